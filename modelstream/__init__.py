@@ -1,0 +1,1 @@
+"""The library behind the functions: one file per box of the picture."""

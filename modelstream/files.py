@@ -1,0 +1,45 @@
+"""Files that survive a power loss, and errors of the file system in our words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modelstream.errors import UnavailableError
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names that were added to or removed from a folder safe against power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_at(descriptor: int, content: bytes | memoryview, position: int) -> None:
+    """Write all of the content at a position of an open file. A disk that fills up may take only a part of it."""
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(descriptor, view, position)
+        view, position = view[written:], position + written
+
+
+@contextmanager
+def outages(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into UnavailableError.
+
+    >>> with outages(Path("log")):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    modelstream.errors.UnavailableError: log: No space left on device
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(
+            f"{error.filename or path}: {error.strerror or error}",
+            remedy="free space or mend the disk; the pipeline goes on by itself",
+        ) from error

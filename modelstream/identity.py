@@ -1,0 +1,154 @@
+"""Who an event is: its origin and position, its bucket and shard, and the watermarks that count it once.
+
+Every event has an *origin* (the input that it came from) and a *position* that rises within the origin.
+A consumer keeps, per origin and bucket, the highest position that it has applied: its *watermark*. A row at
+or below its watermark was seen before and is dropped, so delivery may repeat a message at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+from modelstream.compiled import compiled
+
+BUCKETS = 64
+"""Buckets of keys. A shard holds whole buckets, so 64 is also the largest number of shards."""
+
+MAX_EVENTS_A_MESSAGE = (1 << 14) - 1
+"""Events in one message: their index takes 14 bits of a stream position."""
+
+MAX_OFFSET = (1 << 34) - 1
+MAX_EPOCH = 31
+
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+def bucket_of(key: str) -> int:
+    """Return the bucket of a key, 0 to 63: XXH64 of its UTF-8 text, seed 0, modulo 64.
+
+    The empty key (a line in which no key can be found) is in bucket 0.
+
+    >>> bucket_of("u1"), bucket_of("")
+    (63, 0)
+    """
+    return xxhash.xxh64_intdigest(key.encode("utf-8", "surrogatepass")) % BUCKETS if key else 0
+
+
+def buckets_of(keys: pa.Array) -> npt.NDArray[np.uint8]:
+    """Return the bucket of each key (uint8, same length); a null key is in bucket 0. Hashes each distinct key once.
+
+    >>> buckets_of(pa.array(["u1", None, "u1"])).tolist()
+    [63, 0, 63]
+    """
+    encoded = keys.dictionary_encode()
+    of_distinct = np.fromiter((bucket_of(key) for key in encoded.dictionary.to_pylist()), np.uint8)
+    if encoded.null_count == 0:
+        codes = encoded.indices.to_numpy()
+    else:
+        codes = encoded.indices.fill_null(len(of_distinct)).to_numpy()
+        of_distinct = np.append(of_distinct, np.uint8(0))
+    buckets: npt.NDArray[np.uint8] = of_distinct[codes]
+    return buckets
+
+
+def stream_position(epoch: int, offset: int, index: int = 0) -> int:
+    """Return the position of the event `index` in the message at `offset`: below 2^53, exact in every store.
+
+    >>> stream_position(1, 0) == 1 << 48, stream_position(0, 2, 3) == 2 * 16384 + 3
+    (True, True)
+    """
+    if not (0 <= epoch <= MAX_EPOCH and 0 <= offset <= MAX_OFFSET and 0 <= index <= MAX_EVENTS_A_MESSAGE):
+        raise ValueError(f"no position for epoch {epoch}, offset {offset}, index {index}")
+    return epoch << 48 | offset << 14 | index
+
+
+def stream_origin(stream: str, shard: int) -> str:
+    """Return the origin of events that came into a shard of a stream without an identity of their own.
+
+    >>> stream_origin("generated", 3)
+    'generated/3'
+    """
+    return f"{stream}/{shard}"
+
+
+@compiled
+def _advance(positions: Int64s, buckets: npt.NDArray[np.uint8], marks: Int64s, keep: Bools) -> None:
+    for i in range(len(positions)):
+        bucket = buckets[i]
+        keep[i] = positions[i] > marks[bucket]
+        if keep[i]:
+            marks[bucket] = positions[i]
+
+
+class Watermarks:
+    """The highest position applied, per origin and bucket (-1: none yet).
+
+    >>> marks = Watermarks()
+    >>> marks.advance("file", np.array([5, 9]), np.array([0, 1], np.uint8)).tolist()
+    [True, True]
+    >>> marks.advance("file", np.array([5, 10]), np.array([0, 1], np.uint8)).tolist()
+    [False, True]
+    >>> Watermarks.from_json(marks.to_json()).get("file", 1)
+    10
+    """
+
+    def __init__(self) -> None:
+        self._marks: dict[str, Int64s] = {}
+
+    def advance(self, origin: str, positions: Int64s, buckets: npt.NDArray[np.uint8]) -> Bools:
+        """Return which rows are new (bool, same length), and move the watermarks up to them."""
+        marks = self._marks.get(origin)
+        if marks is None:
+            marks = self._marks[origin] = np.full(BUCKETS, -1, np.int64)
+        keep = np.empty(len(positions), np.bool_)
+        _advance(positions, buckets, marks, keep)
+        return keep
+
+    def get(self, origin: str, bucket: int) -> int:
+        """Return the watermark of an origin's bucket, -1 for none."""
+        marks = self._marks.get(origin)
+        return -1 if marks is None else int(marks[bucket])
+
+    def items(self) -> Iterable[tuple[str, int, int]]:
+        """Yield (origin, bucket, position) of every watermark that is set."""
+        for origin, marks in self._marks.items():
+            for bucket in np.flatnonzero(marks >= 0):
+                yield origin, int(bucket), int(marks[bucket])
+
+    def set(self, origin: str, bucket: int, position: int) -> None:
+        """Put a watermark as it was stored."""
+        self._marks.setdefault(origin, np.full(BUCKETS, -1, np.int64))[bucket] = position
+
+    def to_json(self) -> dict[str, dict[str, int]]:
+        """Return the watermarks as {origin: {bucket: position}}."""
+        result: dict[str, dict[str, int]] = {}
+        for origin, bucket, position in self.items():
+            result.setdefault(origin, {})[str(bucket)] = position
+        return result
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Mapping[str, int]]) -> Watermarks:
+        """Return watermarks from what `to_json` gave."""
+        marks = cls()
+        for origin, buckets in stored.items():
+            for bucket, position in buckets.items():
+                marks.set(origin, int(bucket), position)
+        return marks
+
+
+@dataclass
+class Checkpoint:
+    """What a consumer has made durable of a shard: the offset, its watermarks, and counts that rise with them."""
+
+    offset: int = -1
+    """The last message applied; -1 before the first."""
+    watermarks: Watermarks = field(default_factory=Watermarks)
+    counters: dict[str, int] = field(default_factory=dict)
+    """Totals since the shard's first message, by name, such as `vectors`."""

@@ -1,0 +1,94 @@
+"""The commands of `pipeline.py`: they return exit statuses, and tell errors as a person wants to read them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.panel import Panel
+
+from modelstream import project as projects
+from modelstream.errors import ModelstreamError
+from modelstream.local.display import Display
+from modelstream.local.folder import open_folder
+from modelstream.local.run import Interrupted, RunOptions, Summary, default_project
+from modelstream.local.run import run as run_pipeline
+
+
+def run(
+    source: dict[str, Any],
+    data: Path,
+    *,
+    shards: int | None,
+    workers: int,
+    fresh: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run the pipeline to its end."""
+    try:
+        project = projects.load(default_project())
+        with Display(quiet=quiet or (as_json and not sys.stderr.isatty()), title=f"{project.name} → {data}") as display:
+            folder = open_folder(
+                data.resolve(),
+                shards=shards,
+                default_shards=project.params.shards,
+                use_case=Path(project.params.use_case).stem,
+                fresh=fresh,
+            )
+            options = RunOptions(source, workers, source.get("rate"))
+            summary = run_pipeline(project, folder, options, display)
+    except Interrupted as stop:
+        saved = "everything in hand is saved" if stop.saved else "stopped at once; nothing is lost"
+        print(f"Interrupted: {saved}. The same command goes on where it stopped.", file=sys.stderr)
+        return 130
+    except ModelstreamError as error:
+        return fail(error)
+    if as_json:
+        print(msgspec.json.encode(summary).decode())
+    else:
+        Console().print(_told(summary))
+    return 0
+
+
+def fail(error: ModelstreamError) -> int:
+    """Tell an error and its remedy; return the exit status."""
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {_escaped(str(error))}")
+    if error.remedy:
+        console.print(f"[bold]→[/] {_escaped(error.remedy)}")
+    return 1
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _told(summary: Summary) -> Panel:
+    not_counted = ", ".join(f"{number:,} {reason}" for reason, number in summary.not_counted.items())
+    lines = [
+        f"[bold]{summary.events:>12,}[/] events" + (f"  ({not_counted} not counted)" if not_counted else ""),
+        f"[bold]{summary.vectors:>12,}[/] feature vectors",
+        f"[bold]{summary.predictions:>12,}[/] predictions",
+        f"[bold]{summary.dead_letters:>12,}[/] dead letters",
+        f"[bold]{summary.seconds:>12,.1f}[/] seconds, after {summary.startup_seconds:.1f} to start: "
+        f"[bold]{summary.events_per_second:,.0f}[/] events a second, {summary.peak_rss_mb:,.0f} MB",
+    ]
+    if isinstance(summary.delay_ms, dict) and summary.delay_ms:
+        delay = summary.delay_ms
+        lines.append(
+            f"[bold]{delay['p50']:>12,.1f}[/] ms from event to prediction (median; {delay['p99']:,.1f} at p99)"
+        )
+    data = _escaped(summary.data)
+    lines += [
+        "",
+        f"The results are Parquet in [bold]{data}/events[/] and [bold]{data}/inference[/]. Look at them with",
+        "  python -c \"import pandas; print(pandas.read_parquet('" + data + "/inference').tail())\"",
+        "  python pipeline.py table features --data " + data,
+    ]
+    return Panel("\n".join(lines), title="done", title_align="left", expand=False)

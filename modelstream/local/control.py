@@ -1,0 +1,114 @@
+"""The line between the supervisor and a worker: JSON lines over a socket pair.
+
+Down go commands, up go reports. When the supervisor dies, however, its end closes, and the worker ends itself:
+no worker outlives its supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import msgspec
+
+DESCRIPTOR = "MODELSTREAM_CONTROL"
+"""The environment variable with the number of the worker's end."""
+
+
+class Command(msgspec.Struct, frozen=True):
+    """What a supervisor asks of a worker."""
+
+    do: Literal["go", "drain", "stop"]
+
+
+class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a worker tells: the metrics of its stage, and how far it is."""
+
+    ready: bool = False
+    rows_in: int = 0
+    rows_out: int = 0
+    rejects: int = 0
+    repeated: int = 0
+    commits: int = 0
+    committed_at: float = 0.0
+    held: str = ""
+    total: int = 0
+    """Rows that a source has in all, if it knows."""
+    finished: bool = False
+    """A source has come to its end."""
+    result: dict[str, str | int | float] = {}
+    error: str = ""
+    remedy: str = ""
+
+
+_REPORT = msgspec.json.Decoder(Report)
+_COMMAND = msgspec.json.Decoder(Command)
+
+
+class Line:
+    """One end of the line. Sending never blocks for long and never fails: a dead peer is noticed by reading."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._sending = threading.Lock()
+
+    @classmethod
+    def pair(cls) -> tuple[Line, socket.socket]:
+        """Return the supervisor's end, and the socket to hand to the worker."""
+        ours, theirs = socket.socketpair()
+        return cls(ours), theirs
+
+    @classmethod
+    def inherited(cls) -> Line:
+        """Return the worker's end, in the process that was started with it."""
+        return cls(socket.socket(fileno=int(os.environ[DESCRIPTOR])))
+
+    def send(self, message: Command | Report) -> None:
+        """Send one message."""
+        with self._sending:
+            try:
+                self._socket.sendall(msgspec.json.encode(message) + b"\n")
+            except OSError:
+                return
+
+    def _lines(self) -> Iterator[bytes]:
+        with self._socket.makefile("rb") as lines:
+            while True:
+                try:
+                    line = lines.readline()
+                except OSError:
+                    return
+                if not line.endswith(b"\n"):
+                    return
+                yield line
+
+    def reports(self) -> Iterator[Report]:
+        """Yield the worker's reports until it ends."""
+        for line in self._lines():
+            yield _REPORT.decode(line)
+
+    def commands(self) -> Iterator[Command]:
+        """Yield the supervisor's commands until it ends."""
+        for line in self._lines():
+            yield _COMMAND.decode(line)
+
+    def close(self) -> None:
+        """Close this end."""
+        with self._sending:
+            self._socket.close()
+
+
+def obey(line: Line, on_command: Callable[[Command], None]) -> threading.Thread:
+    """Follow commands in a thread of their own; end the process at once when the supervisor is gone."""
+
+    def follow() -> None:
+        for command in line.commands():
+            on_command(command)
+        os._exit(3)
+
+    thread = threading.Thread(target=follow, name="control", daemon=True)
+    thread.start()
+    return thread

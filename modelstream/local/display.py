@@ -1,0 +1,99 @@
+"""What a person sees: the live table while the pipeline works, and the summary at its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+RATE_WINDOW = 2.0
+"""Seconds over which rates are averaged."""
+
+
+@dataclass
+class FunctionState:
+    """A function, as the table shows it."""
+
+    name: str
+    state: str = "starting"
+    rows_in: int = 0
+    rows_out: int = 0
+    lag: int = 0
+    """Messages that wait for it or are in its hands."""
+    rejects: int = 0
+    restarts: int = 0
+    problem: str = ""
+    _seen: deque[tuple[float, int, int]] = field(default_factory=deque)
+
+    def rates(self, now: float) -> tuple[float, float]:
+        """Return rows a second in and out over the last two seconds."""
+        self._seen.append((now, self.rows_in, self.rows_out))
+        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_WINDOW:
+            self._seen.popleft()
+        then, rows_in, rows_out = self._seen[0]
+        passed = max(now - then, 0.1)
+        return (self.rows_in - rows_in) / passed, (self.rows_out - rows_out) / passed
+
+
+class Display:
+    """Shows the functions while they work: a live table on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, *, quiet: bool, title: str) -> None:
+        self.console = Console(stderr=True)
+        self._quiet = quiet
+        self._title = title
+        self._live: Live | None = None
+        self._begun = time.monotonic()
+        self._line_due = 0.0
+
+    def __enter__(self) -> Display:
+        if not self._quiet and self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=8, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show(self, states: Iterable[FunctionState], progress: str) -> None:
+        """Show the present state. Called several times a second."""
+        now = time.monotonic()
+        if self._live is not None:
+            self._live.update(Group(self._table(states, now), Text(progress, style="dim")))
+        elif not self._quiet and now >= self._line_due:
+            self._line_due = now + 5.0
+            print(f"{now - self._begun:5.0f} s  {progress}", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line above the table."""
+        if not self._quiet:
+            self.console.print(text, highlight=False)
+
+    def _table(self, states: Iterable[FunctionState], now: float) -> Table:
+        table = Table(title=self._title, title_justify="left", expand=False)
+        table.add_column("function")
+        table.add_column("state")
+        for name in ("rows in", "in/s", "rows out", "out/s", "lag", "rejects"):
+            table.add_column(name, justify="right")
+        for row in states:
+            rate_in, rate_out = row.rates(now)
+            colour = {"working": "green", "done": "green", "idle": "cyan"}.get(row.state, "yellow")
+            state = f"{row.state} ({row.restarts} restarts)" if row.restarts else row.state
+            table.add_row(
+                row.name,
+                Text(state, style=colour),
+                *(f"{number:,.0f}" for number in (row.rows_in, rate_in, row.rows_out, rate_out, row.lag)),
+                Text(f"{row.rejects:,}", style="red" if row.rejects else ""),
+            )
+            if row.problem:
+                table.add_row("", Text(row.problem[:90], style="red"))
+        return table

@@ -1,0 +1,98 @@
+"""The HTTP server: uvicorn in a thread of the supervisor's process, on this machine's own address only."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from modelstream.errors import ConfigurationError, ModelstreamError
+
+HOST = "127.0.0.1"
+START_SECONDS = 15.0
+ANSWER_SECONDS = 1
+"""Seconds that requests have to be answered when the server ends. Then the functions have what is left of 5 s."""
+KEEP_ALIVE_SECONDS = 30
+
+
+def bind(port: int) -> socket.socket:
+    """Return a socket bound to a port, 0 for any that is free. Raises ConfigurationError."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            what, remedy = "is in use", "stop the program that listens there, or give another --port"
+        else:
+            what, remedy = f"can't be used: {error.strerror}", "give another --port, above 1023"
+        raise ConfigurationError(f"port {port} of {HOST} {what}", remedy=remedy) from None
+    return listener
+
+
+class HttpServer:
+    """Serves an application until it is stopped. What it logs goes to a file."""
+
+    def __init__(self, app: Starlette, listener: socket.socket, log: Path) -> None:
+        self._listener = listener
+        self._log = log
+        # Not uvicorn's own logging set-up: it writes to the terminal, over the live table.
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=ANSWER_SECONDS,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The address."""
+        return f"http://{HOST}:{self._listener.getsockname()[1]}"
+
+    def start(self) -> None:
+        """Listen. Raises ModelstreamError if that fails."""
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(self._log)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        for name in ("uvicorn", "asyncio"):
+            logger = logging.getLogger(name)
+            logger.handlers = [handler]
+            logger.propagate = False
+        self._thread.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not self._server.started:
+            self._thread.join(0.01)
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise ModelstreamError("the HTTP server did not start", remedy=f"see the end of {self._log}")
+
+    def is_alive(self) -> bool:
+        """Tell whether it serves."""
+        return self._thread.is_alive()
+
+    def stop(self) -> bool:
+        """Take no more requests, answer those that are in hand; return whether all were."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(ANSWER_SECONDS + 1.0)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._listener])
+        except SystemExit:  # uvicorn's way to say that the application did not start
+            return

@@ -1,0 +1,149 @@
+"""How the functions are doing: what Prometheus scrapes, and whether the pipeline is healthy.
+
+The supervisor's thread looks at the functions a few times a second and leaves a `Snapshot`; whoever asks gets
+the last one, without touching streams or processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
+from prometheus_client.registry import Collector
+
+__all__ = ["CONTENT_TYPE", "FunctionNow", "Metrics", "Snapshot"]
+
+STALLED_SECONDS = 30.0
+"""Without a commit for so long while messages wait, a function is stalled: 15 to 6 commits should have been."""
+
+
+@dataclass(frozen=True)
+class FunctionNow:
+    """A function at a moment; numbers count since the pipeline was started."""
+
+    name: str
+    state: str
+    rows_in: int
+    rows_out: int
+    rejects: int
+    repeated: int
+    restarts: int
+    commits: int
+    lag: int
+    """Messages that it has not acknowledged."""
+    lag_since: float
+    """Since when messages have been waiting without a break (seconds since 1970); 0 when none are."""
+    committed_at: float
+    """When it last committed, in seconds since 1970; 0 for never."""
+    held: str
+    """What it waits for, if it does."""
+
+    def waits_for(self, now: float) -> float:
+        """Return for how many seconds messages have been waiting without any commit."""
+        return now - max(self.lag_since, self.committed_at) if self.lag else 0.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All functions at a moment, and the memory of the processes in bytes."""
+
+    at: float
+    functions: tuple[FunctionNow, ...]
+    resident: dict[str, int]
+
+
+class Metrics(Collector):
+    """The metrics of one pipeline, in a registry of their own."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.snapshot = Snapshot(clock(), (), {})
+        self._clock = clock
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "modelstream_http_requests",
+            "HTTP requests answered.",
+            ("method", "path", "status"),
+            registry=self._registry,
+        )
+        self.accepted = Counter("modelstream_http_events", "Events taken by HTTP and durable.", registry=self._registry)
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def health(self) -> dict[str, Any]:
+        """Return whether the pipeline is healthy (`status`: ok or failing), why not, and its functions."""
+        now = self._clock()
+        snapshot = self.snapshot
+        reasons = [
+            f"{function.name}: {function.lag} messages wait, and nothing was committed for "
+            f"{function.waits_for(now):.0f} s{': ' + function.held if function.held else ''}"
+            for function in snapshot.functions
+            if function.waits_for(now) > STALLED_SECONDS
+        ]
+        if now - snapshot.at > STALLED_SECONDS:
+            reasons.append(f"the supervisor has not looked at its functions for {now - snapshot.at:.0f} s")
+        return {
+            "status": "failing" if reasons else "ok",
+            "reasons": reasons,
+            "functions": [_shown(function, now) for function in snapshot.functions],
+        }
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the functions' metrics from the last snapshot."""
+        functions = self.snapshot.functions
+        for name, help_, value in _COUNTERS:
+            yield _family(CounterMetricFamily(f"modelstream_{name}", help_, labels=["function"]), functions, value)
+        for name, help_, value in _GAUGES:
+            yield _family(GaugeMetricFamily(f"modelstream_{name}", help_, labels=["function"]), functions, value)
+        memory = GaugeMetricFamily(
+            "modelstream_resident_memory_bytes",
+            "Memory of a process (resident set; pages that processes share count in each).",
+            labels=["process"],
+        )
+        for process, size in self.snapshot.resident.items():
+            memory.add_metric([process], size)
+        yield memory
+
+
+_Value = Callable[[FunctionNow], float]
+
+_COUNTERS: tuple[tuple[str, str, _Value], ...] = (
+    ("rows_in", "Rows that a function took in.", lambda function: function.rows_in),
+    ("rows_out", "Rows that a function sent on.", lambda function: function.rows_out),
+    ("rejects", "Rows that became dead letters.", lambda function: function.rejects),
+    ("repeated", "Rows that came again after a restart, and were dropped.", lambda function: function.repeated),
+    ("restarts", "How often processes of a function died and were started again.", lambda function: function.restarts),
+    ("commits", "How often a function made its state durable.", lambda function: function.commits),
+)
+_GAUGES: tuple[tuple[str, str, _Value], ...] = (
+    ("lag_messages", "Messages that a function has not acknowledged.", lambda function: function.lag),
+    ("held", "1 while a function waits for something outside, such as a full disk.", lambda f: float(bool(f.held))),
+    ("last_commit_timestamp_seconds", "When a function last committed.", lambda function: function.committed_at),
+)
+
+
+def _family(
+    family: CounterMetricFamily | GaugeMetricFamily, functions: Iterable[FunctionNow], value: _Value
+) -> CounterMetricFamily | GaugeMetricFamily:
+    for function in functions:
+        family.add_metric([function.name], value(function))
+    return family
+
+
+def _shown(function: FunctionNow, now: float) -> dict[str, Any]:
+    since = round(now - function.committed_at, 1) if function.committed_at else None
+    return {
+        "name": function.name,
+        "state": function.state,
+        "lag": function.lag,
+        "held": function.held,
+        "restarts": function.restarts,
+        "seconds_since_commit": since,
+    }

@@ -1,0 +1,61 @@
+"""What a data folder holds, counted from what is durable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelstream import use_case as use_cases
+from modelstream.columns import INGESTED_AT
+from modelstream.events import decode
+from modelstream.local.pipeline import dead_letter_count
+from modelstream.log import ParquetLog
+from modelstream.project import Project
+from modelstream.streams import Streams, open_streams
+from modelstream.tables import open_tables
+
+
+def totals(path: Path, project: Project) -> dict[str, Any]:
+    """Return events, vectors, predictions, dead letters and the uncounted events by reason."""
+    use_case = use_cases.load(project.folder / project.params.use_case)
+    with (
+        open_streams(f"sqlite://{path / 'streams'}") as streams,
+        open_tables(f"sqlite://{path / 'tables'}") as tables,
+    ):
+        shards = streams.describe(project.params.streams[0]).shards
+        epoch = tables.epoch()
+        features = tables.features(use_case.row_schema)
+        counters: dict[str, int] = {}
+        for shard in range(shards):
+            for name, number in features.load(shard).counters.items():
+                counters[name] = counters.get(name, 0) + number
+        return {
+            "events": ParquetLog(path / "events", use_case.events_log_schema, epoch).count(),
+            "vectors": counters.pop("vectors", 0),
+            "predictions": ParquetLog(path / "inference", use_case.inference_log_schema, epoch).count(),
+            "dead_letters": dead_letter_count(streams),
+            "not_counted": dict(sorted(counters.items())),
+        }
+
+
+def delays(streams: Streams, name: str, since: float) -> dict[str, float]:
+    """Return the median and the 99th percentile of the time from an event's append to its stored prediction, in ms.
+
+    A prediction is stored when its message is durable in the stream: from there it can be acted on.
+    """
+    found: list[npt.NDArray[np.int64]] = []
+    for shard in range(streams.describe(name).shards):
+        offset, end = streams.range(name, shard)
+        while offset < end:
+            for message in streams.read(name, shard, offset, 256, 8_000_000):
+                offset = message.offset + 1
+                if message.appended_at >= since * 1e6:
+                    ingested = decode(message.body).batch.column(INGESTED_AT).cast("int64").to_numpy()
+                    found.append(message.appended_at - ingested)
+    if not found:
+        return {}
+    p50, p99 = np.percentile(np.concatenate(found) / 1000, [50, 99])
+    return {"p50": round(float(p50), 1), "p99": round(float(p99), 1)}

@@ -1,0 +1,47 @@
+"""Retention: messages that every reader is done with are deleted when they are old enough."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from modelstream.errors import UnavailableError
+from modelstream.streams import Streams, open_streams
+
+RETENTION_SECONDS = 24 * 3600.0
+TRIM_EVERY = 600.0
+TRIM_FIRST = 30.0
+"""Seconds after the start: a service that is started anew every day trims too."""
+
+
+class Trimmer(threading.Thread):
+    """Deletes, now and then, the messages that all of a stream's readers have acknowledged and that are old."""
+
+    def __init__(self, url: str, groups: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(name="trimmer", daemon=True)
+        self._url = url
+        self._groups = groups
+
+    def run(self) -> None:
+        """Trim every ten minutes; the thread ends with the process, in the middle of anything."""
+        wait = TRIM_FIRST
+        while True:
+            time.sleep(wait)
+            wait = TRIM_EVERY
+            with open_streams(self._url) as streams:
+                trim(streams, self._groups, time.time() - RETENTION_SECONDS)
+
+
+def trim(streams: Streams, groups: Mapping[str, Sequence[str]], before: float) -> int:
+    """Delete messages older than `before` (seconds since 1970) that all `groups` of a stream have acknowledged.
+
+    Returns how many. A stream that can't be used just now is left for the next time.
+    """
+    trimmed = 0
+    for name, readers in groups.items():
+        try:
+            trimmed += streams.trim(name, readers, int(before * 1e6))
+        except UnavailableError:
+            continue
+    return trimmed

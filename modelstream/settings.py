@@ -1,0 +1,74 @@
+"""The settings of a function, read from its environment: `MODELSTREAM_` and the name of the setting.
+
+The local runner and `deploy` set them from `project.yaml`; nothing else in the library reads the environment
+(but for `MODELSTREAM_NUMBA`, see `compiled`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from modelstream.errors import ConfigurationError
+
+PREFIX = "MODELSTREAM_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """What a function reads, writes and keeps, and when it flushes."""
+
+    function: str
+    """The function's name: its consumer group, and its name in logs and metrics."""
+    use_case: str
+    """Path of the use-case file."""
+    streams: str
+    """URL of the streams, such as `sqlite:///path/data/streams`."""
+    tables: str
+    """URL of the tables, such as `sqlite:///path/data/tables`."""
+    logs: str = ""
+    """Folder of the Parquet logs."""
+    reads: str
+    """The stream that the function consumes."""
+    writes: str = ""
+    """The stream that it appends to, if any."""
+    log: str = ""
+    """The name of the Parquet log that it writes, if any."""
+    rows: Literal["events", "predictions"] = "events"
+    """What an event-handler keeps in its log: checked events, or predictions."""
+    model: str = ""
+    """Folder of the model that a model server loads."""
+    shards: int = 8
+    linger_ms: float = 10.0
+    """Longest time that a row waits for others before it is sent on. Four hops of it stay below 100 ms."""
+    commit_ms: float = 1000.0
+    """Longest time that applied messages wait for their commit and acknowledgement: what a crash repeats."""
+    commit_rows: int = 50_000
+    """Rows of a shard after which they are committed before `commit_ms` is over."""
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of this process. Raises `ConfigurationError` for a missing or malformed one.
+
+    >>> from_environment({"MODELSTREAM_FUNCTION": "f", "MODELSTREAM_USE_CASE": "u.yaml", "MODELSTREAM_READS": "s",
+    ...     "MODELSTREAM_STREAMS": "sqlite://d", "MODELSTREAM_TABLES": "sqlite://d"}).linger_ms
+    10.0
+    """
+    found = os.environ if environment is None else environment
+    values = {name.removeprefix(PREFIX).lower(): value for name, value in found.items() if name.startswith(PREFIX)}
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(
+            f"the function's environment is not complete: {error}",
+            remedy=f"the settings are variables named {PREFIX}…; "
+            "`python pipeline.py` and `deploy` set them from project.yaml",
+        ) from error
+
+
+def folder_of(url: str) -> Path:
+    """Return the folder that a logs URL names: a path, or `file://` and a path."""
+    return Path(url.removeprefix("file://"))

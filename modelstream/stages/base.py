@@ -1,0 +1,347 @@
+"""What every stream function does: take messages, send what follows from them, make it durable, acknowledge.
+
+The order of effects is the promise (docs/delivery.md): a stage sends downstream, then makes its own state
+durable, then acknowledges. A crash anywhere in between repeats messages, and watermarks drop what was seen.
+
+A stage holds, per shard, the messages that it has taken but not yet made durable. When something fails in the
+middle (a table that is away, an exception in a hook) the shard's state is dropped, read anew from where it is
+durable, and those messages are taken again: no half-applied message is ever sent or kept.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import itertools
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+import nuclio_sdk
+import pyarrow as pa
+
+from modelstream import dead_letters
+from modelstream.dead_letters import DeadLetter
+from modelstream.errors import LostStateError, ModelstreamError
+from modelstream.events import Kind, encode, split_rows
+from modelstream.identity import Checkpoint
+from modelstream.settings import Settings
+from modelstream.streams import Streams
+
+FIRST_BACKOFF = 0.1
+LAST_BACKOFF = 5.0
+"""Seconds between tries while a shard is held. 5 s keeps a recovered broker waiting less than a consumer
+session's 10 s."""
+SEND_ROWS = 10_000
+"""Rows that are sent without waiting for `linger_ms`: a message's worth."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A message as a trigger delivered it."""
+
+    shard: int
+    offset: int
+    body: bytes
+    appended_at: int
+    """When it was appended to its stream, in microseconds."""
+
+    @classmethod
+    def of(cls, event: Any) -> Incoming:
+        """Return the message of a Nuclio event."""
+        body = event.body if isinstance(event.body, bytes) else msgspec.json.encode(event.body)
+        stamp = event.timestamp if isinstance(event.timestamp, datetime) else datetime.now(UTC)
+        if stamp.tzinfo is None:
+            stamp = stamp.replace(tzinfo=UTC)
+        return cls(int(event.shard_id), int(event.offset), body, int(stamp.timestamp() * 1e6))
+
+
+@dataclass
+class Metrics:
+    """What a stage has done since it started, for the live table and for Prometheus."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    rejects: int = 0
+    repeated: int = 0
+    """Rows dropped because their watermark had passed them."""
+    commits: int = 0
+    committed_at: float = field(default_factory=time.time)
+    held: str = ""
+    """Why the stage waits, if it does."""
+
+
+@dataclass
+class Shard:
+    """A shard in a stage's hands."""
+
+    number: int
+    checkpoint: Checkpoint
+    """State after the last message taken; `saved` of it is durable."""
+    saved: int
+    outbox: list[tuple[int, Kind, str, pa.RecordBatch]] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    unsaved: list[Incoming] = field(default_factory=list)
+    rows: int = 0
+    """Rows taken since the last save."""
+    since: float = 0.0
+    """When the oldest unsaved message was taken (monotonic seconds)."""
+
+    def send(self, shard: int, kind: Kind, origin: str, batch: pa.RecordBatch) -> None:
+        """Put rows into the outbox for a shard of the output stream."""
+        if batch.num_rows:
+            self.outbox.append((shard, kind, origin, batch))
+
+
+class _StoppedError(Exception):
+    """The worker ends while a shard is held: nothing more is tried, and nothing is acknowledged."""
+
+
+STARTED: list[Stage] = []
+"""The stages of this process, for the worker's reports: one, where a process runs one function."""
+
+
+class Stage(abc.ABC):
+    """A function between two streams. Subclasses say what a message does (`take`) and what is kept (`save`).
+
+    The steps are generators of waits (seconds to wait before the next try), so that a function whose handler
+    can't be async (the model server, inside MLRun's graph) drives the same steps.
+    """
+
+    def __init__(self, context: Any, settings: Settings, streams: Streams) -> None:
+        self.settings = settings
+        self.streams = streams
+        self.metrics = Metrics()
+        self._context = context
+        self._shards: dict[int, Shard] = {}
+        self._retake: dict[int, list[Incoming]] = {}
+        self._acks: dict[int, int] = {}
+        self._topic = settings.reads
+        self._sent_at = 0.0
+        self._lock = asyncio.Lock()
+        self._work = asyncio.Event()
+        self._stopping = False
+        self._timer: asyncio.Task[None] | None = None
+
+    # What a subclass is.
+
+    @abc.abstractmethod
+    def open(self, shard: int) -> Checkpoint | None:
+        """Read the shard's durable state, dropping any in memory. None: nothing is kept, start anywhere."""
+
+    @abc.abstractmethod
+    def take(self, shard: Shard, message: Incoming) -> int:
+        """Apply a message to the state in memory, put what follows into the outbox; return its number of rows."""
+
+    @abc.abstractmethod
+    def save(self, shard: Shard) -> None:
+        """Make the state up to `shard.checkpoint` durable."""
+
+    # What the platform calls.
+
+    def start(self) -> None:
+        """Register the callbacks and start the flush timer. Call it inside the worker's event loop."""
+        self._context.platform.set_drain_callback(self.drain)
+        self._context.platform.set_termination_callback(self.terminate)
+        self._timer = asyncio.get_running_loop().create_task(self._flush_in_time())
+        STARTED.append(self)
+
+    def give_up(self) -> None:
+        """Let no shard be held any longer: the worker is about to end."""
+        self._stopping = True
+
+    async def handle(self, event: Any) -> None:
+        """Take one message. Returns when the worker may take the next; never raises."""
+        async with self._lock:
+            await self._drive(self._handling(event))
+        self._work.set()
+
+    def handle_now(self, event: Any) -> None:
+        """Take one message as `handle` does, for a handler that can't be async. Waits block the worker."""
+        with contextlib.suppress(_StoppedError):
+            for wait in self._handling(event):
+                time.sleep(wait)
+        self._acknowledge_soon()
+        self._work.set()
+
+    async def drain(self) -> None:
+        """Flush everything, then drop all shards: another worker may own them next."""
+        async with self._lock:
+            await self._drive(self._flushing(due_only=False))
+            self._shards.clear()
+            self._retake.clear()
+
+    async def terminate(self) -> None:
+        """Flush what can be flushed at once, and take nothing more."""
+        self._stopping = True
+        await self.drain()
+
+    # How it is done.
+
+    async def _drive(self, steps: Iterator[float]) -> None:
+        with contextlib.suppress(_StoppedError):
+            for wait in steps:
+                await asyncio.sleep(wait)
+        acks, self._acks = self._acks, {}
+        for shard, offset in acks.items():
+            await self._context.platform.explicit_ack(nuclio_sdk.QualifiedOffset(self._topic, shard, offset))
+
+    def _acknowledge_soon(self) -> None:
+        if self._acks:
+            asyncio.get_running_loop().create_task(self._drive(iter(())))
+
+    async def _flush_in_time(self) -> None:
+        pause = self.settings.linger_ms / 2000
+        while True:
+            await self._work.wait()
+            async with self._lock:
+                await self._drive(self._flushing(due_only=True))
+                if not any(shard.unsaved for shard in self._shards.values()):
+                    self._work.clear()
+            await asyncio.sleep(pause)
+
+    def _handling(self, event: Any) -> Iterator[float]:
+        message = Incoming.of(event)
+        self._topic = event.topic or event.path or self._topic
+        yield from self._holding(f"shard {message.shard}", partial(self._receive, message))
+        yield from self._flushing(due_only=True)
+
+    def _holding(self, what: str, action: Callable[[], None]) -> Iterator[float]:
+        """Do something; while it fails, say so, and wait."""
+        for attempt in itertools.count():
+            try:
+                action()
+            except ModelstreamError as error:
+                reason = f"{error}; {error.remedy}" if error.remedy else str(error)
+            except Exception as error:  # a hook of the notebook, or a defect: hold the shard, never lose a row
+                reason = _located(error)
+            else:
+                self.metrics.held = ""
+                return
+            if self.metrics.held != reason:
+                self._context.logger.error_with("Holding", function=self.settings.function, what=what, why=reason)
+            self.metrics.held = reason
+            if self._stopping:
+                raise _StoppedError(reason)
+            yield min(FIRST_BACKOFF * 2 ** min(attempt, 10), LAST_BACKOFF)
+
+    def _receive(self, message: Incoming) -> None:
+        number = message.shard
+        shard = self._shards.get(number)
+        if shard is None or message.offset > shard.checkpoint.offset + 1:
+            shard = self._reopen(message)  # new here, or another worker had the shard in between
+        if message.offset <= shard.checkpoint.offset:
+            if shard.saved >= 0 and message.offset <= shard.saved:
+                self._acks[number] = shard.saved
+            return
+        try:
+            self._apply(shard, message)
+        except BaseException:
+            self._retake[number] = shard.unsaved
+            del self._shards[number]
+            raise
+
+    def _reopen(self, message: Incoming) -> Shard:
+        """Read a shard's durable state, and take again what had been taken after it."""
+        number = message.shard
+        old = self._shards.pop(number, None)
+        again = self._retake.pop(number, old.unsaved if old is not None else [])
+        checkpoint = self.open(number)
+        first = again[0].offset if again else message.offset
+        if checkpoint is None:
+            checkpoint = Checkpoint(first - 1)
+        shard = Shard(number, checkpoint, checkpoint.offset)
+        try:
+            for earlier in again:
+                if earlier.offset > checkpoint.offset:
+                    self._apply(shard, earlier)
+            if message.offset > max(checkpoint.offset, self.streams.first_offset - 1) + 1:
+                raise LostStateError(
+                    f"{self.settings.reads} goes on at offset {message.offset} of shard {number}, but only messages "
+                    f"up to {checkpoint.offset} were applied: those in between are gone",
+                    remedy="restore streams and tables of one moment, or begin anew with --fresh",
+                )
+        except BaseException:
+            self._retake[number] = again
+            raise
+        self._shards[number] = shard
+        return shard
+
+    def _apply(self, shard: Shard, message: Incoming) -> None:
+        rows = self.take(shard, message)
+        shard.checkpoint.offset = message.offset
+        if not shard.unsaved:
+            shard.since = time.monotonic()
+        shard.unsaved.append(message)
+        shard.rows += rows
+        self.metrics.rows_in += rows
+
+    def _flushing(self, *, due_only: bool) -> Iterator[float]:
+        """Send what is due, then make durable what is due of the shards whose rows are all sent."""
+        now = time.monotonic()
+        settings = self.settings
+        waiting = sum(batch.num_rows for shard in self._shards.values() for *_, batch in shard.outbox)
+        letters = any(shard.letters for shard in self._shards.values())
+        due = [
+            shard
+            for shard in self._shards.values()
+            if shard.unsaved
+            and (not due_only or shard.rows >= settings.commit_rows or now - shard.since >= settings.commit_ms / 1000)
+        ]
+        if (waiting or letters) and (
+            due or not due_only or waiting >= SEND_ROWS or now - self._sent_at >= settings.linger_ms / 1000
+        ):
+            yield from self._sending()
+        for shard in due:
+            yield from self._holding(f"commit of shard {shard.number}", partial(self._commit, shard))
+
+    def _sending(self) -> Iterator[float]:
+        """Append what waits in the outboxes: the same records again until they are confirmed, nothing after them."""
+        for stream, records in self._records().items():
+            if records:
+                yield from self._holding(f"append to {stream}", partial(self._append, stream, records))
+        self._sent_at = time.monotonic()
+
+    def _append(self, stream: str, records: list[tuple[int, bytes]]) -> None:
+        self.streams.append(stream, records)
+
+    def _records(self) -> dict[str, list[tuple[int, bytes]]]:
+        """Empty the outboxes into encoded records, by stream. Neighbours of one origin share a record."""
+        rows: list[tuple[int, bytes]] = []
+        letters: list[tuple[int, bytes]] = []
+        for shard in self._shards.values():
+            order = sorted(range(len(shard.outbox)), key=lambda i: shard.outbox[i][0])
+            for (to, kind, origin), group in itertools.groupby(
+                (shard.outbox[i] for i in order), key=lambda entry: entry[:3]
+            ):
+                batches = [batch for *_, batch in group]
+                whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+                rows.extend((to, encode(kind, origin, piece)) for piece in split_rows(whole))
+                self.metrics.rows_out += whole.num_rows
+            letters.extend((shard.number, body) for body in dead_letters.encode_letters(shard.letters))
+            self.metrics.rejects += len(shard.letters)
+            shard.outbox.clear()
+            shard.letters.clear()
+        return {self.settings.writes: rows, dead_letters.STREAM: letters}
+
+    def _commit(self, shard: Shard) -> None:
+        self.save(shard)
+        shard.saved = shard.checkpoint.offset
+        shard.unsaved = []
+        shard.rows = 0
+        self._acks[shard.number] = shard.saved
+        self.metrics.commits += 1
+        self.metrics.committed_at = time.time()
+
+
+def _located(error: Exception) -> str:
+    """Return an unexpected error with the place in the code that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -1,0 +1,182 @@
+"""The data generator: sends generated events, the lines of a file, or standard input to the first stream.
+
+A line becomes an event only downstream; here it gets its identity (the input's name and the line's number) and
+its shard. What a source yields is in `modelstream.sources` and `modelstream.generator`, how it is sent in
+`modelstream.sender`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from modelstream.distributions import Distributions
+from modelstream.enrichment import load_enrichment
+from modelstream.errors import ConfigurationError
+from modelstream.generator import GeneratorSource, Order, enrichment_table
+from modelstream.lines import Progress
+from modelstream.sender import Clock, Sender, Sent, Watcher
+from modelstream.settings import PREFIX, from_environment
+from modelstream.sources import START_ANEW, Source, chunk_bytes, open_file, open_stdin
+from modelstream.streams import open_streams
+from modelstream.tables import Input, Tables, open_tables
+from modelstream.times import INVALID, parse_times
+from modelstream.use_case import UseCase, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to send."""
+
+    input: str | None = None
+    """A file of JSON lines, `-` for standard input, or nothing for generated events."""
+    enrichment: str | None = None
+    """A CSV file with the table to look up. Generated events bring their own."""
+    users: int = 2000
+    events_per_user: int = 1000
+    seed: int = 1
+    end: str | None = None
+    """When generated events end (ISO 8601); by default now, or the end of what was begun before."""
+    rate: float | None = None
+    """Lines a second; by default as fast as it goes."""
+
+
+class _Teller(Watcher):
+    """Tells a job's context what the sender does: its log, and the live table if there is one."""
+
+    def __init__(self, context: Any, total: int) -> None:
+        self._context = context
+        self._total = total
+        self._lines = 0
+
+    def sent(self, lines: int) -> None:
+        self._lines = lines
+        self._tell("")
+
+    def waits(self, why: str) -> None:
+        self._context.logger.warn(why or "available again")
+        self._tell(why)
+
+    def _tell(self, held: str) -> None:
+        # MLRun's context has no `progress`; the local runner's has.
+        if hasattr(self._context, "progress"):
+            self._context.progress(self._lines, self._total, held)
+
+
+def send(context: Any, distributions: Distributions, options: Options) -> Sent:
+    """Send an input to its end, going on where it was sent to before; return what was sent.
+
+    `context` is a job's: MLRun's, or the local runner's, which can ask for an early stop. Streams, tables and the
+    use case are those of the environment (see `modelstream.settings`). Raises ConfigurationError.
+    """
+    # A job consumes no stream.
+    settings = from_environment({PREFIX + "READS": "", **os.environ})
+    stopped = context.stopped.is_set if hasattr(context, "stopped") else lambda: False
+    with open_streams(settings.streams) as streams, open_tables(settings.tables) as tables:
+        shards = streams.describe(settings.writes).shards
+        source, total = open_source(distributions, options, load(settings.use_case), tables, shards)
+        sender = Sender(
+            streams,
+            settings.writes,
+            saver(tables, source.origin),
+            rate=options.rate or 0.0,
+            clock=Clock(stopped),
+            watcher=_Teller(context, total),
+        )
+        sent = sender.run(source)
+    context.log_result("lines", sent.lines)
+    context.log_result("messages", sent.messages)
+    context.log_result("finished", int(sent.finished))
+    return sent
+
+
+def saver(tables: Tables, origin: str) -> Callable[[Progress], None]:
+    """Return a function that makes an input's progress durable."""
+    inputs = tables.inputs()
+
+    def save(progress: Progress) -> None:
+        inputs.save_progress(origin, progress.lines, progress.bytes, progress.digest, progress.finished)
+
+    return save
+
+
+def open_source(
+    distributions: Distributions, options: Options, use_case: UseCase, tables: Tables, shards: int
+) -> tuple[Source, int]:
+    """Return the source that the options ask for, and how many lines it has left (0: not known).
+
+    The table to look up is loaded and the input registered, so that lines may be sent. Raises ConfigurationError.
+    """
+    if options.input is None:
+        return _open_generator(distributions, options, use_case, tables)
+    if options.enrichment is not None:
+        if use_case.lookup is None:
+            raise ConfigurationError(
+                f"the use case {use_case.name} looks nothing up, so an enrichment file has no use",
+                remedy="leave --enrichment out",
+            )
+        load_enrichment(options.enrichment, use_case.lookup, tables.lookup(use_case.lookup.table))
+    block = chunk_bytes(shards)
+    if options.input == "-":
+        return open_stdin(use_case.key, tables.inputs(), block=block), 0
+    return open_file(options.input, use_case.key, tables.inputs(), block=block), 0
+
+
+def _open_generator(
+    distributions: Distributions, options: Options, use_case: UseCase, tables: Tables
+) -> tuple[Source, int]:
+    order = Order(options.users, options.events_per_user, options.seed, _end(options.end))
+    known = tables.inputs().get(order.origin)
+    if known is not None:
+        end = _end(known.options["end"])
+        if options.end is not None and order.end != end:
+            raise ConfigurationError(
+                f"the generated events of this folder end at {_text(end)}, not at {_text(order.end)}",
+                remedy=f"leave --end out to go on with them; or {START_ANEW}",
+            )
+        order = Order(order.users, order.events_per_user, order.seed, end)
+    start = known.lines if known else 0
+    source = GeneratorSource(use_case, distributions, order, start=start)
+    described = {"end": _text(order.end), "fingerprint": source.fingerprint}
+    if known is None:
+        _load_table(distributions, options, use_case, tables)
+        tables.inputs().register(order.origin, Input(origin=order.origin, kind="generator", options=described))
+    elif known.options != described:
+        raise ConfigurationError(
+            "the distributions have changed since these events were begun: the rest would not fit what was sent",
+            remedy=f"take the change back (functions/data-generator.ipynb); or {START_ANEW}",
+        )
+    return source, order.lines - start
+
+
+def _load_table(distributions: Distributions, options: Options, use_case: UseCase, tables: Tables) -> None:
+    lookup = use_case.lookup
+    if lookup is None:
+        return
+    table = tables.lookup(lookup.table)
+    if options.enrichment is not None:
+        load_enrichment(options.enrichment, lookup, table)
+    else:
+        table.load([enrichment_table(distributions.enrichment, options.seed)])
+
+
+def _end(text: str | None) -> int:
+    """Return a time as microseconds since 1970 UTC; now, at a whole second, if none is given."""
+    if text is None:
+        return int(datetime.now(UTC).timestamp()) * 1_000_000
+    time = int(parse_times(pa.array([text.strip()], pa.string()))[0])
+    if time == INVALID or time < 0:
+        raise ConfigurationError(
+            f"the end {text!r} is not a time",
+            remedy="write it like '2026-11-20 12:00:00' (UTC) or '2026-11-20T12:00:00+01:00'",
+        )
+    return time
+
+
+def _text(time: int) -> str:
+    return (datetime(1970, 1, 1) + timedelta(microseconds=time)).isoformat(" ")

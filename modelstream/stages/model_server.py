@@ -1,0 +1,414 @@
+"""The model server: scores feature vectors from a stream, and V2 requests, with one model.
+
+It runs in MLRun's graph server. The class in its notebook is a `ModelServing` and a `V2ModelServer` of MLRun;
+a message or request goes through that class's `preprocess`, `validate`, `predict` and `postprocess`.
+MLRun is not imported here: only the notebook, and `entry_points`, do that (6 s).
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from modelstream import models
+from modelstream.columns import INGESTED_AT
+from modelstream.dead_letters import letter
+from modelstream.errors import ConfigurationError, ModelstreamError
+from modelstream.events import Rows, UnreadableError, decode, encode, is_arrow
+from modelstream.identity import Checkpoint, stream_origin, stream_position
+from modelstream.models import Floats, Model, Probabilities, as_input
+from modelstream.settings import Settings, from_environment
+from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.streams import Streams, open_streams
+from modelstream.tables import open_tables
+from modelstream.use_case import UseCase
+from modelstream.use_case import load as load_use_case
+
+Decisions = npt.NDArray[np.int8]
+
+MAX_REQUEST_ROWS = 10_000
+"""Vectors in one V2 request: a message's worth."""
+OPERATIONS = ("infer", "predict", "ready")
+"""Last parts of a V2 path. Without one, GET describes the model, and POST is `infer`."""
+
+
+class BadRequestError(ModelstreamError):
+    """A V2 request that can't be answered; `status` is its HTTP status."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the model and the hooks say of n vectors."""
+
+    prediction: Decisions
+    probability: Probabilities
+
+
+class Hooks(Protocol):
+    """What becomes of the model's probabilities: the part that a notebook changes."""
+
+    def calibrate(self, probability: Probabilities, vectors: Floats) -> Probabilities:
+        """Return the probabilities to report, float64[n], 0 to 1."""
+
+    def decide(self, probability: Probabilities, vectors: Floats) -> Decisions:
+        """Return 0 or 1 for each vector, int8[n]."""
+
+
+@dataclass
+class AtThreshold:
+    """The hooks without any: probabilities as they are, 1 at and above the threshold."""
+
+    threshold: float
+
+    def calibrate(self, probability: Probabilities, vectors: Floats) -> Probabilities:  # noqa: ARG002
+        """Return the probabilities as they are."""
+        return probability
+
+    def decide(self, probability: Probabilities, vectors: Floats) -> Decisions:  # noqa: ARG002
+        """Return 1 at and above the threshold."""
+        return (probability >= self.threshold).astype(np.int8)
+
+
+class Scorer:
+    """Vectors in, predictions out: no stream, no MLRun."""
+
+    def __init__(
+        self,
+        use_case: UseCase,
+        model: Model,
+        hooks: Hooks | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Take the model of a use case; `clock` gives nanoseconds since 1970 for `predicted_at`."""
+        self.use_case = use_case
+        self.model = model
+        self._hooks = hooks or AtThreshold(use_case.threshold)
+        self._clock = clock
+        self._vectors = use_case.vector_schema
+        self._predictions = use_case.prediction_schema
+        self._constants: dict[int, tuple[pa.Array, pa.Array]] = {}
+
+    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch of vectors (`UseCase.vector_schema`) with what the model says of each.
+
+        The result has `UseCase.prediction_schema`, rows in the same order. Raises UnreadableError for a batch
+        that isn't this use case's vectors.
+        """
+        batch = self.checked(batch)
+        return self.predictions(batch, self.scores(self.vectors(batch)))
+
+    def checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch in `UseCase.vector_schema`. Raises UnreadableError if it isn't this use case's vectors.
+
+        A column of nulls, which a message leaves out, comes back; features must have no null.
+        """
+        wanted = self._vectors
+        if not batch.schema.equals(wanted):
+            batch = pa.RecordBatch.from_arrays([_column(batch, field) for field in wanted], schema=wanted)
+        for name, column in zip(self.use_case.features, batch.columns[-self.model.features :], strict=True):
+            if column.null_count:
+                raise UnreadableError(f"a batch of vectors with a null in {name!r}")
+        return batch
+
+    def vectors(self, batch: pa.RecordBatch) -> Floats:
+        """Return the features of a checked batch as the model takes them, float32[n, features]."""
+        return as_input([column.to_numpy() for column in batch.columns[-self.model.features :]])
+
+    def scores(self, vectors: Floats) -> Scores:
+        """Return what the model and the hooks say of vectors float32[n, features]."""
+        count = len(vectors)
+        if not count:
+            return Scores(np.empty(0, np.int8), np.empty(0))
+        probability = _hooked("calibrate", self._hooks.calibrate(self.model.predict(vectors), vectors), count)
+        if not ((probability >= 0) & (probability <= 1)).all():
+            raise _hook_error("calibrate", "a probability from 0 to 1")
+        prediction = _hooked("decide", self._hooks.decide(probability, vectors), count)
+        if not ((prediction == 0) | (prediction == 1)).all():
+            raise _hook_error("decide", "0 or 1")
+        return Scores(prediction.astype(np.int8), probability)
+
+    def predictions(self, batch: pa.RecordBatch, scores: Scores) -> pa.RecordBatch:
+        """Return a checked batch with its scores, in `UseCase.prediction_schema`."""
+        count = batch.num_rows
+        name, version = self._constant(count)
+        now = np.full(count, self._clock() // 1000, np.int64)
+        columns = [*batch.columns, pa.array(scores.prediction), pa.array(scores.probability), name, version]
+        columns.append(pa.array(now).view(self._predictions.field(-1).type))
+        return pa.RecordBatch.from_arrays(columns, schema=self._predictions)
+
+    def _constant(self, count: int) -> tuple[pa.Array, pa.Array]:
+        """Return columns of the model's name and version. Messages often have the same size."""
+        if count not in self._constants:
+            if len(self._constants) >= 64:
+                self._constants.clear()
+            spec = self.model.spec
+            self._constants[count] = (
+                pa.repeat(self.use_case.model_name, count),
+                pa.repeat(spec.version, count),
+            )
+        return self._constants[count]
+
+
+def _hooked(name: str, result: object, count: int) -> Probabilities:
+    """Return what a hook returned as float64[count]."""
+    try:
+        values = np.asarray(result, np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (count,):
+        raise _hook_error(name, "one number")
+    return values
+
+
+def _hook_error(name: str, wanted: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name}(probability, vectors) did not return {wanted} for each vector",
+        remedy="mend it in the model server's notebook",
+    )
+
+
+def _column(batch: pa.RecordBatch, wanted: pa.Field) -> pa.Array:
+    """Return a column; one that was left out because every row is null comes back as nulls."""
+    index = batch.schema.get_field_index(wanted.name)
+    if index < 0 and wanted.name == INGESTED_AT:
+        return pa.nulls(batch.num_rows, wanted.type)
+    if index < 0 or batch.schema.field(index).type != wanted.type:
+        raise UnreadableError(f"a batch of vectors without a column {wanted.name!r} of type {wanted.type}")
+    return batch.column(index)
+
+
+class _Request(msgspec.Struct):
+    """The body of a V2 request; other members, such as `id` and `operation`, are MLRun's."""
+
+    inputs: list[list[float]]
+
+
+_REQUEST = msgspec.json.Decoder(_Request)
+
+
+def read_request(body: object, features: Sequence[str]) -> Floats:
+    """Return the vectors of a V2 request, float32[n, features]: a decoded body, or JSON text.
+
+    Raises BadRequestError, saying what is wrong where.
+
+    >>> read_request({"inputs": [[1, 2.5]]}, ["a", "b"]).tolist()
+    [[1.0, 2.5]]
+    >>> read_request(b'{"inputs": [[1]]}', ["a", "b"])
+    Traceback (most recent call last):
+    modelstream.stages.model_server.BadRequestError: inputs[0] has 1 value; the model takes 2: a, b
+    """
+    try:
+        if isinstance(body, bytes | bytearray | str):
+            rows = _REQUEST.decode(body).inputs
+        else:
+            rows = msgspec.convert(body, _Request).inputs
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        text = str(error).replace("$.", "").replace("Object", "the request").replace("`", "")
+        raise BadRequestError(f'not a V2 request, {{"inputs": [[…], …]}}: {text}') from None
+    if not rows:
+        raise BadRequestError("inputs is empty: give at least one vector")
+    if len(rows) > MAX_REQUEST_ROWS:
+        raise BadRequestError(f"{len(rows):,} vectors in a request; {MAX_REQUEST_ROWS:,} are allowed", 413)
+    width = len(features)
+    for i, row in enumerate(rows):
+        if len(row) != width:
+            values = "1 value" if len(row) == 1 else f"{len(row)} values"
+            raise BadRequestError(f"inputs[{i}] has {values}; the model takes {width}: {', '.join(features)}")
+    vectors = np.array(rows, np.float64)
+    if not np.isfinite(vectors).all():
+        row_number, number = (int(i) for i in np.argwhere(~np.isfinite(vectors))[0])
+        raise BadRequestError(f"inputs[{row_number}][{number}] ({features[number]}) is not a finite number")
+    return as_input(list(vectors.T))
+
+
+class ModelServerStage(Stage):
+    """Between the streams: scores a message, sends the predictions to the same shard, keeps nothing.
+
+    A repeated message is scored again; whoever reads the predictions drops what it has seen.
+    """
+
+    def __init__(
+        self, context: Any, settings: Settings, streams: Streams, epoch: int, infer: Callable[[Rows], Rows]
+    ) -> None:
+        """Take what gives the predictions for vectors."""
+        super().__init__(context, settings, streams)
+        self._epoch = epoch
+        self._infer = infer
+
+    def open(self, shard: int) -> Checkpoint | None:  # noqa: ARG002
+        """Return None: there is no state, so a shard may start anywhere."""
+        return None
+
+    def take(self, shard: Shard, message: Incoming) -> int:
+        """Score a message, and put the predictions into the outbox of the same shard."""
+        try:
+            rows = decode(message.body)
+            if rows.kind != "vectors":
+                raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes vectors")
+            predictions = self._infer(rows)
+        except UnreadableError as error:
+            origin = stream_origin(self.settings.reads, message.shard)
+            position = stream_position(self._epoch, message.offset)
+            at = (self.settings.reads, message.shard, message.offset)
+            shard.letters.append(letter(str(error), origin, position, at, message.body))
+            return 1
+        shard.send(shard.number, predictions.kind, predictions.origin, predictions.batch)
+        count: int = rows.batch.num_rows
+        return count
+
+    def save(self, shard: Shard) -> None:
+        """Do nothing: what was sent is durable, and that is all there is."""
+
+
+class ModelServing:
+    """What a model server's class in its notebook inherits, before `mlrun.serving.V2ModelServer`.
+
+    Settings come from the environment (see `settings`); in a mock server, as in a notebook, from the step's
+    arguments `model_path` and `use_case`.
+    """
+
+    threshold: float | None = None
+    """The probability from which on `decide` says 1; None takes the use case's."""
+
+    # V2ModelServer's, whose constructor sets them.
+    name: str
+    context: Any
+    model_path: str | None
+    model_spec: Any
+    get_model: Callable[..., Any]
+    get_param: Callable[..., Any]
+
+    _scorer: Scorer
+    stage: ModelServerStage | None = None
+
+    def calibrate(self, probability: Probabilities, vectors: Floats) -> Probabilities:  # noqa: ARG002
+        """Return the probabilities to report (float64[n], 0 to 1) for vectors float32[n, features]."""
+        return probability
+
+    def decide(self, probability: Probabilities, vectors: Floats) -> Decisions:  # noqa: ARG002
+        """Return 1 for each vector of the positive class, else 0 (int8[n])."""
+        assert self.threshold is not None  # load() has set it
+        return (probability >= self.threshold).astype(np.int8)
+
+    # What MLRun's graph server calls.
+
+    def load(self) -> None:
+        """Load the model, and join the streams unless this is a mock server. Raises ConfigurationError."""
+        settings = None if self.context.is_mock else from_environment()
+        use_case = load_use_case(settings.use_case if settings else self.get_param("use_case"))
+        if settings and settings.model:
+            self.model_path = settings.model
+        path, _ = self.get_model(".onnx")
+        if self.model_spec is None:
+            raise ConfigurationError(
+                f"{self.model_path}: no {models.SPEC_FILE}", remedy="give the folder of an MLRun model"
+            )
+        spec = models.read_spec(self.model_spec.to_dict(), str(self.model_path))
+        model = models.open_file(path, spec, use_case.features)
+        if self.threshold is None:
+            self.threshold = use_case.threshold
+        self._scorer = Scorer(use_case, model, self)
+        if settings:
+            streams, epoch = open_streams(settings.streams), open_tables(settings.tables).epoch()
+            self.stage = ModelServerStage(self.context, settings, streams, epoch, self.infer)
+            self.stage.start()
+
+    def do_event(self, event: Any, *args: Any, **kwargs: Any) -> Any:
+        """Take a message of a stream, or answer a request: V2 JSON, or an Arrow message with one."""
+        if self.stage is not None and event.trigger.kind not in ("", "http"):
+            return self._handle(self.stage, event)
+        try:
+            event.path = self._operation(event.path)
+            event = super().do_event(event, *args, **kwargs)  # type: ignore[misc]
+            outputs = event.body.get("outputs") if isinstance(event.body, dict) else None
+            if isinstance(outputs, Rows):
+                event.body = encode(outputs.kind, outputs.origin, outputs.batch)
+        except (BadRequestError, UnreadableError) as error:
+            event.body = self._refusal(error.status if isinstance(error, BadRequestError) else 400, str(error))
+        except Exception as error:
+            # The notebook's hooks or the model. MLRun would answer 400, as if it were the client's mistake.
+            self.context.logger.error(f"request failed: {traceback.format_exc()}")
+            event.body = self._refusal(500, f"{type(error).__name__}: {error}")
+        return event
+
+    async def _handle(self, stage: ModelServerStage, event: Any) -> Any:
+        """Take a message. MLRun's entry points await what its last step returns, so waits block nobody."""
+        await stage.handle(event)
+        event.body = None  # a response to a stream costs 10 ms a megabyte, and nobody reads it
+        return event
+
+    def _refusal(self, status: int, reason: str) -> Any:
+        body = msgspec.json.encode({"error": reason}).decode()
+        return self.context.Response(status_code=status, body=body, content_type="application/json")
+
+    def preprocess(self, request: Any, operation: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Return {"inputs": vectors float32[n, features]}, and for an Arrow message its "batch" and "origin"."""
+        if isinstance(request, bytes) and is_arrow(request):
+            request = decode(request)
+        if isinstance(request, Rows):
+            batch = self._scorer.checked(request.batch)
+            return {"inputs": self._scorer.vectors(batch), "batch": batch, "origin": request.origin}
+        return {"inputs": read_request(request, self._scorer.use_case.features)}
+
+    def validate(self, request: dict[str, Any], operation: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Return the request: `preprocess` has checked it."""
+        return request
+
+    def predict(self, request: dict[str, Any]) -> Scores | Rows:
+        """Return the scores of a request, or the predictions of an Arrow message."""
+        scores = self._scorer.scores(request["inputs"])
+        if "batch" not in request:
+            return scores
+        return Rows("predictions", request["origin"], self._scorer.predictions(request["batch"], scores), {})
+
+    def postprocess(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return a V2 response: `outputs` are 0 or 1, `probabilities` stand beside them."""
+        scores = request["outputs"]
+        if isinstance(scores, Scores):
+            request["outputs"] = scores.prediction.tolist()
+            request["probabilities"] = scores.probability.tolist()
+        request["model_version"] = self._scorer.model.spec.version
+        return request
+
+    # The same steps for the stage.
+
+    def infer(self, rows: Rows) -> Rows:
+        """Return the predictions of a message of vectors, through the same steps as a request."""
+        response = {"outputs": self.predict(self.validate(self.preprocess(rows, "infer"), "infer"))}
+        predictions: Rows = self.postprocess(response)["outputs"]
+        return predictions
+
+    def _operation(self, path: str | None) -> str:
+        """Return the last part of `/v2/models/NAME[/versions/V]/OPERATION`; a flow doesn't take it apart."""
+        parts = [part for part in (path or "").split("/") if part]
+        if parts[:2] == ["v2", "models"]:
+            version = self._scorer.model.spec.version
+            if parts[2:3] != [self.name] or (parts[3:4] == ["versions"] and parts[4:5] != [version]):
+                raise BadRequestError(f"no such model: {path}; this is {self.name}, version {version}", 404)
+            parts = parts[5:] if parts[3:4] == ["versions"] else parts[3:]
+        if parts not in ([], *([name] for name in OPERATIONS)):
+            raise BadRequestError(f"no such operation: {path}; known: {', '.join(OPERATIONS)}", 404)
+        return parts[0] if parts else ""
+
+
+def entry_points() -> str:
+    """Return the text that MLRun appends to a serving function: `init_context` and `handler`.
+
+    A worker runs it after the notebook's block, with `SERVING_SPEC_ENV` set (see `Project.serving_spec`).
+    """
+    from nuclio.build import mlrun_footer
+
+    text: str = mlrun_footer.format("serving_v2")
+    return text

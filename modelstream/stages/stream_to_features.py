@@ -1,0 +1,153 @@
+"""stream-to-features: turns each user's events into features, and sends a vector after every event that counts.
+
+A user's row is kept in the features table with the position of the last event that changed it; the table and
+the watermarks move together, after the vectors have been sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from modelstream.columns import INGESTED_AT, POSITION
+from modelstream.dead_letters import letter
+from modelstream.errors import ConfigurationError
+from modelstream.events import UnreadableError, decode
+from modelstream.features import Applied, FeatureEngine
+from modelstream.identity import Checkpoint, Int64s, buckets_of, stream_origin, stream_position
+from modelstream.settings import Settings, from_environment
+from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.streams import Streams, open_streams
+from modelstream.tables import FeatureTable, LookupTable, open_tables
+from modelstream.use_case import UseCase, load
+
+Derive = Callable[[pa.RecordBatch, pa.RecordBatch], pa.RecordBatch]
+"""A hook for features that the use-case file can't express: (events, their vectors) to vectors, row by row."""
+
+CACHED_USERS = 200_000
+"""Users of a shard whose rows stay in memory (about 500 bytes each); the others are read again when they return."""
+
+
+def unchanged(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:  # noqa: ARG001
+    """Return the vectors as they are."""
+    return vectors
+
+
+class StreamToFeatures(Stage):
+    """See the module."""
+
+    def __init__(
+        self,
+        context: Any,
+        settings: Settings,
+        streams: Streams,
+        use_case: UseCase,
+        features: FeatureTable,
+        enrichment: LookupTable,
+        epoch: int,
+        derive: Derive = unchanged,
+    ) -> None:
+        super().__init__(context, settings, streams)
+        self._use_case = use_case
+        self._features = features
+        self._enrichment = enrichment
+        self._epoch = epoch
+        self._derive = derive
+        self._engines: dict[int, FeatureEngine] = {}
+        self._types = pa.array(use_case.event_names)
+
+    @classmethod
+    async def begin(cls, context: Any, derive: Derive = unchanged) -> StreamToFeatures:
+        """Return the stage that this process's settings describe, started."""
+        settings = from_environment()
+        use_case = load(settings.use_case)
+        tables = open_tables(settings.tables)
+        stage = cls(
+            context,
+            settings,
+            open_streams(settings.streams),
+            use_case,
+            tables.features(use_case.row_schema),
+            tables.lookup(use_case.lookup.table if use_case.lookup else "enrichment"),
+            tables.epoch(),
+            derive,
+        )
+        stage.start()
+        return stage
+
+    def open(self, shard: int) -> Checkpoint:
+        """Read the shard's watermarks and offset; its users' rows are read when they are met."""
+        self._engines[shard] = FeatureEngine(self._use_case)
+        return self._features.load(shard)
+
+    def take(self, shard: Shard, message: Incoming) -> int:
+        """Apply the new events of a message, and send the vectors that follow."""
+        try:
+            rows = decode(message.body)
+            if rows.kind != "events":
+                raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes events")
+        except UnreadableError as error:
+            origin = stream_origin(self.settings.reads, message.shard)
+            position = stream_position(self._epoch, message.offset)
+            at = (self.settings.reads, message.shard, message.offset)
+            if shard.checkpoint.watermarks.advance(origin, np.array([position]), np.zeros(1, np.uint8))[0]:
+                shard.letters.append(letter(str(error), origin, position, at, message.body))
+            return 1
+        events = rows.batch
+        count: int = events.num_rows
+        first = stream_position(self._epoch, message.offset)
+        stream_positions = np.arange(first, first + count, dtype=np.int64)
+        keys = events.column(self._use_case.key)
+        new = shard.checkpoint.watermarks.advance(rows.origin, events.column(POSITION).to_numpy(), buckets_of(keys))
+        if not new.all():
+            events, stream_positions = events.filter(pa.array(new)), stream_positions[new]
+            self.metrics.repeated += count - events.num_rows
+        applied = self._update(shard, events, stream_positions)
+        self._send(shard, rows.origin, events, applied)
+        return count
+
+    def save(self, shard: Shard) -> None:
+        """Write the rows that changed, the watermarks and the offset, each only if it rises."""
+        engine = self._engines[shard.number]
+        self._features.commit(shard.number, engine.changed(), shard.checkpoint)
+        engine.clean()
+        engine.evict(CACHED_USERS)
+
+    def _update(self, shard: Shard, events: pa.RecordBatch, stream_positions: Int64s) -> Applied:
+        engine = self._engines[shard.number]
+        keys = events.column(self._use_case.key).unique().to_pylist()
+        missing = engine.missing(keys)
+        if missing:
+            engine.load(missing, self._features.get_many(missing))
+        applied = engine.apply(events, stream_positions, self._enrichment.get_many)
+        counters = shard.checkpoint.counters
+        counters["vectors"] = counters.get("vectors", 0) + len(applied.indices)
+        for reason, number in applied.not_counted.items():
+            counters[reason] = counters.get(reason, 0) + number
+        return applied
+
+    def _send(self, shard: Shard, origin: str, events: pa.RecordBatch, applied: Applied) -> None:
+        if not len(applied.indices):
+            return
+        use_case = self._use_case
+        which = pa.array(applied.indices)
+        of = events.take(which)
+        columns = [of.column(name) for name in (POSITION, INGESTED_AT, use_case.key, use_case.time)]
+        columns.append(self._types.take(pa.array(applied.codes)))
+        columns += [pa.array(applied.vectors[:, i]) for i in range(applied.vectors.shape[1])]
+        vectors = pa.record_batch(columns, use_case.vector_schema)
+        if self._derive is not unchanged:
+            vectors = self._derived(of, vectors)
+        shard.send(shard.number, "vectors", origin, vectors)
+
+    def _derived(self, events: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:
+        changed = self._derive(events, vectors)
+        if not changed.schema.equals(vectors.schema) or changed.num_rows != vectors.num_rows:
+            raise ConfigurationError(
+                "derive(batch, vectors) did not return one row for each vector, with the same columns",
+                remedy="change values of the columns, and declare new features in the use-case file",
+            )
+        return changed

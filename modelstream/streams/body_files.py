@@ -1,0 +1,97 @@
+"""The bodies of a stream's large messages, one after the other in plain files of some 64 MB.
+
+Through SQLite's write-ahead log a megabyte is written twice and checksummed, at 3 to 5 times the CPU time
+(docs/performance.md). Whoever appends holds the lock of the stream's SQLite file, writes and syncs here,
+then commits the rows that point here. Bytes that no row points at (a kill before the commit) are written
+over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from modelstream.errors import ConfigurationError
+from modelstream.files import sync_folder, write_at
+
+FILE_BYTES = 64 << 20
+"""A file that has reached this size is followed by the next. Trimming deletes whole files."""
+
+MAX_OPEN = 8
+"""Files kept open: a reader goes from one to the next, so more would never be used."""
+
+
+class Place(NamedTuple):
+    """Where a body is: the number of its file, and the byte that it begins at."""
+
+    file: int
+    position: int
+
+
+class BodyFiles:
+    """The files `NAME.NUMBER.bodies` of a folder."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self._descriptors: dict[int, int] = {}
+
+    def write(self, bodies: Sequence[bytes], end: Place | None) -> tuple[list[Place], Place]:
+        """Write bodies from `end` on (None: no file yet) and sync them; return their places and the new end.
+
+        Raises OSError, after which `end` is as it was.
+        """
+        if end is None or end.position >= FILE_BYTES:
+            end = Place(0 if end is None else end.file + 1, 0)
+        descriptor = self._open(end.file, os.O_CREAT)
+        if end.position == 0:
+            sync_folder(self.folder)
+        places = []
+        for body in bodies:
+            places.append(end)
+            write_at(descriptor, body, end.position)
+            end = Place(end.file, end.position + len(body))
+        os.fdatasync(descriptor)
+        return places, end
+
+    def read(self, place: Place, size: int) -> bytes:
+        """Return a body; FileNotFoundError when its file was trimmed, ConfigurationError when it is cut."""
+        body = os.pread(self._open(place.file), size, place.position)
+        if len(body) != size:
+            raise ConfigurationError(
+                f"{self._path(place.file)} is cut short: a message ends at byte {place.position + size}",
+                remedy="restore it from a copy, or begin anew in another folder",
+            )
+        return body
+
+    def delete_below(self, number: int) -> None:
+        """Delete the files with a lower number, also what an earlier call left when it was killed."""
+        for path in self.folder.glob(f"{self.name}.*.bodies"):
+            found = path.name.removeprefix(f"{self.name}.").removesuffix(".bodies")
+            if found.isdecimal() and int(found) < number:
+                path.unlink(missing_ok=True)
+                self._close(int(found))
+
+    def close(self) -> None:
+        """Give back the descriptors."""
+        for number in list(self._descriptors):
+            self._close(number)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{self.name}.{number:06d}.bodies"
+
+    def _open(self, number: int, create: int = 0) -> int:
+        descriptor = self._descriptors.get(number)
+        if descriptor is None:
+            descriptor = os.open(self._path(number), os.O_RDWR | os.O_CLOEXEC | create, 0o644)
+            self._descriptors[number] = descriptor
+            if len(self._descriptors) > MAX_OPEN:
+                self._close(next(iter(self._descriptors)))
+        return descriptor
+
+    def _close(self, number: int) -> None:
+        descriptor = self._descriptors.pop(number, None)
+        if descriptor is not None:
+            os.close(descriptor)

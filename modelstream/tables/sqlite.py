@@ -1,0 +1,305 @@
+"""Tables in a folder: an SQLite file each, which the sqlite3 shell can read. Times are us since 1970 UTC.
+
+`registry.db` holds the epoch and the inputs, `features.db` the users' rows (table `features`) and what each
+shard has applied in each epoch (`watermarks`, `shards`), and `NAME.db` the lookup table NAME. Each has a file
+of its own, since a file has one writer at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from modelstream.errors import ConfigurationError
+from modelstream.identity import MAX_EPOCH, Checkpoint
+from modelstream.sqlite_files import File, Format, guarded, quoted, reading, writing
+from modelstream.sqlite_rows import batch_of, column_type, rows_of
+from modelstream.tables import FeatureTable, Input, InputTable, LookupTable, Tables
+
+REGISTRY = Format("registry of inputs", b"msr1")
+FEATURES = Format("table of features", b"msf1")
+LOOKUP = Format("lookup table", b"msl1")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_INPUT_COLUMNS = "origin, kind, path, options, lines, bytes, digest, finished"
+_LOOKUP_SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), ("value", pa.float64())])
+
+
+class SqliteLookupTable(LookupTable):
+    def __init__(self, path: Path) -> None:
+        self.file = File(
+            path, LOOKUP, ["CREATE TABLE lookup (key TEXT PRIMARY KEY NOT NULL, value REAL) WITHOUT ROWID"]
+        )
+
+    def load(self, batches: Iterable[pa.RecordBatch]) -> int:
+        connection, count = self.file.connection, 0
+        with guarded(self.file.path), writing(connection):
+            for batch in batches:
+                connection.executemany("INSERT OR REPLACE INTO lookup VALUES (?, ?)", rows_of(batch))
+                count += batch.num_rows
+        return count
+
+    def get_many(self, keys: Sequence[str]) -> list[float | None]:
+        connection = self.file.connection
+        with guarded(self.file.path), reading(connection):
+            query = "SELECT value FROM lookup WHERE key = ?"
+            found = [connection.execute(query, (key,)).fetchone() for key in keys]
+        return [row and row[0] for row in found]
+
+    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
+        return _scan(self.file, "lookup", _LOOKUP_SCHEMA, batch_size)
+
+    def count(self) -> int:
+        return _count(self.file, "lookup")
+
+
+class SqliteFeatureTable(FeatureTable):
+    def __init__(self, path: Path, schema: pa.Schema, epoch: int) -> None:
+        self.schema = schema
+        self.epoch = epoch
+        names = [quoted(field.name) for field in schema]
+        types = [column_type(field) for field in schema]
+        columns = [f"{name} {kind}" for name, kind in zip(names, types, strict=True)]
+        columns[0] += " PRIMARY KEY NOT NULL"
+        self.file = File(
+            path,
+            FEATURES,
+            [
+                f"CREATE TABLE features ({', '.join(columns)}) WITHOUT ROWID",
+                "CREATE TABLE watermarks (epoch INTEGER, shard INTEGER, origin TEXT, bucket INTEGER, "
+                "position INTEGER NOT NULL, PRIMARY KEY (epoch, shard, origin, bucket)) WITHOUT ROWID",
+                'CREATE TABLE shards (epoch INTEGER, shard INTEGER, "offset" INTEGER NOT NULL, '
+                "counters TEXT NOT NULL, PRIMARY KEY (epoch, shard)) WITHOUT ROWID",
+            ],
+        )
+        self._select = f"SELECT {', '.join(names)} FROM features WHERE {names[0]} = ?"
+        self._upsert = (
+            f"INSERT INTO features VALUES ({', '.join('?' * len(names))}) ON CONFLICT DO UPDATE SET "
+            f"{', '.join(f'{name} = excluded.{name}' for name in names[1:])} "
+            f"WHERE excluded.{names[1]} > features.{names[1]}"
+        )
+        self._check(list(zip((field.name for field in schema), types, strict=True)))
+        # What this instance knows to be stored, by shard: only the rest has to be written.
+        self._stored: dict[int, set[tuple[str, int, int]]] = {}
+
+    def get_many(self, keys: Sequence[str]) -> pa.RecordBatch:
+        connection = self.file.connection
+        with guarded(self.file.path), reading(connection):
+            found = [connection.execute(self._select, (key,)).fetchone() for key in keys]
+        return batch_of([row for row in found if row is not None], self.schema)
+
+    def get(self, key: str) -> pa.RecordBatch:
+        return self.get_many([key])
+
+    def load(self, shard: int) -> Checkpoint:
+        connection, result = self.file.connection, Checkpoint()
+        self._stored.pop(shard, None)
+        with guarded(self.file.path), reading(connection):
+            row = connection.execute(
+                'SELECT "offset", counters FROM shards WHERE epoch = ? AND shard = ?', (self.epoch, shard)
+            ).fetchone()
+            marks = connection.execute(
+                "SELECT origin, bucket, max(position) FROM watermarks "
+                f"WHERE {'epoch = ? AND shard = ?' if row else 'epoch < ?'} GROUP BY origin, bucket",
+                (self.epoch, shard) if row else (self.epoch,),
+            ).fetchall()
+        if row:
+            result.offset, result.counters = row[0], msgspec.json.decode(row[1], type=dict[str, int])
+        for origin, bucket, position in marks:
+            result.watermarks.set(origin, bucket, position)
+        return result
+
+    def commit(self, shard: int, rows: pa.RecordBatch, checkpoint: Checkpoint) -> bool:
+        marks = set(checkpoint.watermarks.items())
+        risen = marks - self._stored.pop(shard, set())
+        counters = msgspec.json.encode(checkpoint.counters).decode()
+        values = rows_of(rows.select(self.schema.names))
+        connection = self.file.connection
+        with guarded(self.file.path), writing(connection):
+            connection.executemany(self._upsert, values)
+            connection.executemany(
+                "INSERT INTO watermarks VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                "SET position = excluded.position WHERE excluded.position > watermarks.position",
+                [(self.epoch, shard, *mark) for mark in risen],
+            )
+            changed = connection.execute(
+                "INSERT INTO shards VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                'SET "offset" = excluded."offset", counters = excluded.counters '
+                'WHERE excluded."offset" > shards."offset"',
+                (self.epoch, shard, checkpoint.offset, counters),
+            ).rowcount
+        if changed:
+            self._stored[shard] = marks
+        return bool(changed)
+
+    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
+        return _scan(self.file, "features", self.schema, batch_size)
+
+    def count(self) -> int:
+        return _count(self.file, "features")
+
+    def _check(self, expected: list[tuple[str, str]]) -> None:
+        connection = self.file.connection
+        with guarded(self.file.path):
+            found = connection.execute("SELECT name, type FROM pragma_table_info('features')").fetchall()
+        if found != expected:
+            differing = sorted({name for name, _ in set(found) ^ set(expected)}) or ["their order"]
+            raise ConfigurationError(
+                f"{self.file.path} was made for another use case (differing columns: {', '.join(differing)})",
+                remedy="go back to the use case that it was made for, or begin anew in another folder",
+            )
+
+
+class SqliteInputTable(InputTable):
+    def __init__(self, file: File) -> None:
+        self.file = file
+
+    def register(self, origin: str, record: Input) -> Input:
+        options = msgspec.json.encode(record.options).decode()
+        progress = (record.lines, record.bytes, record.digest, record.finished)
+        connection = self.file.connection
+        with guarded(self.file.path), writing(connection):
+            connection.execute(
+                f"INSERT INTO inputs ({_INPUT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (origin, record.kind, record.path, options, *progress),
+            )
+        stored = self.get(origin)
+        assert stored is not None
+        return stored
+
+    def get(self, origin: str) -> Input | None:
+        found = self._select("WHERE origin = ?", (origin,))
+        return found[0] if found else None
+
+    def save_progress(self, origin: str, lines: int, bytes: int, digest: str, finished: bool) -> None:
+        connection = self.file.connection
+        with guarded(self.file.path), writing(connection):
+            changed = connection.execute(
+                "UPDATE inputs SET lines = ?, bytes = ?, digest = ?, finished = ? WHERE origin = ? AND lines <= ?",
+                (lines, bytes, digest, finished, origin, lines),
+            ).rowcount
+        if not changed and self.get(origin) is None:
+            raise ConfigurationError(f"there is no input {origin!r}", remedy="register it first")
+
+    def all(self) -> list[Input]:
+        return self._select("", ())
+
+    def _select(self, where: str, parameters: tuple[str, ...]) -> list[Input]:
+        connection = self.file.connection
+        with guarded(self.file.path):
+            rows = connection.execute(
+                f"SELECT {_INPUT_COLUMNS} FROM inputs {where} ORDER BY id",
+                parameters,
+            ).fetchall()
+        return [
+            Input(
+                origin=origin,
+                kind=kind,
+                path=path,
+                options=msgspec.json.decode(options),
+                lines=lines,
+                bytes=count,
+                digest=digest,
+                finished=bool(finished),
+            )
+            for origin, kind, path, options, lines, count, digest, finished in rows
+        ]
+
+
+class SqliteTables(Tables):
+    """The tables of a folder.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, SqliteTables(Path(folder)) as tables:
+    ...     enrichment = tables.lookup("enrichment")
+    ...     loaded = enrichment.load([pa.record_batch({"key": ["10115", "20095"], "value": [2.5, None]})])
+    ...     loaded, enrichment.get_many(["20095", "10115", "1"])
+    (2, [None, 2.5, None])
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: list[File] = []
+        self._registry = self._use(
+            File(
+                folder / "registry.db",
+                REGISTRY,
+                [
+                    "CREATE TABLE epoch (number INTEGER NOT NULL)",
+                    "INSERT INTO epoch VALUES (0)",
+                    "CREATE TABLE inputs (id INTEGER PRIMARY KEY, origin TEXT UNIQUE NOT NULL, kind TEXT, "
+                    "path TEXT, options TEXT, lines INTEGER, bytes INTEGER, digest TEXT, finished INTEGER)",
+                ],
+            )
+        )
+
+    def epoch(self) -> int:
+        connection = self._registry.connection
+        with guarded(self._registry.path):
+            number: int = connection.execute("SELECT number FROM epoch").fetchone()[0]
+        return number
+
+    def raise_epoch(self) -> int:
+        connection = self._registry.connection
+        with guarded(self._registry.path), writing(connection):
+            number: int = connection.execute("SELECT number FROM epoch").fetchone()[0] + 1
+            if number > MAX_EPOCH:
+                raise ConfigurationError(
+                    f"{self._registry.path}: no epoch follows {MAX_EPOCH}",
+                    remedy="begin anew in another folder",
+                )
+            connection.execute("UPDATE epoch SET number = ?", (number,))
+        return number
+
+    def lookup(self, name: str) -> LookupTable:
+        if not _NAME.fullmatch(name) or name in {"registry", "features"}:
+            raise ConfigurationError(f"{name!r} can't name a lookup table", remedy="use letters, digits, - and _")
+        table = SqliteLookupTable(self.folder / f"{name}.db")
+        self._use(table.file)
+        return table
+
+    def features(self, row_schema: pa.Schema) -> FeatureTable:
+        table = SqliteFeatureTable(self.folder / "features.db", row_schema, self.epoch())
+        self._use(table.file)
+        return table
+
+    def inputs(self) -> InputTable:
+        return SqliteInputTable(self._registry)
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def _use(self, file: File) -> File:
+        self._files.append(file)
+        return file
+
+
+def _count(file: File, table: str) -> int:
+    connection = file.connection
+    with guarded(file.path):
+        count: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return count
+
+
+def _scan(file: File, table: str, schema: pa.Schema, batch_size: int) -> Iterator[pa.RecordBatch]:
+    """Yield a table in batches, a statement each: a long one would keep the log from being cut."""
+    key = quoted(schema.field(0).name)
+    columns = ", ".join(quoted(name) for name in schema.names)
+    last: tuple[str, ...] = ()
+    while True:
+        where = f"WHERE {key} > ?" if last else ""
+        connection = file.connection
+        with guarded(file.path):
+            rows = connection.execute(
+                f"SELECT {columns} FROM {table} {where} ORDER BY {key} LIMIT {batch_size}", last
+            ).fetchall()
+        if rows:
+            yield batch_of(rows, schema)
+        if len(rows) < batch_size:
+            return
+        last = (rows[-1][0],)

@@ -1,0 +1,110 @@
+"""Events in, features and predictions out: the model deployment pipeline.
+
+    source ─▶ event-handler ─▶ stream-to-features ─▶ model-server ─▶ inference-logger
+
+`python pipeline.py` runs it on this machine, from generated events to stored predictions. The functions are the
+notebooks under `functions/`, what connects them stands in `project.yaml`, and what the events, features and the
+model are in `use_cases/churn.yaml`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    help="Run the model deployment pipeline. Without a command: `run` with its defaults.",
+    epilog="The data of a run lie in its --data folder: Parquet in events/ and inference/, SQLite in streams/ and tables/.",
+)
+
+Data = Annotated[Path, typer.Option(help="Folder for everything that the pipeline keeps.", show_default=True)]
+Shards = Annotated[
+    int | None,
+    typer.Option(min=1, max=64, help="Shards of every stream; fixed once the folder is made. [default: 8]"),
+]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Processes of each function; shards are spread over them.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
+
+
+@app.command()
+def run(
+    input: Annotated[
+        str | None,
+        typer.Option(
+            help="NDJSON file to read instead of generating events; - is standard input (what was taken in is kept, what was not yet read when the pipeline was killed is gone).",
+            metavar="FILE|-",
+        ),
+    ] = None,
+    enrichment: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with the table to look up: two columns, key and value.", metavar="FILE"),
+    ] = None,
+    users: Annotated[int, typer.Option(min=1, help="Users to generate.")] = 2000,
+    events_per_user: Annotated[
+        int, typer.Option(min=1, help="Events to generate for each, besides the registration.")
+    ] = 1000,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the generator: the same seed and --end give the same events.")
+    ] = 1,
+    end: Annotated[
+        str | None,
+        typer.Option(help="Time at which the generated events end. [default: now]", metavar="TIME"),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Send this many events a second, each by itself, instead of as fast as it goes.",
+            metavar="EVENTS_PER_SECOND",
+        ),
+    ] = None,
+    shards: Shards = None,
+    workers: Workers = 1,
+    data: Data = Path("data"),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Remove what the folder holds of earlier runs, and begin anew.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run events through the pipeline until each has reached the end.
+
+    Run again on the same folder it goes on where it stopped, whatever stopped it, and nothing is done twice.
+    Ctrl-C saves what is in hand.
+    """
+    from modelstream.local import commands
+
+    source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
+    if input is not None:
+        source = {"input": input}
+    raise typer.Exit(
+        commands.run(
+            source | {"enrichment": str(enrichment) if enrichment else None, "rate": rate},
+            data,
+            shards=shards,
+            workers=workers,
+            fresh=fresh,
+            as_json=as_json,
+            quiet=quiet,
+        )
+    )
+
+
+def main() -> None:
+    """Run the command line; options without a command are those of `run`."""
+    arguments = sys.argv[1:]
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("--help", "-h")):
+        arguments.insert(0, "run")
+    app(arguments)
+
+
+if __name__ == "__main__":
+    main()

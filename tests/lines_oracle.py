@@ -1,0 +1,136 @@
+"""What must become of a line of JSON, told with `json` and `datetime`: nothing shared with the parser."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from modelstream.use_case import UseCase
+from tests.oracle import Event
+
+MAX_NESTING = 256
+_TIME = re.compile(
+    r"(?P<date>\d{4}-\d\d-\d\d)[ Tt](?P<clock>\d\d:\d\d(:\d\d)?)([.,](?P<fraction>\d{1,9}))?"
+    r"(?P<offset>[Zz]|(?P<sign>[+-])(?P<hours>\d\d)(:?(?P<minutes>\d\d))?)?",
+    re.ASCII,
+)
+
+
+class Unreadable(ValueError):  # noqa: N818
+    """A line that must become a dead letter."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a readable line holds."""
+
+    values: Event
+    """Known fields that are not null; times in microseconds since 1970 UTC."""
+    extra: dict[str, Any] | None
+    """The other fields, None if there are none."""
+
+
+def time_of(text: str) -> int | None:
+    """Return the time that a text says in microseconds since 1970 UTC, None if it is not one.
+
+    >>> time_of("1970-01-01 00:00:01.5"), time_of("1970-01-01T01:00+01"), time_of("1970-02-30 00:00")
+    (1500000, 0, None)
+    """
+    match = _TIME.fullmatch(text)
+    if match is None or (match["fraction"] and len(match["clock"]) == 5):
+        return None
+    try:
+        moment = datetime.fromisoformat(f"{match['date']}T{match['clock']}").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    offset = 0
+    if match["sign"]:
+        hours, minutes = int(match["hours"]), int(match["minutes"] or 0)
+        if hours > 23 or minutes > 59:
+            return None
+        offset = (hours * 60 + minutes) * (-1 if match["sign"] == "-" else 1)
+    micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return micros + int((match["fraction"] or "0")[:6].ljust(6, "0")) - offset * 60_000_000
+
+
+class _Whole(int):
+    """An integer as JSON wrote it; `text` may be too long for Python to convert."""
+
+    text: str
+
+
+def _whole(text: str) -> _Whole:
+    number = _Whole(text[:20]) if len(text) > 20 else _Whole(text)
+    number.text = text
+    return number
+
+
+def _refused(text: str) -> None:
+    raise Unreadable(f"{text} is no JSON")
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    return 0
+
+
+def read_line(line: bytes, use_case: UseCase) -> Expected:
+    """Return what a line holds. Raises `Unreadable` for one that must become a dead letter.
+
+    A line cut by its reader is longer than anything that is read: leave it out.
+    """
+    try:
+        found = json.loads(line.decode(), parse_constant=_refused, parse_int=_whole)
+        json.dumps(found, ensure_ascii=False).encode()  # lone surrogates can't be stored
+        deep = _depth(found)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(str(error)) from error
+    if not isinstance(found, dict):
+        raise Unreadable("not an object")
+    if deep > MAX_NESTING:
+        raise Unreadable("nested too deeply")
+    values = {name: _taken(found[name], kind) for name, kind in use_case.fields.items() if found.get(name) is not None}
+    extra = {name: value for name, value in found.items() if name not in use_case.fields}
+    _check(values, use_case)
+    return Expected(values, extra or None)
+
+
+def _check(values: Event, use_case: UseCase) -> None:
+    for name in (use_case.key, use_case.time, use_case.type):
+        if name not in values:
+            raise Unreadable(f"no {name}")
+    if values[use_case.key] == "":
+        raise Unreadable("an empty key")
+    for name, event in use_case.events.items():
+        if values[use_case.type] in (name, *event.aliases) and event.value is not None and event.value not in values:
+            raise Unreadable(f"no {event.value}")
+
+
+def _taken(value: Any, kind: str) -> Any:
+    """Return a field's value as it must be held."""
+    whole = isinstance(value, _Whole)
+    if kind in ("key", "identifier"):
+        if isinstance(value, str):
+            return value
+        if whole and len(value.text) < 4000:
+            return str(int(value.text))
+    elif kind == "text" and isinstance(value, str):
+        return value
+    elif kind == "time" and isinstance(value, str) and (time := time_of(value)) is not None:
+        return time
+    elif kind == "number" and (whole or isinstance(value, float)):
+        number = float(value.text) if whole else value
+        if math.isfinite(number):
+            return number + 0.0 if whole else number
+    elif kind == "integer" and whole and len(value.text) < 30 and -(2**63) <= int(value.text) < 2**63:
+        return int(value.text)
+    elif kind == "boolean" and isinstance(value, bool):
+        return value
+    raise Unreadable(f"{value!r} is no {kind}")
