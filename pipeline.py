@@ -34,6 +34,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live table.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 
 
+@app.callback()
+def _commands() -> None:
+    """Run the model deployment pipeline. Without a command: `run` with its defaults."""
+
+
 @app.command()
 def run(
     input: Annotated[
@@ -95,6 +100,35 @@ def run(
             as_json=as_json,
             quiet=quiet,
         )
+    )
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes any that is free.")] = 8080,
+    enrichment: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with the table to look up: two columns, key and value.", metavar="FILE"),
+    ] = None,
+    shards: Shards = None,
+    workers: Workers = 1,
+    data: Data = Path("data"),
+    quiet: Quiet = False,
+) -> None:
+    """Keep the functions up and take events by HTTP, until Ctrl-C.
+
+    POST events to /events as a JSON object, an array, or NDJSON; GET / tells what else is there. Ctrl-C answers what
+    is in hand, saves, and ends; the next start on the same folder goes on.
+
+        python pipeline.py serve
+
+        curl -d '{"user_id": "u1", "event_type": "registration", "event_time": "2026-11-16 12:00:00"}' \\
+            http://127.0.0.1:8080/events
+    """
+    from modelstream.local import commands
+
+    raise typer.Exit(
+        commands.serve(data, port=port, enrichment=enrichment, shards=shards, workers=workers, quiet=quiet)
     )
 
 

@@ -73,7 +73,7 @@ class Distributions:
     """What users do."""
 
     groups: Sequence[Group]
-    amounts: Mapping[str, int]
+    values: Mapping[str, int]
     """The typical value of each type of event…"""
     spread: Range
     """…of which a value is so many percent, cut to a whole number."""
@@ -89,9 +89,9 @@ class Distributions:
         """Raise ConfigurationError unless a use case can take these events."""
         if use_case.profile is None or use_case.lookup is None:
             raise _wrong(f"the use case {use_case.name} has no profile or no lookup")
-        for event in self.amounts:
+        for event in self.values:
             if event not in use_case.events or use_case.value_field(event) is None:
-                raise _wrong(f"amounts: the use case {use_case.name} has no event {event!r} with a value")
+                raise _wrong(f"values: the use case {use_case.name} has no event {event!r} with a value")
         _check_sum("the groups' shares", [group.share for group in self.groups])
         for number, group in enumerate(self.groups):
             self._check_group(f"groups[{number}]", group)
@@ -105,8 +105,8 @@ class Distributions:
     def _check_group(self, name: str, group: Group) -> None:
         _check_sum(f"{name}.mix", list(group.mix.values()))
         for event in group.mix:
-            if event not in self.amounts:
-                raise _wrong(f"{name}.mix: {event!r} has no amount; known: {', '.join(self.amounts)}")
+            if event not in self.values:
+                raise _wrong(f"{name}.mix: {event!r} has no value; known: {', '.join(self.values)}")
         if not group.remainders or not set(group.remainders) <= set(range(len(self.enrichment.values))):
             raise _wrong(f"{name}.remainders must be of 0 to {len(self.enrichment.values) - 1}")
         missing = {field for field, draw in self.profile.items() if draw is GROUP} - set(group.fields)

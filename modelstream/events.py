@@ -89,15 +89,27 @@ def decode(body: bytes) -> Rows:
         batch.validate(full=True)
     except (pa.ArrowException, StopIteration, OSError) as error:
         raise UnreadableError(f"not a readable Arrow message: {error}") from error
-    metadata = {k.decode(): v.decode("utf-8", "replace") for k, v in (batch.schema.metadata or {}).items()}
+    described = (batch.schema.metadata or {}).items()
+    metadata = {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in described}
     kind = metadata.pop("kind", None)
-    if kind not in get_args(Kind) or POSITION not in batch.schema.names or "origin" not in metadata:
+    if kind not in get_args(Kind) or "origin" not in metadata or not _has_positions(batch):
         raise UnreadableError("an Arrow message without kind, origin or positions: not from this pipeline")
+    if kind == "lines" and (not batch.schema.equals(LINES_SCHEMA) or batch.column(LINE).null_count):
+        raise UnreadableError("an Arrow message of lines with other columns: not from this pipeline")
     if metadata.pop("version", None) != VERSION.decode():
         raise UnreadableError("an Arrow message of another version of this pipeline")
     if batch.num_rows > MAX_EVENTS_A_MESSAGE:
         raise UnreadableError(f"{batch.num_rows} rows in a message; {MAX_EVENTS_A_MESSAGE} are allowed")
     return Rows(cast(Kind, kind), metadata.pop("origin"), batch, metadata)
+
+
+def _has_positions(batch: pa.RecordBatch) -> bool:
+    """Tell whether there is a column of positions that rise from row to row: watermarks drop rows that don't."""
+    place = batch.schema.get_field_index(POSITION)
+    if place < 0 or batch.schema.field(place).type != pa.int64() or batch.column(place).null_count:
+        return False
+    positions = batch.column(place).to_numpy()
+    return not len(positions) or bool(positions[0] >= 0 and (positions[1:] > positions[:-1]).all())
 
 
 def split_body(body: bytes) -> list[bytes]:

@@ -243,7 +243,7 @@ def _chances(shares: Sequence[float]) -> Int64s:
 
 
 def _rules(distributions: Distributions, end: int) -> Rules:
-    types = list(distributions.amounts)
+    types = list(distributions.values)
     mix = [_chances([group.mix.get(kind, 0.0) for kind in types]) for group in distributions.groups]
     pauses = [[0, 0, 0, -1] for _ in distributions.groups]
     for row, group in zip(pauses, distributions.groups, strict=True):
@@ -252,7 +252,7 @@ def _rules(distributions: Distributions, end: int) -> Rules:
     return Rules(
         np.array(_span(distributions.step_seconds)),
         np.array(_span(distributions.spread)),
-        np.array(list(distributions.amounts.values()), np.int64),
+        np.array(list(distributions.values.values()), np.int64),
         np.array(mix),
         np.array(pauses, np.int64),
     )
@@ -267,7 +267,7 @@ def _parts(use_case: UseCase, distributions: Distributions) -> list[bytes]:
     key, kind, time = (_json(name) for name in (use_case.key, use_case.type, use_case.time))
     profile = use_case.profile.event if use_case.profile else ""
     parts = [f'{{{key}: "']
-    for event in (profile, *distributions.amounts):
+    for event in (profile, *distributions.values):
         parts.append(f'", {kind}: {_json(event)}, {time}: "')
         parts.append('"' if event == profile else f'", {_json(use_case.value_field(event))}: ')
     return [part.encode() for part in parts]

@@ -23,7 +23,7 @@ TIME_BYTES = 26
 NUMBER_BYTES = 20
 PURPOSES = 8
 """Random numbers that an event may use: this many apart are those of the next event."""
-STEP, PAUSE, PAUSE_HOURS, TYPE, AMOUNT = range(5)
+STEP, PAUSE, PAUSE_HOURS, TYPE, VALUE = range(5)
 
 
 class Rules(NamedTuple):
@@ -32,9 +32,9 @@ class Rules(NamedTuple):
     steps: Int64s
     """(lowest, width) of the seconds between events."""
     spread: Int64s
-    """(lowest, width) of an amount, in percent."""
-    amounts: Int64s
-    """Typical amount of each type of event with a value."""
+    """(lowest, width) of a value, in percent."""
+    values: Int64s
+    """Typical value of each type of event with a value."""
     mix: Int64s
     """[groups, types]: the chance of the type or one before it."""
     pauses: Int64s
@@ -89,7 +89,7 @@ def _step(rules: Rules, seeds: Int64s, group: int, time: int, number: int) -> in
 def advance(rules: Rules, users: Users, until: int, last: int, rows: Int64s) -> int:
     """Let every user act until a second (exclusive) or event number `last`; return how many `rows` that filled.
 
-    A row: time, user, type (0: the profile, else 1 + index of the type), amount. Rows are in order of user.
+    A row: time, user, type (0: the profile, else 1 + index of the type), value. Rows are in order of user.
     """
     count = 0
     for user in range(len(users.times)):
@@ -109,8 +109,8 @@ def advance(rules: Rules, users: Users, until: int, last: int, rows: Int64s) -> 
                 while random >= rules.mix[group, kind]:
                     kind += 1
                 row[2] = 1 + kind
-                percent = _within(rules.spread, _random(seeds, number, AMOUNT))
-                row[3] = int(rules.amounts[kind]) * percent // 100
+                percent = _within(rules.spread, _random(seeds, number, VALUE))
+                row[3] = int(rules.values[kind]) * percent // 100
             count += 1
             time = time + _step(rules, seeds, group, time, number) if number < last else FAR
             number += 1
@@ -193,7 +193,7 @@ def format_lines(
     at = 0
     for i in range(len(rows)):
         starts[i] = at
-        time, user, kind, amount = rows[i]
+        time, user, kind, value = rows[i]
         if time // 86400 != day:
             day = time // 86400
             _put_date(date, day)
@@ -206,7 +206,7 @@ def format_lines(
             at = _put(out, at, profile_text[profile_ends[profile] : profile_ends[profile + 1]])
             profile += 1
         else:
-            at = _put_digits(out, at, amount, 1)
+            at = _put_digits(out, at, value, 1)
         out[at] = 125
         out[at + 1] = 10
         at += 2

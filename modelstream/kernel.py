@@ -1,7 +1,7 @@
 """The loop that applies events to users, one by one in order: the only place where features are computed.
 
-It is used online, in replay and for training sets. DESIGN: a user's features equal, bit for bit, those of
-applying the user's events one at a time; that holds because nothing here looks beyond one event and one user.
+It is used online, in replay and for training sets. A user's features equal, bit for bit, those of applying the
+user's events one at a time, however they were batched: nothing here looks beyond one event and its user.
 """
 
 from __future__ import annotations

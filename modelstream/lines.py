@@ -97,7 +97,9 @@ class LineSplitter:
         self._rest = b""
         """The beginning of the line whose end has not come yet…"""
         self._dropped = 0
-        """…and the bytes that came of it, if they are too many to be kept. Those are in the hash already."""
+        """…and the bytes that came of it, if they are too many to be kept."""
+        self._ahead = 0
+        """Bytes after `_read` that are in the hash already: of the mark, and of a line that is too long."""
 
     def resume(self, lines: int, bytes_: int, hasher: xxhash.xxh3_128) -> None:
         """Go on after so many lines and bytes, whose hash is given."""
@@ -110,33 +112,42 @@ class LineSplitter:
             block = self._skip_long(block)
             if not block and not last:
                 return self._chunk(b"")
-        data = self._rest + block
+        data = self._without_mark(self._rest + block)
         whole = len(data) if last else data.rfind(b"\n") + 1
         chunk = self._chunk(data[:whole], last=last)
-        self._rest, self._dropped = data[whole:], 0
+        if whole:
+            self._dropped = self._ahead = 0
+        self._rest = data[whole:]
         if len(self._rest) > self._max_line:
-            self._hasher.update(self._rest)
-            self._rest, self._dropped = self._rest[:CUT], len(self._rest)
+            self._dropped = len(self._rest)
+            self._hash_ahead(self._rest)
+            self._rest = self._rest[:CUT]
         return chunk
+
+    def _without_mark(self, data: bytes) -> bytes:
+        if self._read.bytes or self._ahead or not data.startswith(MARK):
+            return data
+        self._hash_ahead(MARK)
+        return data[len(MARK) :]
 
     def _skip_long(self, block: bytes) -> bytes:
         """Count what a block holds of a line that is too long; return the block from the line's end on."""
         end = block.find(b"\n")
         skipped = block if end < 0 else block[:end]
-        self._hasher.update(skipped)
         self._dropped += len(skipped)
+        self._hash_ahead(skipped)
         return block[len(skipped) :]
 
+    def _hash_ahead(self, read: bytes) -> None:
+        self._hasher.update(read)
+        self._ahead += len(read)
+
     def _chunk(self, data: bytes, *, last: bool = False) -> Chunk:
-        """Return the chunk of whole lines; bytes dropped of its first line are in the hash already."""
-        before, start = self._hasher.copy(), self._read
+        """Return the chunk of whole lines. Of a first line that was cut, `_rest` is in the hash already."""
+        before, start, ahead = self._hasher.copy(), self._read, self._ahead
         cut = self._dropped if data else 0
         hashed = len(self._rest) if cut else 0
-        mark = len(MARK) if start.bytes == 0 and not cut and data.startswith(MARK) else 0
-        text = data[mark:] if mark else data
-        if text and not text.endswith(b"\n"):
-            text += b"\n"
-        found = self._finder.find(text, cut_first=cut > 0)
+        found = self._finder.find(data if data.endswith(b"\n") or not data else data + b"\n", cut_first=cut > 0)
         sizes = found.nexts - 1 - found.starts
         numbers = found.numbers + start.lines
         truncated = {int(numbers[i]): int(sizes[i]) for i in np.flatnonzero(sizes > self._max_line)}
@@ -144,9 +155,9 @@ class LineSplitter:
             truncated[start.lines] = cut
 
         def read_to(stop: int, lines: int, hasher: xxhash.xxh3_128, *, finished: bool = False) -> Progress:
-            stop = min(stop + mark, len(data))
+            stop = min(stop, len(data))
             hasher.update(memoryview(data)[hashed:stop])
-            return Progress(lines, start.bytes + cut + stop - hashed, hasher.hexdigest(), finished)
+            return Progress(lines, start.bytes + ahead + stop - hashed, hasher.hexdigest(), finished)
 
         def progress_at(count: int) -> Progress:
             if count == len(numbers):
@@ -157,8 +168,6 @@ class LineSplitter:
 
         end = start
         if data or last:
-            end = read_to(len(text), start.lines + found.lines, self._hasher, finished=last)
+            end = read_to(len(data), start.lines + found.lines, self._hasher, finished=last)
         self._read = end
-        return Chunk(
-            Lines(found.data, found.starts, found.ends, numbers, found.buckets, truncated), progress_at
-        )
+        return Chunk(Lines(found.data, found.starts, found.ends, numbers, found.buckets, truncated), progress_at)

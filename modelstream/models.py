@@ -27,6 +27,8 @@ SPEC_FILE = "model_spec.yaml"
 OUTPUT = "probabilities"
 BOUND = np.float32(1e30)
 """Inputs are cut to ±1e30: float32 ends at 3.4e38, and products or sums of larger ones turn into NaN."""
+ROUNDING = 1e-6
+"""How far a float32 result may be outside of 0 to 1: onnxruntime's logistic function of 17.844 is 1.0000001."""
 
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 _RETRAIN = "train it again, or take the last good version of the folder from git"
@@ -110,9 +112,9 @@ class Model:
         column = result[:, -1] if result.ndim == 2 else result
         probability: Probabilities = column[:count].astype(np.float64)
         # NaN compares as false.
-        if not (len(result) == len(vectors) and ((probability >= 0) & (probability <= 1)).all()):
+        if len(result) != len(vectors) or not (np.abs(probability - 0.5) <= 0.5 + ROUNDING).all():
             raise ModelError(f"{self._source}: the model gave something else than probabilities", remedy=_RETRAIN)
-        return probability
+        return np.clip(probability, 0.0, 1.0, out=probability)
 
     def _checked_input(self) -> str:
         inputs = self._session.get_inputs()

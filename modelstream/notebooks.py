@@ -139,9 +139,7 @@ def _code_cells(path: Path) -> Iterator[tuple[int, str]]:
     try:
         notebook = msgspec.json.decode(path.read_bytes(), type=_Notebook)
     except OSError as error:
-        raise ConfigurationError(
-            f"{path}: {error.strerror or error}", remedy="give the path of a notebook"
-        ) from error
+        raise ConfigurationError(f"{path}: {error.strerror or error}", remedy="give the path of a notebook") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"{path}: not a notebook (nbformat 4): {error}",

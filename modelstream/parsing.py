@@ -237,15 +237,20 @@ class Checker:
                 self._values.setdefault(field, []).append(name)
 
     def check(self, events: pa.RecordBatch) -> list[Reject]:
-        """Return the rejects among `events`: no key, an empty key, no time, no type, or no value where one counts."""
+        """Return the rejects among `events`: no key, an empty key, no time, no type, or no
+        finite value where one counts.
+        """
         rejects: dict[int, str] = {}
         use_case = self._use_case
         types = events.column(use_case.type)
         for field, names in self._values.items():
-            lacking = _is_missing(events.column(field))
+            values = events.column(field).to_numpy(zero_copy_only=False)  # NaN where there is none
+            lacking = ~np.isfinite(values)
             if lacking.any():
                 needing = pa.compute.is_in(types, value_set=pa.array(names)).to_numpy(zero_copy_only=False)
-                rejects.update(dict.fromkeys(np.flatnonzero(lacking & needing).tolist(), f"{field}: missing"))
+                missing = _is_missing(events.column(field))
+                for index in np.flatnonzero(lacking & needing).tolist():
+                    rejects[index] = f"{field}: {'missing' if missing[index] else 'not a finite number'}"
         for field in (use_case.type, use_case.time, use_case.key):
             missing = _is_missing(events.column(field))
             rejects.update(dict.fromkeys(np.flatnonzero(missing).tolist(), f"{field}: missing"))

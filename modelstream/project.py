@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -16,12 +16,16 @@ from modelstream.errors import ConfigurationError
 from modelstream.settings import PREFIX
 from modelstream.yamlfile import YamlFile, suggestion
 
+KINDS = ("job", "nuclio", "serving")
+ROWS = ("", "events", "predictions")
+
 
 class Function(msgspec.Struct, frozen=True):
     """A function of the project: a notebook, and how MLRun runs it."""
 
     name: str
-    kind: Literal["job", "nuclio", "serving"]
+    kind: str
+    """One of `KINDS`."""
     url: str
     handler: str = ""
 
@@ -35,7 +39,7 @@ class Wiring(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"c
     """The stream that it appends to."""
     log: str = ""
     """The folder, below the logs, of the Parquet log that it writes."""
-    rows: Literal["", "events", "predictions"] = ""
+    rows: str = ""
     """What its log holds."""
     step: str = ""
     """A serving function's step, which is the model's name in URLs."""
@@ -120,8 +124,13 @@ def load(path: str | Path = "project.yaml") -> Project:
     metadata = file.convert(file.data.get("metadata"), dict[str, str], ("metadata",))
     spec = file.convert(file.data.get("spec"), dict[str, Any], ("spec",))
     params = file.convert(spec.get("params"), Params, ("spec", "params"))
-    listed = file.convert(spec.get("functions"), list[Function], ("spec", "functions"))
-    functions = {function.name: function for function in listed}
+    functions = {}
+    for i, value in enumerate(file.convert(spec.get("functions"), list[Any], ("spec", "functions"))):
+        function = file.convert(value, Function, ("spec", "functions", i))
+        if function.kind not in KINDS:
+            place = ("spec", "functions", i, "kind")
+            raise file.error(place, f"unknown: {function.kind!r}", suggestion(function.kind, KINDS))
+        functions[function.name] = function
     _check(file, params, functions)
     return Project(path.parent, metadata.get("name", ""), params, functions)
 
@@ -138,10 +147,9 @@ def _check(file: YamlFile, params: Params, functions: dict[str, Function]) -> No
             ("reads", wiring.reads, params.streams),
             ("writes", wiring.writes, params.streams),
             ("log", wiring.log, params.logs),
+            ("rows", wiring.rows, ROWS[1:]),
         ):
             if value and value not in known:
                 raise file.error((*place, name, key), f"unknown: {value!r}", suggestion(value, known))
         if (functions[name].kind == "serving") != bool(wiring.class_name and wiring.step):
-            raise file.error(
-                (*place, name), "a serving function, and only that, has `step` and `class`", "give both"
-            )
+            raise file.error((*place, name), "a serving function, and only that, has `step` and `class`", "give both")

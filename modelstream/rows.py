@@ -108,9 +108,10 @@ class UserRows:
         if excess <= 0:
             return 0
         clean = np.flatnonzero((self._used >= 0) & ~self.state.changed)
-        doomed = clean[np.argsort(self._used[clean], kind="stable")][:excess]
-        self._drop(doomed.tolist())
-        return len(doomed)
+        if excess < len(clean):
+            clean = clean[np.argpartition(self._used[clean], excess)[:excess]]
+        self._drop(clean.tolist())
+        return len(clean)
 
     def _add(self, keys: Sequence[str]) -> None:
         while len(self._free) < len(keys):
@@ -158,7 +159,8 @@ class UserRows:
             state.opened[slots] = next(columns).cast(pa.int64()).fill_null(NEVER).to_numpy()
         for value in range(state.statistics.shape[1]):
             for statistic in range(state.statistics.shape[2]):
-                state.statistics[slots, value, statistic] = next(columns).to_numpy()
+                # Sums of huge numbers can overflow to NaN, which some tables give back as null.
+                state.statistics[slots, value, statistic] = next(columns).to_numpy(zero_copy_only=False)
 
 
 def _empty_state(use_case: UseCase, users: int) -> State:

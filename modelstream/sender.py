@@ -112,15 +112,13 @@ def messages(
 
 
 def _pieces(sizes: npt.NDArray[np.int64], first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
-    """Cut rows into pieces of nearly the same size that fit a message; `sizes[i]` bytes stand before row i."""
-    if first == last:
-        return
-    whole = int(sizes[last] - sizes[first])
-    pieces = max(-(-whole // MAX_MESSAGE_BYTES), -(-(last - first) // most))
-    limit, most = -(-whole // pieces), min(most, -(-(last - first) // pieces))
+    """Cut rows into pieces that fit a message, none much smaller; `sizes[i]` bytes stand before row i."""
     while first < last:
-        fitting = int(np.searchsorted(sizes, sizes[first] + limit, side="right")) - 1
-        stop = min(max(fitting, first + 1), first + most, last)
+        begin, left = int(sizes[first]), int(sizes[last] - sizes[first])
+        pieces = max(-(-left // MAX_MESSAGE_BYTES), -(-(last - first) // most))
+        even = int(np.searchsorted(sizes, begin + left / pieces))
+        fitting = int(np.searchsorted(sizes, begin + MAX_MESSAGE_BYTES, side="right")) - 1
+        stop = max(min(even, fitting, first + most), first + 1)
         yield first, stop
         first = stop
 

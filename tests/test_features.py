@@ -41,7 +41,7 @@ VALUES = {"a": 1.5, "b": -0.0, "7": 1e300}
 
 
 class Table:
-    """A table of rows: a row is replaced only by one that has applied more."""
+    """A table of rows: a row is replaced only by one that has applied more. Like SQLite it gives back NaN as null."""
 
     def __init__(self, case: UseCase) -> None:
         self._schema = case.row_schema
@@ -57,7 +57,7 @@ class Table:
         for row in rows.to_pylist():
             held = self.rows.get(row[self._key])
             if held is None or row["applied"] > held["applied"]:
-                self.rows[row[self._key]] = row
+                self.rows[row[self._key]] = {name: None if x != x else x for name, x in row.items()}
 
 
 def deliver(
@@ -86,6 +86,8 @@ def exact(rows: Sequence[dict[str, Any]], case: UseCase) -> dict[str, dict[str, 
     """Return rows by key so that they are equal only if they are to the last bit."""
 
     def text(value: object) -> str:
+        if value is None or value != value:
+            return "NaN or null"
         return value.hex() if isinstance(value, float) else repr(value)
 
     return {row[case.key]: {name: text(value) for name, value in row.items()} for row in rows}
@@ -396,6 +398,17 @@ def test_a_slot_that_is_used_again_holds_nothing_of_the_user_before() -> None:
     assert applied.not_counted == {"unregistered": 1, "window_not_open": 1}
     (row,) = engine.changed().to_pylist()
     assert (row["boiler"], row["built"], row["price"], row["pressure_count"]) == ("b2", None, None, 0.0)
+
+
+def test_statistics_that_overflowed_survive_a_table_that_stores_nan_as_null() -> None:
+    table = Table(BOILERS)
+    engine, _ = served(boiler("installed"), boiler("ignition"), *(boiler("p", bar=x) for x in (1e308, -1e308, 1e308)))
+    table.put(engine.changed())
+    assert table.rows["b1"]["pressure_m2"] is None
+    engine = FeatureEngine(BOILERS)
+    applied = deliver(engine, table, [boiler("temperature", celsius=1.0)], 5, {})
+    assert applied.vectors[0, 3:].tolist() == [1.0, 1.0]
+    assert np.isnan(engine.changed()["pressure_m2"].to_numpy()[0])
 
 
 def test_loading_a_user_who_is_in_memory_keeps_what_is_newer() -> None:

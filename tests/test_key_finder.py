@@ -23,10 +23,9 @@ keys = st.one_of(
     st.uuids().map(str),
 )
 blanks = st.sampled_from(["", "", "", " ", "\t", "\r", "  "])
-numbers = st.sampled_from(
-    """0 -0 00 01 1. .5 1.5 -1.5e3 1e5 1E+5 1e --1 1e400 +1 NaN 9999999999999999999 tru true nul null false falsey
-    Infinity 'a' 0x1 truefalse""".split()
-)
+NUMBERS = """0 -0 00 01 1. .5 1.5 -1.5e3 1e5 1E+5 1e --1 1e400 +1 NaN 9999999999999999999 tru true nul null false falsey
+    Infinity 'a' 0x1 truefalse"""
+numbers = st.sampled_from(NUMBERS.split())
 
 
 @st.composite
@@ -117,7 +116,7 @@ def test_no_real_event_takes_the_slow_way() -> None:
     "line",
     [
         b'{"user_id": "u1"}',
-        b'\t { "a" : -1.25e-09 , "user_id" : 123 , "b":['[:-2] + b"null} \r",
+        b'\t { "a" : -1.25e-09 , "user_id" : 123 , "b":null} \r',
         b'{"user_id":"\xc3\xbcmlaut \xe2\x98\x82 \xf0\x9f\x98\x80","x":true,"y":false,"z":0}',
         b'{"x": "u1", "user_id": 0}',
         b"{}",

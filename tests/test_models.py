@@ -78,6 +78,33 @@ def test_predicts_the_positive_class() -> None:
     assert one_column.shape == two_columns.shape == (3,)
 
 
+def test_result_just_above_one_is_one() -> None:
+    """The logistic function of a linear classifier gives 1.0000001 for some inputs near 17.9."""
+    classifier = helper.make_node(
+        "LinearClassifier",
+        ["x"],
+        ["label", "probabilities"],
+        domain="ai.onnx.ml",
+        coefficients=[-1.0, 1.0],
+        intercepts=[0.0, 0.0],
+        classlabels_ints=[0, 1],
+        post_transform="LOGISTIC",
+    )
+    graph = helper.make_graph(
+        [classifier],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    content = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    model = open_content(content, features=("a",))
+    vectors = np.linspace(-40, 40, 1_000_001, dtype=np.float32)[:, None]
+    probability = model.predict(vectors)
+    assert (probability.min(), probability.max()) == (0.0, 1.0)
+    np.testing.assert_allclose(probability, sigmoid(vectors[:, 0]), atol=1e-6)
+
+
 def test_file_of_another_hash_is_refused() -> None:
     content = logistic()
     with pytest.raises(ConfigurationError, match=r"tiny/model\.onnx: sha256 is"):

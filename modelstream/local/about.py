@@ -16,38 +16,46 @@ EXAMPLE_KEY = "somebody"
 _PAGE = """\
 {title}: events in, predictions out. The data are in {data}.
 
-  POST /events                    a JSON object, an array of objects, or one object a line: 202 when all of them
-                                  are durable; 4xx with the reason when nothing was taken; 503: send it again
-  POST /v2/models/{model}/infer   a prediction for vectors of {width} features (V2 protocol):
-{features}
-  GET  /v2/models/{model}/ready   whether the model server answers
-  GET  /healthz                   200, or 503 when messages wait and nothing was committed for 30 s
-  GET  /metrics                   for Prometheus
+{paths}
 
 Try:
 
   curl -d '{events}' {url}/events
 
-  curl -d '{{"inputs": [{zeros}]}}' {url}/v2/models/{model}/infer
+  curl -d '{{"inputs": [{zeros}]}}' {url}{model}/infer
 
-  python pipeline.py explain {key} --data {data}      (predictions are in Parquet within 5 s)
+  python pipeline.py explain {key} --data {data}     # events and predictions are in Parquet within 5 s
   python pipeline.py --help
 """
+_WIDTH = 34
 
 
 def about(use_case: UseCase, data: Path, url: str) -> str:
     """Return the page, for a server at `url`."""
+    model = f"/v2/models/{use_case.model_name}"
+    features = f"{len(use_case.features)} features: {', '.join(use_case.features)}"
+    paths = {
+        "POST /events": "a JSON object, an array of objects, or one object a line: 202 when all of them are durable; "
+        "4xx with the reason when nothing was taken; 503: send it again",
+        f"POST {model}/infer": f"predictions for vectors of {features}",
+        f"GET  {model}/ready": "whether the model server answers",
+        "GET  /healthz": "200, or 503 when messages wait and nothing was committed for 30 s",
+        "GET  /metrics": "for Prometheus",
+    }
     return _PAGE.format(
         title=use_case.title or use_case.name,
         data=data,
         url=url.rstrip("/"),
-        model=use_case.model_name,
-        width=len(use_case.features),
-        features=textwrap.fill(", ".join(use_case.features), 110, initial_indent=" " * 34, subsequent_indent=" " * 34),
+        model=model,
+        paths="\n".join(_described(path, text) for path, text in paths.items()),
         zeros=[0.0] * len(use_case.features),
         events=msgspec.json.encode(example_events(use_case)).decode().replace("},{", "},\n           {"),
         key=EXAMPLE_KEY,
     )
+
+
+def _described(path: str, text: str) -> str:
+    return textwrap.fill(text, 116, initial_indent=f"  {path}".ljust(_WIDTH), subsequent_indent=" " * _WIDTH)
 
 
 def example_events(use_case: UseCase) -> list[dict[str, Any]]:

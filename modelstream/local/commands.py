@@ -54,6 +54,38 @@ def run(
     return 0
 
 
+def serve(
+    data: Path,
+    *,
+    port: int,
+    enrichment: Path | None,
+    shards: int | None,
+    workers: int,
+    quiet: bool,
+) -> int:
+    """Keep the functions up and take events by HTTP, until Ctrl-C."""
+    from modelstream.local import serve as serving  # HTTP is imported where it is served
+
+    try:
+        project = projects.load(default_project())
+        with Display(quiet=quiet, title=f"{project.name} → {data}") as display:
+            folder = open_folder(
+                data.resolve(),
+                shards=shards,
+                default_shards=project.params.shards,
+                use_case=Path(project.params.use_case).stem,
+                fresh=False,
+            )
+            saved = serving.serve(project, folder, serving.ServeOptions(port, workers, enrichment), display)
+    except KeyboardInterrupt:
+        print("Stopped at once; nothing is lost. The same command goes on where it stopped.", file=sys.stderr)
+        return 130
+    except ModelstreamError as error:
+        return fail(error)
+    print(serving.told(saved, data))
+    return 0
+
+
 def fail(error: ModelstreamError) -> int:
     """Tell an error and its remedy; return the exit status."""
     console = Console(stderr=True, soft_wrap=True)

@@ -16,7 +16,8 @@ from modelstream.errors import ConfigurationError, UnavailableError
 VERSION = 1
 MARKER = "modelstream.json"
 LOCK = ".lock"
-OURS = ("streams", "tables", "events", "inference", "logs", MARKER)
+LOGS = ("events", "inference")
+OURS = ("streams", "tables", *LOGS, *(f".{log}.writing" for log in LOGS), "logs", MARKER)
 """What a fresh start removes, and nothing else."""
 WAIT_FOR_ORPHANS = 3.0
 """Seconds to wait for the lock: workers of a killed supervisor end within one."""

@@ -30,6 +30,9 @@ INFER_SECONDS = 10.0
 
 METHODS = frozenset({"GET", "HEAD", "POST"})
 
+FORM = "application/x-www-form-urlencoded"
+"""What curl says of any body, if it isn't told otherwise: JSON is meant."""
+
 Handler = Callable[[HttpRequest], Awaitable[Response]]
 Ask = Callable[[Request], Awaitable[Answer]]
 """Sends a request to the model server; OSError when it isn't there."""
@@ -49,7 +52,7 @@ class Edge:
 
 
 def create_app(edge: Edge) -> Starlette:
-    """Return the application. Its answers are JSON, but for `/` and the metrics; an error has `error` and often `remedy`."""
+    """Return the application. Its answers are JSON, but for `/` and the metrics; an error says why in `error`."""
     handlers = _Handlers(edge)
 
     @asynccontextmanager
@@ -109,7 +112,9 @@ class _Handlers:
     async def model(self, request: HttpRequest) -> Response:
         """Pass a V2 request to the model server, and its answer back."""
         async with self._body(request) as body:
-            kind = request.headers.get("content-type", "application/json")
+            kind = request.headers.get("content-type", FORM)
+            kind = "application/json" if kind.startswith(FORM) else kind
+            kind = kind if body else ""  # MLRun would decode nothing as JSON
             asked = Request(request.method, request.url.path, kind, body)
             try:
                 answer = await asyncio.wait_for(self._edge.ask(asked), self._edge.infer_seconds)

@@ -23,7 +23,8 @@ KEEP_ALIVE_SECONDS = 30
 
 def bind(port: int) -> socket.socket:
     """Return a socket bound to a port, 0 for any that is free. Raises ConfigurationError."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # asyncio sends at once (TCP_NODELAY) only where the protocol is named: without, an answer takes 40 ms more.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))

@@ -35,6 +35,7 @@ class JobContext:
         """Set when the job shall end after what it has in hand."""
         self._line = line
         self._results: dict[str, Any] = {}
+        self._told = Report(ready=True)
 
     def log_result(self, key: str, value: str | int | float) -> None:
         """Keep a result of the run."""
@@ -42,11 +43,12 @@ class JobContext:
 
     def progress(self, lines: int, total: int = 0, held: str = "") -> None:
         """Tell how many lines were sent, of how many, and what the job waits for."""
-        self._line.send(Report(ready=True, rows_out=lines, total=total, held=held))
+        self._told = Report(ready=True, rows_out=lines, total=total, held=held)
+        self._line.send(self._told)
 
     def finish(self) -> None:
         """Tell the results."""
-        self._line.send(Report(ready=True, finished=True, result=self._results))
+        self._line.send(msgspec.structs.replace(self._told, finished=True, held="", result=self._results))
 
 
 def main() -> None:

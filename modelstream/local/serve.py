@@ -94,6 +94,7 @@ class Service:
         model_server = next(one.name for one in consumers if functions[one.name].kind == "serving")
         self._pipeline = pipeline
         self._display = display
+        self._shown = ""
         self._monitor = Monitor(pipeline)
         self._intake = Intake(partial(open_streams, folder.streams_url), consumers[0].reads, use_case.key)
         edge = Edge(
@@ -138,7 +139,10 @@ class Service:
 
     def _look(self) -> None:
         states = self._monitor.look()
-        self._display.show(states, f"{self._server.url}   {self._intake.events:,} events taken, {_summary(states)}")
+        text = f"{self._server.url}   {self._intake.events:,} events taken, {_summary(states)}"
+        if self._display.console.is_terminal or text != self._shown:  # a log needs no line every 5 s
+            self._display.show(states, text)
+            self._shown = text
 
 
 def _summary(states: Sequence[FunctionState]) -> str:
@@ -226,3 +230,16 @@ def _saved(pipeline: Pipeline) -> tuple[SavedFunction, ...]:
         offsets = pipeline.streams.acked(consumer.name, consumer.reads)
         found.append(SavedFunction(consumer.name, consumer.reads, state.rows_in, state.rows_out, offsets, state.lag))
     return tuple(found)
+
+
+def told(saved: Saved, data: Path) -> str:
+    """Return what was saved, as a person reads it."""
+    what = "everything in hand is saved" if saved.complete else "what was in hand is done again at the next start"
+    lines = [f"Stopped: {what} in {data}. {saved.accepted:,} events were taken by HTTP."]
+    for function in saved.functions:
+        offsets = " ".join(str(offset) if offset >= 0 else "-" for _, offset in sorted(function.offsets.items()))
+        lines.append(
+            f"  {function.name:20}{function.rows_in:>12,} rows in {function.rows_out:>12,} out   done in "
+            f"{function.reads} up to offsets {offsets}; {function.waiting:,} messages wait"
+        )
+    return "\n".join([*lines, "The same command goes on from here."])

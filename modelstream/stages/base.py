@@ -110,8 +110,7 @@ STARTED: list[Stage] = []
 class Stage(abc.ABC):
     """A function between two streams. Subclasses say what a message does (`take`) and what is kept (`save`).
 
-    The steps are generators of waits (seconds to wait before the next try), so that a function whose handler
-    can't be async (the model server, inside MLRun's graph) drives the same steps.
+    The steps are generators of waits: seconds to wait before the next try.
     """
 
     def __init__(self, context: Any, settings: Settings, streams: Streams) -> None:
@@ -121,6 +120,7 @@ class Stage(abc.ABC):
         self._context = context
         self._shards: dict[int, Shard] = {}
         self._retake: dict[int, list[Incoming]] = {}
+        self._unsent: list[tuple[str, list[tuple[int, bytes]]]] = []
         self._acks: dict[int, int] = {}
         self._topic = settings.reads
         self._sent_at = 0.0
@@ -162,20 +162,17 @@ class Stage(abc.ABC):
             await self._drive(self._handling(event))
         self._work.set()
 
-    def handle_now(self, event: Any) -> None:
-        """Take one message as `handle` does, for a handler that can't be async. Waits block the worker."""
-        with contextlib.suppress(_StoppedError):
-            for wait in self._handling(event):
-                time.sleep(wait)
-        self._acknowledge_soon()
-        self._work.set()
-
     async def drain(self) -> None:
         """Flush everything, then drop all shards: another worker may own them next."""
         async with self._lock:
             await self._drive(self._flushing(due_only=False))
             self._shards.clear()
             self._retake.clear()
+            self._unsent.clear()
+
+    def forget(self, shard: int) -> None:
+        """Drop a shard, whose durable state is further than ours: its next message reads that first."""
+        self._shards.pop(shard, None)
 
     async def terminate(self) -> None:
         """Flush what can be flushed at once, and take nothing more."""
@@ -190,11 +187,11 @@ class Stage(abc.ABC):
                 await asyncio.sleep(wait)
         acks, self._acks = self._acks, {}
         for shard, offset in acks.items():
-            await self._context.platform.explicit_ack(nuclio_sdk.QualifiedOffset(self._topic, shard, offset))
-
-    def _acknowledge_soon(self) -> None:
-        if self._acks:
-            asyncio.get_running_loop().create_task(self._drive(iter(())))
+            try:
+                await self._context.platform.explicit_ack(nuclio_sdk.QualifiedOffset(self._topic, shard, offset))
+            except Exception as error:  # it may be late or lost: messages are then repeated
+                self._acks.setdefault(shard, offset)
+                self._context.logger.warn_with("Can't acknowledge", shard=shard, offset=offset, why=_located(error))
 
     async def _flush_in_time(self) -> None:
         pause = self.settings.linger_ms / 2000
@@ -252,15 +249,15 @@ class Stage(abc.ABC):
         number = message.shard
         old = self._shards.pop(number, None)
         again = self._retake.pop(number, old.unsaved if old is not None else [])
-        checkpoint = self.open(number)
-        first = again[0].offset if again else message.offset
-        if checkpoint is None:
-            checkpoint = Checkpoint(first - 1)
-        shard = Shard(number, checkpoint, checkpoint.offset)
         try:
+            kept = self.open(number)
+            checkpoint = Checkpoint((again or [message])[0].offset - 1) if kept is None else kept
+            shard = Shard(number, checkpoint, checkpoint.offset)
             for earlier in again:
                 if earlier.offset > checkpoint.offset:
                     self._apply(shard, earlier)
+            if kept is None:
+                checkpoint.offset = max(checkpoint.offset, message.offset - 1)
             if message.offset > max(checkpoint.offset, self.streams.first_offset - 1) + 1:
                 raise LostStateError(
                     f"{self.settings.reads} goes on at offset {message.offset} of shard {number}, but only messages "
@@ -294,25 +291,26 @@ class Stage(abc.ABC):
             if shard.unsaved
             and (not due_only or shard.rows >= settings.commit_rows or now - shard.since >= settings.commit_ms / 1000)
         ]
-        if (waiting or letters) and (
-            due or not due_only or waiting >= SEND_ROWS or now - self._sent_at >= settings.linger_ms / 1000
-        ):
+        in_time = due or not due_only or waiting >= SEND_ROWS or now - self._sent_at >= settings.linger_ms / 1000
+        if self._unsent or ((waiting or letters) and in_time):
             yield from self._sending()
         for shard in due:
             yield from self._holding(f"commit of shard {shard.number}", partial(self._commit, shard))
 
     def _sending(self) -> Iterator[float]:
         """Append what waits in the outboxes: the same records again until they are confirmed, nothing after them."""
-        for stream, records in self._records().items():
-            if records:
-                yield from self._holding(f"append to {stream}", partial(self._append, stream, records))
+        yield from self._holding("encode", self._encode)
+        while self._unsent:
+            stream, records = self._unsent[0]
+            yield from self._holding(f"append to {stream}", partial(self._append, stream, records))
+            del self._unsent[0]
         self._sent_at = time.monotonic()
 
     def _append(self, stream: str, records: list[tuple[int, bytes]]) -> None:
         self.streams.append(stream, records)
 
-    def _records(self) -> dict[str, list[tuple[int, bytes]]]:
-        """Empty the outboxes into encoded records, by stream. Neighbours of one origin share a record."""
+    def _encode(self) -> None:
+        """Turn what is in the outboxes into records. Neighbours of one origin share a record."""
         rows: list[tuple[int, bytes]] = []
         letters: list[tuple[int, bytes]] = []
         for shard in self._shards.values():
@@ -323,12 +321,14 @@ class Stage(abc.ABC):
                 batches = [batch for *_, batch in group]
                 whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
                 rows.extend((to, encode(kind, origin, piece)) for piece in split_rows(whole))
-                self.metrics.rows_out += whole.num_rows
             letters.extend((shard.number, body) for body in dead_letters.encode_letters(shard.letters))
+        records = ((self.settings.writes, rows), (dead_letters.STREAM, letters))
+        self._unsent.extend(entry for entry in records if entry[1])
+        for shard in self._shards.values():
+            self.metrics.rows_out += sum(batch.num_rows for *_, batch in shard.outbox)
             self.metrics.rejects += len(shard.letters)
             shard.outbox.clear()
             shard.letters.clear()
-        return {self.settings.writes: rows, dead_letters.STREAM: letters}
 
     def _commit(self, shard: Shard) -> None:
         self.save(shard)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -19,7 +19,7 @@ import pyarrow as pa
 from modelstream.columns import EXTRA, OFFSET, ORIGIN, POSITION, SHARD
 from modelstream.dead_letters import letter
 from modelstream.errors import ConfigurationError, ModelstreamError, NumberTakenError
-from modelstream.events import LINE, MAX_LINE, Rows, UnreadableError, decode, is_arrow, split_body
+from modelstream.events import LINE, MAX_LINE, Kind, Rows, UnreadableError, decode, is_arrow, split_body
 from modelstream.identity import (
     MAX_EVENTS_A_MESSAGE,
     Checkpoint,
@@ -42,6 +42,7 @@ It may change values and leave rows out, by what stands in the row alone: a batc
 """
 
 _TRUNCATED = msgspec.json.Decoder(dict[int, int])
+_INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, lt=2**62)])
 
 
 def unchanged(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -59,6 +60,13 @@ class Lines:
     ingested_at: int
     sizes: dict[int, int] = field(default_factory=dict)
     """Bytes of the whole line, by position, where the reader cut it."""
+
+    def uncut(self) -> list[bytes]:
+        """Return the lines, nothing for one that was cut: what is left of it may look like an event."""
+        if not self.sizes:
+            return self.lines
+        positions = self.positions.tolist()
+        return [b"" if place in self.sizes else line for place, line in zip(positions, self.lines, strict=True)]
 
 
 @dataclass
@@ -113,7 +121,7 @@ class EventHandler(Stage):
         """Check the rows of a message; keep the new ones for the log and send them on."""
         try:
             if self.settings.rows == "predictions":
-                return self._take_rows(shard, message, decode(message.body))
+                return self._take_rows(shard, message, self._decoded(message, "predictions"))
             return self._take_lines(shard, message, self._read(message))
         except UnreadableError as error:
             self._refuse_message(shard, message, str(error))
@@ -121,13 +129,13 @@ class EventHandler(Stage):
 
     def save(self, shard: Shard) -> None:
         """Commit what is kept as the next file of the shard's log."""
-        kept = self._kept[shard.number]
         for _ in range(8):
             try:
-                self._log.append(shard.number, self._table(shard.number, kept), shard.checkpoint)
+                self._log.append(shard.number, self._table(shard.number, self._kept[shard.number]), shard.checkpoint)
                 break
             except NumberTakenError:
-                kept = self._still_new(shard, kept)
+                # Kept even if the next try fails for another reason: then the number is free, the rows not new.
+                self._kept[shard.number] = self._still_new(shard, self._kept[shard.number])
         else:
             raise ModelstreamError(
                 f"other writers take the files of shard {shard.number} of the log {self.settings.log} all the time",
@@ -152,16 +160,14 @@ class EventHandler(Stage):
     def _read(self, message: Incoming) -> Lines:
         """Return the lines of a message of lines or of a client's body, with the identity that they have or get."""
         if is_arrow(message.body):
-            rows = decode(message.body)
-            if rows.kind != "lines":
-                raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes lines")
-            return Lines(
-                rows.origin,
-                rows.batch.column(LINE).to_numpy(zero_copy_only=False).tolist(),  # 20 times faster than to_pylist
-                _positions(rows.batch),
-                int(rows.metadata.get("ingested_at", message.appended_at)),
-                _TRUNCATED.decode(rows.metadata.get("truncated", "{}")),
-            )
+            rows = self._decoded(message, "lines")
+            try:
+                ingested_at = _INGESTED_AT.decode(rows.metadata.get("ingested_at", str(message.appended_at)))
+                truncated = _TRUNCATED.decode(rows.metadata.get("truncated", "{}"))
+            except msgspec.DecodeError as error:
+                raise UnreadableError(f"a message of lines whose description can't be read: {error}") from error
+            lines = rows.batch.column(LINE).to_numpy(zero_copy_only=False).tolist()  # 20 times faster than to_pylist
+            return Lines(rows.origin, lines, _positions(rows.batch), ingested_at, truncated)
         lines = split_body(message.body)
         if len(lines) > MAX_EVENTS_A_MESSAGE:
             raise UnreadableError(f"{len(lines)} events in a message; {MAX_EVENTS_A_MESSAGE} are allowed")
@@ -170,8 +176,14 @@ class EventHandler(Stage):
         origin = stream_origin(self.settings.reads, message.shard)
         return Lines(origin, lines, positions, message.appended_at)
 
+    def _decoded(self, message: Incoming, kind: Kind) -> Rows:
+        rows = decode(message.body)
+        if rows.kind != kind:
+            raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes {kind}")
+        return rows
+
     def _take_lines(self, shard: Shard, message: Incoming, found: Lines) -> int:
-        parsed = self._parser.parse(found.lines, found.positions, found.ingested_at)
+        parsed = self._parser.parse(found.uncut(), found.positions, found.ingested_at)
         events = parsed.events
         if self._transform is not unchanged:
             events = self._transformed(events)
@@ -194,6 +206,8 @@ class EventHandler(Stage):
             events, places = events.filter(pa.array(complete)), places[complete]
         buckets = np.zeros(len(found.lines), np.uint8)
         buckets[places] = self._buckets(events)
+        if self._transform is not unchanged and found.origin != stream_origin(self.settings.reads, message.shard):
+            self._check_shards(buckets[places], message.shard)
         new = shard.checkpoint.watermarks.advance(found.origin, found.positions, buckets)
         self.metrics.repeated += len(new) - int(np.count_nonzero(new))
         if not new.all():
@@ -232,12 +246,21 @@ class EventHandler(Stage):
                 "transform(batch) did not return a batch with the columns that it was given",
                 remedy=f"return a pyarrow.RecordBatch with the schema {', '.join(wanted.names)}",
             )
-        if not np.isin(_positions(changed), _positions(events), assume_unique=True).all():
+        positions = _positions(changed)
+        if not np.isin(positions, _positions(events)).all() or not (positions[1:] > positions[:-1]).all():
             raise ConfigurationError(
-                "transform(batch) returned rows that it was not given",
+                "transform(batch) returned rows that it was not given, or in another order",
                 remedy=f"it may change values and leave rows out, and keeps the column {POSITION} as it is",
             )
         return changed
+
+    def _check_shards(self, buckets: npt.NDArray[np.uint8], shard: int) -> None:
+        """Refuse keys that belong elsewhere: rows of one origin that reach a bucket from two shards would be lost."""
+        if (buckets % self.settings.shards != shard).any():
+            raise ConfigurationError(
+                f"transform(batch) changed {self._use_case.key}, and with it the shard of events",
+                remedy="map keys before the events are sent: a reader shards by the key that it finds",
+            )
 
     def _buckets(self, batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
         return buckets_of(batch.column(self._use_case.key))

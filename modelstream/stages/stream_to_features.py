@@ -112,7 +112,8 @@ class StreamToFeatures(Stage):
     def save(self, shard: Shard) -> None:
         """Write the rows that changed, the watermarks and the offset, each only if it rises."""
         engine = self._engines[shard.number]
-        self._features.commit(shard.number, engine.changed(), shard.checkpoint)
+        if not self._features.commit(shard.number, engine.changed(), shard.checkpoint):
+            self.forget(shard.number)  # another owner was here, and is further
         engine.clean()
         engine.evict(CACHED_USERS)
 

@@ -1,0 +1,56 @@
+"""Do once what every first run would wait for: compile the kernels, and the modules of large libraries.
+
+`make env` runs `python -m modelstream.warm`. Without it everything works as well, only the first run takes half a minute
+longer: numba compiles a kernel in 1 to 4 s, and Python MLRun's two thousand modules in about 6 s.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+LIBRARIES = ("mlrun.serving", "nuclio.build", "onnxruntime", "uvicorn", "starlette.applications", "typer", "faker")
+
+
+def kernels(use_case_file: Path) -> None:
+    """Compile every kernel for the types that the pipeline calls it with, by a small run over generated lines."""
+    from modelstream import notebooks
+    from modelstream.features import FeatureEngine, no_rows
+    from modelstream.generator import GeneratorSource, Order
+    from modelstream.identity import Watermarks, buckets_of
+    from modelstream.lines import LineSplitter
+    from modelstream.parsing import LineParser
+    from modelstream.use_case import load
+
+    use_case = load(use_case_file)
+    generator = notebooks.load(use_case_file.parents[1] / "functions" / "data-generator.ipynb")
+    source = GeneratorSource(use_case, generator.DISTRIBUTIONS, Order(3, 5, 1, 1_700_000_000_000_000))
+    lines = [line for chunk in source.chunks(lambda: False) for line in chunk.lines.texts()]
+    LineSplitter(use_case.key).feed(b"\n".join(lines) + b"\n", last=True)
+    positions = np.arange(len(lines), dtype=np.int64)
+    events = LineParser(use_case).parse(lines, positions, 0).events
+    keys = events.column(use_case.key)
+    Watermarks().advance("warm", positions, buckets_of(keys))
+    engine = FeatureEngine(use_case)
+    engine.load(engine.missing(keys.unique().to_pylist()), no_rows(use_case))
+    engine.apply(events, positions, lambda looked_up: [1.0 for _ in looked_up])
+
+
+def main() -> None:
+    """Warm up, saying what takes time."""
+    begun = time.monotonic()
+    print("Compiling kernels and libraries, once ...", file=sys.stderr, flush=True)
+    pa.set_cpu_count(1)
+    kernels(Path(__file__).resolve().parents[1] / "use_cases" / "churn.yaml")
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    print(f"... done in {time.monotonic() - begun:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,368 @@
+"""The project file: read alike by us and by MLRun, and MLRun's own text of each function runs.
+
+Everything that imports MLRun (6 s) is here, so that it is imported in one test process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import inspect
+import io
+import json
+import shutil
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nuclio_sdk
+import nuclio_sdk.logger
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from modelstream import events, models, notebooks, project, use_case
+from modelstream.errors import ConfigurationError
+from modelstream.stages import model_server
+from modelstream.streams import open_streams
+from modelstream.tables import open_tables
+
+pytestmark = pytest.mark.xdist_group("mlrun")
+
+ROOT = Path(__file__).parent.parent
+DECLARED = project.load(ROOT / "project.yaml")
+CHURN = use_case.load(ROOT / DECLARED.params.use_case)
+SHIPPED = ROOT / DECLARED.params.model
+
+
+# As we read it.
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    """Return the path of a copy of the project's file with one change."""
+    text = (ROOT / "project.yaml").read_text()
+    assert text.count(old) == 1
+    path = tmp_path / "project.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("shards: 8 ", "shards: eight ", "line 12, spec.params.shards: expected int, got str"),
+        ("writes: serving}", "writes: servin}", "writes: unknown: 'servin' (did you mean 'serving'?"),
+        ("rows: predictions", "rows: prediction", "rows: unknown: 'prediction' (did you mean 'predictions'?"),
+        ("log: events}", "log: event}", "log: unknown: 'event' (did you mean 'events'?"),
+        ("  data-generator: {", "  generator: {", "spec.params.wiring: no entry for the function 'data-generator'"),
+        ("      model-server: {", "      other: {}\n      model-server: {", "other: no such function"),
+        (", step: churn, class: ChurnModel", "", "wiring.model-server: a serving function"),
+        ("kind: serving", "kind: severing", "functions.3.kind: unknown: 'severing' (did you mean 'serving'?"),
+        ("    model: assets", "    models: assets", "params.models: unknown name (did you mean 'model'?"),
+        ("  params:\n", "  params: [\n", "not YAML"),
+    ],
+)
+def test_mistake_is_named_with_its_place(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    path = changed(tmp_path, old, new)
+    with pytest.raises(ConfigurationError) as raised:
+        project.load(path)
+    shown = f"{raised.value} ({raised.value.remedy})"
+    assert shown.startswith(str(path))
+    assert expected in shown
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"project\.yaml: .*No such file"):
+        project.load(tmp_path / "project.yaml")
+
+
+def test_files_that_the_project_names_are_there() -> None:
+    for name in DECLARED.functions:
+        assert DECLARED.notebook(name).is_file(), name
+    models.load(SHIPPED, CHURN.features)
+
+
+def test_no_code_is_embedded_in_the_file() -> None:
+    text = (ROOT / "project.yaml").read_text()
+    assert "functionSourceCode" not in text
+    assert max(len(word) for word in text.split()) < 80
+
+
+# As MLRun reads it.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("project")
+    for name in ("project.yaml", "project_setup.py"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("functions", "use_cases", "assets/models"):
+        shutil.copytree(ROOT / name, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLRUN_HTTPDB__NOP_DB__VERBOSE", "false")
+        patch.setenv("MLRUN_LOG_LEVEL", "ERROR")
+        patch.delenv("MLRUN_DBPATH", raising=False)
+        import mlrun
+
+        yield mlrun.load_project(str(folder), save=False)
+
+
+def mlrun_code(loaded: Any, name: str) -> str:
+    return base64.b64decode(loaded.get_function(name).spec.build.functionSourceCode).decode()
+
+
+def test_mlrun_loads_the_project_and_leaves_the_file_alone(loaded: Any, folder: Path) -> None:
+    assert loaded.metadata.name == DECLARED.name
+    assert sorted(loaded.get_function_names()) == sorted(DECLARED.functions)
+    assert loaded.spec.params["shards"] == DECLARED.params.shards
+    assert (folder / "project.yaml").read_bytes() == (ROOT / "project.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("name", DECLARED.functions)
+def test_mlrun_takes_the_same_code_out_of_the_notebook(loaded: Any, name: str) -> None:
+    ours, theirs = notebooks.code(DECLARED.notebook(name)), mlrun_code(loaded, name)
+    if DECLARED.functions[name].kind == "serving":
+        ours += model_server.entry_points()
+    assert theirs == ours
+
+
+@pytest.mark.parametrize("name", DECLARED.functions)
+def test_function_has_its_kind_entry_point_and_environment(loaded: Any, name: str) -> None:
+    declared, function = DECLARED.functions[name], loaded.get_function(name)
+    stem = Path(declared.url).stem
+    if declared.kind == "job":
+        assert (function.kind, function.spec.default_handler) == ("job", declared.handler)
+    else:
+        assert function.kind == {"nuclio": "remote", "serving": "serving"}[declared.kind]
+        assert function.spec.function_handler == f"{stem}-nuclio:handler"
+    environment = {each["name"]: each["value"] for each in function.to_dict()["spec"]["env"]}
+    assert DECLARED.environment(name).items() <= environment.items()
+
+
+@pytest.mark.parametrize("name", [n for n, f in DECLARED.functions.items() if f.kind != "serving"])
+def test_entry_points_stand_in_mlruns_text(loaded: Any, name: str) -> None:
+    module = types.ModuleType(name)
+    exec(compile(mlrun_code(loaded, name), name, "exec"), module.__dict__)
+    declared = DECLARED.functions[name]
+    if declared.kind == "job":
+        assert next(iter(inspect.signature(getattr(module, declared.handler)).parameters)) == "context"
+    else:
+        assert inspect.iscoroutinefunction(module.init_context)  # type: ignore[attr-defined]
+        assert list(inspect.signature(module.handler).parameters) == ["context", "event"]  # type: ignore[attr-defined]
+
+
+def test_graph_is_the_one_that_mlrun_would_send(loaded: Any) -> None:
+    theirs, ours = json.loads(loaded.get_function("model-server").serving_spec), DECLARED.serving_spec("model-server")
+    for key, value in json.loads(ours).items():
+        if key != "graph":
+            assert theirs[key] == value
+    graph = json.loads(ours)["graph"]
+    assert {key: theirs["graph"][key] for key in graph} == graph
+
+
+def test_model_directory_is_one_for_mlrun(loaded: Any) -> None:
+    import mlrun
+
+    assert isinstance(loaded, mlrun.projects.MlrunProject)
+    file, artifact, _ = mlrun.artifacts.get_model(str(SHIPPED), ".onnx")
+    assert Path(file) == SHIPPED / "model.onnx"
+    assert [feature.name for feature in artifact.inputs] == list(CHURN.features)
+    assert [feature.name for feature in artifact.outputs] == [CHURN.prediction]
+    assert models.read_spec(artifact.to_dict(), "it") == models.load(SHIPPED).spec
+    assert set(artifact.feature_stats) == set(CHURN.features)
+
+
+# The model server, through the entry points that MLRun generates, in MLRun's graph server.
+
+
+class Platform:
+    """Nuclio's side of a worker: keeps the callbacks and the last acknowledged offset of each shard."""
+
+    def __init__(self) -> None:
+        self.acked: dict[int, int] = {}
+        self.callbacks: dict[str, Callable[[], Any]] = {}
+
+    async def explicit_ack(self, offset: Any) -> None:
+        self.acked[offset.partition] = offset.offset
+
+    def set_drain_callback(self, callback: Callable[[], Any]) -> None:
+        self.callbacks["drain"] = callback
+
+    def set_termination_callback(self, callback: Callable[[], Any]) -> None:
+        self.callbacks["terminate"] = callback
+
+
+Worker = SimpleNamespace
+
+
+@pytest.fixture
+def in_worker(loaded: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return what runs `use(worker)` with a worker that has begun, given the text of the function and its spec."""
+    urls = {name: f"sqlite://{tmp_path}/{name}" for name in ("streams", "tables")}
+    streams = open_streams(urls["streams"])
+    epoch = open_tables(urls["tables"]).epoch()
+    for name in DECLARED.params.streams:
+        streams.create(name, DECLARED.params.shards, epoch)
+    environment = DECLARED.environment("model-server")
+    environment |= {f"MODELSTREAM_{name.upper()}": url for name, url in urls.items()}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(folder)
+
+    def run(use: Callable[[Worker], Any], spec: str, code: str = "") -> None:
+        monkeypatch.setenv("SERVING_SPEC_ENV", spec)
+        module = types.ModuleType("model_server")
+        exec(compile(code or mlrun_code(loaded, "model-server"), "model-server", "exec"), module.__dict__)
+
+        async def begun() -> None:
+            logger = nuclio_sdk.Logger("ERROR")
+            logger.set_handler("default", io.StringIO(), nuclio_sdk.logger.HumanReadableFormatter())
+            trigger = nuclio_sdk.TriggerInfo("kafka-cluster", "in")
+            context = nuclio_sdk.Context(logger, Platform(), "0", trigger)
+            module.init_context(context)  # type: ignore[attr-defined]
+            await use(Worker(context=context, handler=module.handler, streams=streams))  # type: ignore[attr-defined]
+
+        asyncio.run(asyncio.wait_for(begun(), 60))
+
+    return run
+
+
+def stream_event(shard: int, offset: int, body: bytes) -> Any:
+    trigger = nuclio_sdk.TriggerInfo("kafka-cluster", "in")
+    event = nuclio_sdk.Event(body=body, trigger=trigger, path="serving", shard_id=shard, offset=offset)
+    event.topic = "serving"
+    return event
+
+
+def request(body: Any, path: str = "/v2/models/churn/infer", method: str = "POST") -> Any:
+    trigger = nuclio_sdk.TriggerInfo("http", "http")
+    kind = "application/json" if isinstance(body, dict) else "text/plain"
+    return nuclio_sdk.Event(body=body, content_type=kind, trigger=trigger, path=path, method=method, shard_id=-1)
+
+
+def vectors() -> pa.RecordBatch:
+    table = pq.read_table(ROOT / "tests" / "golden" / "expected_vectors.parquet").slice(0, 1000)
+    columns = {name: table[name].combine_chunks() for name in (CHURN.key, CHURN.type, *CHURN.features)}
+    counted = pa.array(range(len(table)))
+    columns |= {"position": counted, CHURN.time: counted, "ingested_at": counted}
+    return pa.RecordBatch.from_arrays(
+        [columns[field.name].cast(field.type) for field in CHURN.vector_schema], schema=CHURN.vector_schema
+    )
+
+
+def specs(loaded: Any) -> dict[str, str]:
+    return {
+        "MLRun's": loaded.get_function("model-server").serving_spec,
+        "ours": DECLARED.serving_spec("model-server"),
+    }
+
+
+@pytest.mark.parametrize("whose", ["MLRun's", "ours"])
+def test_messages_pass_through_mlruns_graph_server(loaded: Any, in_worker: Callable[..., None], whose: str) -> None:
+    batch = vectors()
+
+    async def use(worker: Worker) -> None:
+        for offset in range(10):
+            body = events.encode("vectors", "file", batch.slice(offset * 100, 100))
+            assert await worker.handler(worker.context, stream_event(5, offset, body)) is None
+        await worker.context.platform.callbacks["drain"]()
+        found = [events.decode(message.body) for message in worker.streams.read("inference", 5, 0, 100, 10**9)]
+        assert {(rows.kind, rows.origin) for rows in found} == {("predictions", "file")}
+        table = pa.Table.from_batches([rows.batch.replace_schema_metadata() for rows in found])
+        assert table.select(batch.schema.names).equals(pa.Table.from_batches([batch]))
+        model = models.load(SHIPPED)
+        expected = model.predict(models.as_input([batch.column(name).to_numpy() for name in CHURN.features]))
+        assert table[CHURN.probability].to_pylist() == expected.tolist()
+        assert worker.context.platform.acked == {5: 9}
+        assert set(worker.context.platform.callbacks) == {"drain", "terminate"}
+
+    in_worker(use, specs(loaded)[whose])
+
+
+def test_requests_are_answered_by_mlruns_graph_server(loaded: Any, in_worker: Callable[..., None]) -> None:
+    row = [vectors().column(name)[7].as_py() for name in CHURN.features]
+    expected = models.load(SHIPPED).predict(models.as_input([[value] for value in row]))[0]
+
+    async def use(worker: Worker) -> None:
+        async def ask(*args: Any, **kwargs: Any) -> tuple[int, Any]:
+            response = await worker.handler(worker.context, request(*args, **kwargs))
+            body = response.body.decode() if isinstance(response.body, bytes) else response.body
+            return response.status_code, json.loads(body) if body.startswith("{") else body
+
+        for body in ({"inputs": [row, row]}, json.dumps({"inputs": [row, row]}).encode()):
+            status, answer = await ask(body)
+            assert (status, answer["model_name"], answer["model_version"]) == (200, "churn", "1")
+            assert answer["outputs"] == [int(expected >= CHURN.threshold)] * 2
+            assert answer["probabilities"] == [expected] * 2
+        assert (await ask(None, "/v2/models/churn/ready", "GET"))[0] == 200
+        status, answer = await ask(None, "/v2/models/churn", "GET")
+        assert (status, [feature["name"] for feature in answer["inputs"]]) == (200, list(CHURN.features))
+        assert (await ask({"inputs": [row]}, "/v2/models/churn/versions/1/infer"))[0] == 200
+        for body, path, code, reason in [
+            ({"inputs": [row[1:]]}, "/v2/models/churn/infer", 400, "inputs[0] has 12 values"),
+            ({"inputs": [[*row[1:], "1"]]}, "/v2/models/churn/infer", 400, "Expected float, got str"),
+            ({"inputs": [[*row[1:], float("nan")]]}, "/v2/models/churn/infer", 400, "is not a finite number"),
+            ({}, "/v2/models/churn/infer", 400, "missing required field inputs"),
+            (b'{"inputs": [[1,', "/v2/models/churn/infer", 400, "truncated"),
+            ({"inputs": [row]}, "/v2/models/chum/infer", 404, "no such model"),
+            ({"inputs": [row]}, "/v2/models/churn/versions/2/infer", 404, "no such model"),
+            ({"inputs": [row]}, "/v2/models/churn/explain", 404, "no such operation"),
+        ]:
+            status, answer = await ask(body, path)
+            assert (status, reason in answer["error"]) == (code, True), answer
+
+    in_worker(use, specs(loaded)["MLRun's"])
+
+
+def test_mistake_in_a_hook_is_the_servers_error(loaded: Any, in_worker: Callable[..., None]) -> None:
+    code = mlrun_code(loaded, "model-server").replace("return probability\n", "return probability + 1\n")
+
+    async def use(worker: Worker) -> None:
+        response = await worker.handler(worker.context, request({"inputs": [[0.0] * len(CHURN.features)]}))
+        assert response.status_code == 500
+        assert "calibrate(probability, vectors) did not return a probability" in response.body
+
+    in_worker(use, specs(loaded)["MLRun's"], code)
+
+
+def test_threshold_in_the_notebook_wins_over_the_use_cases(loaded: Any, in_worker: Callable[..., None]) -> None:
+    code = mlrun_code(loaded, "model-server")
+    assert code.count("threshold: float | None = None") == 1
+    row = [0.0] * len(CHURN.features)
+
+    def expecting(decision: int) -> Callable[[Worker], Any]:
+        async def use(worker: Worker) -> None:
+            response = await worker.handler(worker.context, request({"inputs": [row]}))
+            assert json.loads(response.body)["outputs"] == [decision]
+
+        return use
+
+    for threshold, decision in ((0.0, 1), (1.1, 0)):
+        edited = code.replace("threshold: float | None = None", f"threshold: float | None = {threshold}")
+        in_worker(expecting(decision), specs(loaded)["ours"], edited)
+
+
+def test_model_that_cannot_be_used_ends_the_start_with_its_reason(
+    loaded: Any, in_worker: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def use(_: Worker) -> None:
+        raise AssertionError("it began")
+
+    empty = tmp_path / "model"
+    empty.mkdir()
+    shutil.copy(SHIPPED / "model.onnx", empty)
+    changed_model = Path(shutil.copytree(SHIPPED, tmp_path / "changed"))
+    (changed_model / "model.onnx").write_bytes(b"something else")
+    for path, reason in ((empty, "model_spec.yaml"), (changed_model, "sha256 is")):
+        monkeypatch.setenv("MODELSTREAM_MODEL", str(path))
+        with pytest.raises(RuntimeError, match="failed to load model churn") as raised:
+            in_worker(use, specs(loaded)["ours"])
+        assert isinstance(raised.value.__cause__, ConfigurationError)
+        assert reason in str(raised.value.__cause__)
