@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,7 +21,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
     help="Run the model deployment pipeline. Without a command: `run` with its defaults.",
-    epilog="The data of a run lie in its --data folder: Parquet in events/ and inference/, SQLite in streams/ and tables/.",
+    epilog="The data of a run lie in its --data folder: Parquet in events/ and inference/, "
+    "SQLite in streams/ and tables/.",
 )
 
 Data = Annotated[Path, typer.Option(help="Folder for everything that the pipeline keeps.", show_default=True)]
@@ -44,7 +45,8 @@ def run(
     input: Annotated[
         str | None,
         typer.Option(
-            help="NDJSON file to read instead of generating events; - is standard input (what was taken in is kept, what was not yet read when the pipeline was killed is gone).",
+            help="NDJSON file to read instead of generating events; - is standard input (what was taken in is kept, "
+            "what was not yet read when the pipeline was killed is gone).",
             metavar="FILE|-",
         ),
     ] = None,
@@ -130,6 +132,77 @@ def serve(
     raise typer.Exit(
         commands.serve(data, port=port, enrichment=enrichment, shards=shards, workers=workers, quiet=quiet)
     )
+
+
+Last = Annotated[int, typer.Option(min=1, metavar="N", help="How many, counted from the newest.")]
+
+
+@app.command()
+def peek(
+    stream: Annotated[str, typer.Argument(help="generated, incoming-events, serving, inference, or dead-letters.")],
+    last: Last = 5,
+    as_json: AsJson = False,
+    data: Data = Path("data"),
+) -> None:
+    """Show the last messages of a stream, oldest first: a table each, or a JSON object a row if it goes to a program.
+
+    python pipeline.py peek dead-letters --last 100 | jq .reason
+    """
+    from modelstream.local import commands
+
+    raise typer.Exit(commands.peek(data, stream, last=last, as_json=as_json))
+
+
+@app.command()
+def table(
+    name: Annotated[str, typer.Argument(help="features or enrichment.")],
+    key: Annotated[str | None, typer.Option(metavar="K", help="Only the row of this key.")] = None,
+    format: Annotated[
+        Literal["csv", "json", "parquet"] | None,
+        typer.Option(help="[default: what --output is called; on a terminal a table, else csv]"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file.")] = None,
+    data: Data = Path("data"),
+) -> None:
+    """Show or write a table: features (a row for every registered user) or enrichment (what is looked up).
+
+    python pipeline.py table features --output features.parquet
+    """
+    from modelstream.local import commands
+
+    raise typer.Exit(commands.table(data, name, key=key, form=format, output=output))
+
+
+@app.command()
+def status(as_json: AsJson = False, data: Data = Path("data")) -> None:
+    """Tell what the folder holds, what waits for which function, and whether a pipeline runs on it."""
+    from modelstream.local import commands
+
+    raise typer.Exit(commands.status(data, as_json=as_json))
+
+
+@app.command()
+def explain(
+    user: Annotated[str, typer.Argument(help="The key of a user, such as a user_id.")],
+    last: Last = 10,
+    as_json: AsJson = False,
+    data: Data = Path("data"),
+) -> None:
+    """Tell what is behind a user's prediction: the events, why each counted or not, the vector, and the row."""
+    from modelstream.local import commands
+
+    raise typer.Exit(commands.explain(data, user, last=last, as_json=as_json))
+
+
+@app.command()
+def replay(as_json: AsJson = False, data: Data = Path("data")) -> None:
+    """Compute all features again from the log of events, and compare them with those stored and served, bit for bit.
+
+    Exits 1 with the first differences.
+    """
+    from modelstream.local import commands
+
+    raise typer.Exit(commands.replay(data, as_json=as_json))
 
 
 def main() -> None:

@@ -241,7 +241,7 @@ def _refuse_foreign(content: bytes, source: str) -> None:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's DecodeError, which is no exception class that onnx exports
         raise ConfigurationError(f"{source}: not an ONNX file: {error}", remedy=_RETRAIN) from error
-    foreign = {entry.domain for entry in model.opset_import} - _DOMAINS
+    foreign: set[str] = set()
     for graph in _graphs(model):
         foreign |= {node.domain for node in graph.node} - _DOMAINS
         for tensor in _tensors(graph):

@@ -75,9 +75,10 @@ class Pace:
         """Wait until lines are due; return how many of those waiting. 0 means stop."""
         if not self._rate:
             return waiting
-        while (early := self._next - self._clock.monotonic()) > 0:
-            if self._clock.wait(max(early, TICK if self._rate > 1 / TICK else 0)):
-                return 0
+        while not (stop := self._clock.stopped()) and (early := self._next - self._clock.monotonic()) > 0:
+            self._clock.wait(max(early, TICK if self._rate > 1 / TICK else 0))
+        if stop:
+            return 0
         now = self._clock.monotonic()
         self._next = max(self._next, now - MOST_BEHIND)
         count = min(int((now - self._next) * self._rate) + 1, waiting)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from modelstream.errors import ConfigurationError
 
@@ -27,10 +29,10 @@ def column_type(field: pa.Field) -> str:
 
 
 def rows_of(batch: pa.RecordBatch) -> list[tuple[Any, ...]]:
-    """Return the rows of a batch as SQLite takes them.
+    """Return the rows of a batch as SQLite takes them. It would keep NaN as NULL, so NaN goes as text.
 
-    >>> rows_of(pa.record_batch({"key": ["a", "b"], "x": [0.5, None]}))
-    [('a', 0.5), ('b', None)]
+    >>> rows_of(pa.record_batch({"key": ["a", "b", "c"], "x": [0.5, None, float("nan")]}))
+    [('a', 0.5), ('b', None), ('c', 'NaN')]
     """
     return list(zip(*(_values(column) for column in batch.columns), strict=True))
 
@@ -38,14 +40,12 @@ def rows_of(batch: pa.RecordBatch) -> list[tuple[Any, ...]]:
 def batch_of(rows: Iterable[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch:
     """Return the rows that SQLite gave as a batch of a schema.
 
-    SQLite keeps NaN as NULL, so NULL is NaN in a float64 column that the schema says is never null.
-
-    >>> batch_of([("a", None)], pa.schema([("key", pa.string()), pa.field("x", pa.float64(), False)]))["x"][0]
+    >>> batch_of([("a", 0.5), ("c", "NaN")], pa.schema([("key", pa.string()), ("x", pa.float64())]))["x"][1]
     <pyarrow.DoubleScalar: nan>
     """
     columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(schema)
     return pa.RecordBatch.from_arrays(
-        [_array(values, field) for values, field in zip(columns, schema, strict=True)], schema=schema
+        [_array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
     )
 
 
@@ -61,15 +61,16 @@ def _values(column: pa.Array) -> list[Any]:
         values: list[Any] = column.to_pylist()
     else:
         values = column.to_numpy().tolist()
+    if pa.types.is_float64(column.type) and pc.any(pc.is_nan(column)).as_py():
+        values = ["NaN" if value != value else value for value in values]
     return values
 
 
-def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
-    if _is_time(field.type):
-        return pa.array(values, pa.int64()).view(field.type)
-    if pa.types.is_boolean(field.type):
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if _is_time(kind):
+        return pa.array(values, pa.int64()).view(kind)
+    if pa.types.is_boolean(kind):
         return pa.array([None if value is None else bool(value) for value in values], pa.bool_())
-    array = pa.array(values, field.type)
-    if pa.types.is_float64(field.type) and not field.nullable and array.null_count:
-        array = array.fill_null(float("nan"))
-    return array
+    if pa.types.is_float64(kind) and "NaN" in values:
+        return pa.array([math.nan if value == "NaN" else value for value in values], kind)
+    return pa.array(values, kind)

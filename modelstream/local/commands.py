@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
 from rich.panel import Panel
+from rich.progress import Progress
 
 from modelstream import project as projects
-from modelstream.errors import ModelstreamError
+from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.local.display import Display
 from modelstream.local.folder import open_folder
 from modelstream.local.run import Interrupted, RunOptions, Summary, default_project
 from modelstream.local.run import run as run_pipeline
+
+if TYPE_CHECKING:
+    from modelstream.local.view import View
 
 
 def run(
@@ -84,6 +91,85 @@ def serve(
         return fail(error)
     print(serving.told(saved, data))
     return 0
+
+
+def peek(data: Path, stream: str, *, last: int, as_json: bool) -> int:
+    """Show the last messages of a stream."""
+    from modelstream.local import look
+
+    return _looking(data, lambda view: look.peek(view, stream, last, as_json=as_json))
+
+
+def table(data: Path, name: str, *, key: str | None, form: str | None, output: Path | None) -> int:
+    """Show or write a table."""
+    from modelstream.local import look
+
+    return _looking(data, lambda view: look.table_(view, name, key, form, output))
+
+
+def status(data: Path, *, as_json: bool) -> int:
+    """Tell what a folder holds."""
+    from modelstream.local import status as statuses
+
+    def tell(view: View) -> None:
+        found = statuses.status(view)
+        if as_json:
+            print(msgspec.json.encode(found).decode())
+        else:
+            statuses.show(found)
+
+    return _looking(data, tell)
+
+
+def explain(data: Path, user: str, *, last: int, as_json: bool) -> int:
+    """Tell what is known of a user."""
+    from modelstream.local import explain as explaining
+
+    def tell(view: View) -> None:
+        found = explaining.explain(view, user, last)
+        if not found.events and found.row is None:
+            raise ConfigurationError(
+                f"no event of {view.use_case.key} {user!r} is in the log",
+                remedy="`python pipeline.py table features` lists users; an event of the last 5 s may not be there yet",
+            )
+        if as_json:
+            print(msgspec.json.encode(found).decode())
+        else:
+            explaining.show(found, view)
+
+    return _looking(data, tell)
+
+
+def replay(data: Path, *, as_json: bool) -> int:
+    """Compute all features again and compare."""
+    from modelstream.local import replay as replaying
+
+    def compare(view: View) -> int:
+        begun = time.monotonic()
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("replaying events", total=view.events_log.count() or None)
+            found = replaying.replay(view, lambda events: bar.advance(task, events))
+        seconds = time.monotonic() - begun
+        print(replaying.as_json(found) if as_json else replaying.told(found, seconds))
+        return 0 if found.equal else 1
+
+    return _looking(data, compare)
+
+
+def _looking(data: Path, action: Callable[[View], int | None]) -> int:
+    """Do something with a data folder that may be in use; return the exit status."""
+    from modelstream.local.view import open_view
+
+    try:
+        with open_view(data, projects.load(default_project())) as view:
+            return action(view) or 0
+    except ModelstreamError as error:
+        return fail(error)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
 
 
 def fail(error: ModelstreamError) -> int:

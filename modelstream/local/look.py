@@ -136,7 +136,7 @@ def _features(view: View, key: str | None) -> tuple[pa.Schema, Iterator[pa.Recor
 
 
 def _lookup(view: View, name: str, key: str | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    rows = view.tables.lookup(name)
+    rows = view.lookup(name)
     if key is None:
         return _LOOKUP_SCHEMA, rows.scan()
     found = [batch.filter(pa.compute.equal(batch.column("key"), key)) for batch in rows.scan()]

@@ -153,9 +153,8 @@ def table(rows: Sequence[Row], width: int, title: str = "") -> Table:
 
     Columns in which every row is null are left out.
     """
-    names = [
-        name for name in dict.fromkeys(name for row in rows for name in row) if any(_is(row, name) for row in rows)
-    ]
+    every = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in every if any(row.get(name) is not None for row in rows)]
     texts = {name: [shown(row.get(name)) for row in rows] for name in names}
     fitting: list[str] = []
     used = 1

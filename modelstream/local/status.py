@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from modelstream import dead_letters
 from modelstream.local.show import console
 from modelstream.local.view import View
 from modelstream.log_files import Place
+from modelstream.streams import Streams
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
-    """A stream: messages ever appended, by shard and in all, and those that are still kept."""
+    """A stream: messages ever appended, in all and by shard, and those that are still kept."""
 
-    appended: list[int]
     messages: int
+    by_shard: list[int]
     kept: int
+
+
+class FunctionStatus(msgspec.Struct, frozen=True):
+    """A function between streams, and the messages that it has not acknowledged."""
+
+    reads: str
+    lag: int
 
 
 class LogStatus(msgspec.Struct, frozen=True):
@@ -28,6 +35,16 @@ class LogStatus(msgspec.Struct, frozen=True):
 
     rows: int
     files: int
+
+
+class InputStatus(msgspec.Struct, frozen=True):
+    """An input that was taken in, and how far."""
+
+    origin: str
+    kind: str
+    lines: int
+    bytes: int
+    finished: bool
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -38,64 +55,95 @@ class Status(msgspec.Struct, frozen=True):
     shards: int
     running: bool
     process: int | None
-    """The supervisor's process id, where one runs."""
+    """The process of the supervisor that runs on the folder."""
     streams: dict[str, StreamStatus]
-    lag: dict[str, int]
-    """Messages that each function has not acknowledged."""
+    functions: dict[str, FunctionStatus]
     tables: dict[str, int]
     """Rows of each table."""
     logs: dict[str, LogStatus]
-    dead_letters: int
     vectors: int
     not_counted: dict[str, int]
-    inputs: list[dict[str, Any]]
+    dead_letters: int
+    inputs: list[InputStatus]
 
 
 def status(view: View) -> Status:
     """Return the state of a data folder, as far as it is durable."""
     holder = view.holder()
     params = view.project.params
+    made = set(view.streams.names())
+    lag = view.measure_lag()
     counters = _counters(view)
-    logs = {name: LogStatus(view.log(name).count(), _files(view, name)) for name in params.logs}
     return Status(
         data=str(view.path),
         use_case=view.use_case.name,
         shards=view.marker.shards,
         running=holder is not None,
         process=holder,
-        streams={name: _stream(view, name) for name in params.streams},
-        lag=view.measure_lag(),
-        tables={
-            name: (view.features if name == "features" else view.tables.lookup(name)).count() for name in params.tables
-        },
-        logs=logs,
-        dead_letters=sum(1 for _ in dead_letters.read_letters(view.streams)),
+        streams={name: _stream(view.streams, name) for name in params.streams if name in made},
+        functions={name: FunctionStatus(view.consumers[name], number) for name, number in lag.items()},
+        tables={name: (view.features if name == "features" else view.lookup(name)).count() for name in params.tables},
+        logs={name: LogStatus(view.log(name).count(), _files(view, name)) for name in params.logs},
         vectors=counters.pop("vectors", 0),
         not_counted=counters,
+        dead_letters=sum(1 for _ in dead_letters.read_letters(view.streams)) if dead_letters.STREAM in made else 0,
         inputs=[
-            {"origin": one.origin, "kind": one.kind, "lines": one.lines, "bytes": one.bytes, "finished": one.finished}
-            for one in view.tables.inputs().all()
+            InputStatus(one.origin, one.kind, one.lines, one.bytes, one.finished) for one in view.tables.inputs().all()
         ],
     )
+
+
+def _stream(streams: Streams, name: str) -> StreamStatus:
+    ranges = [streams.range(name, shard) for shard in range(streams.describe(name).shards)]
+    ends = [end for _, end in ranges]
+    return StreamStatus(sum(ends), ends, sum(end - first for first, end in ranges))
+
+
+def _counters(view: View) -> dict[str, int]:
+    counters: dict[str, int] = {}
+    for shard in view.shards:
+        for name, number in view.features.load(shard).counters.items():
+            counters[name] = counters.get(name, 0) + number
+    return dict(sorted(counters.items()))
+
+
+def _files(view: View, name: str) -> int:
+    folder = view.path / name
+    return sum(1 for path in folder.iterdir() if Place.of(path.name)) if folder.is_dir() else 0
 
 
 def show(found: Status) -> None:
     """Print a state for a person."""
     running = f"running (process {found.process})" if found.running else "not running"
-    head = Text(f"{found.data}: use case {found.use_case}, {found.shards} shards, {running}")
-    streams = _table("stream", "messages", "kept", "by shard", "read by (waiting)")
-    for name, one in found.streams.items():
-        readers = ", ".join(f"{function} ({lag:,})" for function, lag in found.lag.items() if _reads(name, function))
-        streams.add_row(name, f"{one.messages:,}", f"{one.kept:,}", " ".join(map(str, one.appended)), readers)
-    tables = _table("table", "rows")
-    for name, rows in found.tables.items():
-        tables.add_row(name, f"{rows:,}")
-    logs = _table("log", "rows", "files")
-    for name, log in found.logs.items():
-        logs.add_row(name, f"{log.rows:,}", f"{log.files:,}")
-    inputs = _table("input", "lines", "state")
-    for one in found.inputs:
-        inputs.add_row(one["origin"], f"{one['lines']:,}", "finished" if one["finished"] else "not finished")
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.not_counted.items())
-    tail = f"{found.vectors:,} feature vectors, {found.dead_letters:,} dead letters; not counted: {reasons or 'none'}"
-    console().print(Group(head, "", streams, "", tables, "", logs, *(["", inputs] if found.inputs else []), "", tail))
+    parts: list[RenderableType] = [
+        f"{found.data}: use case {found.use_case}, {found.shards} shards, {running}",
+        _table(
+            ("stream", "messages", "kept", "messages by shard", "read by (messages that wait)"),
+            [
+                (name, one.messages, one.kept, " ".join(map(str, one.by_shard)), _readers(found, name))
+                for name, one in found.streams.items()
+            ],
+        ),
+        _table(("table", "rows"), list(found.tables.items())),
+        _table(("log", "rows", "files"), [(name, log.rows, log.files) for name, log in found.logs.items()]),
+        f"{found.vectors:,} feature vectors, {found.dead_letters:,} dead letters; not counted: {reasons or 'none'}",
+    ]
+    if found.inputs:
+        rows = [(one.origin, one.lines, "finished" if one.finished else "not finished") for one in found.inputs]
+        parts.append(_table(("input", "lines", "state"), rows))
+    console().print(Group(*parts))
+
+
+def _readers(found: Status, stream: str) -> str:
+    return ", ".join(f"{name} ({one.lag:,})" for name, one in found.functions.items() if one.reads == stream)
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str | int]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for i, name in enumerate(names):
+        number = bool(rows) and isinstance(rows[0][i], int)
+        table.add_column(name, justify="right" if number else "left", header_style="bold", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else value for value in row))
+    return table

@@ -16,7 +16,7 @@ from modelstream.local.folder import LOCK, Marker, require
 from modelstream.log import ParquetLog
 from modelstream.project import Project
 from modelstream.streams import Streams, open_streams
-from modelstream.tables import FeatureTable, Tables, open_tables
+from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
 from modelstream.use_case import UseCase
 
 
@@ -73,16 +73,16 @@ class View:
         """The log that keeps predictions."""
         return self.log(self._log_of("predictions"))
 
-    @cached_property
-    def lag(self) -> dict[str, int]:
-        """The messages that each function has not acknowledged, at the first look."""
-        return self.measure_lag()
+    def lookup(self, name: str) -> LookupTable:
+        """Return a lookup table, by name."""
+        return self.tables.lookup(name)
 
     def measure_lag(self) -> dict[str, int]:
         """Return the messages that each function has not acknowledged now."""
         found = {}
+        made = set(self.streams.names())
         for function, stream in self.consumers.items():
-            acked = self.streams.acked(function, stream)
+            acked = self.streams.acked(function, stream) if stream in made else {}
             found[function] = sum(self.streams.range(stream, shard)[1] - 1 - acked[shard] for shard in acked)
         return found
 

@@ -28,6 +28,8 @@ from modelstream.tables import Input, Tables, open_tables
 from modelstream.times import INVALID, parse_times
 from modelstream.use_case import UseCase, load
 
+STDIN = 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -123,7 +125,7 @@ def open_source(
         load_enrichment(options.enrichment, use_case.lookup, tables.lookup(use_case.lookup.table))
     block = chunk_bytes(shards)
     if options.input == "-":
-        return open_stdin(use_case.key, tables.inputs(), block=block), 0
+        return open_stdin(use_case.key, tables.inputs(), descriptor=STDIN, block=block), 0
     return open_file(options.input, use_case.key, tables.inputs(), block=block), 0
 
 
@@ -168,7 +170,7 @@ def _load_table(distributions: Distributions, options: Options, use_case: UseCas
 def _end(text: str | None) -> int:
     """Return a time as microseconds since 1970 UTC; now, at a whole second, if none is given."""
     if text is None:
-        return int(datetime.now(UTC).timestamp()) * 1_000_000
+        return int(_now().timestamp()) * 1_000_000
     time = int(parse_times(pa.array([text.strip()], pa.string()))[0])
     if time == INVALID or time < 0:
         raise ConfigurationError(
@@ -176,6 +178,10 @@ def _end(text: str | None) -> int:
             remedy="write it like '2026-11-20 12:00:00' (UTC) or '2026-11-20T12:00:00+01:00'",
         )
     return time
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _text(time: int) -> str:

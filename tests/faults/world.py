@@ -54,7 +54,7 @@ CHAIN = (
     ("inference-logger", "inference", ""),
 )
 STREAMS = ("generated", "incoming-events", "serving", "inference", dead_letters.STREAM)
-PATIENCE = 3600.0
+PATIENCE = 120.0
 """Virtual seconds in which everything must have come to its end once nothing goes wrong any more."""
 
 
@@ -131,6 +131,8 @@ class Process:
         for shard in shards:
             self.assign(shard)
         self._task = asyncio.get_running_loop().create_task(self._pump())
+        for task in (self._task, self.stage._timer):
+            task.add_done_callback(world.note)
 
     @property
     def shards(self) -> set[int]:
@@ -358,8 +360,9 @@ class World:
         self.files: list[File] = []
         self.letters: list[dead_letters.DeadLetter] = []
         """Those of earlier epochs."""
+        self.defects: list[BaseException] = []
+        """Exceptions that came out of a stage."""
         self._acks: dict[tuple[str, int], int] = {}
-        self._busy = 0
         self._open()
 
     def _open(self) -> None:
@@ -376,6 +379,12 @@ class World:
         return ParquetLog(self.folder / "inference", CHURN.inference_log_schema, self.epoch)
 
     # The platform.
+
+    def note(self, task: asyncio.Task[None]) -> None:
+        """Note how a process's task ended: nothing but a kill may end it."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Crash):
+            self.defects.append(error)
 
     def wake(self, stream: str) -> None:
         for process in self._processes():
@@ -597,7 +606,7 @@ class World:
             file.sent = self.rng.choice(file.saved)
 
     def close(self) -> None:
-        """Give back files."""
+        """Give back files and connections."""
         self.streams.close()
         self.tables.close()
 

@@ -1,0 +1,145 @@
+"""What replay and explain share: events of the log, applied once more as they were applied online.
+
+The value that was looked up for a user's profile stays in the user's row and is taken from there; the table to
+look up may have changed since. Only of a user with several profile events do the earlier ones take theirs from
+the table as it is now.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modelstream import notebooks
+from modelstream.columns import EXTRA, INGESTED_AT, POSITION
+from modelstream.features import Applied
+from modelstream.local.view import View
+from modelstream.stages.stream_to_features import Derive, unchanged
+from modelstream.tables import FeatureTable, LookupTable
+from modelstream.use_case import UseCase
+
+
+class Recomputation:
+    """The steps of stream-to-features on events of the log, for some shards (None: all)."""
+
+    def __init__(self, view: View, shards: Sequence[int] | None, user: str | None = None) -> None:
+        self._view = view
+        self._shards = shards
+        self._user = user
+        self._use_case = view.use_case
+        self.lookup = StoredLookup(
+            view.use_case,
+            view.features,
+            view.lookup(view.use_case.lookup.table) if view.use_case.lookup else None,
+            self._profiles(),
+        )
+        self._derive = _derive(view)
+
+    def logged(self) -> Iterator[pa.RecordBatch]:
+        """Yield the events in the order in which they were applied, as the log has them."""
+        return self._scan(None)
+
+    def events(self) -> Iterator[pa.RecordBatch]:
+        """Yield the same, ready to be applied: their field to look up by holds what `lookup` takes."""
+        return map(self.lookup.prepare, self.logged())
+
+    def vectors(self, events: pa.RecordBatch, applied: Applied) -> pa.RecordBatch:
+        """Return the vectors that followed from events, in `UseCase.vector_schema`, the notebook's hook included."""
+        use_case = self._use_case
+        of = events.take(pa.array(applied.indices))
+        columns = [of.column(name) for name in (POSITION, INGESTED_AT, use_case.key, use_case.time)]
+        columns.append(pa.array(use_case.event_names).take(pa.array(applied.codes)))
+        columns += [pa.array(applied.vectors[:, i]) for i in range(applied.vectors.shape[1])]
+        vectors = pa.record_batch(columns, use_case.vector_schema)
+        if self._derive is unchanged or not vectors.num_rows:
+            return vectors
+        wanted = [name for name in use_case.event_schema.names if name != EXTRA]
+        return self._derive(of.select(wanted), vectors)
+
+    def _profiles(self) -> Counter[str]:
+        """Count the profile events of each user, without those who have none."""
+        use_case = self._use_case
+        counts: Counter[str] = Counter()
+        if use_case.lookup is not None:
+            for batch in self._scan([use_case.key, use_case.type]):
+                is_profile = _is_profile(batch, use_case)
+                counts.update(batch.column(use_case.key).filter(is_profile).to_pylist())
+        return counts
+
+    def _scan(self, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+        for batch in self._view.events_log.scan(columns, self._shards):
+            if self._user is None:
+                yield batch
+            else:
+                mine = batch.filter(pc.equal(batch.column(self._use_case.key), self._user))
+                if mine.num_rows:
+                    yield mine
+
+
+class StoredLookup:
+    """Gives each profile event the value that was found for it. It is asked with tokens that `prepare` puts in."""
+
+    def __init__(
+        self, use_case: UseCase, features: FeatureTable, table: LookupTable | None, profiles: Counter[str]
+    ) -> None:
+        self._use_case = use_case
+        self._features = features
+        self._table = table
+        self._left = profiles
+        self._values: dict[str, float | None] = {}
+        self._tokens = 0
+
+    def __call__(self, tokens: Sequence[str]) -> list[float | None]:
+        """Return the values; each token is asked for once."""
+        return [self._values.pop(token) for token in tokens]
+
+    def prepare(self, events: pa.RecordBatch) -> pa.RecordBatch:
+        """Return events whose field to look up by holds a token, in profile events."""
+        lookup, table = self._use_case.lookup, self._table
+        if lookup is None or table is None:
+            return events
+        places = np.flatnonzero(_is_profile(events, self._use_case).to_numpy(zero_copy_only=False))
+        if not len(places):
+            return events
+        taken = events.take(pa.array(places))
+        keys = taken.column(self._use_case.key).to_pylist()
+        self._left.subtract(keys)
+        last = {key: place for place, key in enumerate(keys) if self._left[key] == 0}
+        stored = self._features.get_many(list(last))
+        of_user = dict(zip(stored.column(0).to_pylist(), stored.column(lookup.value).to_pylist(), strict=True))
+        asked = taken.column(lookup.by).to_pylist()
+        others = [by for place, (key, by) in enumerate(zip(keys, asked, strict=True)) if last.get(key) != place]
+        others += [asked[place] for key, place in last.items() if key not in of_user]
+        known = [by for by in dict.fromkeys(others) if by is not None]
+        of_table = dict(zip(known, table.get_many(known), strict=True))
+        tokens: list[str | None] = [None] * events.num_rows
+        for place, (row, key, by) in enumerate(zip(places.tolist(), keys, asked, strict=True)):
+            tokens[row] = token = str(self._tokens)
+            self._tokens += 1
+            from_row = last.get(key) == place and key in of_user
+            self._values[token] = of_user[key] if from_row else of_table.get(by)
+        column = events.schema.get_field_index(lookup.by)
+        return events.set_column(column, lookup.by, pa.array(tokens, pa.string()))
+
+
+def _is_profile(events: pa.RecordBatch, use_case: UseCase) -> pa.BooleanArray:
+    event = use_case.profile.event if use_case.profile else ""
+    code = use_case.event_codes.get(event, -1)
+    names = [name for name, other in use_case.event_codes.items() if other == code]
+    return pc.is_in(events.column(use_case.type), value_set=pa.array(names, pa.string()))
+
+
+def _derive(view: View) -> Derive:
+    """Return the hook of the notebook that has one."""
+    functions = view.project.functions
+    for name in view.consumers:
+        if functions[name].kind != "serving":  # its notebook imports mlrun, for 6 s
+            module = notebooks.load(view.project.notebook(name))
+            if hasattr(module, "derive"):
+                hook: Derive = module.derive
+                return hook
+    return unchanged

@@ -1,0 +1,275 @@
+"""`pipeline.py replay`: compute all features again from the log of events, and compare them, bit for bit, with the
+rows of the table and with the vectors that were served.
+
+Memory holds the rows of one shard's users. While events are on their way (a pipeline works, or was stopped in the
+middle), table and inference log are ahead of the log of events or behind it: rows that differ prove nothing then,
+but a vector that was served must be equal all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from modelstream.columns import APPLIED, ORIGIN, POSITION
+from modelstream.features import FeatureEngine
+from modelstream.features import replay as replay_events
+from modelstream.local.recompute import Recomputation
+from modelstream.local.view import View
+
+MOST = 10
+"""Differences that are told in words."""
+KEYS_AT_ONCE = 10_000
+
+Progress = Callable[[int], None]
+"""Is told how many events were replayed since the last call."""
+
+
+@dataclass
+class Differences:
+    """Differences: how many, and the first in words."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, what: str, count: int = 1) -> None:
+        """Note some."""
+        self.count += count
+        if count and len(self.first) < MOST:
+            self.first.append(what)
+
+
+@dataclass
+class Findings:
+    """What came of a replay."""
+
+    settled: bool = True
+    """Nothing was on its way, so that everything must be there and equal."""
+    events: int = 0
+    vectors: int = 0
+    """Vectors that were served and are equal."""
+    rows: int = 0
+    """Rows of the table that are equal."""
+    proven: Differences = field(default_factory=Differences)
+    """Vectors that were served otherwise."""
+    apart: Differences = field(default_factory=Differences)
+    """What only one side has, and rows that differ: differences too, if nothing was on its way."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether no difference was found."""
+        return self.proven.count == 0 and (self.apart.count == 0 or not self.settled)
+
+
+def replay(view: View, progress: Progress = lambda _: None) -> Findings:
+    """Replay the log of events of a data folder. Raises ModelstreamError for what can't be read."""
+    found = Findings()
+    before = _state(view)
+    known: list[npt.NDArray[np.uint64]] = []
+    stored = 0
+    # Within an epoch a user's events are all in one shard; from one epoch to the next shards may change.
+    parts: list[Sequence[int] | None] = [[shard] for shard in view.shards] if view.epoch == 0 else [None]
+    for part in parts:
+        engine = FeatureEngine(view.use_case)
+        _compare_vectors(view, part, engine, found, progress)
+        rows = engine.changed()
+        known.append(_hashes(rows.column(0)))
+        stored += _compare_rows(view, rows, found)
+    extra = view.features.count() - stored
+    if extra > 0:
+        examples = ", ".join(_unexplained(view, np.concatenate(known)))
+        found.apart.add(f"{extra:,} rows of the table that no event of the log explains, such as {examples}", extra)
+    found.settled = before[0] == 0 and _state(view) == before
+    return found
+
+
+def _state(view: View) -> tuple[int, list[int]]:
+    """Return how many messages are on their way, and the ends of the shards of the first stream."""
+    first = next(iter(view.consumers.values()))
+    return sum(view.measure_lag().values()), [view.streams.range(first, shard)[1] for shard in view.shards]
+
+
+def _compare_vectors(
+    view: View, shards: Sequence[int] | None, engine: FeatureEngine, found: Findings, progress: Progress
+) -> None:
+    again = Recomputation(view, shards)
+    served = _Served(view, shards)
+    for events, applied in replay_events(view.use_case, again.events(), again.lookup, engine):
+        vectors = again.vectors(events, applied)
+        served.compare(events.column(ORIGIN).take(pa.array(applied.indices)), vectors, found)
+        found.events += events.num_rows
+        progress(events.num_rows)
+    served.end(found)
+
+
+class _Served:
+    """The vectors in the inference log. Within a shard they stand in the order in which replay gives them."""
+
+    def __init__(self, view: View, shards: Sequence[int] | None) -> None:
+        self._key = view.use_case.key
+        self._features = view.use_case.features
+        columns = [self._key, ORIGIN, POSITION, *self._features]
+        self._batches = view.inference_log.scan(columns, shards)
+        self._rest = pa.table({})
+        self._out_of_step = False
+
+    def compare(self, origins: pa.Array, vectors: pa.RecordBatch, found: Findings) -> None:
+        """Compare the next vectors of the replay with the next of the log."""
+        served = self._take(vectors.num_rows)
+        count = served.num_rows
+        if self._out_of_step:
+            return
+        if count < vectors.num_rows:
+            missing = vectors.num_rows - count
+            at = _event(vectors.column(self._key), origins, vectors.column(POSITION), count)
+            found.apart.add(f"{missing:,} vectors are not in the inference log, the first {at}", missing)
+        origins, vectors = origins.slice(0, count), vectors.slice(0, count)
+        other = pc.or_(
+            pc.not_equal(origins, served.column(ORIGIN).combine_chunks()),
+            pc.not_equal(vectors.column(POSITION), served.column(POSITION).combine_chunks()),
+        )
+        if pc.any(other).as_py():
+            place = pc.index(other, True).as_py()
+            ours = _event(vectors.column(self._key), origins, vectors.column(POSITION), place)
+            theirs = _event(served.column(self._key), served.column(ORIGIN), served.column(POSITION), place)
+            found.proven.add(f"the replay goes on with the vector {ours}, the inference log with that {theirs}")
+            self._out_of_step = True
+            count = place
+        unequal = np.zeros(count, np.bool_)
+        for name in self._features:
+            ours_, theirs_ = _floats(vectors.column(name), count), _floats(served.column(name), count)
+            wrong = ours_.view(np.int64) != theirs_.view(np.int64)
+            wrong &= ~(np.isnan(ours_) & np.isnan(theirs_))
+            for place in np.flatnonzero(wrong & ~unequal):
+                at = _event(vectors.column(self._key), origins, vectors.column(POSITION), int(place))
+                what = f"{name} was served as {theirs_[place]!r} and is {ours_[place]!r} in the replay"
+                found.proven.add(f"the vector {at}: {what}")
+            unequal |= wrong
+        found.vectors += count - int(np.count_nonzero(unequal))
+
+    def end(self, found: Findings) -> None:
+        """Count what the inference log has beyond the replay."""
+        if self._out_of_step:
+            return
+        rest = self._rest.num_rows + sum(batch.num_rows for batch in self._batches)
+        found.apart.add(f"{rest:,} vectors in the inference log that follow from no event of the log", rest)
+
+    def _take(self, count: int) -> pa.Table:
+        parts, rows = [self._rest] if self._rest.num_rows else [], self._rest.num_rows
+        while rows < count and (batch := next(self._batches, None)) is not None:
+            parts.append(pa.Table.from_batches([batch]))
+            rows += batch.num_rows
+        whole = pa.concat_tables(parts) if parts else self._empty()
+        self._rest = whole.slice(count)
+        return whole.slice(0, count)
+
+    def _empty(self) -> pa.Table:
+        fields = [(self._key, pa.string()), (ORIGIN, pa.string()), (POSITION, pa.int64())]
+        return pa.schema([*fields, *((name, pa.float64()) for name in self._features)]).empty_table()
+
+
+def _floats(column: pa.Array | pa.ChunkedArray, count: int) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = np.ascontiguousarray(column.slice(0, count).to_numpy())
+    return values
+
+
+def _event(
+    keys: pa.Array | pa.ChunkedArray,
+    origins: pa.Array | pa.ChunkedArray,
+    positions: pa.Array | pa.ChunkedArray,
+    place: int,
+) -> str:
+    return f"of {keys[place]} after the event {positions[place]} of {origins[place]}"
+
+
+def _compare_rows(view: View, rows: pa.RecordBatch, found: Findings) -> int:
+    """Compare replayed rows with the table's; return how many of them it has."""
+    key = view.use_case.key
+    stored = 0
+    for start in range(0, rows.num_rows, KEYS_AT_ONCE):
+        expected = rows.slice(start, KEYS_AT_ONCE)
+        actual = view.features.get_many(expected.column(key).to_pylist())
+        stored += actual.num_rows
+        places = pc.index_in(expected.column(key), value_set=actual.column(key))
+        has = pc.is_valid(places)
+        lacking = expected.column(key).filter(pc.invert(has))
+        if len(lacking):
+            found.apart.add(f"{len(lacking):,} users have no row in the table, such as {lacking[0]}", len(lacking))
+        _compare_columns(key, expected.filter(has), actual.take(places.drop_null()), found)
+    return stored
+
+
+def _compare_columns(key: str, expected: pa.RecordBatch, actual: pa.RecordBatch, found: Findings) -> None:
+    unequal = np.zeros(expected.num_rows, np.bool_)
+    for name in expected.schema.names:
+        if name == APPLIED:  # a position in a stream, which a replay doesn't have
+            continue
+        ours, theirs = expected.column(name), actual.column(name)
+        if ours.equals(theirs):
+            continue
+        for place in np.flatnonzero(_differ(ours, theirs) & ~unequal):
+            unequal[place] = True
+            found.apart.add(
+                f"the row of {expected.column(key)[place]}: {name} is {theirs[place]} in the table "
+                f"and {ours[place]} in the replay"
+            )
+    found.rows += expected.num_rows - int(np.count_nonzero(unequal))
+
+
+def _differ(ours: pa.Array, theirs: pa.Array) -> npt.NDArray[np.bool_]:
+    if pa.types.is_float64(ours.type):  # NaN and null are one in SQLite, as are 0.0 and -0.0
+        mine, its = (column.to_numpy(zero_copy_only=False) for column in (ours, theirs))
+        result: npt.NDArray[np.bool_] = (mine != its) & ~(np.isnan(mine) & np.isnan(its))
+        return result
+    pairs = zip(ours.to_pylist(), theirs.to_pylist(), strict=True)
+    return np.array([one != other for one, other in pairs], np.bool_)
+
+
+def _hashes(keys: pa.Array) -> npt.NDArray[np.uint64]:
+    """Return 8 bytes for each key, to know it again."""
+    return np.fromiter((xxhash.xxh3_64_intdigest(key) for key in keys.to_pylist()), np.uint64, len(keys))
+
+
+def _unexplained(view: View, known: npt.NDArray[np.uint64]) -> Iterator[str]:
+    """Yield keys of rows of the table that are not known, three at most."""
+    left = 3
+    for batch in view.features.scan():
+        keys = batch.column(0)
+        for place in np.flatnonzero(~np.isin(_hashes(keys), known)):
+            if left:
+                left -= 1
+                yield str(keys[place])
+
+
+def told(found: Findings, seconds: float) -> str:
+    """Return findings as a person reads them."""
+    lines = [
+        f"Replayed {found.events:,} events in {seconds:.1f} s: {found.vectors:,} vectors as served and "
+        f"{found.rows:,} rows as stored, equal to the last bit."
+    ]
+    lines += [f"DIFFERENT: {what}" for what in found.proven.first]
+    if found.settled:
+        lines += [f"DIFFERENT: {what}" for what in found.apart.first]
+        count = found.proven.count + found.apart.count
+    else:
+        count = found.proven.count
+        if found.apart.count:
+            lines.append(
+                f"{found.apart.count:,} vectors and rows can't be compared: events are on their way. When "
+                "`python pipeline.py status` shows no messages that wait, replay again."
+            )
+    if count:
+        lines.append(f"{count:,} differences in all.")
+    return "\n".join(lines)
+
+
+def as_json(found: Findings) -> str:
+    """Return findings as one JSON object."""
+    return msgspec.json.encode({"equal": found.equal} | asdict(found)).decode()
