@@ -28,7 +28,7 @@ app = typer.Typer(
 Data = Annotated[Path, typer.Option(help="Folder for everything that the pipeline keeps.", show_default=True)]
 Shards = Annotated[
     int | None,
-    typer.Option(min=1, max=64, help="Shards of every stream; fixed once the folder is made. [default: 8]"),
+    typer.Option(min=1, max=64, help="Shards of every stream; fixed once the folder is made (default: 8)."),
 ]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Processes of each function; shards are spread over them.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live table.")]
@@ -119,13 +119,9 @@ def serve(
 ) -> None:
     """Keep the functions up and take events by HTTP, until Ctrl-C.
 
-    POST events to /events as a JSON object, an array, or NDJSON; GET / tells what else is there. Ctrl-C answers what
-    is in hand, saves, and ends; the next start on the same folder goes on.
-
-        python pipeline.py serve
-
-        curl -d '{"user_id": "u1", "event_type": "registration", "event_time": "2026-11-16 12:00:00"}' \\
-            http://127.0.0.1:8080/events
+    POST a JSON object, an array, or NDJSON to /events: 202 says that it is durable.
+    GET / tells what else there is. Ctrl-C answers and saves what is in hand;
+    the next start on the same folder goes on.
     """
     from modelstream.local import commands
 
@@ -134,19 +130,20 @@ def serve(
     )
 
 
-Last = Annotated[int, typer.Option(min=1, metavar="N", help="How many, counted from the newest.")]
+Last = Annotated[int, typer.Option(min=1, metavar="N", help="How many of the newest.")]
 
 
 @app.command()
 def peek(
     stream: Annotated[str, typer.Argument(help="generated, incoming-events, serving, inference, or dead-letters.")],
     last: Last = 5,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a row, on a terminal too.")] = False,
     data: Data = Path("data"),
 ) -> None:
-    """Show the last messages of a stream, oldest first: a table each, or a JSON object a row if it goes to a program.
+    """Show the last messages of a stream, oldest first.
 
-    python pipeline.py peek dead-letters --last 100 | jq .reason
+    On a terminal a table each; else a JSON object a row.
+    Example: python pipeline.py peek dead-letters --last 100 | jq .reason
     """
     from modelstream.local import commands
 
@@ -159,14 +156,14 @@ def table(
     key: Annotated[str | None, typer.Option(metavar="K", help="Only the row of this key.")] = None,
     format: Annotated[
         Literal["csv", "json", "parquet"] | None,
-        typer.Option(help="[default: what --output is called; on a terminal a table, else csv]"),
+        typer.Option(help="By default what the name of --output says; else a table on a terminal, csv elsewhere."),
     ] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file.")] = None,
     data: Data = Path("data"),
 ) -> None:
     """Show or write a table: features (a row for every registered user) or enrichment (what is looked up).
 
-    python pipeline.py table features --output features.parquet
+    Example: python pipeline.py table features --output features.parquet
     """
     from modelstream.local import commands
 

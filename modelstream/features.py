@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from modelstream import kernel, statistics
 from modelstream.columns import STORED_STATISTICS
-from modelstream.rows import UserRows
+from modelstream.rows import UserRows, texts
 from modelstream.use_case import UseCase
 
 Float64s = npt.NDArray[np.float64]
@@ -149,7 +149,7 @@ class FeatureEngine:
             codes=codes,
             # Copies, as numba would compile anew for the read-only arrays that Arrow gives.
             positions=np.array(positions, np.int64),
-            times=np.array(times.cast(pa.int64()), np.int64),
+            times=times.to_numpy(zero_copy_only=False).astype(np.int64),
             values=_values(events, use_case),
             looked_up=self._look_up(events, profiles, lookup),
         )
@@ -162,7 +162,7 @@ class FeatureEngine:
     def _slots_of(self, keys: pa.Array) -> Int64s:
         encoded = keys.dictionary_encode()
         try:
-            slots = self._rows.use(encoded.dictionary.to_pylist())
+            slots = self._rows.use(texts(encoded.dictionary))
         except KeyError as error:
             raise ValueError(f"user {error} was not loaded") from None
         indices: Int64s = encoded.indices.to_numpy()
@@ -174,7 +174,7 @@ class FeatureEngine:
         looked_up = np.full(events.num_rows, np.nan)
         if self.use_case.lookup.by in events.schema.names:
             asked = events.column(self.use_case.lookup.by).take(pa.array(profiles)).dictionary_encode()
-            found = lookup(asked.dictionary.to_pylist()) if len(asked.dictionary) else []
+            found = lookup(texts(asked.dictionary)) if len(asked.dictionary) else []
             values = np.array([*found, None], np.float64)  # None becomes NaN; the last is for a null key
             looked_up[profiles] = values[asked.indices.fill_null(len(found)).to_numpy()]
         return looked_up
@@ -182,10 +182,10 @@ class FeatureEngine:
 
 def _codes(types: pa.Array, known: dict[str, int]) -> Int64s:
     encoded = types.dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    codes = np.array([known.get(name, -1) for name in [*names, None]], np.int64)
-    indices: Int64s = encoded.indices.fill_null(len(names)).to_numpy()
-    return codes[indices]
+    codes = np.array([known.get(name, -1) for name in texts(encoded.dictionary)] + [-1], np.int64)
+    indices = encoded.indices.fill_null(len(codes) - 1) if encoded.null_count else encoded.indices
+    result: Int64s = codes[indices.to_numpy()]
+    return result
 
 
 def _values(events: pa.RecordBatch, use_case: UseCase) -> Float64s:
@@ -254,7 +254,7 @@ def replay(
     engine = FeatureEngine(use_case) if engine is None else engine
     position = 0
     for events in batches:
-        keys = events.column(use_case.key).unique().to_pylist()
+        keys = texts(events.column(use_case.key).unique())
         engine.load(engine.missing(keys), no_rows(use_case))
         positions = np.arange(position, position + events.num_rows)
         position += events.num_rows

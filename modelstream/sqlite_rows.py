@@ -29,7 +29,7 @@ def column_type(field: pa.Field) -> str:
 
 
 def rows_of(batch: pa.RecordBatch) -> list[tuple[Any, ...]]:
-    """Return the rows of a batch as SQLite takes them. It would keep NaN as NULL, so NaN goes as text.
+    """Return the rows of a batch as SQLite takes them. It keeps -0.0 as 0.0, and NaN as NULL: so NaN goes as text.
 
     >>> rows_of(pa.record_batch({"key": ["a", "b", "c"], "x": [0.5, None, float("nan")]}))
     [('a', 0.5), ('b', None), ('c', 'NaN')]

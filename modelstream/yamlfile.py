@@ -41,13 +41,12 @@ class YamlFile:
         """Parse `text`; `source` is what errors call it. Raises ConfigurationError."""
         self.source = source
         self._lines: dict[Place, int] = {}
-        self._noted: set[int] = set()
         try:
             node = yaml.compose(text, yaml.SafeLoader)
             if node is not None:
                 self._note_lines((), node)
             data = yaml.safe_load(text)
-        except RecursionError:
+        except RecursionError:  # thousands of brackets, or an alias of what it stands in
             raise ConfigurationError(f"{source}: nested too deeply", remedy="write it flat") from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
             mark = getattr(error, "problem_mark", None)
@@ -61,9 +60,6 @@ class YamlFile:
 
     def _note_lines(self, place: Place, node: yaml.Node) -> None:
         self._lines.setdefault(place, node.start_mark.line + 1)
-        if id(node) in self._noted:  # an alias, perhaps of what it stands in
-            return
-        self._noted.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 self._note_lines((*place, index), item)

@@ -64,7 +64,7 @@ def rows_of(found: Found, block: bytes) -> list[tuple[int, bytes, int]]:
 
 @settings(deadline=None)
 @given(st.lists(lines(), max_size=6))
-@example([b'[{"user_id": "u1"}]'])
+@example([b'[{"user_id": "u1"}]', b'[{"user_id": "u1"}'])
 @example([b'{"user_id": "u1"} {"user_id": "u2"}'])
 @example(
     [b'{"user_id": "u1", "user_id": "u2"}', b'{"user_id": "u1", "user_id": 1.5}', b'{"user_id": "a", "user_id": ""}']

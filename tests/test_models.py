@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -246,3 +248,16 @@ def test_input_is_finite_and_else_rounded_to_float32(values: list[float], width:
                 assert given_ == (BOUND if value > 0 else -BOUND)
             else:
                 assert given_ == np.float32(value)
+
+
+def test_script_makes_a_good_model_and_the_same_one_again(tmp_path: Path) -> None:
+    """A few users are enough to see that; the shipped model has its own figures in its spec."""
+    script = [sys.executable, str(ROOT / "assets" / "make_model.py"), "--users", "60", "--unseen-users", "20"]
+    for name in ("one", "two"):
+        subprocess.run([*script, "--folder", str(tmp_path / name)], check=True, capture_output=True)
+    one, two = (models.load(tmp_path / name, CHURN.features).spec for name in ("one", "two"))
+    assert one == two
+    metrics = yaml.safe_load((tmp_path / "one" / models.SPEC_FILE).read_text())["spec"]["metrics"]
+    assert metrics["auc"] > 0.98
+    shipped = yaml.safe_load((SHIPPED / models.SPEC_FILE).read_text())["spec"]["metrics"]
+    assert shipped["auc"] > 0.995

@@ -185,6 +185,12 @@ def test_a_message_has_at_most_ten_thousand_events() -> None:
     assert counts == [8334, 8333, 8333]
 
 
+def test_a_message_has_at_most_ten_thousand_events_however_small_they_are() -> None:
+    content = b'{"id": 1}\n' * 12_000 + b'{"id": 1, "x": "%s"}' % (b"y" * 500_000)
+    counts = [decode(body).batch.num_rows for _, body in messages(lines_of(content), 8, "o", 0)]
+    assert counts == [10_000, 2001]
+
+
 class Flaky(Streams):
     """Streams that fail: before an append, or after it was made (the outcome is unknown)."""
 
@@ -319,6 +325,20 @@ def test_a_stop_at_a_low_rate_comes_at_once_and_saves_the_lines_sent(streams: St
     assert 19 <= sent.lines <= 22
     assert stage.saved[-1].lines == sent.lines
     assert received(streams) == list(enumerate(EVENTS[: sent.lines]))
+
+
+@pytest.mark.parametrize("rate", [0.0, 1000.0])
+def test_after_a_stop_nothing_follows_even_from_a_source_that_goes_on(streams: Streams, rate: float) -> None:
+    class Stubborn(ListSource):
+        def chunks(self, stopped: Callable[[], bool]) -> Iterator[Chunk]:
+            return super().chunks(lambda: False)
+
+    stage = Stage(streams, rate=rate)
+    stage.clock.stopped = lambda: bool(stage.log.counts and stage.log.counts[-1] >= 150)
+    sent = stage.sender.run(Stubborn(EVENTS, size=200))
+    assert received(streams) == list(enumerate(EVENTS[: sent.lines]))
+    assert sent.lines <= 200
+    assert not sent.finished
 
 
 def test_waiting_ends_soon_after_a_stop() -> None:

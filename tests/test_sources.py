@@ -128,6 +128,17 @@ def test_a_last_line_without_its_break_may_get_it_later(file: Path, inputs: Inpu
     assert take(file, inputs) == [(1, event(1))]
 
 
+@pytest.mark.parametrize("line_break", [b"\n", b"\r\n"])
+def test_a_last_line_may_get_its_break_together_with_the_next(
+    file: Path, inputs: InputTable, line_break: bytes
+) -> None:
+    file.write_bytes(event(0) + b"\n" + event(1))
+    take(file, inputs)
+    with file.open("ab") as more:
+        more.write(line_break + event(2) + line_break)
+    assert take(file, inputs) == [(2, event(2))]
+
+
 @pytest.mark.parametrize("growth", [b"0}\n", b" ", b"\r{", b"\rx\n"])
 def test_a_last_line_that_goes_on_is_refused(file: Path, inputs: InputTable, growth: bytes) -> None:
     file.write_bytes(event(0) + b"\n" + b'{"id": 1')

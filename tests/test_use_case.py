@@ -208,6 +208,13 @@ def test_mistake_is_told_with_its_line() -> None:
         use_case.parse(CHURN_TEXT.replace("win_amount}", "win_amout}"), "mine.yaml")
 
 
+def test_mistake_in_a_list_is_told_with_the_line_of_the_item() -> None:
+    listed = CHURN_TEXT.replace("[sum, mean, count, var]", "\n  - sum\n  - meen")
+    line = listed[: listed.index("meen")].count("\n") + 1
+    with pytest.raises(ConfigurationError, match=rf"mine.yaml, line {line}, statistics.1: 'meen' is unknown"):
+        use_case.parse(listed, "mine.yaml")
+
+
 NESTED = "a: " + "[" * 9999
 NO_USE_CASES = ["", "- 1", "just text", "{}", "\0", "a: &a [*a]", NESTED, "events: 1", "fields: [x]"]
 

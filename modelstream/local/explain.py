@@ -16,6 +16,7 @@ from modelstream.identity import bucket_of
 from modelstream.local.recompute import Recomputation
 from modelstream.local.show import Row, console, shown, table
 from modelstream.local.view import View
+from modelstream.use_case import UseCase
 
 COUNTED = "counted"
 
@@ -142,32 +143,32 @@ def show(found: Explanation, view: View) -> None:
     )
     if found.on_the_way:
         out.print(f"{found.on_the_way:,} messages are on their way: what they bring is not in the log yet")
-    order = [use_case.time, use_case.type, COUNTED, *_values(view), use_case.prediction, use_case.probability]
-    rows: list[Row] = [
-        {name: event[name] for name in [*order, *event] if name in event and name != use_case.key}
-        for event in found.last_events
-    ]
+    rows = [_told(event, use_case) for event in found.last_events]
     out.print(table(rows, out.width, f"the last {len(rows)} events"))
     if found.vector is None:
         out.print("no event of this user has sent a vector")
-    else:
-        _print_pairs(
-            found.vector, f"the vector after the last of them that sent one, at {shown(found.vector[use_case.time])}"
-        )
     if found.row is None:
         out.print("no row in the table features: a user has one from the profile event on")
-    else:
-        _print_pairs(found.row, "the row in the table features")
+    if found.vector is not None or found.row is not None:
+        sent = "vector sent last" if found.vector is None else f"vector sent at {shown(found.vector[use_case.time])}"
+        names = [name for name in use_case.features_schema.names if name != use_case.key]
+        pairs: list[Row] = [
+            {"": name, sent: (found.vector or {}).get(name), "row in features": (found.row or {}).get(name)}
+            for name in names
+        ]
+        out.print(table(pairs, out.width, "features"))
 
 
-def _values(view: View) -> list[str]:
-    names = (view.use_case.value_field(event) for event in view.use_case.value_events)
-    return [name for name in dict.fromkeys(names) if name]
-
-
-def _print_pairs(row: Row, title: str) -> None:
-    out = console()
-    out.print(f"\n{title}")
-    width = max(map(len, row))
-    for name, value in row.items():
-        out.print(f"  {name:{width}}  {shown(value)}")
+def _told(event: dict[str, Any], use_case: UseCase) -> Row:
+    """Return what matters of an event first: its one value, whether it counted, and what was predicted."""
+    values = {name for event_name in use_case.value_events if (name := use_case.value_field(event_name))}
+    value = next((event[name] for name in values if event.get(name) is not None), None)
+    predicted = event.get(use_case.prediction)
+    told = {
+        use_case.time: event[use_case.time],
+        use_case.type: event.get(use_case.type),
+        "value": value,
+        COUNTED: event[COUNTED],
+        use_case.prediction: None if predicted is None else f"{predicted} ({event[use_case.probability]:.3f})",
+    }
+    return told | {name: other for name, other in event.items() if name not in {use_case.key, *values, *told}}

@@ -2,8 +2,8 @@
 all the clients that wait.
 
 A body is taken whole or not at all, so a client that got no 202 sends the same body again. What is checked here
-is only what tells one event from the next: that each is a JSON object. What an event lacks (a key, a time, an
-amount) is found by the event-handler and becomes a dead letter, as with every other source.
+is only what tells one event from the next: that each is a JSON object. What an event lacks (a key, a time, a
+value) is found by the event-handler and becomes a dead letter, as with every other source.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class RefusedError(ModelstreamError):
 def read_events(body: bytes, key_field: str) -> list[Event]:
     r"""Return the events of a body: a JSON object, an array of objects, or NDJSON. Raises RefusedError.
 
-    >>> [line for _, line in read_events(b'[{"user_id": 1},\n {"user_id":\n 2}]', "user_id")]
-    [b'{"user_id": 1}', b'{"user_id":  2}']
-    >>> read_events(b'{"user_id": 1}\n\n{"user_id"', "user_id")
+    >>> [line for _, line in read_events(b'[{"house": 1},\n {"house":\n 2}]', "house")]
+    [b'{"house": 1}', b'{"house":  2}']
+    >>> read_events(b'{"house": 1}\n\n{"house"', "house")
     Traceback (most recent call last):
     modelstream.local.intake.RefusedError: line 3 is not JSON: Input data was truncated
     """

@@ -14,6 +14,7 @@ import msgspec
 import pyarrow as pa
 
 from modelstream import dead_letters
+from modelstream.columns import INGESTED_AT, POSITION
 from modelstream.errors import ConfigurationError
 from modelstream.events import LINE, UnreadableError, decode, is_arrow, split_body
 from modelstream.features import features_of
@@ -21,6 +22,7 @@ from modelstream.identity import stream_origin, stream_position
 from modelstream.local.show import Row, console, format_of, is_terminal, json_line, table, write
 from modelstream.local.view import View
 from modelstream.streams import Message, Streams
+from modelstream.use_case import UseCase
 from modelstream.yamlfile import suggestion
 
 MOST_ROWS = 20
@@ -53,11 +55,20 @@ def peek(view: View, stream: str, last: int, *, as_json: bool) -> None:
             sys.stdout.buffer.flush()
             continue
         title = f"{stream}  shard {message.shard}  offset {message.offset}  {at:%Y-%m-%d %H:%M:%S}  {content.what}"
-        shown = content.rows[-MOST_ROWS:]
-        if len(shown) < len(content.rows):
-            title += f"; the last {len(shown)}:"
+        rows = content.rows[-MOST_ROWS:]
+        if len(rows) < len(content.rows):
+            title += f"; the last {len(rows)}:"
         out = console()
-        out.print(table(shown, out.width, title))
+        out.print(table([_telling_first(row, view.use_case) for row in rows], out.width, title))
+
+
+def _telling_first(row: Row, use_case: UseCase) -> Row:
+    """Return a row with what tells most at its left: columns that don't fit a terminal are left out."""
+    first = (LINE, "reason", "text", use_case.key, use_case.time, use_case.type)
+    names = [*first, use_case.prediction, use_case.probability]
+    last = ("origin", POSITION, INGESTED_AT)
+    names += [name for name in row if name not in names and name not in last]
+    return {name: row[name] for name in [*names, *last] if name in row}
 
 
 def last_messages(streams: Streams, stream: str, count: int) -> Iterator[Message]:

@@ -224,9 +224,10 @@ def _compare_columns(key: str, expected: pa.RecordBatch, actual: pa.RecordBatch,
 
 
 def _differ(ours: pa.Array, theirs: pa.Array) -> npt.NDArray[np.bool_]:
-    if pa.types.is_float64(ours.type):  # NaN and null are one in SQLite, as are 0.0 and -0.0
+    if pa.types.is_float64(ours.type):  # 0.0 and -0.0 are one in SQLite
         mine, its = (column.to_numpy(zero_copy_only=False) for column in (ours, theirs))
         result: npt.NDArray[np.bool_] = (mine != its) & ~(np.isnan(mine) & np.isnan(its))
+        result |= ours.is_null().to_numpy(zero_copy_only=False) != theirs.is_null().to_numpy(zero_copy_only=False)
         return result
     pairs = zip(ours.to_pylist(), theirs.to_pylist(), strict=True)
     return np.array([one != other for one, other in pairs], np.bool_)
@@ -234,7 +235,7 @@ def _differ(ours: pa.Array, theirs: pa.Array) -> npt.NDArray[np.bool_]:
 
 def _hashes(keys: pa.Array) -> npt.NDArray[np.uint64]:
     """Return 8 bytes for each key, to know it again."""
-    return np.fromiter((xxhash.xxh3_64_intdigest(key) for key in keys.to_pylist()), np.uint64, len(keys))
+    return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys.to_pylist()), np.uint64, len(keys))
 
 
 def _unexplained(view: View, known: npt.NDArray[np.uint64]) -> Iterator[str]:

@@ -24,6 +24,9 @@ from modelstream.errors import ConfigurationError
 FORMATS = ("csv", "json", "parquet")
 _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
+MOST_CHARACTERS = 50
+"""Characters of a text that is shown in a table, or more where the terminal is wide."""
+
 Row = Mapping[str, Any]
 
 
@@ -155,7 +158,8 @@ def table(rows: Sequence[Row], width: int, title: str = "") -> Table:
     """
     every = dict.fromkeys(name for row in rows for name in row)
     names = [name for name in every if any(row.get(name) is not None for row in rows)]
-    texts = {name: [shown(row.get(name)) for row in rows] for name in names}
+    longest = max(MOST_CHARACTERS, width - MOST_CHARACTERS)
+    texts = {name: [shown(row.get(name), longest) for row in rows] for name in names}
     fitting: list[str] = []
     used = 1
     for name in names:
@@ -175,7 +179,7 @@ def table(rows: Sequence[Row], width: int, title: str = "") -> Table:
     return made
 
 
-def shown(value: object) -> str:
+def shown(value: object, longest: int = MOST_CHARACTERS) -> str:
     """Return a value as a person reads it.
 
     >>> shown(1234.5678901), shown(None), shown(True), shown(3.0)
@@ -188,9 +192,9 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, datetime):
-        return value.replace(tzinfo=None).isoformat(" ", "milliseconds")
+        return value.replace(tzinfo=None).isoformat(" ", "milliseconds").removesuffix(".000")
     text = str(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def is_terminal() -> bool:
@@ -199,5 +203,5 @@ def is_terminal() -> bool:
 
 
 def console() -> Console:
-    """Return the console to print to; what it is given comes out as it is, without guessed colours."""
-    return Console(highlight=False, soft_wrap=not is_terminal())
+    """Return the console to print to: as wide as the terminal, and wide enough for anything where there is none."""
+    return Console(highlight=False, width=None if is_terminal() else 1000)

@@ -38,6 +38,8 @@ FIRST_BACKOFF = 0.1
 LAST_BACKOFF = 5.0
 """Seconds between tries while a shard is held. 5 s keeps a recovered broker waiting less than a consumer
 session's 10 s."""
+SHORTEST_PAUSE = 0.001
+"""Seconds between two looks at what is due: with `linger_ms` 0 it would be none, and a core busy with looking."""
 SEND_ROWS = 10_000
 """Rows that are sent without waiting for `linger_ms`: a message's worth."""
 
@@ -194,7 +196,7 @@ class Stage(abc.ABC):
                 self._context.logger.warn_with("Can't acknowledge", shard=shard, offset=offset, why=_located(error))
 
     async def _flush_in_time(self) -> None:
-        pause = self.settings.linger_ms / 2000
+        pause = max(self.settings.linger_ms / 2000, SHORTEST_PAUSE)
         while True:
             await self._work.wait()
             async with self._lock:

@@ -282,7 +282,7 @@ class Process:
         )
         streams: Any = Faulty(self, world.out, ("append",))
         if self.name in ("event-handler", "inference-logger"):
-            store: Any = Faulty(self, world.log(self.name), ("append",))
+            store: Any = Faulty(self, world.log(self.name))
             hooks = (self.hook,) if world.faults.hook and self.name == "event-handler" else ()
             return EventHandler(self.context, settings, streams, CHURN, store, world.epoch, *hooks)
         if self.name == "model-server":
@@ -295,7 +295,7 @@ class Process:
 
 def probability_of(vector: list[float]) -> float:
     """Return what the model says of a vector: as good as random, and always the same."""
-    return xxhash.xxh64_intdigest(" ".join(x.hex() for x in vector)) % 1000 / 1000
+    return xxhash.xxh64_intdigest(" ".join(x.hex() for x in vector).encode()) % 1000 / 1000
 
 
 def predict(rows: Rows) -> Rows:
@@ -580,16 +580,21 @@ class World:
                     process.kill()
                 self.owners[name] = [Process(self, name, set(part)) for part in self._parts()]
         self.restart_dead()
-        deadline = asyncio.get_running_loop().time() + PATIENCE
         for name, _, _ in CHAIN:
-            while any(self._lag(name, shard) for shard in range(self.shards)):
-                for process in self.owners[name]:
-                    await process.drain()
-                    for shard in process.shards:
-                        process.assign(shard)
-                await asyncio.sleep(0.5)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._finish(name)
+            except TimeoutError:
                 held = [process.stage.metrics.held for process in self.owners[name]]
-                assert asyncio.get_running_loop().time() < deadline, f"{name} comes to no end: {held}"
+                raise AssertionError(f"{name} comes to no end: {held}") from None
+
+    async def _finish(self, name: str) -> None:
+        while any(self._lag(name, shard) for shard in range(self.shards)):
+            for process in self.owners[name]:
+                await process.drain()
+                for shard in process.shards:
+                    process.assign(shard)
+            await asyncio.sleep(0.5)
 
     def _lag(self, function: str, shard: int) -> int:
         return self.streams.range(_reads(function), shard)[1] - 1 - self.acked(function, shard)
