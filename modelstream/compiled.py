@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -27,5 +31,31 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         import numba
     except ImportError:
         return function
-    compiler: Callable[[Callable[P, R]], Callable[P, R]] = numba.njit(cache=True, nogil=True, error_model="numpy")
-    return compiler(function)
+    setattr(numba.config, "CACHE_DIR", _cache_folder())  # noqa: B010 (numba does not declare it)
+    result: Callable[P, R] = function
+    try:
+        result = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # a notebook's cell has no file whose compilation could be cached
+        result = numba.njit(nogil=True, error_model="numpy")(function)
+    return result
+
+
+@functools.cache
+def _cache_folder() -> str:
+    """Return a folder for the present state of all compiled functions.
+
+    numba compiles anew when the file of a function changes, but not when a compiled function that it calls, in
+    another file, does: an edit of `statistics.py` would leave the kernel as it was.
+    """
+    package = Path(__file__).parent
+    sources = (path.read_bytes() for path in sorted(package.rglob("*.py")))
+    digest = hashlib.sha256(b"".join(source for source in sources if b"@compiled" in source)).hexdigest()[:12]
+    for parent in (package / "__pycache__", Path(tempfile.gettempdir()) / f"modelstream-{os.getuid()}"):
+        folder = parent / f"numba-{digest}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return str(folder)
+    return ""

@@ -148,7 +148,7 @@ def key_of(line: bytes, key_field: str) -> str:
 
     Slow and certain: the readers' fast look for the key must agree with it.
 
-    >>> key_of(b'{"user_id": 123}', "user_id"), key_of(b'{"user_id": null}', "user_id")
+    >>> key_of(b'{"user": 123}', "user"), key_of(b'{"user": null}', "user")
     ('123', '')
     """
     try:

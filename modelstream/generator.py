@@ -130,6 +130,7 @@ class GeneratorSource(Source):
         keys = self._population.keys
         size = format_lines(rows, keys, self._parts, profiles, self._fraction, out, starts)
         starts[-1] = size
+        out.flags.writeable = False  # as the bytes of a file are: the kernels are compiled for one of both
         positions = np.arange(first, first + len(rows))
         buckets = self._population.buckets[rows[:, 1]]
         lines = Lines(out[:size], starts[:-1], starts[1:] - 1, positions, buckets)

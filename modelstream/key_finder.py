@@ -3,7 +3,7 @@
 A reader needs the key of a line only to send the line to its shard; the event-handler parses it later. Both
 must find the same key. The pass reads *flat* objects (no nesting, no escapes, no number or text that could be
 doubtful) by the grammar of JSON, so what it says of them is what parsing says. Any other line is left to
-`events.key_of`, the slow truth: about 1 µs instead of 0.1 µs.
+`events.key_of`, the slow truth: 1.6 µs a line instead of 0.2 µs.
 """
 
 from __future__ import annotations
@@ -175,9 +175,7 @@ def _flat_object(data: Bytes, at: int, name: Bytes, key: Int64s) -> int:
 
 
 @compiled
-def _scan(
-    data: Bytes, name: Bytes, max_line: int, cut: int, cut_first: bool, rows: Int64s
-) -> tuple[int, int]:
+def _scan(data: Bytes, name: Bytes, max_line: int, cut: int, cut_first: bool, rows: Int64s) -> tuple[int, int]:
     """Fill `rows` (one per line that is not blank) and return how many rows, and how many lines there are.
 
     A row: line number, first byte, end (without the line break), next line's first byte, key's first byte

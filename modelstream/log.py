@@ -46,12 +46,12 @@ class ParquetLog:
     """The log in a folder, for rows of a schema, written in an epoch (see `identity`).
 
     >>> import tempfile
-    >>> schema = pa.schema([("user", pa.string()), ("amount", pa.float64())])
+    >>> schema = pa.schema([("user", pa.string()), ("value", pa.float64())])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     log = ParquetLog(Path(folder), schema, epoch=0)
     ...     checkpoint = log.last(shard=3)
     ...     checkpoint.offset = 7
-    ...     log.append(3, pa.table({"user": ["a", "b"], "amount": [1.0, 2.0]}), checkpoint)
+    ...     log.append(3, pa.table({"user": ["a", "b"], "value": [1.0, 2.0]}), checkpoint)
     ...     pq.read_table(folder).num_rows, log.count(), ParquetLog(Path(folder), schema, epoch=0).last(3).offset
     (2, 2, 7)
     """

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.columns import EXTRA, INGESTED_AT, POSITION
+from modelstream.identity import Int64s
 from modelstream.times import INVALID, TIMESTAMP, parse_times
 from modelstream.use_case import UseCase
 
@@ -94,8 +95,8 @@ class LineParser:
         struct = msgspec.defstruct(name, places, rename=renamed, forbid_unknown_fields=True, gc=False)
         return msgspec.json.Decoder(struct).decode
 
-    def parse(self, lines: Sequence[bytes], positions: npt.NDArray[np.int64], ingested_at: int) -> Parsed:
-        """Parse `lines` (n JSON texts at `positions`, taken in at `ingested_at` microseconds)."""
+    def parse(self, lines: Sequence[bytes], positions: Int64s, ingested_at: int | Int64s) -> Parsed:
+        """Parse `lines` (n JSON texts at `positions`, taken in at `ingested_at` microseconds, or int64[n])."""
         rejects: list[Reject] = []
         columns, extra = self._decode(lines, rejects)
         events = self._batch(columns, extra, positions, ingested_at, rejects)
@@ -171,8 +172,8 @@ class LineParser:
         self,
         columns: dict[str, list[Any]],
         others: dict[int, tuple[dict[str, Any], str | None]],
-        positions: npt.NDArray[np.int64],
-        ingested_at: int,
+        positions: Int64s,
+        ingested_at: int | Int64s,
         rejects: list[Reject],
     ) -> pa.RecordBatch:
         count = len(positions)

@@ -1,7 +1,7 @@
 """Do once what every first run would wait for: compile the kernels, and the modules of large libraries.
 
-`make env` runs `python -m modelstream.warm`. Without it everything works as well, only the first run takes half a minute
-longer: numba compiles a kernel in 1 to 4 s, and Python MLRun's two thousand modules in about 6 s.
+`make env` runs `python -m modelstream.warm`. Without it everything works as well, only the first run takes half a
+minute longer: numba compiles a kernel in 1 to 4 s, and Python MLRun's two thousand modules in about 6 s.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from modelstream import project as projects
+
 LIBRARIES = ("mlrun.serving", "nuclio.build", "onnxruntime", "uvicorn", "starlette.applications", "typer", "faker")
 
 
-def kernels(use_case_file: Path) -> None:
+def kernels(project: projects.Project) -> None:
     """Compile every kernel for the types that the pipeline calls it with, by a small run over generated lines."""
     from modelstream import notebooks
     from modelstream.features import FeatureEngine, no_rows
@@ -27,8 +29,8 @@ def kernels(use_case_file: Path) -> None:
     from modelstream.parsing import LineParser
     from modelstream.use_case import load
 
-    use_case = load(use_case_file)
-    generator = notebooks.load(use_case_file.parents[1] / "functions" / "data-generator.ipynb")
+    use_case = load(project.folder / project.params.use_case)
+    generator = notebooks.load(project.notebook("data-generator"))
     source = GeneratorSource(use_case, generator.DISTRIBUTIONS, Order(3, 5, 1, 1_700_000_000_000_000))
     lines = [line for chunk in source.chunks(lambda: False) for line in chunk.lines.texts()]
     LineSplitter(use_case.key).feed(b"\n".join(lines) + b"\n", last=True)
@@ -46,7 +48,8 @@ def main() -> None:
     begun = time.monotonic()
     print("Compiling kernels and libraries, once ...", file=sys.stderr, flush=True)
     pa.set_cpu_count(1)
-    kernels(Path(__file__).resolve().parents[1] / "use_cases" / "churn.yaml")
+    project = projects.load(Path(__file__).resolve().parents[1] / "project.yaml")
+    kernels(project)
     for name in LIBRARIES:
         importlib.import_module(name)
     print(f"... done in {time.monotonic() - begun:.0f} s", file=sys.stderr)

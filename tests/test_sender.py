@@ -331,6 +331,7 @@ def test_a_stop_at_a_low_rate_comes_at_once_and_saves_the_lines_sent(streams: St
 def test_after_a_stop_nothing_follows_even_from_a_source_that_goes_on(streams: Streams, rate: float) -> None:
     class Stubborn(ListSource):
         def chunks(self, stopped: Callable[[], bool]) -> Iterator[Chunk]:
+            del stopped
             return super().chunks(lambda: False)
 
     stage = Stage(streams, rate=rate)

@@ -14,6 +14,7 @@ import nuclio_sdk.logger
 
 from modelstream import notebooks
 from modelstream.errors import ModelstreamError
+from modelstream.lean import start_without_pandas
 from modelstream.local.control import Command, Line, Report, obey
 
 
@@ -53,6 +54,7 @@ class JobContext:
 
 def main() -> None:
     """Run the job that the command line describes, once the supervisor says that the functions are ready."""
+    start_without_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     job = msgspec.json.decode(sys.argv[1], type=Job)
     line = Line.inherited()

@@ -77,19 +77,17 @@ def last_messages(streams: Streams, stream: str, count: int) -> Iterator[Message
 
     def push(shard: int, offset: int, first: int) -> None:
         if offset >= first:
-            found = streams.read(stream, shard, offset, 1, MAX_BYTES)
-            if found:
-                # Offsets decide within a shard: a clock may jump back.
-                heapq.heappush(newest, (-found[0].appended_at, -offset, shard, first))
+            for message in streams.read(stream, shard, offset, 1, MAX_BYTES):
+                heapq.heappush(newest, (-message.appended_at, -shard, offset, first))
 
     for shard in range(streams.describe(stream).shards):
         first, end = streams.range(stream, shard)
         push(shard, end - 1, first)
     chosen: list[tuple[int, int]] = []
     while newest and len(chosen) < count:
-        _, offset, shard, first = heapq.heappop(newest)
-        chosen.append((shard, -offset))
-        push(shard, -offset - 1, first)
+        _, minus_shard, offset, first = heapq.heappop(newest)
+        chosen.append((-minus_shard, offset))
+        push(-minus_shard, offset - 1, first)
     for shard, offset in reversed(chosen):
         for message in streams.read(stream, shard, offset, 1, MAX_BYTES):
             if message.offset == offset:  # else it was trimmed meanwhile

@@ -29,6 +29,7 @@ import nuclio_sdk.logger
 
 from modelstream import notebooks
 from modelstream.errors import ModelstreamError, UnavailableError
+from modelstream.lean import start_without_pandas
 from modelstream.local.control import Command, Line, Report, obey
 from modelstream.streams import Message, Streams, open_streams
 
@@ -243,6 +244,7 @@ async def _awaited(result: Any) -> Any:
 
 def main() -> None:
     """Run the worker that the command line describes."""
+    start_without_pandas()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which asks us to stop
     assignment = msgspec.json.decode(sys.argv[1], type=Assignment)
     line = Line.inherited()

@@ -7,8 +7,8 @@ As the inference logger (`rows=predictions`, no output stream) it keeps predicti
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from modelstream.checking import EventChecker, Lines, Transform, unchanged
 from modelstream.columns import EXTRA, OFFSET, ORIGIN, POSITION, SHARD
-from modelstream.dead_letters import letter
+from modelstream.dead_letters import DeadLetter, letter
 from modelstream.errors import ConfigurationError, ModelstreamError, NumberTakenError
-from modelstream.events import LINE, MAX_LINE, Kind, Rows, UnreadableError, decode, is_arrow, split_body
+from modelstream.events import LINE, Kind, Rows, UnreadableError, decode, is_arrow, split_body
 from modelstream.identity import (
     MAX_EVENTS_A_MESSAGE,
     Checkpoint,
@@ -28,45 +29,14 @@ from modelstream.identity import (
     stream_position,
 )
 from modelstream.log import ParquetLog
-from modelstream.parsing import Checker, LineParser, Reject
 from modelstream.settings import Settings, folder_of, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import open_tables
 from modelstream.use_case import UseCase, load
 
-Transform = Callable[[pa.RecordBatch], pa.RecordBatch]
-"""A hook that maps foreign events to the use case's: takes and returns a batch of `UseCase.event_schema`.
-
-It may change values and leave rows out, by what stands in the row alone: a batch is cut anywhere.
-"""
-
 _TRUNCATED = msgspec.json.Decoder(dict[int, int])
-_INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, lt=2**62)])
-
-
-def unchanged(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch as it is: the transform of events that are the use case's own."""
-    return batch
-
-
-@dataclass
-class Lines:
-    """The raw lines of a message: n texts with their positions (int64, rising) in one origin."""
-
-    origin: str
-    lines: list[bytes]
-    positions: npt.NDArray[np.int64]
-    ingested_at: int
-    sizes: dict[int, int] = field(default_factory=dict)
-    """Bytes of the whole line, by position, where the reader cut it."""
-
-    def uncut(self) -> list[bytes]:
-        """Return the lines, nothing for one that was cut: what is left of it may look like an event."""
-        if not self.sizes:
-            return self.lines
-        positions = self.positions.tolist()
-        return [b"" if place in self.sizes else line for place, line in zip(positions, self.lines, strict=True)]
+_INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**62)])
 
 
 @dataclass
@@ -95,9 +65,7 @@ class EventHandler(Stage):
         self._use_case = use_case
         self._log = log
         self._epoch = epoch
-        self._transform = transform
-        self._parser = LineParser(use_case)
-        self._checker = Checker(use_case)
+        self._checker = EventChecker(use_case, transform)
         self._kept: dict[int, list[Kept]] = {}
 
     @classmethod
@@ -118,14 +86,37 @@ class EventHandler(Stage):
         return self._log.last(shard)
 
     def take(self, shard: Shard, message: Incoming) -> int:
-        """Check the rows of a message; keep the new ones for the log and send them on."""
+        """Keep the new ones of rows that an earlier function has checked."""
         try:
-            if self.settings.rows == "predictions":
-                return self._take_rows(shard, message, self._decoded(message, "predictions"))
-            return self._take_lines(shard, message, self._read(message))
+            rows = self._decoded(message, "predictions")
         except UnreadableError as error:
             self._refuse_message(shard, message, str(error))
             return 1
+        new = shard.checkpoint.watermarks.advance(rows.origin, _positions(rows.batch), self._buckets(rows.batch))
+        kept = rows.batch if new.all() else rows.batch.filter(pa.array(new))
+        self.metrics.repeated += rows.batch.num_rows - kept.num_rows
+        self._kept[shard.number].append(Kept(kept, rows.origin, message.offset))
+        return int(rows.batch.num_rows)
+
+    def take_all(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
+        """Check the rows of messages together; keep the new ones for the log and send them on."""
+        if self.settings.rows == "predictions":
+            return super().take_all(groups)
+        found: list[tuple[Shard, Incoming, Lines]] = []
+        counts = [0] * len(groups)
+        for i, (shard, messages) in enumerate(groups):
+            for message in messages:
+                try:
+                    lines = self._read(message)
+                except UnreadableError as error:
+                    self._refuse_message(shard, message, str(error))
+                    counts[i] += 1
+                else:
+                    found.append((shard, message, lines))
+                    counts[i] += len(lines.lines)
+        if found:
+            self._take_lines(found)
+        return counts
 
     def save(self, shard: Shard) -> None:
         """Commit what is kept as the next file of the shard's log."""
@@ -182,54 +173,34 @@ class EventHandler(Stage):
             raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes {kind}")
         return rows
 
-    def _take_lines(self, shard: Shard, message: Incoming, found: Lines) -> int:
-        parsed = self._parser.parse(found.uncut(), found.positions, found.ingested_at)
-        events = parsed.events
-        if self._transform is not unchanged:
-            events = self._transformed(events)
-        rejects = [
-            Reject(
-                reject.index,
-                f"longer than {MAX_LINE:,} bytes: {found.sizes[int(found.positions[reject.index])]:,}",
-            )
-            if found.sizes and int(found.positions[reject.index]) in found.sizes
-            else reject
-            for reject in parsed.rejects
-        ]
-        places = np.searchsorted(found.positions, _positions(events))
-        lacking = self._checker.check(events)
-        if lacking:
-            rejects += [Reject(int(places[reject.index]), reject.reason) for reject in lacking]
-            rejects.sort(key=lambda reject: reject.index)
-            complete = np.ones(len(places), np.bool_)
-            complete[[reject.index for reject in lacking]] = False
-            events, places = events.filter(pa.array(complete)), places[complete]
-        buckets = np.zeros(len(found.lines), np.uint8)
-        buckets[places] = self._buckets(events)
-        if self._transform is not unchanged and found.origin != stream_origin(self.settings.reads, message.shard):
-            self._check_shards(buckets[places], message.shard)
-        new = shard.checkpoint.watermarks.advance(found.origin, found.positions, buckets)
-        self.metrics.repeated += len(new) - int(np.count_nonzero(new))
-        if not new.all():
-            fresh = new[places]
-            events, places = events.filter(pa.array(fresh)), places[fresh]
-        at = (self.settings.reads, message.shard, message.offset)
-        for reject in rejects:
-            if new[reject.index]:
-                position = int(found.positions[reject.index])
-                row, size = found.lines[reject.index], found.sizes.get(position, 0)
-                shard.letters.append(letter(reject.reason, found.origin, position, at, row, size))
-        self._pass_on(shard, found.origin, events, buckets[places])
-        self._kept[shard.number].append(Kept(events, found.origin, message.offset))
-        return len(found.lines)
+    def _take_lines(self, found: list[tuple[Shard, Incoming, Lines]]) -> None:
+        """Check the lines of messages together, then count each message's lines once."""
+        checked = self._checker.check([lines for *_, lines in found])
+        ends = np.cumsum([len(lines.lines) for *_, lines in found])
+        rows = np.searchsorted(checked.places, ends)
+        first_line = first_row = 0
+        rejects = iter([*checked.rejects, None])
+        reject = next(rejects)
+        for (shard, message, lines), end, row in zip(found, ends.tolist(), rows.tolist(), strict=True):
+            new = shard.checkpoint.watermarks.advance(lines.origin, lines.positions, checked.buckets[first_line:end])
+            while reject is not None and reject.index < end:
+                if new[reject.index - first_line]:
+                    shard.letters.append(self._letter(message, lines, reject.index - first_line, reject.reason))
+                reject = next(rejects)
+            events = checked.events.slice(first_row, row - first_row)
+            places = checked.places[first_row:row]
+            if not new.all():
+                self.metrics.repeated += len(new) - int(np.count_nonzero(new))
+                fresh = new[places - first_line]
+                events, places = events.filter(pa.array(fresh)), places[fresh]
+            self._pass_on(shard, lines.origin, events, checked.buckets[places])
+            self._kept[shard.number].append(Kept(events, lines.origin, message.offset))
+            first_line, first_row = end, row
 
-    def _take_rows(self, shard: Shard, message: Incoming, rows: Rows) -> int:
-        """Keep the new ones of rows that an earlier function has checked."""
-        new = shard.checkpoint.watermarks.advance(rows.origin, _positions(rows.batch), self._buckets(rows.batch))
-        kept = rows.batch if new.all() else rows.batch.filter(pa.array(new))
-        self.metrics.repeated += rows.batch.num_rows - kept.num_rows
-        self._kept[shard.number].append(Kept(kept, rows.origin, message.offset))
-        return int(rows.batch.num_rows)
+    def _letter(self, message: Incoming, lines: Lines, index: int, reason: str) -> DeadLetter:
+        at = (self.settings.reads, message.shard, message.offset)
+        position = int(lines.positions[index])
+        return letter(reason, lines.origin, position, at, lines.lines[index], lines.sizes.get(position, 0))
 
     def _refuse_message(self, shard: Shard, message: Incoming, reason: str) -> None:
         origin = stream_origin(self.settings.reads, message.shard)
@@ -238,38 +209,20 @@ class EventHandler(Stage):
         if shard.checkpoint.watermarks.advance(origin, np.array([position]), np.zeros(1, np.uint8))[0]:
             shard.letters.append(letter(reason, origin, position, at, message.body))
 
-    def _transformed(self, events: pa.RecordBatch) -> pa.RecordBatch:
-        changed = self._transform(events)
-        wanted = self._use_case.event_schema
-        if not isinstance(changed, pa.RecordBatch) or not changed.schema.equals(wanted):
-            raise ConfigurationError(
-                "transform(batch) did not return a batch with the columns that it was given",
-                remedy=f"return a pyarrow.RecordBatch with the schema {', '.join(wanted.names)}",
-            )
-        positions = _positions(changed)
-        if not np.isin(positions, _positions(events)).all() or not (positions[1:] > positions[:-1]).all():
-            raise ConfigurationError(
-                "transform(batch) returned rows that it was not given, or in another order",
-                remedy=f"it may change values and leave rows out, and keeps the column {POSITION} as it is",
-            )
-        return changed
-
-    def _check_shards(self, buckets: npt.NDArray[np.uint8], shard: int) -> None:
-        """Refuse keys that belong elsewhere: rows of one origin that reach a bucket from two shards would be lost."""
-        if (buckets % self.settings.shards != shard).any():
-            raise ConfigurationError(
-                f"transform(batch) changed {self._use_case.key}, and with it the shard of events",
-                remedy="map keys before the events are sent: a reader shards by the key that it finds",
-            )
-
     def _buckets(self, batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
         return buckets_of(batch.column(self._use_case.key))
 
     def _pass_on(self, shard: Shard, origin: str, events: pa.RecordBatch, buckets: npt.NDArray[np.uint8]) -> None:
         if not self.settings.writes or not events.num_rows:
             return
-        events = events.drop_columns([EXTRA])
         shards = buckets % self.settings.shards
+        if origin != stream_origin(self.settings.reads, shard.number) and (shards != shard.number).any():
+            # Rows of one origin that reach a bucket from two shards would be taken for repeated ones.
+            raise ConfigurationError(
+                f"transform(batch) changed {self._use_case.key}, and with it the shard of events",
+                remedy="map keys before the events are sent: a reader shards by the key that it finds",
+            )
+        events = events.drop_columns([EXTRA])
         if (shards == shards[0]).all():
             shard.send(int(shards[0]), "events", origin, events)
             return
@@ -278,23 +231,26 @@ class EventHandler(Stage):
 
     def _table(self, number: int, kept: list[Kept]) -> pa.Table:
         """Return the rows that are kept, in the columns of the log."""
+        kept = [rows for rows in kept if rows.batch.num_rows]
         schema = self._log.schema
-        batches = [self._logged(number, rows) for rows in kept if rows.batch.num_rows]
-        return pa.Table.from_batches(batches, schema)
-
-    def _logged(self, number: int, rows: Kept) -> pa.RecordBatch:
+        if not kept:
+            return schema.empty_table()
+        names = [name for name in schema.names if name not in (ORIGIN, SHARD, OFFSET)]
+        own = pa.schema([schema.field(name) for name in names])
+        rows = pa.Table.from_batches([_aligned(one.batch, own) for one in kept], own)
+        sizes = [one.batch.num_rows for one in kept]
         added = {
-            ORIGIN: pa.scalar(rows.origin, pa.string()),
-            SHARD: pa.scalar(number, pa.int16()),
-            OFFSET: pa.scalar(rows.offset, pa.int64()),
+            ORIGIN: pa.array([one.origin for one in kept]).take(pa.array(np.repeat(np.arange(len(kept)), sizes))),
+            SHARD: pa.array(np.full(rows.num_rows, number, np.int16)),
+            OFFSET: pa.array(np.repeat(np.array([one.offset for one in kept], np.int64), sizes)),
         }
-        columns = [
-            pa.repeat(added[field.name], rows.batch.num_rows)
-            if field.name in added
-            else _column(rows.batch, field.name, field.type)
-            for field in self._log.schema
-        ]
-        return pa.record_batch(columns, self._log.schema)
+        columns = [added[name] if name in added else rows.column(name) for name in schema.names]
+        return pa.Table.from_arrays(columns, schema=schema).combine_chunks()
+
+
+def _aligned(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch with just these columns; one that was left out, because every row was null, is of nulls."""
+    return pa.RecordBatch.from_arrays([_column(batch, field.name, field.type) for field in schema], schema=schema)
 
 
 def _positions(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:

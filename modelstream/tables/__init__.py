@@ -38,7 +38,7 @@ class Input(msgspec.Struct, kw_only=True):
 
 
 class LookupTable(ABC):
-    """Values by key, such as an index by postcode."""
+    """Values by key, such as an index by area code."""
 
     @abstractmethod
     def load(self, batches: Iterable[pa.RecordBatch]) -> int:
@@ -121,7 +121,7 @@ class InputTable(ABC):
 
     @abstractmethod
     def all(self) -> list[Input]:
-        """Return all inputs, in the order of their registration."""
+        """Return all inputs, in the order in which they were taken in."""
 
 
 class Tables(ABC):

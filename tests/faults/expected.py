@@ -122,7 +122,8 @@ class Truth:
         identities = [(letter.origin, letter.shard, letter.position) for letter in letters]
         assert len(set(identities)) == len(identities), "a dead letter counts twice"
         found = dict(zip(identities, letters, strict=True))
-        assert sorted(found) == sorted(self.letters), "dead letters"
+        missing, surplus = sorted({*self.letters} - {*found}), sorted({*found} - {*self.letters})
+        assert not missing and not surplus, f"dead letters: {missing} are missing, {surplus} should not be there"
         for identity, letter in found.items():
             assert letter.content() == self.letters[identity][: dead_letters.MAX_BYTES]
 
@@ -153,7 +154,7 @@ def _logged(log: ParquetLog, folder: Path) -> list[tuple[int, int, dict[str, Any
     for epoch in sorted(epochs):
         for shard in range(64):
             for path in sorted(folder.glob(f"{epoch:02d}-{shard:02d}-*.parquet")):
-                for batch in pq.read_table(path, partitioning=None).to_batches():
+                for batch in pq.ParquetFile(path).read().to_batches():
                     found += [(epoch, shard, row) for row in _plain(batch)]
     assert log.count() == len(found)
     return found

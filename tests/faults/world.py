@@ -348,7 +348,7 @@ class World:
         self.folder = folder
         self.shards = shards
         self.workers = workers
-        self.linger_ms = rng.choice((0.0, 5.0, 40.0))
+        self.linger_ms = rng.choice((0.0, 5.0, 20.0, 50.0))
         self.commit_ms = rng.choice((0.0, 20.0, 150.0, 600.0))
         self.commit_rows = rng.choice((1, 10, 1000))
         self.ack_may_fall = rng.random() < 0.3

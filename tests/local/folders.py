@@ -38,7 +38,8 @@ def make_folder(path: Path, lines: Iterable[bytes], enrichment: dict[str, float]
     for name in PROJECT.params.streams:
         view.streams.create(name, shards)
     table = view.lookup("enrichment")
-    table.load([pa.record_batch({"key": list(enrichment), "value": pa.array(enrichment.values(), pa.float64())})])
+    keys, values = pa.array(enrichment, pa.string()), pa.array(enrichment.values(), pa.float64())
+    table.load([pa.record_batch({"key": keys, "value": values})])
     take(view, list(lines), table.get_many)
     return view
 

@@ -27,7 +27,7 @@ from modelstream.features import FeatureEngine, no_lookup, no_rows
 from modelstream.identity import bucket_of
 from modelstream.local import intake as module
 from modelstream.local.about import about, example_events
-from modelstream.local.http import Edge, create_app
+from modelstream.local.http import Ask, Edge, create_app
 from modelstream.local.http_server import HttpServer, bind
 from modelstream.local.intake import MAX_BODY, Intake, RefusedError, messages, read_events
 from modelstream.local.metrics import FunctionNow, Metrics, Snapshot
