@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nuclio_sdk
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv
@@ -37,6 +38,7 @@ from modelstream.tables import open_tables
 from modelstream.use_case import UseCase, load
 
 ROOT = Path(__file__).resolve().parents[1]
+READS = "incoming-events"
 SHARDS = 8
 MESSAGE = 1_000
 
@@ -97,7 +99,8 @@ async def run(stage: StreamToFeatures, bodies: Sequence[tuple[int, bytes]]) -> f
     offsets = [itertools.count() for _ in range(SHARDS)]
     now = datetime.now(UTC)
     events = [
-        SimpleNamespace(shard_id=shard, offset=next(offsets[shard]), body=body, timestamp=now) for shard, body in bodies
+        nuclio_sdk.Event(body=body, shard_id=shard, offset=next(offsets[shard]), timestamp=now, topic=READS)
+        for shard, body in bodies
     ]
     begun = time.perf_counter()
     for event in events:
@@ -124,7 +127,7 @@ def main() -> None:
     settings = Settings(
         function="stream-to-features",
         use_case=str(use_case_file),
-        reads="incoming-events",
+        reads=READS,
         writes="serving",
         **urls,
     )

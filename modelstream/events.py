@@ -92,7 +92,7 @@ def decode(body: bytes) -> Rows:
     described = (batch.schema.metadata or {}).items()
     metadata = {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in described}
     kind = metadata.pop("kind", None)
-    if kind not in get_args(Kind) or "origin" not in metadata or not _has_positions(batch):
+    if kind not in get_args(Kind) or "origin" not in metadata or not _has_positions(batch, rising=kind == "lines"):
         raise UnreadableError("an Arrow message without kind, origin or positions: not from this pipeline")
     if kind == "lines" and (not batch.schema.equals(LINES_SCHEMA) or batch.column(LINE).null_count):
         raise UnreadableError("an Arrow message of lines with other columns: not from this pipeline")
@@ -103,13 +103,13 @@ def decode(body: bytes) -> Rows:
     return Rows(cast(Kind, kind), metadata.pop("origin"), batch, metadata)
 
 
-def _has_positions(batch: pa.RecordBatch) -> bool:
-    """Tell whether there is a column of positions that rise from row to row: watermarks drop rows that don't."""
+def _has_positions(batch: pa.RecordBatch, *, rising: bool) -> bool:
+    """Tell whether there is a column of positions; a reader's rise, later ones may repeat what a crash repeated."""
     place = batch.schema.get_field_index(POSITION)
     if place < 0 or batch.schema.field(place).type != pa.int64() or batch.column(place).null_count:
         return False
     positions = batch.column(place).to_numpy()
-    return not len(positions) or bool(positions[0] >= 0 and (positions[1:] > positions[:-1]).all())
+    return not len(positions) or bool(positions.min() >= 0 and not (rising and (positions[1:] <= positions[:-1]).any()))
 
 
 def split_body(body: bytes) -> list[bytes]:

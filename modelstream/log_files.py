@@ -19,8 +19,8 @@ VERSION = 1
 FOOTER = b"modelstream"
 """The key of our part of a file's metadata: JSON, see `Footer`."""
 
-SAMPLE_ROWS = 4096
-"""Rows looked at to choose the encoding of a column."""
+SAMPLE_ROWS = 1024
+"""Rows looked at to choose the encoding of a column: 0.2 ms a file, 4,096 rows took a tenth of the writing."""
 
 _NAME = re.compile(r"(\d{2})-(\d{2})-(\d{8})\.parquet")
 
@@ -88,16 +88,16 @@ def content(table: pa.Table, footer: Footer) -> pa.Buffer:
 
 
 def _repetitive(table: pa.Table) -> list[str]:
-    """Return the columns in which a value stands twice or more on average.
+    """Return the columns that a dictionary is good for: text, and numbers that stand twice or more on average.
 
-    For the others a dictionary is built in vain: with it for all columns, writing takes a third longer and the
-    files are a seventh larger (docs/performance.md).
+    For the others it is built in vain: with one for all columns, writing takes a third longer and the files are
+    a seventh larger (docs/performance.md).
     """
-    sample = table.slice(0, SAMPLE_ROWS)
+    sample = table.slice(max(0, table.num_rows - SAMPLE_ROWS) // 2, SAMPLE_ROWS)
     return [
-        name
-        for name, column in zip(sample.schema.names, sample.columns, strict=True)
-        if 2 * pc.count_distinct(column, mode="all").as_py() <= len(column)
+        field.name
+        for field, column in zip(sample.schema, sample.columns, strict=True)
+        if pa.types.is_string(field.type) or 2 * pc.count_distinct(column, mode="all").as_py() <= len(column)
     ]
 
 

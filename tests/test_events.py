@@ -96,7 +96,8 @@ OURS = {"kind": "vectors", "origin": "o", "version": "1"}
         (raw(vectors(MAX_EVENTS_A_MESSAGE + 1), **OURS), "16384 rows in a message; 16383 are allowed"),
         (raw(pa.record_batch({POSITION: ["1"]}), **OURS), "not from this pipeline"),
         (raw(pa.record_batch({POSITION: pa.array([1, None])}), **OURS), "not from this pipeline"),
-        (raw(pa.record_batch({POSITION: [2, 1]}), **OURS), "not from this pipeline"),
+        (raw(lines_batch([b"{}", b"{}"], [2, 1]), **{**OURS, "kind": "lines"}), "not from this pipeline"),
+        (raw(lines_batch([b"{}", b"{}"], [1, 1]), **{**OURS, "kind": "lines"}), "not from this pipeline"),
         (raw(pa.record_batch({POSITION: [-1, 1]}), **OURS), "not from this pipeline"),
         (raw(pa.record_batch({POSITION: [1]}), **{**OURS, "kind": "lines"}), "not from this pipeline"),
         (raw(pa.record_batch({POSITION: [1], LINE: ["{}"]}), **{**OURS, "kind": "lines"}), "not from this pipeline"),
@@ -109,6 +110,12 @@ OURS = {"kind": "vectors", "origin": "o", "version": "1"}
 def test_a_message_that_is_not_ours_is_unreadable(body: bytes, reason: str) -> None:
     with pytest.raises(UnreadableError, match=reason):
         decode(body)
+
+
+def test_rows_that_a_crash_repeated_may_stand_in_one_message() -> None:
+    """The model server keeps no watermarks: what comes twice goes on twice, in one message if need be."""
+    twice = pa.Table.from_batches([vectors(2), vectors(3)]).combine_chunks().to_batches()[0]
+    assert decode(encode("vectors", "o", twice)).batch.equals(twice)
 
 
 MESSAGE = encode("lines", "a.ndjson", lines_batch([b'{"user_id": "u1"}', b"{", b""], [3, 4, 9]), ingested_at="5")

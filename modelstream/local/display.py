@@ -52,6 +52,7 @@ class Display:
         self._live: Live | None = None
         self._begun = time.monotonic()
         self._line_due = 0.0
+        self._line = ""
 
     def __enter__(self) -> Display:
         if not self._quiet and self.console.is_terminal:
@@ -69,8 +70,9 @@ class Display:
         now = time.monotonic()
         if self._live is not None:
             self._live.update(Group(self._table(states, now), Text(progress, style="dim")))
-        elif not self._quiet and now >= self._line_due:
+        elif not self._quiet and now >= self._line_due and progress != self._line:
             self._line_due = now + 5.0
+            self._line = progress
             print(f"{now - self._begun:5.0f} s  {progress}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:

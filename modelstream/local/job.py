@@ -14,6 +14,7 @@ import nuclio_sdk.logger
 
 from modelstream import notebooks
 from modelstream.errors import ModelstreamError
+from modelstream.key_finder import KeyFinder
 from modelstream.lean import start_without_pandas
 from modelstream.local.control import Command, Line, Report, obey
 
@@ -70,6 +71,7 @@ def main() -> None:
     status = 0
     try:
         handler = getattr(notebooks.load(job.notebook), job.handler)
+        KeyFinder("key").find(b"\n")  # loads the kernel, half a second of CPU: part of getting ready
         line.send(Report(ready=True))
         go.wait()
         if not context.stopped.is_set():

@@ -111,8 +111,11 @@ class Pipeline:
 
     def environment(self, function: str) -> dict[str, str]:
         """Return the environment of a function's process."""
+        project = self.project
+        paths = {"USE_CASE": project.params.use_case, "MODEL": project.params.model}
         return {
-            **self.project.environment(function),
+            **project.environment(function),
+            **{PREFIX + name: str((project.folder / path).resolve()) for name, path in paths.items()},
             PREFIX + "STREAMS": self.folder.streams_url,
             PREFIX + "TABLES": self.folder.tables_url,
             PREFIX + "LOGS": str(self.folder.path),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +133,7 @@ class _Watcher:
         return f"{sent} lines sent"
 
 
-def parse_end(text: str | None) -> str | None:
-    """Return a `--end` time in ISO 8601, checked. Raises ValueError."""
-    return None if text is None else datetime.fromisoformat(text).isoformat()
-
-
 def default_project() -> Path:
-    """Return the path of the project's file: beside `pipeline.py`."""
-    return Path(__file__).resolve().parents[2] / "project.yaml"
+    """Return the path of the project's file: beside the `pipeline.py` that was started, or else of this library."""
+    beside = Path(sys.argv[0]).resolve().with_name("project.yaml")
+    return beside if beside.exists() else Path(__file__).resolve().parents[2] / "project.yaml"

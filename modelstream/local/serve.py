@@ -94,7 +94,6 @@ class Service:
         model_server = next(one.name for one in consumers if functions[one.name].kind == "serving")
         self._pipeline = pipeline
         self._display = display
-        self._shown = ""
         self._monitor = Monitor(pipeline)
         self._intake = Intake(partial(open_streams, folder.streams_url), consumers[0].reads, use_case.key)
         edge = Edge(
@@ -140,9 +139,7 @@ class Service:
     def _look(self) -> None:
         states = self._monitor.look()
         text = f"{self._server.url}   {self._intake.events:,} events taken, {_summary(states)}"
-        if self._display.console.is_terminal or text != self._shown:  # a log needs no line every 5 s
-            self._display.show(states, text)
-            self._shown = text
+        self._display.show(states, text)
 
 
 def _summary(states: Sequence[FunctionState]) -> str:

@@ -1,6 +1,6 @@
 """The bodies of a stream's large messages, one after the other in plain files of some 64 MB.
 
-Through SQLite's write-ahead log a megabyte is written twice and checksummed, at 3 to 5 times the CPU time
+Through SQLite's write-ahead log a megabyte is written twice and checksummed, at 3 to 6 times the CPU time
 (docs/performance.md). Whoever appends holds the lock of the stream's SQLite file, writes and syncs here,
 then commits the rows that point here. Bytes that no row points at (a kill before the commit) are written
 over.

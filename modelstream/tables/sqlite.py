@@ -132,8 +132,7 @@ class SqliteFeatureTable(FeatureTable):
                 'WHERE excluded."offset" > shards."offset"',
                 (self.epoch, shard, checkpoint.offset, counters),
             ).rowcount
-        if changed:
-            self._stored[shard] = marks
+        self._stored[shard] = marks
         return bool(changed)
 
     def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:

@@ -197,10 +197,10 @@ class LogContract:
 
     def test_watermarks_outlive_an_epoch_and_offsets_do_not(self, log: ParquetLog, place: Any) -> None:
         log.append(0, table(0), checkpoint(0, {("f", 0): 1}))
-        log.append(0, table(1), checkpoint(1, {("f", 0): 5, ("g", 1): 9}, events=2))
-        log.append(1, table(2), checkpoint(8, {("f", 0): 6, ("f", 2): 1}))
+        log.append(0, table(1), checkpoint(1, {("f", 0): 5, ("g", 1): 9, ("g", 2): 8}, events=2))
+        log.append(1, table(2), checkpoint(8, {("f", 0): 6, ("f", 2): 1, ("g", 2): 7}))
         after = self.open(place, epoch=1)
-        inherited = {"f": {"0": 6, "2": 1}, "g": {"1": 9}}
+        inherited = {"f": {"0": 6, "2": 1}, "g": {"1": 9, "2": 8}}
         assert state(after.last(0)) == (-1, inherited, {})
         assert state(after.last(5)) == (-1, inherited, {})
         after.append(0, table(3), checkpoint(0, {("f", 0): 7}))

@@ -98,6 +98,16 @@ class TestSqliteStreams(StreamsContract):
         assert seen == [0]
         assert read_beside(url, 0) == 1
 
+    def test_name_of_a_new_body_file_is_synced(self, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+        synced: list[Path] = []
+        monkeypatch.setattr(body_files_module, "FILE_BYTES", 2 * LARGE)
+        monkeypatch.setattr(body_files_module, "sync_folder", synced.append)
+        counts = []
+        for _ in range(4):
+            streams.append("events", [(0, bytes(LARGE))])
+            counts.append(len(synced))
+        assert counts == [1, 1, 2, 2]
+
     def test_commits_are_safe_against_power_loss(self, streams: Streams) -> None:
         assert isinstance(streams, SqliteStreams)
         writer = streams._open("events").writer.connection
@@ -191,6 +201,18 @@ class TestSqliteStreams(StreamsContract):
         streams.append("events", [(0, b"z" * LARGE)])
         assert [m.body for m in read_all(streams, 0)] == [b"z" * LARGE]
 
+    def test_trim_keeps_a_body_file_until_its_last_message_goes(
+        self, streams: Streams, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(body_files_module, "FILE_BYTES", 2 * LARGE)
+        for number in range(4):
+            streams.append("events", [(0, bytes([number]) * LARGE)])
+        for upto, files in ((0, 2), (1, 1)):
+            streams.ack("handler", "events", 0, upto)
+            streams.trim("events", ["handler"], FOREVER)
+            assert len(list(folder.glob("*.bodies"))) == files
+            assert [m.body[0] for m in read_all(streams, 0)] == list(range(upto + 1, 4))
+
     def test_trim_of_many_messages_goes_in_pieces(self, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sqlite_streams, "TRIM_AT_ONCE", 7)
         streams.append("events", [(0, b"%d" % number) for number in range(40)])
@@ -260,6 +282,22 @@ class TestSqliteStreams(StreamsContract):
                     action()
                 assert str(folder / "events.db") in str(caught.value)
                 assert caught.value.remedy
+
+    def test_forked_process_opens_its_own_connections(self, streams: Streams) -> None:
+        assert isinstance(streams, SqliteStreams)
+        file = streams._open("events").writer
+        of_parent = file.connection
+
+        def in_child() -> None:
+            assert file.connection is not of_parent
+            file.close()
+            assert file.connection.execute("SELECT shards FROM stream").fetchone()
+
+        child = get_context("fork").Process(target=in_child)
+        child.start()
+        child.join(30)
+        assert child.exitcode == 0
+        assert file.connection is of_parent
 
     def test_processes_that_create_together_make_one_stream(self, url: str, folder: Path) -> None:
         creators = [get_context("fork").Process(target=create_and_append, args=(url,)) for _ in range(6)]

@@ -27,7 +27,11 @@ def event(rng: random.Random, keys: Sequence[str | int] = KEYS) -> dict[str, Any
     kind = rng.choices(("registration", "purchase", "bet", "win", "login"), (15, 15, 45, 20, 5))[0]
     found["event_type"] = rng.choice((kind, f"new_{kind}")) if kind != "login" else kind
     if kind == "registration":
-        found |= {"postcode": rng.choice(POSTCODES), "label": rng.randint(0, 1), "affiliate_url": rng.choice(("a", None))}
+        found |= {
+            "postcode": rng.choice(POSTCODES),
+            "label": rng.randint(0, 1),
+            "affiliate_url": rng.choice(("a", None)),
+        }
     field = {"purchase": "amount", "bet": "bet_amount", "win": "win_amount"}.get(kind)
     if field:
         found[field] = rng.choice((rng.uniform(0, 100), rng.randint(0, 9), 1e-9, 123456789.125))

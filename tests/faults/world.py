@@ -15,7 +15,7 @@ import random
 import shutil
 import types
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +58,7 @@ PATIENCE = 120.0
 """Virtual seconds in which everything must have come to its end once nothing goes wrong any more."""
 
 
-class Crash(BaseException):  # noqa: N818
+class Crash(BaseException):
     """The process is dead: nothing of it runs any more."""
 
 
@@ -206,10 +206,8 @@ class Process:
             raise Crash
 
     async def _guarded(self, work: Any) -> None:
-        try:
+        with suppress(Crash):
             await work
-        except Crash:
-            pass
 
     async def _pump(self) -> None:
         rng, streams = self.world.rng, self.world.streams
@@ -218,16 +216,16 @@ class Process:
             for shard in sorted(self._offsets):
                 if self.paused or shard not in self._offsets:
                     continue
-                start = self._offsets[shard]
-                for message in streams.read(self.reads, shard, start, rng.choice((1, 3, 10)), 10**7):
+                next_offset = self._offsets[shard]
+                for message in streams.read(self.reads, shard, next_offset, rng.choice((1, 3, 10)), 10**7):
                     found = True
                     try:
                         await self.stage.handle(self._event(message))
                     except Crash:
                         return
-                    if self.paused or self._offsets.get(shard) != message.offset:
+                    if self.paused or self._offsets.get(shard) != next_offset:
                         break  # drained or assigned anew meanwhile
-                    self._offsets[shard] = message.offset + 1
+                    next_offset = self._offsets[shard] = message.offset + 1
                     await asyncio.sleep(rng.choice((0, 0, 0, 0.003, 0.05)))
             if not found:
                 self._wake.clear()
