@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,8 @@ import psutil
 INTERVAL = 0.1
 """Seconds between looks at memory: 20 looks in a run of 2 s, at 1 ms each."""
 
+FUNCTION = re.compile(r'"function": ?"([a-z-]+)"')
+"""Where a worker's command line names its function."""
 TERMINAL = {"COLUMNS": "120", "LINES": "40", "TERM": "xterm-256color"}
 
 
@@ -36,6 +39,13 @@ class Measured:
     """Highest sum of the resident memory of all processes: what they share counts more than once."""
     first_file: float
     """Seconds until the first Parquet file stood in the folder watched; infinite if none did."""
+    cpu_by_function: list[tuple[float, dict[str, float]]]
+    """Looks at the CPU seconds that each function had used: (seconds since the start, {function: CPU seconds})."""
+
+    def function_cpu(self, until: float = float("inf")) -> dict[str, float]:
+        """Return the CPU seconds that each function had used at the last look before a time."""
+        looks = [cpu for at, cpu in self.cpu_by_function if at <= until]
+        return looks[-1] if looks else {}
 
 
 def measure(command: Sequence[str], *, watch: Path | None = None) -> Measured:
@@ -44,6 +54,8 @@ def measure(command: Sequence[str], *, watch: Path | None = None) -> Measured:
         begun = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors)
         peak, first = 0.0, float("inf")
+        family = Family(process.pid)
+        looks = []
         while True:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             wall = time.perf_counter() - begun
@@ -51,7 +63,8 @@ def measure(command: Sequence[str], *, watch: Path | None = None) -> Measured:
                 first = wall
             if pid:
                 break
-            peak = max(peak, _resident_mb(process.pid))
+            peak = max(peak, family.look())
+            looks.append((wall, family.cpu()))
             time.sleep(INTERVAL)
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
@@ -62,17 +75,43 @@ def measure(command: Sequence[str], *, watch: Path | None = None) -> Measured:
                 f"{' '.join(command)}: exit {process.returncode}\n{text}\n{errors.read().decode(errors='replace')}"
             )
     result = json.loads(text.splitlines()[-1])
-    return Measured(result, wall, usage.ru_utime + usage.ru_stime, peak, first)
+    return Measured(result, wall, usage.ru_utime + usage.ru_stime, peak, first, looks)
 
 
-def _resident_mb(pid: int) -> float:
-    total = 0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        for process in (root, *root.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                total += process.memory_info().rss
-    return total / 1e6
+class Family:
+    """A process and all that it starts, under the names of the pipeline's functions."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = pid
+        self._names: dict[int, str] = {}
+        self._cpu: dict[int, float] = {}
+
+    def look(self) -> float:
+        """Take the CPU seconds of every process, and return their resident memory in MB."""
+        total = 0
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self._root)
+            for process in (root, *root.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess), process.oneshot():
+                    if process.pid not in self._names:
+                        self._names[process.pid] = self._name(process)
+                    times = process.cpu_times()
+                    self._cpu[process.pid] = times.user + times.system
+                    total += process.memory_info().rss
+        return total / 1e6
+
+    def cpu(self) -> dict[str, float]:
+        """Return the CPU seconds of each function, processes that have ended included."""
+        result: dict[str, float] = {}
+        for pid, seconds in self._cpu.items():
+            result[self._names[pid]] = result.get(self._names[pid], 0.0) + seconds
+        return result
+
+    def _name(self, process: psutil.Process) -> str:
+        command = " ".join(process.cmdline())
+        if found := FUNCTION.search(command):
+            return found[1]
+        return "source" if "modelstream.local.job" in command else "pipeline.py"
 
 
 def seconds_to_table(python: str, data: Path) -> float:

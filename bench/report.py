@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 from measure import Measured
 
+FUNCTIONS = ["source", "event-handler", "stream-to-features", "model-server", "inference-logger", "pipeline.py"]
 LABELS = {
     "pipeline": "(a) pipeline",
     "polars": "(b) Polars, one shot",
@@ -44,7 +45,15 @@ class Report:
             "|---|--:|--:|--:|--:|--:|--:|",
         ]
         runs = [self._run(name, events) for name in LABELS]
-        return "\n".join([*head, *runs, "", "| | measured | goal | |", "|---|--:|---|---|", *self._goals(events)])
+        goals = ["| | measured | goal | |", "|---|--:|---|---|", *self._goals(events)]
+        functions = [
+            "CPU seconds of (a) by function:",
+            "",
+            "| | until all are ready | from then on | events a CPU second |",
+            "|---|--:|--:|--:|",
+            *self._functions(events),
+        ]
+        return "\n".join([*head, *runs, "", *goals, "", *functions])
 
     def _median(self, name: str, of: Callable[[Measured], float]) -> float:
         return statistics.median(of(measured) for measured in self.rounds[name])
@@ -65,6 +74,19 @@ class Report:
             f"{self._median(name, lambda m: m.peak_mb):,.0f} MB",
         ]
         return f"| {' | '.join(cells)} |"
+
+    def _functions(self, events: int) -> list[str]:
+        before, after = [], []
+        for measured in self.rounds["pipeline"]:
+            ready = measured.function_cpu(float(measured.result["startup_seconds"]))
+            before.append(ready)
+            after.append({name: cpu - ready.get(name, 0.0) for name, cpu in measured.function_cpu().items()})
+        rows = []
+        for name in sorted(after[0], key=FUNCTIONS.index):
+            start, work = (statistics.median(one.get(name, 0.0) for one in each) for each in (before, after))
+            speed = f"{events / work:,.0f}" if work > 0.05 and name != FUNCTIONS[-1] else ""
+            rows.append(f"| {name} | {start:.1f} | {work:.1f} | {speed} |")
+        return rows
 
     def _goals(self, events: int) -> list[str]:
         ours, polars = self._seconds("pipeline"), self._seconds("polars")

@@ -1,7 +1,7 @@
 """Measure the pipeline beside its peers on one file, and write the results into docs/performance.md.
 
     make bench                      # 2,002,000 events, three rounds, some minutes; wants a quiet machine
-    make bench ARGS="--users 100 --rounds 1 --dry"
+    make bench ARGS="--users 100 --rounds 1 --dry"      # only to see that it works
 
 Each round runs, one after the other and each in processes of its own: (a) the pipeline, (b) Polars, (c) Bytewax, and
 the feature stage alone. What stands in the tables are the medians. Both peers must give the golden vectors first.
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--events-per-user", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rate-seconds", type=int, default=30, help="how long single events are sent")
-    parser.add_argument("--dry", action="store_true", help="don't write docs/performance.md")
+    parser.add_argument("--dry", action="store_true", help="print the tables, but don't write docs/performance.md")
     parser.add_argument("--python", default=PROJECT_PYTHON, help="the Python that the pipeline is installed in")
     arguments = parser.parse_args()
     os.chdir(ROOT)

@@ -33,5 +33,9 @@ class NumberTakenError(ModelstreamError):
     """Another owner of the shard has committed the next file of a log: read its footer and filter again."""
 
 
+class OvertakenError(ModelstreamError):
+    """Another owner of the shard has committed more than we have taken: our state is dropped and read anew."""
+
+
 class LostStateError(ModelstreamError):
     """A shard starts beyond what was applied: messages in between are gone. The shard is held."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
-from rich.panel import Panel
 from rich.progress import Progress
 
 from modelstream import project as projects
@@ -57,7 +56,7 @@ def run(
     if as_json:
         print(msgspec.json.encode(summary).decode())
     else:
-        Console().print(_told(summary))
+        Console(soft_wrap=True, highlight=False).print(_told(summary))
     return 0
 
 
@@ -187,26 +186,31 @@ def _escaped(text: str) -> str:
     return escape(text)
 
 
-def _told(summary: Summary) -> Panel:
+def _told(summary: Summary) -> str:
     not_counted = ", ".join(f"{number:,} {reason}" for reason, number in summary.not_counted.items())
     lines = [
-        f"[bold]{summary.events:>12,}[/] events" + (f"  ({not_counted} not counted)" if not_counted else ""),
+        f"[bold]{summary.events:>12,}[/] events" + (f"  ({not_counted}: no vector)" if not_counted else ""),
         f"[bold]{summary.vectors:>12,}[/] feature vectors",
         f"[bold]{summary.predictions:>12,}[/] predictions",
         f"[bold]{summary.dead_letters:>12,}[/] dead letters",
-        f"[bold]{summary.seconds:>12,.1f}[/] seconds, after {summary.startup_seconds:.1f} to start: "
-        f"[bold]{summary.events_per_second:,.0f}[/] events a second, {summary.peak_rss_mb:,.0f} MB",
+        f"[bold]{summary.seconds:>12,.1f}[/] seconds, {summary.events_per_second:,.0f} events a second, "
+        f"after {summary.startup_seconds:.1f} seconds to start; {summary.peak_rss_mb:,.0f} MB in all processes",
     ]
     if isinstance(summary.delay_ms, dict) and summary.delay_ms:
-        delay = summary.delay_ms
-        lines.append(
-            f"[bold]{delay['p50']:>12,.1f}[/] ms from event to prediction (median; {delay['p99']:,.1f} at p99)"
-        )
-    data = _escaped(summary.data)
+        p50, p99 = summary.delay_ms["p50"], summary.delay_ms["p99"]
+        lines.append(f"[bold]{p50:>12,.1f}[/] ms from event to stored prediction (median; p99 {p99:,.1f} ms)")
+    data = _escaped(_short(summary.data))
+    option = "" if data == "data" else f" --data {data}"
     lines += [
         "",
-        f"The results are Parquet in [bold]{data}/events[/] and [bold]{data}/inference[/]. Look at them with",
-        "  python -c \"import pandas; print(pandas.read_parquet('" + data + "/inference').tail())\"",
-        "  python pipeline.py table features --data " + data,
+        f"The results are Parquet files in {data}/events and {data}/inference. To look at them:",
+        f"  python -c 'import pandas; print(pandas.read_parquet(\"{data}/inference\").tail())'",
+        f"  python pipeline.py table features{option}",
+        f"  python pipeline.py peek inference{option}",
     ]
-    return Panel("\n".join(lines), title="done", title_align="left", expand=False)
+    return "\n".join(lines)
+
+
+def _short(path: str) -> str:
+    """Return a path as a person would type it here."""
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from modelstream.errors import UnavailableError
+from modelstream.errors import ModelstreamError
 from modelstream.streams import Streams, open_streams
 
 RETENTION_SECONDS = 24 * 3600.0
@@ -42,6 +42,6 @@ def trim(streams: Streams, groups: Mapping[str, Sequence[str]], before: float) -
     for name, readers in groups.items():
         try:
             trimmed += streams.trim(name, readers, int(before * 1e6))
-        except UnavailableError:
+        except ModelstreamError:  # those who read it say so
             continue
     return trimmed

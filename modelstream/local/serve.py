@@ -111,7 +111,9 @@ class Service:
         try:
             pipeline.start(commit_ms=COMMIT_MS)
             Trimmer(pipeline.folder.streams_url, _groups(pipeline)).start()
-            self._display.console.print(f"Listening on {server.url} (GET / tells what is there; Ctrl-C ends it)")
+            self._display.console.print(
+                f"Listening on {server.url} (GET / tells what is there; Ctrl-C ends it)", soft_wrap=True
+            )
             look_at = 0.0
             while not stopping.wait(POLL):
                 self._watch()

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from modelstream.columns import INGESTED_AT, POSITION
 from modelstream.dead_letters import letter
-from modelstream.errors import ConfigurationError
+from modelstream.errors import ConfigurationError, OvertakenError
 from modelstream.events import UnreadableError, decode
 from modelstream.features import Applied, FeatureEngine, no_lookup
 from modelstream.identity import Checkpoint, Int64s, Watermarks, buckets_of, stream_origin, stream_position
@@ -131,6 +131,9 @@ class StreamToFeatures(Stage):
         if missing:
             engine.load(missing, self._features.get_many(missing))
         applied = engine.apply(events, stream_positions, self._enrichment.get_many)
+        if applied.skipped and self._features.load(shard.number).offset > shard.checkpoint.offset:
+            # Its vectors are sent, but we would not count them.
+            raise OvertakenError(f"another owner of shard {shard.number} is further")
         counters = shard.checkpoint.counters
         counters["vectors"] = counters.get("vectors", 0) + len(applied.indices)
         for reason, number in applied.not_counted.items():

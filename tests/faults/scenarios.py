@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from pathlib import Path
@@ -29,7 +30,7 @@ def random_faults(rng: random.Random) -> Faults:
     )
 
 
-def run(folder: Path, seed: int) -> Truth:
+def run(folder: Path, seed: int) -> tuple[Truth, World]:
     """Run the scenario of a seed in an empty folder. Raises AssertionError unless what comes out is exact."""
     rng = random.Random(seed)
     shards = rng.choice((1, 2, 3, 4))
@@ -54,7 +55,7 @@ def run(folder: Path, seed: int) -> Truth:
     finally:
         world.close()
         _end(loop)
-    return truth
+    return truth, world
 
 
 def _truth(world: World, shards_of: dict[int, int]) -> Truth:
@@ -87,8 +88,6 @@ def _check(world: World, truth: Truth) -> None:
 
 
 def _end(loop: VirtualLoop) -> None:
-    import asyncio
-
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()

@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -182,26 +183,28 @@ class Process:
         self.world.acting = self
         failure = error or UnavailableError("away", remedy="wait")
         self._maybe_die()
-        if self._away or self._dice(self.world.faults.outage):
+        if self._away or self._dice(self.world.faults.outage, "outage"):
             self._away = self._away - 1 if self._away else self.world.rng.randint(0, 3)
             raise failure
         result = action()
         self._maybe_die()
-        if durable and self._dice(self.world.faults.unknown):
+        if durable and self._dice(self.world.faults.unknown, "unknown outcome"):
             raise failure
         return result
 
     def hook(self, value: Any, *_: Any) -> Any:
         """Stand for a notebook's hook: return the value, or raise."""
-        if self._dice(self.world.faults.hook):
+        if self._dice(self.world.faults.hook, "hook"):
             raise ZeroDivisionError("a hook with a defect")
         return value
 
-    def _dice(self, chance: float) -> bool:
-        return chance > 0 and not self.world.calm and self.world.rng.random() < chance
+    def _dice(self, chance: float, what: str) -> bool:
+        thrown = chance > 0 and not self.world.calm and self.world.rng.random() < chance
+        self.world.happened[what] += thrown
+        return thrown
 
     def _maybe_die(self) -> None:
-        if self._dice(self.world.faults.crash):
+        if self._dice(self.world.faults.crash, "crash"):
             self.kill()
             raise Crash
 
@@ -255,7 +258,7 @@ class Process:
     async def _acknowledge(self, message: Mapping[str, Any]) -> None:
         if self.dead:
             raise Crash
-        if self._dice(self.world.faults.lost_ack):
+        if self._dice(self.world.faults.lost_ack, "lost ack"):
             if self.world.rng.random() < 0.5:
                 return
             raise ConnectionError("the platform is away")
@@ -358,6 +361,7 @@ class World:
         self.files: list[File] = []
         self.letters: list[dead_letters.DeadLetter] = []
         """Those of earlier epochs."""
+        self.happened: Counter[str] = Counter()
         self.defects: list[BaseException] = []
         """Exceptions that came out of a stage."""
         self._acks: dict[tuple[str, int], int] = {}
@@ -457,6 +461,7 @@ class World:
             processes = self.owners[old.name]
             processes[processes.index(old)] = Process(self, old.name, old.shards)
             self.zombies.append(old)
+            self.happened["zombie"] += 1
 
     async def _end_zombie(self) -> None:
         if self.zombies:
@@ -488,6 +493,7 @@ class World:
             shard = self.rng.choice(sorted(giver.shards))
             giver.unassign(shard)
             taker.assign(shard)
+            self.happened["rebalance"] += 1
         if told:
             for process in processes:
                 for shard in process.shards:
@@ -502,6 +508,7 @@ class World:
 
     async def _terminate_one(self) -> None:
         await self._pick().terminate()
+        self.happened["terminate"] += 1
 
     async def _trim(self) -> None:
         if self.ack_may_fall:
@@ -602,6 +609,7 @@ class World:
         self.letters += dead_letters.read_letters(self.streams)
         self.close()
         self.epoch = self.tables.raise_epoch()
+        self.happened["epoch"] += 1
         self.tables.close()
         self.shards, self._acks = shards, {}
         self._open()

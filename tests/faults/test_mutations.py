@@ -1,0 +1,243 @@
+"""The simulation finds what it is there to find: with any rule of delivery broken, some scenario goes wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from modelstream import dead_letters
+from modelstream.errors import UnavailableError
+from modelstream.features import FeatureEngine
+from modelstream.identity import Checkpoint, Watermarks, stream_position
+from modelstream.stages import event_handler
+from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.stages.event_handler import EventHandler, Kept
+from modelstream.stages.stream_to_features import StreamToFeatures
+from modelstream.tables.sqlite import SqliteFeatureTable
+from tests.faults import scenarios, world
+
+SCENARIOS = 100
+"""Scenarios in which a mutation must show. Most show in the first five."""
+
+Patch = pytest.MonkeyPatch
+
+
+def acknowledge_before_commit(patch: Patch) -> None:
+    receive = Stage._receive
+
+    def mutated(self: Stage, messages: list[Incoming]) -> None:
+        receive(self, messages)
+        for message in messages:
+            self._acks[message.shard] = message.offset
+
+    patch.setattr(Stage, "_receive", mutated)
+
+
+def commit_before_send(patch: Patch) -> None:
+    append, commit = Stage._append, Stage._commit
+    late: dict[int, list[Any]] = {}
+
+    def mutated_append(self: Stage, stream: str, records: Any) -> None:
+        late.setdefault(id(self), []).append((stream, records))
+
+    def mutated_commit(self: Stage, shard: Shard) -> None:
+        commit(self, shard)
+        while late.get(id(self)):
+            append(self, *late[id(self)][0])
+            del late[id(self)][0]
+
+    patch.setattr(Stage, "_append", mutated_append)
+    patch.setattr(Stage, "_commit", mutated_commit)
+
+
+def ignore_watermarks(patch: Patch) -> None:
+    advance = Watermarks.advance
+
+    def mutated(self: Watermarks, origin: str, positions: Any, buckets: Any) -> Any:
+        return np.ones_like(advance(self, origin, positions, buckets))
+
+    patch.setattr(Watermarks, "advance", mutated)
+
+
+def keep_watermarks_by_origin_alone(patch: Patch) -> None:
+    """One watermark an origin for all shards of a process. (Within a shard that would do: its positions rise.)"""
+    advance = Watermarks.advance
+
+    def mutated_advance(self: Watermarks, origin: str, positions: Any, buckets: Any) -> Any:
+        return advance(self, origin, positions, np.zeros_like(buckets))
+
+    def mutated(opened: Callable[[Any, int], Checkpoint]) -> Callable[[Any, int], Checkpoint]:
+        def open_shared(self: Any, shard: int) -> Checkpoint:
+            checkpoint = opened(self, shard)
+            shared = self.__dict__.setdefault("_shared", Watermarks())
+            for origin, _, position in checkpoint.watermarks.items():
+                shared.set(origin, 0, max(position, shared.get(origin, 0)))
+            checkpoint.watermarks = shared
+            return checkpoint
+
+        return open_shared
+
+    patch.setattr(Watermarks, "advance", mutated_advance)
+    for stage in (EventHandler, StreamToFeatures):
+        patch.setattr(stage, "open", mutated(stage.open))
+
+
+def ignore_what_rows_have_applied(patch: Patch) -> None:
+    load = FeatureEngine.load
+
+    def mutated(self: FeatureEngine, keys: Any, rows: pa.RecordBatch) -> None:
+        never = pa.array(np.full(rows.num_rows, -1, np.int64))
+        load(self, keys, rows.set_column(1, rows.schema.field(1), never))
+
+    patch.setattr(FeatureEngine, "load", mutated)
+
+
+def apply_a_batch_twice(patch: Patch) -> None:
+    """Go on with the state in memory after a batch has failed in the middle, and take it again."""
+    take = StreamToFeatures.take
+
+    def mutated(self: StreamToFeatures, shard: Shard, message: Incoming) -> int:
+        try:
+            return take(self, shard, message)
+        except UnavailableError:
+            shard.checkpoint.watermarks = Watermarks()
+            return take(self, shard, message)
+
+    patch.setattr(StreamToFeatures, "take", mutated)
+
+
+def give_numbers_without_exclusion(patch: Patch) -> None:
+    def mutated(self: Any, source: Path, target: Path) -> None:
+        self._world.acting.reach(lambda: os.replace(source, target), durable=True, error=OSError(5, "I/O error"))
+
+    patch.setattr(world._FaultyOs, "link", mutated)
+
+
+def keep_rows_that_another_owner_kept(patch: Patch) -> None:
+    still_new = EventHandler._still_new
+
+    def mutated(self: EventHandler, shard: Shard, kept: list[Kept]) -> list[Kept]:
+        still_new(self, shard, kept)
+        return kept
+
+    patch.setattr(EventHandler, "_still_new", mutated)
+
+
+def write_rows_that_do_not_rise(patch: Patch) -> None:
+    init = SqliteFeatureTable.__init__
+
+    def mutated(self: SqliteFeatureTable, *args: Any) -> None:
+        init(self, *args)
+        self._upsert = self._upsert.rpartition(" WHERE ")[0]
+
+    patch.setattr(SqliteFeatureTable, "__init__", mutated)
+
+
+def go_on_after_a_refused_commit(patch: Patch) -> None:
+    patch.setattr(Stage, "forget", lambda self, shard: None)
+
+
+def send_on_after_a_failure(patch: Patch) -> None:
+    """Leave a record whose outcome is unknown for later, and send the next one first."""
+    append = Stage._append
+    later: dict[int, list[Any]] = {}
+
+    def mutated(self: Stage, stream: str, records: Any) -> None:
+        waiting = later.pop(id(self), [])
+        try:
+            append(self, stream, records)
+        except UnavailableError:
+            waiting.append((stream, records))
+        for old in list(waiting):
+            try:
+                append(self, *old)
+                waiting.remove(old)
+            except UnavailableError:
+                pass
+        later[id(self)] = waiting
+
+    patch.setattr(Stage, "_append", mutated)
+
+
+def lose_what_was_taken_when_a_batch_fails(patch: Patch) -> None:
+    class Forgetful(dict[int, list[Incoming]]):
+        def __setitem__(self, shard: int, messages: list[Incoming]) -> None:
+            super().__setitem__(shard, [])
+
+    init = Stage.__init__
+
+    def mutated(self: Stage, *args: Any) -> None:
+        init(self, *args)
+        self._retake = Forgetful()
+
+    patch.setattr(Stage, "__init__", mutated)
+
+
+def drop_unsent_rows_when_stopping(patch: Patch) -> None:
+    terminate = Stage.terminate
+
+    async def mutated(self: Stage) -> None:
+        self._unsent.clear()
+        await terminate(self)
+
+    patch.setattr(Stage, "terminate", mutated)
+
+
+def forget_the_epoch(patch: Patch) -> None:
+    patch.setattr(event_handler, "stream_position", lambda _, *place: stream_position(0, *place))
+
+
+def count_letters_each_time(patch: Patch) -> None:
+    patch.setattr(dead_letters, "once", lambda letters: letters)
+
+
+def refuse_messages_out_of_order(patch: Patch) -> None:
+    """Look at the unreadable messages of a batch first."""
+    take_lines = EventHandler._take_lines
+
+    def mutated(self: EventHandler, found: Sequence[Any]) -> None:
+        take_lines(self, sorted(found, key=lambda entry: not entry[-1]))
+
+    patch.setattr(EventHandler, "_take_lines", mutated)
+
+
+MUTATIONS = (
+    acknowledge_before_commit,
+    commit_before_send,
+    ignore_watermarks,
+    keep_watermarks_by_origin_alone,
+    ignore_what_rows_have_applied,
+    apply_a_batch_twice,
+    give_numbers_without_exclusion,
+    keep_rows_that_another_owner_kept,
+    write_rows_that_do_not_rise,
+    go_on_after_a_refused_commit,
+    send_on_after_a_failure,
+    lose_what_was_taken_when_a_batch_fails,
+    drop_unsent_rows_when_stopping,
+    forget_the_epoch,
+    count_letters_each_time,
+    refuse_messages_out_of_order,
+)
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
+def test_the_simulation_finds(mutate: Callable[[Patch], None], monkeypatch: Patch, tmp_path: Path) -> None:
+    mutate(monkeypatch)
+    for seed in range(SCENARIOS):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        try:
+            scenarios.run(folder, seed)
+        except AssertionError as error:
+            print(f"{mutate.__name__}: found by scenario {seed}: {str(error)[:300]}")
+            return
+        shutil.rmtree(folder)
+    raise AssertionError(f"{mutate.__name__} goes unnoticed")
