@@ -55,8 +55,10 @@ class JobContext:
 
 def main() -> None:
     """Run the job that the command line describes, once the supervisor says that the functions are ready."""
-    start_without_pandas()
+    # Ctrl-C, and a service manager's signal to the group, reach the supervisor, which asks us to stop.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start_without_pandas()
     job = msgspec.json.decode(sys.argv[1], type=Job)
     line = Line.inherited()
     context = JobContext(line)

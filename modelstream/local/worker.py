@@ -244,8 +244,10 @@ async def _awaited(result: Any) -> Any:
 
 def main() -> None:
     """Run the worker that the command line describes."""
+    # Ctrl-C, and a service manager's signal to the group, reach the supervisor, which asks us to stop.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     start_without_pandas()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which asks us to stop
     assignment = msgspec.json.decode(sys.argv[1], type=Assignment)
     line = Line.inherited()
     status = Worker(assignment, line).run()
