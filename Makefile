@@ -58,21 +58,21 @@ lock:  ## resolve requirements*.in again (maintainers; needs uv)
 	@$(call lock,requirements-bench.txt,-c requirements.txt requirements-bench.in)
 
 clean:  ## remove the environments and caches; what runs left in data/ stays
-	rm -rf $(VENV) $(BENCH) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build *.egg-info bench/data .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # How an environment is made.
 #
-# It is stale when its lock, pyproject.toml or place differs from the one that it was made from (by content: a
-# checkout changes every file's time). Then it is made from scratch, so nothing is left of an older lock.
+# It is stale when its lock or its place differs from the one that it was made from (by content: a checkout changes
+# every file's time), or when its Python is gone. Then it is made from scratch, so nothing is left of an older lock.
 # pip comes first: an older one takes 30 s longer to read the index for this list. Nothing is compiled to bytecode
 # ahead of its first import: of the 40 s that takes, most is for modules that nobody imports.
 pip_install = $(VENV)/bin/python -m pip install --quiet --no-compile --no-deps --require-hashes --no-build-isolation
 
 define environment
 set -e; \
-made_from="$$(cat $(2) pyproject.toml | cksum) $(CURDIR)"; \
-if [ "$$(cat $(1)/made-from 2>/dev/null)" != "$$made_from" ]; then \
+made_from="$$(cksum < $(2)) $(CURDIR)"; \
+if [ ! -x $(1)/bin/python ] || [ "$$(cat $(1)/made-from 2>/dev/null)" != "$$made_from" ]; then \
   $(find_python); \
   echo "Making $(1) from $(2) with $$python (once, about a minute) ..."; \
   rm -rf $(1); \

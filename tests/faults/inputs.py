@@ -57,12 +57,12 @@ def bad_line(rng: random.Random, keys: Sequence[str | int] = KEYS) -> bytes:
     return rng.choice(broken)
 
 
-def line(rng: random.Random, keys: Sequence[str | int] = KEYS) -> bytes:
+def line(rng: random.Random, keys: Sequence[str | int] = KEYS, bad: float = 0.08) -> bytes:
     """Return a line of a file."""
     dice = rng.random()
     if dice < 0.04:
         return rng.choice((b"", b"  ", b"\r"))
-    if dice < 0.12:
+    if dice < 0.04 + bad:
         return bad_line(rng, keys)
     return json.dumps(event(rng, keys), ensure_ascii=rng.random() < 0.5).encode()
 
@@ -70,13 +70,13 @@ def line(rng: random.Random, keys: Sequence[str | int] = KEYS) -> bytes:
 def body(rng: random.Random, keys: Sequence[str | int], use_case: UseCase) -> bytes:
     """Return what a client posts for users of one shard."""
     dice = rng.random()
-    if dice < 0.05:
+    if dice < 0.12:
         return rng.choice((b'[{"user_id": ', b"[}", b"\xff\xff\xff\xff", b"[" * 5000))
-    if dice < 0.08:
+    if dice < 0.15:
         empty = pa.RecordBatch.from_pylist([], schema=use_case.vector_schema)
         return encode("vectors", "foreign", empty)
     if dice < 0.35:
         return json.dumps(event(rng, keys), indent=rng.choice((None, 1))).encode()
     if dice < 0.6:
         return json.dumps([event(rng, keys) for _ in range(rng.randint(0, 4))]).encode()
-    return b"\n".join(line(rng, keys) for _ in range(rng.randint(1, 5)))
+    return b"\n".join(line(rng, keys, 0.3) for _ in range(rng.randint(1, 5)))

@@ -42,7 +42,7 @@ def run(folder: Path, seed: int) -> tuple[Truth, World]:
         with patched(world, loop):
             for origin in ("a.ndjson", "b.ndjson")[: rng.choice((1, 2))]:
                 world.add_file(origin, [inputs.line(rng) for _ in range(rng.randint(10, 70))])
-            loop.run_until_complete(world.live(rng.randint(5, 70), rng.randint(0, 12)))
+            loop.run_until_complete(world.live(rng.randint(5, 70), rng.randint(0, 20)))
             if rng.random() < 0.25:
                 world.begin_epoch(rng.choice((1, 2, 3, 5)))
                 shards_of[1] = world.shards

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -115,7 +114,7 @@ def apply_a_batch_twice(patch: Patch) -> None:
 
 def give_numbers_without_exclusion(patch: Patch) -> None:
     def mutated(self: Any, source: Path, target: Path) -> None:
-        self._world.acting.reach(lambda: os.replace(source, target), durable=True, error=OSError(5, "I/O error"))
+        self._world.acting.reach(lambda: source.replace(target), durable=True, error=OSError(5, "I/O error"))
 
     patch.setattr(world._FaultyOs, "link", mutated)
 
@@ -141,7 +140,7 @@ def write_rows_that_do_not_rise(patch: Patch) -> None:
 
 
 def go_on_after_a_refused_commit(patch: Patch) -> None:
-    patch.setattr(Stage, "forget", lambda self, shard: None)
+    patch.setattr(Stage, "forget", lambda *_: None)
 
 
 def send_on_after_a_failure(patch: Patch) -> None:
@@ -180,14 +179,17 @@ def lose_what_was_taken_when_a_batch_fails(patch: Patch) -> None:
     patch.setattr(Stage, "__init__", mutated)
 
 
-def drop_unsent_rows_when_stopping(patch: Patch) -> None:
-    terminate = Stage.terminate
+def give_up_on_unsent_rows_when_stopping(patch: Patch) -> None:
+    append = Stage._append
 
-    async def mutated(self: Stage) -> None:
-        self._unsent.clear()
-        await terminate(self)
+    def mutated(self: Stage, stream: str, records: Any) -> None:
+        try:
+            append(self, stream, records)
+        except UnavailableError:
+            if not self._stopping:
+                raise
 
-    patch.setattr(Stage, "terminate", mutated)
+    patch.setattr(Stage, "_append", mutated)
 
 
 def forget_the_epoch(patch: Patch) -> None:
@@ -221,7 +223,7 @@ MUTATIONS = (
     go_on_after_a_refused_commit,
     send_on_after_a_failure,
     lose_what_was_taken_when_a_batch_fails,
-    drop_unsent_rows_when_stopping,
+    give_up_on_unsent_rows_when_stopping,
     forget_the_epoch,
     count_letters_each_time,
     refuse_messages_out_of_order,

@@ -35,7 +35,7 @@ from modelstream.lines import Lines, LineSplitter
 from modelstream.log import ParquetLog
 from modelstream.sender import messages
 from modelstream.settings import Settings
-from modelstream.stages import base
+from modelstream.stages import base, stream_to_features
 from modelstream.stages.base import Stage
 from modelstream.stages.event_handler import EventHandler
 from modelstream.stages.model_server import ModelServerStage
@@ -161,6 +161,11 @@ class Process:
         for task in (self._task, self.stage._timer):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
+
+    async def suspend(self, seconds: float) -> None:
+        """Stand still, as by a debugger or a suspended machine, then go on as if nothing had been."""
+        async with self.stage._lock:
+            await asyncio.sleep(seconds)
 
     async def drain(self) -> None:
         """Call the drain callback, as a platform does before a rebalance."""
@@ -352,6 +357,7 @@ class World:
         self.linger_ms = rng.choice((0.0, 5.0, 20.0, 50.0))
         self.commit_ms = rng.choice((0.0, 20.0, 150.0, 600.0))
         self.commit_rows = rng.choice((1, 10, 1000))
+        self.cached_users = rng.choice((0, 1, 1000))
         self.ack_may_fall = rng.random() < 0.3
         self.epoch = 0
         self.owners: dict[str, list[Process]] = {}
@@ -362,6 +368,7 @@ class World:
         self.letters: list[dead_letters.DeadLetter] = []
         """Those of earlier epochs."""
         self.happened: Counter[str] = Counter()
+        self._suspensions: set[asyncio.Task[None]] = set()
         self.defects: list[BaseException] = []
         """Exceptions that came out of a stage."""
         self._acks: dict[tuple[str, int], int] = {}
@@ -433,7 +440,7 @@ class World:
         actions = (
             *(self._kill_one, self._kill_one, self._kill_several, self._kill_all),
             *(self._make_zombie, self._make_zombie, self._end_zombie, self._give_back_to_zombie),
-            *(self._rebalance, self._drain_one, self._terminate_one, self._trim),
+            *(self._suspend_one, self._rebalance, self._drain_one, self._terminate_one, self._trim),
         )
         while not self.calm:
             await asyncio.sleep(self.rng.expovariate(1 / self.faults.chaos))
@@ -459,9 +466,18 @@ class World:
         old = self._pick()
         if not old.dead and len(self.zombies) < 3:
             processes = self.owners[old.name]
-            processes[processes.index(old)] = Process(self, old.name, old.shards)
+            new = processes[processes.index(old)] = Process(self, old.name, old.shards)
             self.zombies.append(old)
+            self._suspend(self.rng.choice((old, old, new)))
             self.happened["zombie"] += 1
+
+    async def _suspend_one(self) -> None:
+        self._suspend(self._pick())
+
+    def _suspend(self, process: Process) -> None:
+        task = asyncio.create_task(process.suspend(self.rng.choice((0.05, 0.3, 2))))
+        self._suspensions.add(task)
+        task.add_done_callback(self._suspensions.discard)
 
     async def _end_zombie(self) -> None:
         if self.zombies:
@@ -657,6 +673,7 @@ def patched(world: World, loop: VirtualLoop) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "time", types.SimpleNamespace(monotonic=loop.time, time=loop.time))
         patch.setattr(base, "STARTED", [])
+        patch.setattr(stream_to_features, "CACHED_USERS", world.cached_users)
         patch.setattr(log, "os", _FaultyOs(world))
         patch.setattr(log, "sync_folder", lambda _: world.acting.reach(lambda: None, error=OSError(5, "I/O error")))
         connect = sqlite_files.connect
