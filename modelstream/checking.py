@@ -6,7 +6,8 @@ Messages are checked together, because most calls cost as much for one event as 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ from modelstream.columns import POSITION
 from modelstream.errors import ConfigurationError
 from modelstream.events import MAX_LINE
 from modelstream.identity import Int64s, buckets_of
-from modelstream.parsing import Checker, LineParser, Reject
 from modelstream.use_case import UseCase
+
+if TYPE_CHECKING:
+    from modelstream.parsing import Reject
 
 Transform = Callable[[pa.RecordBatch], pa.RecordBatch]
 """A hook that maps foreign events to the use case's: takes and returns a batch of `UseCase.event_schema`.
@@ -69,6 +72,9 @@ class EventChecker:
     """Checks lines against a use case."""
 
     def __init__(self, use_case: UseCase, transform: Transform = unchanged) -> None:
+        # numba comes with it, 100 MB: the inference logger, which shares its module with us, does without.
+        from modelstream.parsing import Checker, LineParser
+
         self._use_case = use_case
         self._transform = transform
         self._parser = LineParser(use_case)
@@ -85,7 +91,7 @@ class EventChecker:
         events, places = self._transformed(parsed.events, parsed.indices, np.cumsum(sizes))
         lacking = self._checker.check(events)
         if lacking:
-            rejects += [Reject(int(places[reject.index]), reject.reason) for reject in lacking]
+            rejects += [replace(reject, index=int(places[reject.index])) for reject in lacking]
             rejects.sort(key=lambda reject: reject.index)
             complete = np.ones(len(places), np.bool_)
             complete[[reject.index for reject in lacking]] = False
@@ -100,7 +106,7 @@ class EventChecker:
         for message in messages:
             if index < len(message.lines):
                 size = message.sizes.get(int(message.positions[index])) if message.sizes else None
-                return Reject(reject.index, f"longer than {MAX_LINE:,} bytes: {size:,}") if size else reject
+                return replace(reject, reason=f"longer than {MAX_LINE:,} bytes: {size:,}") if size else reject
             index -= len(message.lines)
         raise IndexError(f"no line {reject.index} among {len(positions)}")
 

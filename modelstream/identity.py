@@ -15,8 +15,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from modelstream.compiled import compiled
-
 BUCKETS = 64
 """Buckets of keys. A shard holds whole buckets, so 64 is also the largest number of shards."""
 
@@ -78,15 +76,6 @@ def stream_origin(stream: str, shard: int) -> str:
     return f"{stream}/{shard}"
 
 
-@compiled
-def _advance(positions: Int64s, buckets: npt.NDArray[np.uint8], marks: Int64s, keep: Bools) -> None:
-    for i in range(len(positions)):
-        bucket = buckets[i]
-        keep[i] = positions[i] > marks[bucket]
-        if keep[i]:
-            marks[bucket] = positions[i]
-
-
 class Watermarks:
     """The highest position applied, per origin and bucket (-1: none yet).
 
@@ -107,8 +96,14 @@ class Watermarks:
         marks = self._marks.get(origin)
         if marks is None:
             marks = self._marks[origin] = np.full(BUCKETS, -1, np.int64)
-        keep = np.empty(len(positions), np.bool_)
-        _advance(positions, buckets, marks, keep)
+        keep = positions > marks[buckets]
+        if (positions[1:] > positions[:-1]).all():
+            marks[buckets[keep]] = positions[keep]  # the last of a bucket, its highest, holds
+            return keep
+        for row in np.flatnonzero(keep):  # rows that a crash repeated stand beside each other
+            keep[row] = positions[row] > marks[buckets[row]]
+            if keep[row]:
+                marks[buckets[row]] = positions[row]
         return keep
 
     def get(self, origin: str, bucket: int) -> int:

@@ -24,7 +24,6 @@ def kernels(project: projects.Project) -> None:
     from modelstream import notebooks
     from modelstream.features import FeatureEngine, no_rows
     from modelstream.generator import GeneratorSource, Order
-    from modelstream.identity import Watermarks, buckets_of
     from modelstream.lines import LineSplitter
     from modelstream.parsing import LineParser
     from modelstream.use_case import load
@@ -37,7 +36,6 @@ def kernels(project: projects.Project) -> None:
     positions = np.arange(len(lines), dtype=np.int64)
     events = LineParser(use_case).parse(lines, positions, 0).events
     keys = events.column(use_case.key)
-    Watermarks().advance("warm", positions, buckets_of(keys))
     engine = FeatureEngine(use_case)
     engine.load(engine.missing(keys.unique().to_pylist()), no_rows(use_case))
     engine.apply(events, positions, lambda looked_up: [1.0 for _ in looked_up])

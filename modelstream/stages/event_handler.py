@@ -24,7 +24,6 @@ from modelstream.events import LINE, Kind, Rows, UnreadableError, decode, is_arr
 from modelstream.identity import (
     MAX_EVENTS_A_MESSAGE,
     Checkpoint,
-    Watermarks,
     buckets_of,
     stream_origin,
     stream_position,
@@ -66,7 +65,8 @@ class EventHandler(Stage):
         self._use_case = use_case
         self._log = log
         self._epoch = epoch
-        self._checker = EventChecker(use_case, transform)
+        if settings.rows == "events":
+            self._checker = EventChecker(use_case, transform)
         self._kept: dict[int, list[Kept]] = {}
 
     @classmethod
@@ -86,7 +86,6 @@ class EventHandler(Stage):
         """Do what makes the first call slow (half a second of CPU) before messages come."""
         if self.settings.rows == "events":
             EventChecker(self._use_case).check([Lines("", [b"{}"], np.zeros(1, np.int64), 0)])
-        Watermarks().advance("", np.zeros(1, np.int64), np.zeros(1, np.uint8))
 
     def open(self, shard: int) -> Checkpoint:
         """Read the last footer of the shard's log."""

@@ -17,7 +17,7 @@ from modelstream.dead_letters import letter
 from modelstream.errors import ConfigurationError, OvertakenError
 from modelstream.events import UnreadableError, decode
 from modelstream.features import Applied, FeatureEngine, no_lookup
-from modelstream.identity import Checkpoint, Int64s, Watermarks, buckets_of, stream_origin, stream_position
+from modelstream.identity import Checkpoint, Int64s, buckets_of, stream_origin, stream_position
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.streams import Streams, open_streams
@@ -83,7 +83,6 @@ class StreamToFeatures(Stage):
         """Do what makes the first call slow (a second of CPU) before messages come."""
         none = pa.RecordBatch.from_pylist([], self._use_case.event_schema)
         FeatureEngine(self._use_case).apply(none, np.empty(0, np.int64), no_lookup)
-        Watermarks().advance("", np.zeros(1, np.int64), np.zeros(1, np.uint8))
 
     def open(self, shard: int) -> Checkpoint:
         """Read the shard's watermarks and offset; its users' rows are read when they are met."""

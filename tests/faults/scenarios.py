@@ -26,7 +26,7 @@ def random_faults(rng: random.Random) -> Faults:
         unknown=chance(0.02, 0.1),
         lost_ack=chance(0.1, 0.5),
         hook=chance(0.05),
-        chaos=chance(0.05, 0.3, 0.3),
+        chaos=chance(0.1, 0.3, 0.3),
     )
 
 

@@ -29,7 +29,7 @@ import pytest
 import xxhash
 
 from modelstream import dead_letters, identity, log, sqlite_files, use_case
-from modelstream.errors import UnavailableError
+from modelstream.errors import NumberTakenError, UnavailableError
 from modelstream.events import Rows
 from modelstream.lines import Lines, LineSplitter
 from modelstream.log import ParquetLog
@@ -94,7 +94,14 @@ class Faulty:
         return functools.partial(self._call, name, value)
 
     def _call(self, name: str, method: Callable[..., Any], *args: Any) -> Any:
-        return self._process.reach(functools.partial(method, *args), durable=name in self._durable)
+        happened = self._process.world.happened
+        try:
+            result = self._process.reach(functools.partial(method, *args), durable=name in self._durable)
+        except NumberTakenError:
+            happened["number taken"] += 1
+            raise
+        happened["refused commit"] += name == "commit" and result is False
+        return result
 
 
 class _FaultyOs:
@@ -439,7 +446,8 @@ class World:
         """Do something bad now and then, for as long as the world is not calm."""
         actions = (
             *(self._kill_one, self._kill_one, self._kill_several, self._kill_all),
-            *(self._make_zombie, self._make_zombie, self._end_zombie, self._give_back_to_zombie),
+            *(self._make_zombie,) * 4,
+            *(self._end_zombie, self._give_back_to_zombie),
             *(self._suspend_one, self._rebalance, self._drain_one, self._terminate_one, self._trim),
         )
         while not self.calm:
@@ -464,7 +472,7 @@ class World:
     async def _make_zombie(self) -> None:
         """Give a process's shards to a new one, without telling it."""
         old = self._pick()
-        if not old.dead and len(self.zombies) < 3:
+        if not old.dead and len(self.zombies) < 5:
             processes = self.owners[old.name]
             new = processes[processes.index(old)] = Process(self, old.name, old.shards)
             self.zombies.append(old)
@@ -551,7 +559,7 @@ class World:
                 file.saved.append(file.sent)
             if not self.calm and self.rng.random() < 0.1:  # killed: goes on from where progress was saved
                 file.sent = self.rng.choice(file.saved)
-            await asyncio.sleep(self.rng.choice((0, 0.01, 0.1)))
+            await asyncio.sleep(self.rng.choice((0, 0.01, 0.1, 0.5)))
 
     async def post(self, count: int) -> None:
         """Post bodies as clients do; one that gets no answer posts again."""
@@ -561,7 +569,7 @@ class World:
         for _ in range(count):
             shard = self.rng.choice(sorted(of_shard))
             await self._surely([(shard, inputs.body(self.rng, of_shard[shard], CHURN))])
-            await asyncio.sleep(self.rng.choice((0, 0.01, 0.1)))
+            await asyncio.sleep(self.rng.choice((0, 0.01, 0.1, 0.5)))
 
     async def _surely(self, records: list[tuple[int, bytes]]) -> None:
         while True:
