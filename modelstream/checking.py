@@ -41,7 +41,8 @@ class Lines:
     origin: str
     lines: list[bytes]
     positions: Int64s
-    ingested_at: int
+    ingested_at: int | Int64s
+    """When they were taken in, in microseconds: all, or each."""
     sizes: dict[int, int] = field(default_factory=dict)
     """Bytes of the whole line, by position, where the reader cut it."""
 
@@ -84,7 +85,9 @@ class EventChecker:
         """Check the lines of messages, of any origins. Raises ConfigurationError for what a transform must not do."""
         sizes = [len(message.lines) for message in messages]
         positions = np.concatenate([message.positions for message in messages])
-        ingested_at = np.repeat(np.array([message.ingested_at for message in messages], np.int64), sizes)
+        ingested_at = np.concatenate(
+            [np.full(size, message.ingested_at, np.int64) for size, message in zip(sizes, messages, strict=True)]
+        )
         lines = [line for message in messages for line in message.uncut()] if len(messages) > 1 else messages[0].uncut()
         parsed = self._parser.parse(lines, positions, ingested_at)
         rejects = [self._named(reject, messages, positions) for reject in parsed.rejects]

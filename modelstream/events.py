@@ -84,8 +84,7 @@ def is_arrow(body: bytes) -> bool:
 def decode(body: bytes) -> Rows:
     """Return the rows of an Arrow message, without copying them. Raises `UnreadableError`."""
     try:
-        with pa.ipc.open_stream(body) as reader:
-            batch = reader.read_next_batch()
+        batch = pa.ipc.open_stream(body).read_next_batch()
         batch.validate(full=True)
     except (pa.ArrowException, StopIteration, OSError) as error:
         raise UnreadableError(f"not a readable Arrow message: {error}") from error

@@ -184,6 +184,10 @@ class LineParser:
         }
         for name in self._narrow:
             arrays[name] = self._column(name, columns[name], rejects)
+        if not others:
+            rare = [*self._rare, EXTRA]
+            arrays |= {name: pa.nulls(count, schema.field(name).type) for name in rare}
+            return pa.record_batch([arrays[name] for name in schema.names], schema)
         places = list(others)
         spread = np.full(count, -1, np.int64)
         spread[places] = np.arange(len(places))

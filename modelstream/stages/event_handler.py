@@ -24,6 +24,7 @@ from modelstream.events import LINE, Kind, Rows, UnreadableError, decode, is_arr
 from modelstream.identity import (
     MAX_EVENTS_A_MESSAGE,
     Checkpoint,
+    Int64s,
     buckets_of,
     stream_origin,
     stream_position,
@@ -41,11 +42,45 @@ _INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 @dataclass
 class Kept:
-    """Rows that wait for the log: a batch of one message."""
+    """Rows that wait for the log, of one origin; `offsets` (int64) are those of the messages that they came in."""
 
     batch: pa.RecordBatch
     origin: str
-    offset: int
+    offsets: Int64s
+
+
+@dataclass
+class Run:
+    """Messages of a shard that follow each other and go on in one origin, as if they were one; or an unreadable one."""
+
+    shard: Shard
+    messages: list[Incoming]
+    parts: list[Lines]
+    unreadable: str = ""
+
+    def goes_on_with(self, shard: Shard, lines: Lines) -> bool:
+        """Tell whether a message's lines come after these, in the same origin."""
+        if self.unreadable or self.shard is not shard or self.parts[-1].origin != lines.origin:
+            return False
+        last = self.parts[-1].positions
+        return bool(len(last) and len(lines.positions) and lines.positions[0] > last[-1])
+
+    def lines(self) -> Lines:
+        """Return the lines of all of its messages."""
+        if len(self.parts) == 1:
+            return self.parts[0]
+        return Lines(
+            self.parts[0].origin,
+            [line for part in self.parts for line in part.lines],
+            np.concatenate([part.positions for part in self.parts]),
+            np.concatenate([np.full(len(part.lines), part.ingested_at, np.int64) for part in self.parts]),
+            {position: size for part in self.parts for position, size in part.sizes.items()},
+        )
+
+    def offsets(self) -> Int64s:
+        """Return the offset of each line's message."""
+        offsets = np.array([message.offset for message in self.messages], np.int64)
+        return np.repeat(offsets, [len(part.lines) for part in self.parts])
 
 
 class EventHandler(Stage):
@@ -102,24 +137,29 @@ class EventHandler(Stage):
         new = shard.checkpoint.watermarks.advance(rows.origin, _positions(rows.batch), self._buckets(rows.batch))
         kept = rows.batch if new.all() else rows.batch.filter(pa.array(new))
         self.metrics.repeated += rows.batch.num_rows - kept.num_rows
-        self._kept[shard.number].append(Kept(kept, rows.origin, message.offset))
+        self._kept[shard.number].append(Kept(kept, rows.origin, np.full(kept.num_rows, message.offset, np.int64)))
         return int(rows.batch.num_rows)
 
     def take_all(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
         """Check the rows of messages together; keep the new ones for the log and send them on."""
         if self.settings.rows == "predictions":
             return super().take_all(groups)
-        found: list[tuple[Shard, Incoming, Lines, str]] = []
+        runs: list[Run] = []
         counts = [0] * len(groups)
         for i, (shard, messages) in enumerate(groups):
             for message in messages:
                 try:
-                    found.append((shard, message, self._read(message), ""))
+                    lines, unreadable = self._read(message), ""
                 except UnreadableError as error:
-                    found.append((shard, message, Lines("", [], np.empty(0, np.int64), 0), str(error)))
-                counts[i] += len(found[-1][2].lines) or 1
-        if found:
-            self._take_lines(found)
+                    lines, unreadable = Lines("", [], np.empty(0, np.int64), 0), str(error)
+                counts[i] += len(lines.lines) or 1
+                if runs and not unreadable and runs[-1].goes_on_with(shard, lines):
+                    runs[-1].messages.append(message)
+                    runs[-1].parts.append(lines)
+                else:
+                    runs.append(Run(shard, [message], [lines], unreadable))
+        if runs:
+            self._take_runs(runs)
         return counts
 
     def save(self, shard: Shard) -> None:
@@ -144,7 +184,7 @@ class EventHandler(Stage):
         remaining = []
         for rows in kept:
             fresh = committed.watermarks.advance(rows.origin, _positions(rows.batch), self._buckets(rows.batch))
-            remaining.append(Kept(rows.batch.filter(pa.array(fresh)), rows.origin, rows.offset))
+            remaining.append(Kept(rows.batch.filter(pa.array(fresh)), rows.origin, rows.offsets[fresh]))
         for origin, bucket, position in shard.checkpoint.watermarks.items():
             if position > committed.watermarks.get(origin, bucket):
                 committed.watermarks.set(origin, bucket, position)
@@ -177,38 +217,41 @@ class EventHandler(Stage):
             raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes {kind}")
         return rows
 
-    def _take_lines(self, found: list[tuple[Shard, Incoming, Lines, str]]) -> None:
-        """Check the lines of messages together, then count each message's lines once, in the messages' order.
+    def _take_runs(self, runs: list[Run]) -> None:
+        """Check the lines of all messages together, then count each line once, in the messages' order.
 
         That goes for a message without lines too, whose reason says why: it has a place among a client's events.
         """
-        checked = self._checker.check([lines for _, _, lines, _ in found])
-        ends = np.cumsum([len(lines.lines) for _, _, lines, _ in found])
+        found = [run.lines() for run in runs]
+        checked = self._checker.check(found)
+        ends = np.cumsum([len(lines.lines) for lines in found])
         rows = np.searchsorted(checked.places, ends)
         first_line = first_row = 0
         rejects = iter([*checked.rejects, None])
         reject = next(rejects)
-        for (shard, message, lines, unreadable), end, row in zip(found, ends.tolist(), rows.tolist(), strict=True):
-            if unreadable:
-                self._refuse_message(shard, message, unreadable)
+        for run, lines, end, row in zip(runs, found, ends.tolist(), rows.tolist(), strict=True):
+            if run.unreadable:
+                self._refuse_message(run.shard, run.messages[0], run.unreadable)
                 continue
+            shard, offsets = run.shard, run.offsets()
             new = shard.checkpoint.watermarks.advance(lines.origin, lines.positions, checked.buckets[first_line:end])
             while reject is not None and reject.index < end:
-                if new[reject.index - first_line]:
-                    shard.letters.append(self._letter(message, lines, reject.index - first_line, reject.reason))
+                index = reject.index - first_line
+                if new[index]:
+                    shard.letters.append(self._letter(shard, int(offsets[index]), lines, index, reject.reason))
                 reject = next(rejects)
             events = checked.events.slice(first_row, row - first_row)
-            places = checked.places[first_row:row]
+            places = checked.places[first_row:row] - first_line
             if not new.all():
                 self.metrics.repeated += len(new) - int(np.count_nonzero(new))
-                fresh = new[places - first_line]
+                fresh = new[places]
                 events, places = events.filter(pa.array(fresh)), places[fresh]
-            self._pass_on(shard, lines.origin, events, checked.buckets[places])
-            self._kept[shard.number].append(Kept(events, lines.origin, message.offset))
+            self._pass_on(shard, lines.origin, events, checked.buckets[first_line:end][places])
+            self._kept[shard.number].append(Kept(events, lines.origin, offsets[places]))
             first_line, first_row = end, row
 
-    def _letter(self, message: Incoming, lines: Lines, index: int, reason: str) -> DeadLetter:
-        at = (self.settings.reads, message.shard, message.offset)
+    def _letter(self, shard: Shard, offset: int, lines: Lines, index: int, reason: str) -> DeadLetter:
+        at = (self.settings.reads, shard.number, offset)
         position = int(lines.positions[index])
         return letter(reason, lines.origin, position, at, lines.lines[index], lines.sizes.get(position, 0))
 
@@ -252,7 +295,7 @@ class EventHandler(Stage):
         added = {
             ORIGIN: pa.array([one.origin for one in kept]).take(pa.array(np.repeat(np.arange(len(kept)), sizes))),
             SHARD: pa.array(np.full(rows.num_rows, number, np.int16)),
-            OFFSET: pa.array(np.repeat(np.array([one.offset for one in kept], np.int64), sizes)),
+            OFFSET: pa.array(np.concatenate([one.offsets for one in kept])),
         }
         columns = [added[name] if name in added else rows.column(name) for name in schema.names]
         return pa.Table.from_arrays(columns, schema=schema).combine_chunks()

@@ -1,0 +1,131 @@
+"""A stage by itself: a platform that notes acknowledgements, streams in memory, and a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import nuclio_sdk
+import nuclio_sdk.event
+import pytest
+
+from modelstream.dead_letters import STREAM, DeadLetter, decode_letters
+from modelstream.events import Rows, decode
+from modelstream.settings import Settings
+from modelstream.stages import base
+from modelstream.stages.base import Stage
+from tests.faults.virtual_time import VirtualLoop
+
+T = TypeVar("T")
+APPENDED_AT = 1_764_000_000_000_000
+
+
+def settings(**changed: Any) -> Settings:
+    """Return settings with which a stage takes, sends and commits at once, unless told otherwise."""
+    usual: dict[str, Any] = {
+        "function": "the-stage",
+        "use_case": "",
+        "streams": "",
+        "tables": "",
+        "reads": "in",
+        "writes": "out",
+        "shards": 4,
+        "linger_ms": 0.0,
+        "commit_ms": 0.0,
+        "commit_rows": 0,
+    }
+    return Settings(**(usual | changed))
+
+
+def event(offset: int, body: bytes, shard: int = 0, stream: str = "in") -> Any:
+    """Return a message as Nuclio hands it over."""
+    return nuclio_sdk.Event(
+        body=body,
+        path=stream,
+        topic=stream,
+        shard_id=shard,
+        offset=offset,
+        timestamp=datetime.fromtimestamp(APPENDED_AT / 1e6, UTC).replace(tzinfo=None),
+        trigger=nuclio_sdk.event.TriggerInfo("test", stream),
+    )
+
+
+class MemoryStreams:
+    """Streams that keep what is appended. `failures` are raised first, one a call."""
+
+    first_offset = 0
+
+    def __init__(self, effects: list[tuple[Any, ...]]) -> None:
+        self.records: dict[str, list[tuple[int, bytes]]] = {}
+        self.failures: list[BaseException] = []
+        self._effects = effects
+
+    def append(self, name: str, records: list[tuple[int, bytes]]) -> list[int]:
+        if self.failures:
+            raise self.failures.pop(0)
+        self._effects.append(("append", name))
+        self.records.setdefault(name, []).extend(records)
+        return [0] * len(records)
+
+
+class Harness:
+    """What a stage needs, and what it did: `effects` in their order."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.effects: list[tuple[Any, ...]] = []
+        self.streams: Any = MemoryStreams(self.effects)
+        self.logged: list[dict[str, Any]] = []
+        self.ack_failures: list[BaseException] = []
+        self.loop = VirtualLoop()
+        patch.setattr(base, "time", types.SimpleNamespace(monotonic=self.loop.time, time=self.loop.time))
+        patch.setattr(base, "STARTED", [])
+        platform = nuclio_sdk.Platform("local", "test", on_control_callback=self._acknowledge)
+        logger = types.SimpleNamespace(error_with=self._log, warn_with=self._log)
+        trigger = nuclio_sdk.event.TriggerInfo("test", "in")
+        self.context: Any = nuclio_sdk.Context(logger, platform, "0", trigger)
+
+    async def _acknowledge(self, message: dict[str, Any]) -> None:
+        if self.ack_failures:
+            raise self.ack_failures.pop(0)
+        attributes = message["attributes"]
+        assert attributes["topic"] == "in"
+        self.effects.append(("ack", attributes["partition"], attributes["offset"]))
+
+    def _log(self, message: str, **fields: Any) -> None:
+        self.logged.append({"message": message, **fields})
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine. Waiting takes no time."""
+        return self.loop.run_until_complete(work)
+
+    def handle(self, stage: Stage, *events: Any) -> None:
+        """Hand messages to a stage, one after the other."""
+        for one in events:
+            self.run(stage.handle(one))
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.run(asyncio.sleep(seconds))
+
+    def close(self) -> None:
+        """End what the stage has started."""
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.run(asyncio.sleep(0))
+        self.loop.close()
+
+    @property
+    def acks(self) -> list[tuple[int, int]]:
+        """The acknowledged (shard, offset), in order."""
+        return [effect[1:] for effect in self.effects if effect[0] == "ack"]
+
+    def sent(self, stream: str = "out") -> list[tuple[int, Rows]]:
+        """Return the messages sent: (shard, rows)."""
+        return [(shard, decode(body)) for shard, body in self.streams.records.get(stream, [])]
+
+    def letters(self) -> list[DeadLetter]:
+        """Return the dead letters sent."""
+        return [one for _, body in self.streams.records.get(STREAM, []) for one in decode_letters(body)]
