@@ -75,7 +75,7 @@ def row_schema(use_case: UseCase) -> pa.Schema:
 
 def features_schema(use_case: UseCase) -> pa.Schema:
     """Return a row as a person or a model looks at it: key, profile, features by name."""
-    return pa.schema([(use_case.key, pa.string()), *_profile(use_case), *_floats(use_case.features)])
+    return pa.schema([(use_case.key, pa.string()), *_profile(use_case), *_floats(use_case.computed)])
 
 
 def vector_schema(use_case: UseCase) -> pa.Schema:

@@ -34,7 +34,7 @@ class Applied:
     codes: Int64s
     """int64[k]: their types, as indices into `UseCase.event_names` (aliases are resolved)."""
     vectors: Float64s
-    """float64[k, features], in the order of `UseCase.features`; each column is contiguous in memory."""
+    """float64[k, features], in the order of `UseCase.computed`; each column is contiguous in memory."""
     counted: int
     """Events that changed their user's row, profiles among them."""
     not_counted: dict[str, int]
@@ -96,7 +96,7 @@ class FeatureEngine:
         n = events.num_rows
         output = kernel.Output(
             indices=np.empty(n, np.int64),
-            vectors=np.empty((len(self.use_case.features), n)),
+            vectors=np.empty((len(self.use_case.computed), n)),
             profiles=np.empty(np.count_nonzero(batch.codes == self._plan.profile), np.int64),
             counts=np.zeros(8, np.int64),
         )

@@ -126,6 +126,8 @@ class UseCase(_Part, frozen=True, dict=True):
     lookup: Lookup | None = None
     window: Window | None = None
     statistics: tuple[Statistic, ...] = tuple(Statistic)
+    derived: tuple[str, ...] = ()
+    """Features that the notebook's `derive` adds."""
     label: Label | None = None
 
     @cached_property
@@ -151,10 +153,15 @@ class UseCase(_Part, frozen=True, dict=True):
         return self.events[event].value
 
     @cached_property
-    def features(self) -> tuple[str, ...]:
-        """The features in the order of the vector: the value looked up, then each event's statistics."""
+    def computed(self) -> tuple[str, ...]:
+        """The features that the engine computes: the value looked up, then each event's statistics."""
         looked_up = (self.lookup.value,) if self.lookup else ()
         return looked_up + tuple(f"{event}_{name}" for event in self.value_events for name in self.statistics)
+
+    @cached_property
+    def features(self) -> tuple[str, ...]:
+        """The features in the order of the vector: those computed, then those that the notebook derives."""
+        return self.computed + self.derived
 
     @property
     def first_time(self) -> str | None:

@@ -15,12 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelstream import notebooks
-from modelstream.columns import EXTRA, INGESTED_AT, POSITION
 from modelstream.features import Applied
 from modelstream.local.view import View
-from modelstream.stages.stream_to_features import Derive, unchanged
 from modelstream.tables import FeatureTable, LookupTable
 from modelstream.use_case import UseCase
+from modelstream.vectors import Derive, Vectors, unchanged
 
 
 class Recomputation:
@@ -37,7 +36,7 @@ class Recomputation:
             view.lookup(view.use_case.lookup.table) if view.use_case.lookup else None,
             self._profiles(),
         )
-        self._derive = _derive(view)
+        self._vectors = Vectors(view.use_case, _derive(view))
 
     def logged(self) -> Iterator[pa.RecordBatch]:
         """Yield the events in the order in which they were applied, as the log has them."""
@@ -49,16 +48,7 @@ class Recomputation:
 
     def vectors(self, events: pa.RecordBatch, applied: Applied) -> pa.RecordBatch:
         """Return the vectors that followed from events, in `UseCase.vector_schema`, the notebook's hook included."""
-        use_case = self._use_case
-        of = events.take(pa.array(applied.indices))
-        columns = [of.column(name) for name in (POSITION, INGESTED_AT, use_case.key, use_case.time)]
-        columns.append(pa.array(use_case.event_names).take(pa.array(applied.codes)))
-        columns += [pa.array(applied.vectors[:, i]) for i in range(applied.vectors.shape[1])]
-        vectors = pa.record_batch(columns, use_case.vector_schema)
-        if self._derive is unchanged or not vectors.num_rows:
-            return vectors
-        wanted = [name for name in use_case.event_schema.names if name != EXTRA]
-        return self._derive(of.select(wanted), vectors)
+        return self._vectors.batch(events, applied)
 
     def _profiles(self) -> Counter[str]:
         """Count the profile events of each user, without those who have none."""

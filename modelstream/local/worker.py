@@ -8,6 +8,7 @@ unless it was acknowledged; drain and termination callbacks.
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import itertools
 import logging
@@ -95,6 +96,7 @@ class Worker:
 
         self._stage = STARTED[-1] if STARTED else None
         server = await self._serve_http(module)
+        gc.freeze()  # hundreds of thousands of objects that libraries made: never garbage, so never looked at again
         self._line.send(self._report())
         await self._pump(module.handler)
         if server is not None:

@@ -6,15 +6,14 @@ the watermarks move together, after the vectors have been sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from modelstream.columns import INGESTED_AT, POSITION
+from modelstream.columns import POSITION
 from modelstream.dead_letters import letter
-from modelstream.errors import ConfigurationError, OvertakenError
+from modelstream.errors import OvertakenError
 from modelstream.events import UnreadableError, decode
 from modelstream.features import Applied, FeatureEngine, no_lookup
 from modelstream.identity import Checkpoint, Int64s, buckets_of, stream_origin, stream_position
@@ -23,17 +22,10 @@ from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import FeatureTable, LookupTable, open_tables
 from modelstream.use_case import UseCase, load
-
-Derive = Callable[[pa.RecordBatch, pa.RecordBatch], pa.RecordBatch]
-"""A hook for features that the use-case file can't express: (events, their vectors) to vectors, row by row."""
+from modelstream.vectors import Derive, Vectors, unchanged
 
 CACHED_USERS = 200_000
 """Users of a shard whose rows stay in memory (about 500 bytes each); the others are read again when they return."""
-
-
-def unchanged(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:  # noqa: ARG001
-    """Return the vectors as they are."""
-    return vectors
 
 
 class StreamToFeatures(Stage):
@@ -55,9 +47,8 @@ class StreamToFeatures(Stage):
         self._features = features
         self._enrichment = enrichment
         self._epoch = epoch
-        self._derive = derive
+        self._vectors = Vectors(use_case, derive)
         self._engines: dict[int, FeatureEngine] = {}
-        self._types = pa.array(use_case.event_names)
 
     @classmethod
     async def begin(cls, context: Any, derive: Derive = unchanged) -> StreamToFeatures:
@@ -140,24 +131,5 @@ class StreamToFeatures(Stage):
         return applied
 
     def _send(self, shard: Shard, origin: str, events: pa.RecordBatch, applied: Applied) -> None:
-        if not len(applied.indices):
-            return
-        use_case = self._use_case
-        which = pa.array(applied.indices)
-        of = events.take(which)
-        columns = [of.column(name) for name in (POSITION, INGESTED_AT, use_case.key, use_case.time)]
-        columns.append(self._types.take(pa.array(applied.codes)))
-        columns += [pa.array(applied.vectors[:, i]) for i in range(applied.vectors.shape[1])]
-        vectors = pa.record_batch(columns, use_case.vector_schema)
-        if self._derive is not unchanged:
-            vectors = self._derived(of, vectors)
-        shard.send(shard.number, "vectors", origin, vectors)
-
-    def _derived(self, events: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:
-        changed = self._derive(events, vectors)
-        if not changed.schema.equals(vectors.schema) or changed.num_rows != vectors.num_rows:
-            raise ConfigurationError(
-                "derive(batch, vectors) did not return one row for each vector, with the same columns",
-                remedy="change values of the columns, and declare new features in the use-case file",
-            )
-        return changed
+        if len(applied.indices):
+            shard.send(shard.number, "vectors", origin, self._vectors.batch(events, applied))

@@ -14,6 +14,7 @@ import pytest
 
 from modelstream import dead_letters
 from modelstream.errors import UnavailableError
+from modelstream.events import UnreadableError, is_arrow, split_body
 from modelstream.features import Applied, FeatureEngine
 from modelstream.identity import Checkpoint, Watermarks, stream_position
 from modelstream.stages import event_handler
@@ -100,17 +101,32 @@ def ignore_what_rows_have_applied(patch: Patch) -> None:
 
 
 def apply_a_batch_twice(patch: Patch) -> None:
-    """Go on with the state in memory after a batch has failed in the middle, and take it again."""
-    take = StreamToFeatures.take
+    """Take a message that comes again as if it were a new one."""
+    receive = Stage._receive
 
-    def mutated(self: StreamToFeatures, shard: Shard, message: Incoming) -> int:
-        try:
-            return take(self, shard, message)
-        except UnavailableError:
-            shard.checkpoint.watermarks = Watermarks()
-            return take(self, shard, message)
+    def mutated(self: Stage, messages: list[Incoming]) -> None:
+        for message in messages:
+            shard = self._shards.get(message.shard)
+            if shard is not None and message.offset <= shard.checkpoint.offset:
+                shard.checkpoint.offset, shard.checkpoint.watermarks = message.offset - 1, Watermarks()
+        receive(self, messages)
 
-    patch.setattr(StreamToFeatures, "take", mutated)
+    patch.setattr(Stage, "_receive", mutated)
+
+
+def go_on_with_what_is_in_memory_after_a_failure(patch: Patch) -> None:
+    def mutated(opened: Callable[[Any, int], Checkpoint]) -> Callable[[Any, int], Checkpoint]:
+        def open_once(self: Any, shard: int) -> Checkpoint:
+            known = self.__dict__.setdefault("_known", {})
+            if shard not in known:
+                known[shard] = opened(self, shard)
+            checkpoint: Checkpoint = known[shard]
+            return checkpoint
+
+        return open_once
+
+    for stage in (EventHandler, StreamToFeatures):
+        patch.setattr(stage, "open", mutated(stage.open))
 
 
 def give_numbers_without_exclusion(patch: Patch) -> None:
@@ -210,12 +226,18 @@ def count_letters_each_time(patch: Patch) -> None:
 
 def refuse_messages_out_of_order(patch: Patch) -> None:
     """Look at the unreadable messages of a batch first."""
-    take_lines = EventHandler._take_lines
+    take_all = EventHandler.take_all
 
-    def mutated(self: EventHandler, found: Sequence[Any]) -> None:
-        take_lines(self, sorted(found, key=lambda entry: not entry[-1]))
+    def readable(message: Incoming) -> bool:
+        try:
+            return is_arrow(message.body) or split_body(message.body) is not None
+        except UnreadableError:
+            return False
 
-    patch.setattr(EventHandler, "_take_lines", mutated)
+    def mutated(self: EventHandler, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
+        return take_all(self, [(shard, sorted(messages, key=readable)) for shard, messages in groups])
+
+    patch.setattr(EventHandler, "take_all", mutated)
 
 
 MUTATIONS = (
@@ -225,6 +247,7 @@ MUTATIONS = (
     keep_watermarks_by_origin_alone,
     ignore_what_rows_have_applied,
     apply_a_batch_twice,
+    go_on_with_what_is_in_memory_after_a_failure,
     give_numbers_without_exclusion,
     keep_rows_that_another_owner_kept,
     write_rows_that_do_not_rise,

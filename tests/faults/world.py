@@ -364,6 +364,7 @@ class World:
         self.linger_ms = rng.choice((0.0, 5.0, 20.0, 50.0))
         self.commit_ms = rng.choice((0.0, 20.0, 150.0, 600.0))
         self.commit_rows = rng.choice((1, 10, 1000))
+        self.focus = rng.choice(("", "", "event-handler", "stream-to-features", "stream-to-features"))
         self.cached_users = rng.choice((0, 1, 1000))
         self.ack_may_fall = rng.random() < 0.3
         self.epoch = 0
@@ -456,7 +457,12 @@ class World:
                 await self.rng.choice(actions)()
 
     def _pick(self) -> Process:
-        return self.rng.choice([process for processes in self.owners.values() for process in processes])
+        """Return a process; often one of a certain function, and often one that is in trouble already."""
+        processes = [process for processes in self.owners.values() for process in processes]
+        if self.focus and self.rng.random() < 0.8:
+            processes = self.owners[self.focus]
+        held = [process for process in processes if process.stage.metrics.held]
+        return self.rng.choice(held if held and self.rng.random() < 0.5 else processes)
 
     async def _kill_one(self) -> None:
         self._pick().kill()
