@@ -63,7 +63,7 @@ def run(
     ] = 1,
     end: Annotated[
         str | None,
-        typer.Option(help="Time at which the generated events end. [default: now]", metavar="TIME"),
+        typer.Option(help="Time at which the generated events end (default: now).", metavar="TIME"),
     ] = None,
     rate: Annotated[
         float | None,
@@ -130,7 +130,7 @@ def serve(
     )
 
 
-Last = Annotated[int, typer.Option(min=1, metavar="N", help="How many of the newest.")]
+Last = Annotated[int, typer.Option(min=1, metavar="N", help="How many of the newest to show.")]
 
 
 @app.command()

@@ -44,6 +44,8 @@ class Process:
     popen: subprocess.Popen[bytes] | None = None
     line: Line | None = None
     listener: threading.Thread | None = None
+    gone: bool = False
+    """It was told to go: a job that is started again goes on at once."""
     ended: bool = False
 
     def rows(self) -> tuple[int, int]:
@@ -105,6 +107,8 @@ class Supervisor:
         process.report = Report()
         process.listener = threading.Thread(target=self._listen, args=(process, line), name=process.name, daemon=True)
         process.listener.start()
+        if process.gone:
+            line.send(Command("go"))
 
     def _spawn(self, process: Process, control: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -118,7 +122,8 @@ class Supervisor:
 
     def _listen(self, process: Process, line: Line) -> None:
         for report in line.reports():
-            if report.commits > process.report.commits:
+            before = process.report
+            if report.commits > before.commits or (process.once and report.rows_out > before.rows_out):
                 process.deaths = 0
             process.report = report
 
@@ -165,9 +170,10 @@ class Supervisor:
 
     def send(self, name: str, command: Command) -> None:
         """Send a command to a worker."""
-        line = self.processes[name].line
-        if line is not None:
-            line.send(command)
+        process = self.processes[name]
+        process.gone |= command.do == "go"
+        if process.line is not None:
+            process.line.send(command)
 
     def stop(self) -> bool:
         """Ask all workers to flush and end. Returns whether all did in time; the others are killed."""

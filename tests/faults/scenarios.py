@@ -10,8 +10,9 @@ from pathlib import Path
 from modelstream import dead_letters
 from tests.faults import inputs
 from tests.faults.expected import Truth
+from tests.faults.process import CHURN, Faults, probability_of
 from tests.faults.virtual_time import VirtualLoop
-from tests.faults.world import CHURN, Faults, World, patched, probability_of
+from tests.faults.world import World, patched
 
 
 def random_faults(rng: random.Random) -> Faults:
@@ -36,18 +37,18 @@ def run(folder: Path, seed: int) -> tuple[Truth, World]:
     shards = rng.choice((1, 2, 3, 4))
     loop = VirtualLoop()
     loop.set_exception_handler(lambda *_: None)  # tasks of processes that were killed
-    world = World(folder, rng, random_faults(rng), shards=shards, workers=rng.choice((1, 1, min(2, shards))))
+    world = World(folder, rng, random_faults(rng), shards=shards, workers=rng.choice((1, min(2, shards))))
     shards_of = {0: shards}
     try:
         with patched(world, loop):
             for origin in ("a.ndjson", "b.ndjson")[: rng.choice((1, 2))]:
-                world.add_file(origin, [inputs.line(rng) for _ in range(rng.randint(10, 70))])
+                world.sources.add(origin, [inputs.line(rng) for _ in range(rng.randint(10, 70))])
             loop.run_until_complete(world.live(rng.randint(5, 70), rng.randint(0, 20)))
             if rng.random() < 0.25:
                 world.begin_epoch(rng.choice((1, 2, 3, 5)))
                 shards_of[1] = world.shards
             else:
-                for file in world.files:
+                for file in world.sources.files:
                     file.sent = rng.choice(file.saved)
             loop.run_until_complete(world.live(100, rng.randint(0, 5)))
             truth = _truth(world, shards_of)
@@ -69,7 +70,7 @@ def _check(world: World, truth: Truth) -> None:
     assert not world.defects, f"a stage let an exception out: {world.defects[0]!r}"
     known = {identity for rows in truth.events.values() for identity, _ in rows}
     known |= {(origin, position) for origin, _, position in truth.letters}
-    for file in world.files:
+    for file in world.sources.files:
         assert {(file.origin, position) for position in file.lines.positions.tolist()} <= known, "not all was sent"
     world.calm = True
     truth.check_letters([*world.letters, *dead_letters.read_letters(world.streams)])

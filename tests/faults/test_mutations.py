@@ -22,7 +22,8 @@ from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.stages.event_handler import EventHandler, Kept
 from modelstream.stages.stream_to_features import StreamToFeatures
 from modelstream.tables.sqlite import SqliteFeatureTable
-from tests.faults import scenarios, world
+from tests.faults import scenarios
+from tests.faults.process import FaultyOs
 
 SCENARIOS = 100
 """Scenarios in which a mutation must show. Most show in the first five."""
@@ -133,7 +134,7 @@ def give_numbers_without_exclusion(patch: Patch) -> None:
     def mutated(self: Any, source: Path, target: Path) -> None:
         self._world.acting.reach(lambda: source.replace(target), durable=True, error=OSError(5, "I/O error"))
 
-    patch.setattr(world._FaultyOs, "link", mutated)
+    patch.setattr(FaultyOs, "link", mutated)
 
 
 def keep_rows_that_another_owner_kept(patch: Patch) -> None:

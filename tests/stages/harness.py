@@ -74,7 +74,8 @@ class MemoryStreams:
 class Harness:
     """What a stage needs, and what it did: `effects` in their order."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, reads: str = "in") -> None:
+        self.reads = reads
         self.effects: list[tuple[Any, ...]] = []
         self.streams: Any = MemoryStreams(self.effects)
         self.logged: list[dict[str, Any]] = []
@@ -84,14 +85,14 @@ class Harness:
         patch.setattr(base, "STARTED", [])
         platform = nuclio_sdk.Platform("local", "test", on_control_callback=self._acknowledge)
         logger = types.SimpleNamespace(error_with=self._log, warn_with=self._log)
-        trigger = nuclio_sdk.event.TriggerInfo("test", "in")
+        trigger = nuclio_sdk.event.TriggerInfo("test", reads)
         self.context: Any = nuclio_sdk.Context(logger, platform, "0", trigger)
 
     async def _acknowledge(self, message: dict[str, Any]) -> None:
         if self.ack_failures:
             raise self.ack_failures.pop(0)
         attributes = message["attributes"]
-        assert attributes["topic"] == "in"
+        assert attributes["topic"] == self.reads
         self.effects.append(("ack", attributes["partition"], attributes["offset"]))
 
     def _log(self, message: str, **fields: Any) -> None:

@@ -1,0 +1,354 @@
+"""Stream-to-features sends the golden vectors however its events come, and keeps rows that nothing can set back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from modelstream import use_case
+from modelstream.errors import UnavailableError
+from modelstream.events import encode
+from modelstream.features import features_of
+from modelstream.identity import stream_position
+from modelstream.parsing import LineParser
+from modelstream.stages import stream_to_features
+from modelstream.stages.stream_to_features import StreamToFeatures
+from modelstream.tables import Tables, open_tables
+from tests.oracle import bits, read_values
+from tests.stages.harness import Harness, event, settings
+
+ROOT = Path(__file__).parent.parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
+READS = "incoming-events"
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
+    made = Harness(monkeypatch, reads=READS)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Iterator[Tables]:
+    with open_tables(f"sqlite://{tmp_path}/tables") as opened:
+        values = read_values(GOLDEN / "enrichment.csv")
+        opened.lookup("enrichment").load([pa.record_batch({"key": [*values], "value": [*values.values()]})])
+        yield opened
+
+
+def stage_of(harness: Harness, tables: Tables, derive: Any = None, epoch: int = 0, **changed: Any) -> StreamToFeatures:
+    options = settings(reads=READS, writes="serving", **changed)
+    table, lookup = tables.features(CHURN.row_schema), tables.lookup("enrichment")
+    hooks = () if derive is None else (derive,)
+    return StreamToFeatures(harness.context, options, harness.streams, CHURN, table, lookup, epoch, *hooks)
+
+
+def batch(lines: Sequence[bytes], first: int = 0) -> pa.RecordBatch:
+    parsed = LineParser(CHURN).parse(list(lines), np.arange(first, first + len(lines)), 0)
+    assert not parsed.rejects
+    return parsed.events.drop_columns(["extra"])
+
+
+def messages(events: pa.RecordBatch, sizes: Sequence[int], origin: str = "a.ndjson", first: int = 0) -> list[Any]:
+    """Cut events into messages of these sizes, the last size again and again."""
+    made: list[Any] = []
+    start = 0
+    while start < events.num_rows:
+        size = sizes[min(len(made), len(sizes) - 1)]
+        made.append(event(first + len(made), encode("events", origin, events.slice(start, size)), 0, READS))
+        start += size
+    return made
+
+
+def of_user(key: str, *rest: dict[str, Any], **fields: Any) -> list[bytes]:
+    """Return the lines of a registered user who has purchased, then bets `rest`."""
+    usual = {"user_id": key, "event_time": "2026-03-28 20:00:00"}
+    registration = {"event_type": "registration", "postcode": "10000", **fields}
+    purchase = {"event_type": "purchase", "amount": 10}
+    bets = [{"event_type": "bet", **bet} for bet in rest]
+    return [json.dumps(usual | one).encode() for one in (registration, purchase, *bets)]
+
+
+def vectors(harness: Harness) -> list[tuple[str, int, list[float]]]:
+    """Return what was sent: origin, position, vector; a position that is sent again is left out."""
+    found, seen = [], set()
+    for shard, rows in harness.sent("serving"):
+        assert (shard, rows.kind) == (0, "vectors")
+        assert rows.batch.schema.remove_metadata().equals(CHURN.vector_schema)
+        columns = [rows.batch.column(name).to_pylist() for name in CHURN.features]
+        positions = rows.batch.column("position").to_pylist()
+        for position, vector in zip(positions, zip(*columns, strict=True), strict=True):
+            if (rows.origin, position) not in seen:
+                seen.add((rows.origin, position))
+                found.append((rows.origin, position, list(vector)))
+    return found
+
+
+def flush(harness: Harness, stage: StreamToFeatures, *found: Any) -> None:
+    harness.handle(stage, *found)
+    harness.run(stage.drain())
+
+
+def counters(tables: Tables) -> dict[str, int]:
+    return tables.features(CHURN.row_schema).load(0).counters
+
+
+# The golden data.
+
+GOLDEN_LINES = {
+    name: [line for line in (GOLDEN / name).read_bytes().split(b"\n") if line.strip()]
+    for name in ("reference_events.ndjson", "edge_events.ndjson")
+}
+
+
+@pytest.mark.parametrize("name", ["", "edge_"])
+@pytest.mark.parametrize(("sizes", "restarts"), [([10_000], 0), ([997], 3), ([1, 7, 400], 2)])
+def test_golden_events_give_golden_vectors_and_rows(
+    harness: Harness, tables: Tables, name: str, sizes: list[int], restarts: int
+) -> None:
+    """Whatever the messages, and also after kills that repeat what was not committed."""
+    lines = GOLDEN_LINES["edge_events.ndjson" if name else "reference_events.ndjson"]
+    found = messages(batch(lines), sizes)
+    stage = stage_of(harness, tables, commit_ms=10_000.0, commit_rows=700)
+    for restart in range(restarts):
+        harness.handle(stage, *found[: (restart + 1) * len(found) // (restarts + 1)])
+        stage = stage_of(harness, tables, commit_ms=10_000.0, commit_rows=700)  # nothing more of the old one
+    flush(harness, stage, *found)
+    expected = pq.read_table(GOLDEN / f"{name}expected_vectors.parquet").select(list(CHURN.features))
+    rows = zip(*(expected[feature].to_pylist() for feature in CHURN.features), strict=True)
+    sent = vectors(harness)
+    assert bits(vector for *_, vector in sent) == bits(rows)
+    assert counters(tables)["vectors"] == len(sent)
+    assert_rows(tables, pq.read_table(GOLDEN / f"{name}expected_rows.parquet"))
+
+
+def assert_rows(tables: Tables, expected: pa.Table) -> None:
+    stored = pa.Table.from_batches([features_of(b, CHURN) for b in tables.features(CHURN.row_schema).scan()])
+    assert stored.num_rows == expected.num_rows > 0
+    assert len(set(CHURN.features) & set(expected.column_names)) > 3
+    by_key = {row["user_id"]: row for row in stored.to_pylist()}
+    for row in expected.to_pylist():
+        ours = by_key[row["user_id"]]
+        for name in set(CHURN.features) & set(row):  # the golden rows have 0 where no value was found, ours null
+            assert repr(0.0 if ours[name] is None else ours[name]) == repr(row[name]), name
+
+
+# Messages.
+
+
+def test_a_vector_carries_the_event_that_it_stands_after(harness: Harness, tables: Tables) -> None:
+    lines = of_user("u1", {"bet_amount": 2.5, "event_type": "new_bet"})
+    flush(harness, stage_of(harness, tables), *messages(batch(lines, first=40), [3]))
+    ((_, rows),) = harness.sent("serving")
+    (row,) = rows.batch.select(["position", "user_id", "event_type", "bet_sum"]).to_pylist()
+    assert row == {"position": 42, "user_id": "u1", "event_type": "bet", "bet_sum": 2.5}
+    assert rows.origin == "a.ndjson"
+
+
+def test_events_that_do_not_count_are_counted_by_reason(harness: Harness, tables: Tables) -> None:
+    lines = [
+        *of_user("u1", {"bet_amount": 1.0}, {"event_type": "login"}),
+        *of_user("u2", {"bet_amount": 1.0, "event_time": "2026-04-28 20:00:00"})[1:],
+        *of_user("u3")[:1],
+        json.dumps(
+            {"user_id": "u3", "event_time": "2026-03-28 20:00:00", "event_type": "win", "win_amount": 1}
+        ).encode(),
+    ]
+    flush(harness, stage_of(harness, tables), *messages(batch(lines), [2]))
+    assert counters(tables) == {"vectors": 1, "unknown_type": 1, "unregistered": 2, "window_not_open": 1}
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"", b"\xff\xff\xff\xff", encode("vectors", "o", pa.record_batch({"position": [1]}))]
+)
+def test_a_message_that_is_no_events_is_a_letter(harness: Harness, tables: Tables, body: bytes) -> None:
+    good = messages(batch(of_user("u1", {"bet_amount": 1.0})), [10], first=1)
+    flush(harness, stage_of(harness, tables, epoch=1), event(0, body, 0, READS), *good)
+    (letter,) = harness.letters()
+    assert (letter.origin, letter.position) == (f"{READS}/0", stream_position(1, 0))
+    assert len(vectors(harness)) == 1
+    assert harness.acks[-1] == (0, 1)
+    flush(harness, stage_of(harness, tables, epoch=1), event(0, body, 0, READS), *good)
+    assert len(harness.letters()) == 1
+
+
+# Once.
+
+
+def test_repeated_and_overlapping_messages_change_nothing(harness: Harness, tables: Tables) -> None:
+    events = batch(of_user("u1", *({"bet_amount": float(i)} for i in range(10))))
+    whole = stage_of(harness, tables)
+    flush(harness, whole, *messages(events.slice(0, 6), [6]))
+    flush(harness, whole, *messages(events.slice(0, 6), [6]))
+    flush(harness, stage_of(harness, tables), *messages(events.slice(2), [3, 2, 3], first=1))
+    assert [position for _, position, _ in vectors(harness)] == list(range(2, 12))
+    sums = [vector[CHURN.features.index("bet_sum")] for *_, vector in vectors(harness)]
+    assert sums == np.cumsum(np.arange(10.0)).tolist()
+    assert counters(tables)["vectors"] == 10
+
+
+def test_a_killed_stage_sends_the_same_vectors_again(harness: Harness, tables: Tables) -> None:
+    """It was killed between sending and the commit of its table."""
+
+    class KilledError(BaseException):
+        pass
+
+    found = messages(batch(of_user("u1", *({"bet_amount": float(i)} for i in range(6)))), [4])
+    stage = stage_of(harness, tables)
+
+    def killed(*_: Any) -> None:
+        raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(stage, "save", killed)
+        flush(harness, stage, *found)
+    flush(harness, stage_of(harness, tables), *found)
+    by_position: dict[int, set[str]] = {}
+    for _, rows in harness.sent("serving"):
+        for row in rows.batch.to_pylist():
+            by_position.setdefault(row["position"], set()).add(repr(row))
+    assert sorted(by_position) == [2, 3, 4, 5, 6, 7]
+    assert all(len(seen) == 1 for seen in by_position.values())
+    assert counters(tables)["vectors"] == 6
+
+
+def test_a_lookup_that_fails_in_the_middle_leaves_nothing_behind(harness: Harness, tables: Tables) -> None:
+    lines = [*of_user("u1", {"bet_amount": 1.0}), *of_user("u2", {"bet_amount": 2.0})]
+    stage = stage_of(harness, tables, commit_ms=10_000.0, commit_rows=1000)
+    get_many, failures = stage._enrichment.get_many, [UnavailableError("away"), UnavailableError("away")]
+
+    def failing(keys: Sequence[str]) -> list[float | None]:
+        if failures and len(keys):
+            raise failures.pop()
+        return get_many(keys)
+
+    stage._enrichment.get_many = failing  # type: ignore[method-assign]
+    flush(harness, stage, *messages(batch(lines), [2]))
+    assert not failures
+    assert [vector[CHURN.features.index("bet_sum")] for *_, vector in vectors(harness)] == [1.0, 2.0]
+    assert counters(tables)["vectors"] == 2
+
+
+def test_an_owner_that_is_late_sets_nothing_back_and_goes_on_rightly(harness: Harness, tables: Tables) -> None:
+    found = messages(batch(of_user("u1", *({"bet_amount": 1.0} for _ in range(10)))), [3])
+    late = stage_of(harness, tables, commit_ms=10_000.0, commit_rows=1000)
+    harness.handle(late, *found[:1])
+    flush(harness, stage_of(harness, tables), *found[:3])
+    harness.handle(late, *found[1:2])  # its rows are in memory, of the past
+    harness.run(late.drain())
+    flush(harness, late, *found[3:])
+    expected = [float(i) for i in range(1, 11)]
+    assert [vector[CHURN.features.index("bet_sum")] for *_, vector in vectors(harness)] == expected
+    assert counters(tables)["vectors"] == 10
+    (row,) = tables.features(CHURN.row_schema).get("u1").to_pylist()
+    assert row["bet_count"] == 10
+
+
+def test_an_owner_that_is_late_and_reads_rows_of_its_future_counts_every_vector(
+    harness: Harness, tables: Tables
+) -> None:
+    one, two = batch(of_user("u1", {"bet_amount": 1.0})), batch(of_user("u2", *({"bet_amount": 1.0},) * 4), first=3)
+    found = [*messages(one, [3]), *messages(two, [3], first=1)]
+    late = stage_of(harness, tables, commit_ms=10_000.0, commit_rows=1000)
+    harness.handle(late, found[0])
+    flush(harness, stage_of(harness, tables), *found[:2])
+    harness.handle(late, *found[1:])  # u2's row comes from the table, where the other has put it
+    harness.run(late.drain())
+    assert counters(tables)["vectors"] == len(vectors(harness)) == 5
+
+
+def test_users_that_do_not_fit_into_memory_are_read_again(
+    harness: Harness, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_to_features, "CACHED_USERS", 2)
+    users = [of_user(f"u{i}", *({"bet_amount": float(i)} for _ in range(5))) for i in range(8)]
+    lines = [user[event_number] for event_number in range(7) for user in users]
+    stage = stage_of(harness, tables)
+    flush(harness, stage, *messages(batch(lines), [5]))
+    assert len(stage._engines[0]) <= 5
+    assert len(vectors(harness)) == 40
+    last = {position % 8: vector for _, position, vector in vectors(harness)}
+    assert [last[i][CHURN.features.index("bet_sum")] for i in range(8)] == [5.0 * i for i in range(8)]
+
+
+# The derive hook.
+
+
+def test_a_hook_may_change_vectors(harness: Harness, tables: Tables) -> None:
+    def negated(events: pa.RecordBatch, found: pa.RecordBatch) -> pa.RecordBatch:
+        assert events.column("event_type").to_pylist() == found.column("event_type").to_pylist()
+        place = found.schema.get_field_index("bet_sum")
+        return found.set_column(place, found.schema.field(place), pa.compute.negate(found.column(place)))
+
+    lines = of_user("u1", {"bet_amount": 1.0}, {"bet_amount": 2.0})
+    flush(harness, stage_of(harness, tables, derive=negated), *messages(batch(lines), [3]))
+    assert [vector[CHURN.features.index("bet_sum")] for *_, vector in vectors(harness)] == [-1.0, -3.0]
+
+
+@pytest.mark.parametrize(
+    "derive",
+    [
+        lambda _, found: found.slice(1),
+        lambda _, found: found.drop_columns(["bet_sum"]),
+        lambda events, _: events,
+        lambda _, found: found.column("no such column"),
+    ],
+)
+def test_a_hook_that_does_what_it_must_not_holds_the_shard(harness: Harness, tables: Tables, derive: Any) -> None:
+    stage = stage_of(harness, tables, derive=derive)
+    found = messages(batch(of_user("u1", {"bet_amount": 1.0})), [10])
+    handling = harness.loop.create_task(stage.handle(found[0]))
+    harness.wait(30)
+    assert stage.metrics.held
+    assert (harness.streams.records, harness.acks, counters(tables)) == ({}, [], {})
+    handling.cancel()
+
+
+# Any cut, any order of repetition.
+
+
+@hypothesis_settings(deadline=None, max_examples=15)
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=5),
+    st.sampled_from([0.0, 50.0]),
+)
+def test_vectors_do_not_depend_on_messages_or_restarts(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], restarts: list[tuple[int, bool]], linger: float
+) -> None:
+    lines = GOLDEN_LINES["edge_events.ndjson"][:300]
+    found = messages(batch(lines), sizes)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open_tables(f"sqlite://{tmp_path_factory.mktemp('tables')}") as tables,
+    ):
+        values = read_values(GOLDEN / "enrichment.csv")
+        tables.lookup("enrichment").load([pa.record_batch({"key": [*values], "value": [*values.values()]})])
+        harness = Harness(patch, reads=READS)
+        stage = stage_of(harness, tables, linger_ms=linger, commit_rows=100, commit_ms=10_000.0)
+        at = 0
+        for count, told in restarts:
+            harness.handle(stage, *found[at : at + count])
+            if told:
+                harness.run(stage.drain())
+            stage = stage_of(harness, tables, linger_ms=linger, commit_rows=100, commit_ms=10_000.0)
+            at = dict(harness.acks).get(0, -1) + 1
+        flush(harness, stage, *found[at:])
+        harness.close()
+        expected = pq.read_table(GOLDEN / "edge_expected_vectors.parquet").select(list(CHURN.features))
+        rows = list(zip(*(expected[feature].to_pylist() for feature in CHURN.features), strict=True))
+        ours = [vector for *_, vector in vectors(harness)]
+        assert bits(ours) == bits(rows[: len(ours)])
+        assert counters(tables)["vectors"] == len(ours) > 20
