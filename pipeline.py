@@ -13,7 +13,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    sys.exit("The environment is missing: run `make env`, then `. .venv/bin/activate` (or use `make run`).")
 
 app = typer.Typer(
     add_completion=False,
@@ -91,6 +94,10 @@ def run(
 
     source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
     if input is not None:
+        if (users, events_per_user, seed, end) != (2000, 1000, 1, None):
+            raise typer.BadParameter(
+                "--users, --events-per-user, --seed and --end are for generated events, not --input"
+            )
         source = {"input": input}
     raise typer.Exit(
         commands.run(
@@ -120,7 +127,7 @@ def serve(
     """Keep the functions up and take events by HTTP, until Ctrl-C.
 
     POST a JSON object, an array, or NDJSON to /events: 202 says that it is durable.
-    GET / tells what else there is. Ctrl-C answers and saves what is in hand;
+    GET / tells what else there is. Ctrl-C finishes what is in hand and saves it;
     the next start on the same folder goes on.
     """
     from modelstream.local import commands

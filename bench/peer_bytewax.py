@@ -3,7 +3,7 @@
     python bench/peer_bytewax.py --input events.ndjson --enrichment postcodes.csv [--parsed]
 
 Lines are decoded a thousand at a time into structs, the fastest that Python has; with --parsed that is done before the
-clock starts, so that only the dataflow is measured. State and arithmetic are the pipeline's (DESIGN section 5), so the
+clock starts, so that only the dataflow is measured. State and arithmetic are the pipeline's (docs/use-case.md), so the
 vectors are equal to the bit. Nothing is stored: no recovery, and the sink counts vectors and drops them. One worker:
 Bytewax's workers are threads that share Python's lock.
 """

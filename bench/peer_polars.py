@@ -2,7 +2,7 @@
 
     python bench/peer_polars.py --input events.ndjson --enrichment postcodes.csv --model FOLDER --output FOLDER
 
-It computes the 13 features of the churn use case as DESIGN section 5 says, as one would who writes them by hand in
+It computes the 13 features of the churn use case as docs/use-case.md says, as one would who writes them by hand in
 Polars: names and types stand in the code, and only the generator's form of time is read. Variances come from
 cumulative sums of squares (Polars has no running variance), so they equal the pipeline's to about 1e-9 and not to
 the bit. Nothing here survives a crash, and a bad line ends it.

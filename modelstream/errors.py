@@ -24,7 +24,7 @@ class ConfigurationError(ModelstreamError):
 class UnavailableError(ModelstreamError):
     """A stream, a table or a disk can't be used just now; the same call may succeed later.
 
-    Whoever meets it holds the shard, waits and tries the same thing again (DESIGN: an outage is never a
+    Whoever meets it holds the shard, waits and tries the same thing again (docs/delivery.md, 8: an outage is never a
     dead letter).
     """
 

@@ -193,8 +193,9 @@ def _told(summary: Summary) -> str:
         f"[bold]{summary.vectors:>12,}[/] feature vectors",
         f"[bold]{summary.predictions:>12,}[/] predictions",
         f"[bold]{summary.dead_letters:>12,}[/] dead letters",
-        f"[bold]{summary.seconds:>12,.1f}[/] seconds, {summary.events_per_second:,.0f} events a second, "
-        f"after {summary.startup_seconds:.1f} seconds to start; {summary.peak_rss_mb:,.0f} MB in all processes",
+        f"[bold]{summary.seconds:>12,.1f}[/] seconds"
+        + (f", {summary.events_per_second:,.0f} events a second" if summary.events_per_second else ": nothing new")
+        + f", after {summary.startup_seconds:.1f} to start; {summary.peak_rss_mb:,.0f} MB in all processes",
     ]
     if isinstance(summary.delay_ms, dict) and summary.delay_ms:
         p50, p99 = summary.delay_ms["p50"], summary.delay_ms["p99"]

@@ -26,7 +26,7 @@ class FunctionState:
     rows_in: int = 0
     rows_out: int = 0
     lag: int = 0
-    """Messages that wait for it or are in its hands."""
+    """Messages of its stream that it has not acknowledged: they wait, or their commit does."""
     rejects: int = 0
     restarts: int = 0
     problem: str = ""
@@ -81,10 +81,10 @@ class Display:
             self.console.print(text, highlight=False)
 
     def _table(self, states: Iterable[FunctionState], now: float) -> Table:
-        table = Table(title=self._title, title_justify="left", expand=False)
+        table = Table(title=Text(self._title, style="bold"), title_justify="left", expand=False)
         table.add_column("function")
         table.add_column("state")
-        for name in ("rows in", "in/s", "rows out", "out/s", "lag", "rejects"):
+        for name in ("rows in", "in/s", "rows out", "out/s", "lag", "dead letters"):
             table.add_column(name, justify="right")
         for row in states:
             rate_in, rate_out = row.rates(now)

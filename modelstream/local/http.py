@@ -114,7 +114,8 @@ class _Handlers:
         async with self._body(request) as body:
             kind = request.headers.get("content-type", FORM)
             kind = "application/json" if kind.startswith(FORM) else kind
-            kind = kind if body else ""  # MLRun would decode nothing as JSON
+            # MLRun answers broken JSON by itself, with plain text: as text it goes to the model server as it is.
+            kind = "text/plain" if body and kind == "application/json" else kind if body else ""
             asked = Request(request.method, request.url.path, kind, body)
             try:
                 answer = await asyncio.wait_for(self._edge.ask(asked), self._edge.infer_seconds)

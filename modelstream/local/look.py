@@ -124,11 +124,18 @@ def table_(view: View, name: str, key: str | None, form: str | None, output: Pat
     check_name("table", name, view.project.params.tables)
     schema, batches = _features(view, key) if name == "features" else _lookup(view, name, key)
     if form is None and output is None and is_terminal():
-        _print(batches, name)
+        first = [view.use_case.key, *view.use_case.computed]  # what tells most; the profile where there is room
+        _print(
+            (batch.select([n for n in first if n in schema.names] + _others(batch, first)) for batch in batches), name
+        )
         return
     rows = write(batches, schema, format_of(output, form), output)
     if output is not None:
         print(f"{rows:,} rows in {output}", file=sys.stderr)
+
+
+def _others(batch: pa.RecordBatch, names: list[str]) -> list[str]:
+    return [name for name in batch.schema.names if name not in names]
 
 
 def _features(view: View, key: str | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

@@ -117,7 +117,7 @@ _Value = Callable[[FunctionNow], float]
 _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
     ("rows_in", "Rows that a function took in.", lambda function: function.rows_in),
     ("rows_out", "Rows that a function sent on.", lambda function: function.rows_out),
-    ("rejects", "Rows that became dead letters.", lambda function: function.rejects),
+    ("dead_letters", "Rows that became dead letters.", lambda function: function.rejects),
     ("repeated", "Rows that came again after a restart, and were dropped.", lambda function: function.repeated),
     ("restarts", "How often processes of a function died and were started again.", lambda function: function.restarts),
     ("commits", "How often a function made its state durable.", lambda function: function.commits),

@@ -235,10 +235,9 @@ def told(saved: Saved, data: Path) -> str:
     """Return what was saved, as a person reads it."""
     what = "everything in hand is saved" if saved.complete else "what was in hand is done again at the next start"
     lines = [f"Stopped: {what} in {data}. {saved.accepted:,} events were taken by HTTP."]
-    for function in saved.functions:
-        offsets = " ".join(str(offset) if offset >= 0 else "-" for _, offset in sorted(function.offsets.items()))
-        lines.append(
-            f"  {function.name:20}{function.rows_in:>12,} rows in {function.rows_out:>12,} out   done in "
-            f"{function.reads} up to offsets {offsets}; {function.waiting:,} messages wait"
-        )
+    lines += [
+        f"  {function.name:20}{function.rows_in:>12,} rows in {function.rows_out:>12,} out   "
+        + (f"{function.waiting:,} messages wait in {function.reads}" if function.waiting else "nothing waits")
+        for function in saved.functions
+    ]
     return "\n".join([*lines, "The same command goes on from here."])

@@ -364,8 +364,8 @@ def test_a_request_for_the_model_is_passed_on_and_its_answer_back(tmp_path: Path
         client.ask("POST", "/v2/models/churn/infer", b"\xff", {"Content-Type": "application/octet-stream"})
         assert client.ask("GET", "/v2/models/churn/ready") == (200, b"ready")
     assert seen == [
-        Request("POST", "/v2/models/churn/infer", "application/json", b'{"inputs": [[1]]}'),
-        Request("POST", "/v2/models/churn/infer", "application/json", b"{}"),
+        Request("POST", "/v2/models/churn/infer", "text/plain", b'{"inputs": [[1]]}'),
+        Request("POST", "/v2/models/churn/infer", "text/plain", b"{}"),
         Request("POST", "/v2/models/churn/infer", "application/octet-stream", b"\xff"),
         Request("GET", "/v2/models/churn/ready", "", b""),
     ]
@@ -423,7 +423,7 @@ def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
     expected = {
         "rows_in_total": 10,
         "rows_out_total": 9,
-        "rejects_total": 1,
+        "dead_letters_total": 1,
         "repeated_total": 2,
         "restarts_total": 3,
         "commits_total": 4,

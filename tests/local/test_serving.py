@@ -103,5 +103,5 @@ def test_what_was_saved_is_told_for_each_function() -> None:
     text = told(Saved(1200, True, (function,)), Path("data"))
     assert "everything in hand is saved in data. 1,200 events" in text
     assert "1,200 rows in" in text
-    assert "up to offsets 5 -; 2 messages wait" in text
+    assert "2 messages wait in generated" in text
     assert "done again" in told(Saved(0, False, ()), Path("data"))
