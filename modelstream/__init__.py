@@ -11,7 +11,7 @@ Read it in the order of the picture (docs/architecture.md):
 | every function | `stages.base` (take, send, commit, acknowledge), `settings`, `notebooks` |
 | event-handler | `stages.event_handler`, `checking`, `parsing`, `times`, `dead_letters`, `log` |
 | stream-to-features | `stages.stream_to_features`, `features`, `kernel`, `rows`, `statistics`, `vectors`, `tables` |
-| model-server | `stages.model_server`, `models` |
+| model-server | `stages.model_server`, `models`, `v2` |
 | inference-logger | `stages.event_handler` again |
 | one machine | `local`: supervisor, workers, HTTP, the live table, looking at results |
 """

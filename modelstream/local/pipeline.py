@@ -125,6 +125,7 @@ class Pipeline:
             "OPENBLAS_NUM_THREADS": "1",
             "ARROW_IO_THREADS": "1",
             "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false",
+            "MLRUN_LOG_LEVEL": "ERROR",
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -44,7 +44,8 @@ def totals(path: Path, project: Project) -> dict[str, Any]:
 def delays(streams: Streams, name: str, since: float) -> dict[str, float]:
     """Return the median and the 99th percentile of the time from an event's append to its stored prediction, in ms.
 
-    A prediction is stored when its message is durable in the stream: from there it can be acted on.
+    Of events that were appended from `since` (seconds) on. A prediction is stored when its message is durable in the
+    stream: from there it can be acted on.
     """
     found: list[npt.NDArray[np.int64]] = []
     for shard in range(streams.describe(name).shards):
@@ -54,7 +55,7 @@ def delays(streams: Streams, name: str, since: float) -> dict[str, float]:
                 offset = message.offset + 1
                 if message.appended_at >= since * 1e6:
                     ingested = decode(message.body).batch.column(INGESTED_AT).cast("int64").to_numpy()
-                    found.append(message.appended_at - ingested)
+                    found.append(message.appended_at - ingested[ingested >= since * 1e6])
     if not found:
         return {}
     p50, p99 = np.percentile(np.concatenate(found) / 1000, [50, 99])

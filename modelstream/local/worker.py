@@ -74,6 +74,9 @@ class Worker:
     def _new_context(self) -> Any:
         logger = nuclio_sdk.logger.Logger(logging.INFO, self.assignment.function)
         logger.set_handler("default", sys.stdout, nuclio_sdk.logger.HumanReadableFormatter())
+        if self.assignment.serving:  # at INFO, MLRun logs the notebook's whole namespace, Python's licence included
+            for handler in logging.getLogger(self.assignment.function).handlers:
+                handler.setLevel(logging.WARNING)
         platform = nuclio_sdk.Platform("local", "modelstream", on_control_callback=self._acknowledge)
         trigger = nuclio_sdk.event.TriggerInfo("modelstream", self.assignment.reads)
         return nuclio_sdk.Context(logger, platform, str(self.assignment.worker), trigger)

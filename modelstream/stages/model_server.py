@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ import pyarrow as pa
 from modelstream import models
 from modelstream.columns import INGESTED_AT
 from modelstream.dead_letters import letter
-from modelstream.errors import ConfigurationError, ModelstreamError
+from modelstream.errors import ConfigurationError
 from modelstream.events import Rows, UnreadableError, decode, encode, is_arrow
 from modelstream.identity import Checkpoint, stream_origin, stream_position
 from modelstream.models import Floats, Model, Probabilities, as_input
@@ -31,21 +31,9 @@ from modelstream.streams import Streams, open_streams
 from modelstream.tables import open_tables
 from modelstream.use_case import UseCase
 from modelstream.use_case import load as load_use_case
+from modelstream.v2 import OPERATIONS, BadRequestError, read_request
 
 Decisions = npt.NDArray[np.int8]
-
-MAX_REQUEST_ROWS = 10_000
-"""Vectors in one V2 request: a message's worth."""
-OPERATIONS = ("infer", "predict", "ready")
-"""Last parts of a V2 path. Without one, GET describes the model, and POST is `infer`."""
-
-
-class BadRequestError(ModelstreamError):
-    """A V2 request that can't be answered; `status` is its HTTP status."""
-
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True)
@@ -187,50 +175,6 @@ def _column(batch: pa.RecordBatch, wanted: pa.Field) -> pa.Array:
     if index < 0 or batch.schema.field(index).type != wanted.type:
         raise UnreadableError(f"a batch of vectors without a column {wanted.name!r} of type {wanted.type}")
     return batch.column(index)
-
-
-class _Request(msgspec.Struct):
-    """The body of a V2 request; other members, such as `id` and `operation`, are MLRun's."""
-
-    inputs: list[list[float]]
-
-
-_REQUEST = msgspec.json.Decoder(_Request)
-
-
-def read_request(body: object, features: Sequence[str]) -> Floats:
-    """Return the vectors of a V2 request, float32[n, features]: a decoded body, or JSON text.
-
-    Raises BadRequestError, saying what is wrong where.
-
-    >>> read_request({"inputs": [[1, 2.5]]}, ["a", "b"]).tolist()
-    [[1.0, 2.5]]
-    >>> read_request(b'{"inputs": [[1]]}', ["a", "b"])
-    Traceback (most recent call last):
-    modelstream.stages.model_server.BadRequestError: inputs[0] has 1 value; the model takes 2: a, b
-    """
-    try:
-        if isinstance(body, bytes | bytearray | str):
-            rows = _REQUEST.decode(body).inputs
-        else:
-            rows = msgspec.convert(body, _Request).inputs
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        text = str(error).replace("$.", "").replace("Object", "the request").replace("`", "")
-        raise BadRequestError(f'not a V2 request, {{"inputs": [[…], …]}}: {text}') from None
-    if not rows:
-        raise BadRequestError("inputs is empty: give at least one vector")
-    if len(rows) > MAX_REQUEST_ROWS:
-        raise BadRequestError(f"{len(rows):,} vectors in a request; {MAX_REQUEST_ROWS:,} are allowed", 413)
-    width = len(features)
-    for i, row in enumerate(rows):
-        if len(row) != width:
-            values = "1 value" if len(row) == 1 else f"{len(row)} values"
-            raise BadRequestError(f"inputs[{i}] has {values}; the model takes {width}: {', '.join(features)}")
-    vectors = np.array(rows, np.float64)
-    if not np.isfinite(vectors).all():
-        row_number, number = (int(i) for i in np.argwhere(~np.isfinite(vectors))[0])
-        raise BadRequestError(f"inputs[{row_number}][{number}] ({features[number]}) is not a finite number")
-    return as_input(list(vectors.T))
 
 
 class ModelServerStage(Stage):
