@@ -31,7 +31,7 @@ class Vectors:
         self._use_case = use_case
         self._types = pa.array(use_case.event_names)
         self._derive = derive
-        # A hook that just returns the vectors is not asked: a third of the stage's time was for its events.
+        # A hook that just returns the vectors is not asked: gathering its events is the dearest step of the stage.
         code = getattr(derive, "__code__", None)
         self._asks = code is None or code.co_code != unchanged.__code__.co_code
         self._events = pa.schema([field for field in use_case.event_schema if field.name != EXTRA])
