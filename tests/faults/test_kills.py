@@ -41,7 +41,7 @@ KILLS_A_ROUND = 5
 """Below the number of deaths in a row after which a run gives up."""
 FUNCTIONS = ("event-handler", "stream-to-features", "model-server", "inference-logger", "data-generator")
 SHARDS = 8
-PATIENCE = 180.0
+PATIENCE = 300.0
 """Seconds in which a run must have come to its end, on a busy machine."""
 
 

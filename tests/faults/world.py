@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import types
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,8 @@ class World:
         await asyncio.gather(*work, self.sources.post(bodies))
         await asyncio.sleep(self.rng.choice((0, 0.5, 3)))
         self.calm = True
-        await asyncio.gather(*helpers)
+        for helper in helpers:
+            await self._in_time(helper)
         supervisor.cancel()
         await self._settle()
         for process in self.processes():
@@ -173,12 +174,15 @@ class World:
                 self.owners[name] = [Process(self, name, set(part)) for part in self._parts()]
         self.restart_dead()
         for name, _, _ in CHAIN:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    await self._finish(name)
-            except TimeoutError:
-                held = [process.stage.metrics.held for process in self.owners[name]]
-                raise AssertionError(f"{name} comes to no end: {held}") from None
+            await self._in_time(self._finish(name))
+
+    async def _in_time(self, work: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await work
+        except TimeoutError:
+            held = {process.name: process.stage.metrics.held for process in self.processes()}
+            raise AssertionError(f"this comes to no end: {held}") from None
 
     async def _finish(self, name: str) -> None:
         while any(self._lag(name, shard) for shard in range(self.shards)):
