@@ -302,6 +302,8 @@ class EventHandler(Stage):
 
 def _aligned(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Return a batch with just these columns; one that was left out, because every row was null, is of nulls."""
+    if set(schema.names) <= set(batch.schema.names):
+        return batch.select(schema.names)
     return pa.RecordBatch.from_arrays([_column(batch, field.name, field.type) for field in schema], schema=schema)
 
 
