@@ -57,15 +57,15 @@ class Findings:
     """Vectors that were served and are equal."""
     rows: int = 0
     """Rows of the table that are equal."""
-    proven: Differences = field(default_factory=Differences)
+    differing: Differences = field(default_factory=Differences)
     """Vectors that were served otherwise."""
-    apart: Differences = field(default_factory=Differences)
+    unmatched: Differences = field(default_factory=Differences)
     """What only one side has, and rows that differ: differences too, if nothing was on its way."""
 
     @property
     def equal(self) -> bool:
         """Whether no difference was found."""
-        return self.proven.count == 0 and (self.apart.count == 0 or not self.settled)
+        return self.differing.count == 0 and (self.unmatched.count == 0 or not self.settled)
 
 
 def replay(view: View, progress: Progress = lambda _: None) -> Findings:
@@ -85,7 +85,7 @@ def replay(view: View, progress: Progress = lambda _: None) -> Findings:
     extra = view.features.count() - stored
     if extra > 0:
         examples = ", ".join(_unexplained(view, np.concatenate(known)))
-        found.apart.add(f"{extra:,} rows of the table that no event of the log explains, such as {examples}", extra)
+        found.unmatched.add(f"{extra:,} rows of the table that no event of the log explains, such as {examples}", extra)
     found.settled = before[0] == 0 and _state(view) == before
     return found
 
@@ -129,7 +129,7 @@ class _Served:
         if count < vectors.num_rows:
             missing = vectors.num_rows - count
             at = _event(vectors.column(self._key), origins, vectors.column(POSITION), count)
-            found.apart.add(f"{missing:,} vectors are not in the inference log, the first {at}", missing)
+            found.unmatched.add(f"{missing:,} vectors are not in the inference log, the first {at}", missing)
         origins, vectors = origins.slice(0, count), vectors.slice(0, count)
         other = pc.or_(
             pc.not_equal(origins, served.column(ORIGIN).combine_chunks()),
@@ -139,7 +139,7 @@ class _Served:
             place = pc.index(other, True).as_py()
             ours = _event(vectors.column(self._key), origins, vectors.column(POSITION), place)
             theirs = _event(served.column(self._key), served.column(ORIGIN), served.column(POSITION), place)
-            found.proven.add(f"the replay goes on with the vector {ours}, the inference log with that {theirs}")
+            found.differing.add(f"the replay goes on with the vector {ours}, the inference log with that {theirs}")
             self._out_of_step = True
             count = place
         unequal = np.zeros(count, np.bool_)
@@ -150,7 +150,7 @@ class _Served:
             for place in np.flatnonzero(wrong & ~unequal):
                 at = _event(vectors.column(self._key), origins, vectors.column(POSITION), int(place))
                 what = f"{name} was served as {theirs_[place]!r} and is {ours_[place]!r} in the replay"
-                found.proven.add(f"the vector {at}: {what}")
+                found.differing.add(f"the vector {at}: {what}")
             unequal |= wrong
         found.vectors += count - int(np.count_nonzero(unequal))
 
@@ -159,7 +159,7 @@ class _Served:
         if self._out_of_step:
             return
         rest = self._rest.num_rows + sum(batch.num_rows for batch in self._batches)
-        found.apart.add(f"{rest:,} vectors in the inference log that follow from no event of the log", rest)
+        found.unmatched.add(f"{rest:,} vectors in the inference log that follow from no event of the log", rest)
 
     def _take(self, count: int) -> pa.Table:
         parts, rows = [self._rest] if self._rest.num_rows else [], self._rest.num_rows
@@ -201,7 +201,7 @@ def _compare_rows(view: View, rows: pa.RecordBatch, found: Findings) -> int:
         has = pc.is_valid(places)
         lacking = expected.column(key).filter(pc.invert(has))
         if len(lacking):
-            found.apart.add(f"{len(lacking):,} users have no row in the table, such as {lacking[0]}", len(lacking))
+            found.unmatched.add(f"{len(lacking):,} users have no row in the table, such as {lacking[0]}", len(lacking))
         _compare_columns(key, expected.filter(has), actual.take(places.drop_null()), found)
     return stored
 
@@ -216,7 +216,7 @@ def _compare_columns(key: str, expected: pa.RecordBatch, actual: pa.RecordBatch,
             continue
         for place in np.flatnonzero(_differ(ours, theirs) & ~unequal):
             unequal[place] = True
-            found.apart.add(
+            found.unmatched.add(
                 f"the row of {expected.column(key)[place]}: {name} is {theirs[place]} in the table "
                 f"and {ours[place]} in the replay"
             )
@@ -255,15 +255,15 @@ def told(found: Findings, seconds: float) -> str:
         f"Replayed {found.events:,} events in {seconds:.1f} s: {found.vectors:,} vectors as served and "
         f"{found.rows:,} rows as stored, equal to the last bit."
     ]
-    lines += [f"DIFFERENT: {what}" for what in found.proven.first]
+    lines += [f"DIFFERENT: {what}" for what in found.differing.first]
     if found.settled:
-        lines += [f"DIFFERENT: {what}" for what in found.apart.first]
-        count = found.proven.count + found.apart.count
+        lines += [f"DIFFERENT: {what}" for what in found.unmatched.first]
+        count = found.differing.count + found.unmatched.count
     else:
-        count = found.proven.count
-        if found.apart.count:
+        count = found.differing.count
+        if found.unmatched.count:
             lines.append(
-                f"{found.apart.count:,} vectors and rows can't be compared: events are on their way. When "
+                f"{found.unmatched.count:,} vectors and rows can't be compared: events are on their way. When "
                 "`python pipeline.py status` shows no messages that wait, replay again."
             )
     if count:
