@@ -13,20 +13,25 @@ UV ?= uv
 
 VENV := .venv
 BENCH := .venv-bench
+KFP := .venv-kfp
+S3 := .venv-s3
 
 # Bytecode is written even where the shell says not to: each of a run's processes imports the same thousand files.
 export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test lint faults bench lab lock clean
+.PHONY: help env s3 run test lint faults bench kfp lab lock clean
 
 help:  ## list the targets
 	@echo 'make TARGET [ARGS="options"] [PYTHON=/path/to/python3.11]'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  %-7s %s\n", $$1, $$2}' Makefile
 
 env:  ## build .venv from requirements.txt if it is missing or stale; the other targets do it by themselves
 	@$(call environment,$(VENV),requirements.txt,$(install_project))
+
+s3:  ## build .venv-s3, the S3 server that the tests of logs on S3 need; without it they are skipped
+	@$(call environment,$(S3),requirements-s3.txt,)
 
 run: env  ## run the pipeline: python pipeline.py run $(ARGS)
 	@$(VENV)/bin/python pipeline.py run $(ARGS)
@@ -46,6 +51,9 @@ bench: env  ## measure against Polars and Bytewax and write docs/performance.md 
 	@$(call environment,$(BENCH),requirements-bench.txt,)
 	@$(BENCH)/bin/python bench/run.py $(ARGS)
 
+kfp:  ## build .venv-kfp, which compiles the workflow for `pipeline.py deploy`
+	@$(call environment,$(KFP),requirements-kfp.txt,)
+
 lab: env  ## open the notebooks in Jupyter
 	@cmp -s requirements-lab.txt $(VENV)/lab-made-from || { \
 	  echo "Adding Jupyter to $(VENV) ..." && \
@@ -56,9 +64,11 @@ lock:  ## resolve requirements*.in again (maintainers; needs uv)
 	@$(call lock,requirements.txt,requirements.in requirements-dev.in)
 	@$(call lock,requirements-lab.txt,-c requirements.txt requirements-lab.in)
 	@$(call lock,requirements-bench.txt,-c requirements.txt requirements-bench.in)
+	@$(call lock,requirements-kfp.txt,requirements-kfp.in)
+	@$(call lock,requirements-s3.txt,requirements-s3.in)
 
 clean:  ## remove the environments and caches; what runs left in data/ stays
-	rm -rf $(VENV) $(BENCH) build *.egg-info bench/data .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(S3) $(KFP) build *.egg-info bench/data .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # How an environment is made.

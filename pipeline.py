@@ -15,10 +15,23 @@ from typing import Annotated, Any, Literal
 
 try:
     import typer
+    from typer.core import TyperGroup
 except ModuleNotFoundError:
     sys.exit("The environment is missing: run `make env`, then `. .venv/bin/activate` (or use `make run`).")
 
+
+class Commands(TyperGroup):
+    """The commands; a name may be two words."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the arguments begin with."""
+        if (two := " ".join(args[:2])) in self.commands:
+            return two, self.commands[two], args[2:]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=False,
     rich_markup_mode="rich",
@@ -34,6 +47,27 @@ Shards = Annotated[
     typer.Option(min=1, max=64, help="Shards of every stream; fixed once the folder is made (default: 8)."),
 ]
 Workers = Annotated[int, typer.Option(min=1, max=64, help="Processes of each function; shards are spread over them.")]
+Streams = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Where streams are, such as kafka://127.0.0.1:9092/churn (default: in the folder). "
+        "It is kept: give it once.",
+        show_default=False,
+    ),
+]
+Tables = Annotated[
+    str,
+    typer.Option(
+        metavar="URL", help="Where tables are, such as redis://127.0.0.1:6379/0?prefix=churn.", show_default=False
+    ),
+]
+Logs = Annotated[
+    str,
+    typer.Option(
+        metavar="URL", help="Where the Parquet logs are: another folder, or s3://bucket/prefix.", show_default=False
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live table.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on standard output.")]
 
@@ -79,6 +113,9 @@ def run(
     shards: Shards = None,
     workers: Workers = 1,
     data: Data = Path("data"),
+    streams: Streams = "",
+    tables: Tables = "",
+    logs: Logs = "",
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Remove what the folder holds of earlier runs, and begin anew.")
     ] = False,
@@ -91,6 +128,7 @@ def run(
     Ctrl-C saves what is in hand.
     """
     from modelstream.local import commands
+    from modelstream.local.places import Places
 
     source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
     if input is not None:
@@ -108,6 +146,7 @@ def run(
             fresh=fresh,
             as_json=as_json,
             quiet=quiet,
+            places=Places(streams, tables, logs),
         )
     )
 
@@ -122,6 +161,9 @@ def serve(
     shards: Shards = None,
     workers: Workers = 1,
     data: Data = Path("data"),
+    streams: Streams = "",
+    tables: Tables = "",
+    logs: Logs = "",
     quiet: Quiet = False,
 ) -> None:
     """Keep the functions up and take events by HTTP, until Ctrl-C.
@@ -131,9 +173,18 @@ def serve(
     the next start on the same folder goes on.
     """
     from modelstream.local import commands
+    from modelstream.local.places import Places
 
     raise typer.Exit(
-        commands.serve(data, port=port, enrichment=enrichment, shards=shards, workers=workers, quiet=quiet)
+        commands.serve(
+            data,
+            port=port,
+            enrichment=enrichment,
+            shards=shards,
+            workers=workers,
+            quiet=quiet,
+            places=Places(streams, tables, logs),
+        )
     )
 
 
@@ -177,6 +228,31 @@ def table(
     raise typer.Exit(commands.table(data, name, key=key, form=format, output=output))
 
 
+@app.command("table load")
+def table_load(
+    name: Annotated[str, typer.Argument(help="The table that the use case looks up: enrichment.")],
+    file: Annotated[Path, typer.Argument(help="CSV file whose first line names the columns.", metavar="FILE")],
+    tables: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Tables anywhere, such as redis://127.0.0.1:6379/0?prefix=churn (default: those of --data).",
+            show_default=False,
+        ),
+    ] = "",
+    data: Data = Path("data"),
+) -> None:
+    """Load a table to look up from a CSV file: all of it or, if a line is wrong, nothing.
+
+    A key that is there already gets the new value; others stay. A pipeline that runs on it sees it within seconds.
+    Generated events come with a table of their own.
+    Example: python pipeline.py table load enrichment postcodes.csv
+    """
+    from modelstream.local import commands
+
+    raise typer.Exit(commands.load_table(data, name, file, tables=tables))
+
+
 @app.command()
 def status(as_json: AsJson = False, data: Data = Path("data")) -> None:
     """Tell what the folder holds, what waits for which function, and whether a pipeline runs on it."""
@@ -207,6 +283,58 @@ def replay(as_json: AsJson = False, data: Data = Path("data")) -> None:
     from modelstream.local import commands
 
     raise typer.Exit(commands.replay(data, as_json=as_json))
+
+
+Config = Annotated[
+    Path, typer.Option(metavar="FILE", help="The cluster's file: clusters/kafka.yaml, clusters/v3io.yaml, or a copy.")
+]
+
+
+@app.command()
+def deploy(
+    config: Config,
+    engine: Annotated[
+        Literal["local", "kfp", "remote"],
+        typer.Option(help="Who runs the workflow: this machine, step by step; Kubeflow; or MLRun, from `source`."),
+    ] = "kfp",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only print what would be deployed, and write the workflow. Needs no cluster."),
+    ] = False,
+    generate: Annotated[
+        bool, typer.Option("--generate/--no-generate", help="Run the data generator when all is deployed.")
+    ] = True,
+    train: Annotated[
+        bool, typer.Option("--train", help="When all is drained, train a model and let it serve.")
+    ] = False,
+    model_version: Annotated[str, typer.Option(metavar="V", help="A registered version of the model to serve.")] = "",
+    workflow: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where --dry-run writes the workflow as Argo's YAML.")
+    ] = Path("build/workflow.yaml"),
+) -> None:
+    """Deploy the functions to a cluster: MLRun and Nuclio, with V3IO or Kafka and Redis (docs/cluster.md).
+
+    Example: python pipeline.py deploy --config clusters/kafka.yaml --dry-run
+    """
+    from modelstream.cluster import commands
+    from modelstream.cluster.deploy import Order
+
+    order = Order(generate=generate, train=train, model_version=model_version)
+    folder = Path(__file__).parent
+    raise typer.Exit(commands.deploy(config, order, engine=engine, dry_run=dry_run, workflow=workflow, folder=folder))
+
+
+@app.command()
+def undeploy(
+    config: Config,
+    data: Annotated[
+        bool, typer.Option("--data", help="Delete streams, tables and logs too. Registered models stay.")
+    ] = False,
+) -> None:
+    """Take the functions down, the first one first; streams, tables and logs stay."""
+    from modelstream.cluster import commands
+
+    raise typer.Exit(commands.undeploy(config, data=data, folder=Path(__file__).parent))
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ Read it in the order of the picture (docs/architecture.md):
 | model-server | `stages.model_server`, `models`, `v2` |
 | inference-logger | `stages.event_handler` again |
 | one machine | `local`: supervisor, workers, HTTP, the live table, looking at results |
+| a cluster | `cluster`: triggers and environment for MLRun, the workflow's jobs, deploy and undeploy |
 """
 
 __version__ = "0.1.0"

@@ -171,7 +171,7 @@ def lines_batch(lines: Sequence[bytes], positions: Sequence[int] | Int64s) -> pa
 
 
 def split_rows(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
-    """Cut a batch into pieces that each fit a message (10,000 rows and about 1 MB)."""
+    """Cut a batch into pieces that each fit a message (10,000 rows and 1 MB, but a single row of any size)."""
     pieces = max(
         -(-batch.num_rows // MAX_MESSAGE_EVENTS),
         -(-batch.nbytes // MAX_MESSAGE_BYTES) if batch.num_rows > 1 else 1,
@@ -179,4 +179,5 @@ def split_rows(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
     if pieces <= 1:
         return [batch]
     size = -(-batch.num_rows // pieces)
-    return [batch.slice(start, size) for start in range(0, batch.num_rows, size)]
+    # Rows of unequal size: a piece that is still too large is cut again.
+    return [piece for start in range(0, batch.num_rows, size) for piece in split_rows(batch.slice(start, size))]

@@ -14,7 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from modelstream.errors import ConfigurationError, NumberTakenError
 from modelstream.files import outages, sync_folder, write_at
 from modelstream.identity import Checkpoint, Watermarks
 from modelstream.log_files import Footer, Place, content, read_footer, readable
+from modelstream.settings import folder_of
 
 SCHEMA_FILE = "schema.parquet"
 
@@ -71,15 +72,14 @@ class ParquetLog:
         Raises ConfigurationError for a missing number, an unreadable footer, another schema, a newer version
         or a newer epoch; UnavailableError for the file system.
         """
-        with outages(self.folder):
+        with self._outages():
             self._prepare()
             self._remove_abandoned(shard)
             places = self._places()
-            # What another process linked, and was killed before it synced the folder, counts from now on.
-            sync_folder(self.folder)
+            self._settle()
             if places and places[-1].epoch > self.epoch:
                 raise ConfigurationError(
-                    f"{self.folder} has files of epoch {places[-1].epoch}; the tables are in epoch {self.epoch}",
+                    f"{self.place()} has files of epoch {places[-1].epoch}; the tables are in epoch {self.epoch}",
                     remedy="use streams, tables and logs of one moment, or begin anew in another folder",
                 )
             last = _lasts(places).get((self.epoch, shard))
@@ -101,7 +101,7 @@ class ParquetLog:
             self.last(shard)
         tail = self._tails[shard]
         if checkpoint.offset < tail.offset:
-            raise ValueError(f"offset {checkpoint.offset} after {tail.offset} in shard {shard} of {self.folder}")
+            raise ValueError(f"offset {checkpoint.offset} after {tail.offset} in shard {shard} of {self.place()}")
         place = Place(self.epoch, shard, tail.number + 1)
         footer = Footer(
             epoch=self.epoch,
@@ -125,8 +125,7 @@ class ParquetLog:
         names = None if columns is None else list(columns)
         for place in self._places():
             if shards is None or place.shard in shards:
-                path = self.folder / place.name
-                with outages(path), readable(path), pq.ParquetFile(path) as file:
+                with self._outages(), readable(self.place(place.name)), self._file(place.name) as file:
                     yield from file.iter_batches(columns=names)
 
     def count(self) -> int:
@@ -137,6 +136,56 @@ class ParquetLog:
                 self._rows[place] = self._footer(place).rows
             total += self._rows[place]
         return total
+
+    def files(self) -> int:
+        """Return the number of files with rows."""
+        return len(self._places())
+
+    def remove(self) -> None:
+        """Delete the log: its files, and the folders if nothing else is in them. Nobody may be using it."""
+        with outages(self.folder):
+            for folder in (self.folder, self._hidden):
+                if not folder.is_dir():
+                    continue
+                for path in folder.iterdir():
+                    if folder == self._hidden or path.name == SCHEMA_FILE or Place.of(path.name):
+                        path.unlink(missing_ok=True)
+                with suppress(OSError):  # somebody else's files
+                    folder.rmdir()
+        self._tails, self._rows = {}, {}
+
+    def place(self, name: str = "") -> str:
+        """Return where the log, or a file of it, is: for messages."""
+        return str(self.folder / name)
+
+    # What a log elsewhere does in another way (see `log_s3`).
+
+    def _outages(self) -> AbstractContextManager[None]:
+        return outages(self.folder)
+
+    def _names(self) -> list[str]:
+        try:
+            return [path.name for path in self.folder.iterdir()]
+        except FileNotFoundError:
+            return []
+
+    def _file(self, name: str) -> pq.ParquetFile:
+        return pq.ParquetFile(self.folder / name)
+
+    def _read_footer(self, name: str) -> tuple[Footer, pa.Schema]:
+        return read_footer(self.folder / name)
+
+    def _make(self) -> bool:
+        """Make the place for the files; return whether it has a schema already."""
+        for folder in (self.folder, self._hidden):
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+                sync_folder(folder.parent)
+        return (self.folder / SCHEMA_FILE).exists()
+
+    def _settle(self) -> None:
+        """What another process linked, and was killed before it synced the folder, counts from now on."""
+        sync_folder(self.folder)
 
     def _commit(self, name: str, file: pa.Buffer) -> None:
         """Put a file under a name that doesn't exist yet, whole and durable, or raise NumberTakenError."""
@@ -160,47 +209,39 @@ class ParquetLog:
 
     def _prepare(self) -> None:
         """Make the folder and the file that carries its schema, or check the schema that it has."""
-        for folder in (self.folder, self._hidden):
-            if not folder.is_dir():
-                folder.mkdir(parents=True, exist_ok=True)
-                sync_folder(folder.parent)
-        path = self.folder / SCHEMA_FILE
-        if not path.exists():
+        if not self._make():
             footer = Footer(epoch=self.epoch, shard=-1, number=-1, rows=0, offset=-1, watermarks={}, counters={})
             with suppress(NumberTakenError):
                 self._commit(SCHEMA_FILE, content(self.schema.empty_table(), footer))
-        _, found = read_footer(path)
+        _, found = self._read_footer(SCHEMA_FILE)
         if not found.equals(self.schema):
             differing = sorted({field.name for field in set(found) ^ set(self.schema)}) or ["their order"]
             raise ConfigurationError(
-                f"{self.folder} was made for another use case (differing columns: {', '.join(differing)})",
+                f"{self.place()} was made for another use case (differing columns: {', '.join(differing)})",
                 remedy="go back to the use case that it was made for, or begin anew in another folder",
             )
 
     def _places(self) -> list[Place]:
         """Return the files in order. ConfigurationError if one is missing in between."""
-        try:
-            found = [Place.of(path.name) for path in self.folder.iterdir()]
-        except FileNotFoundError:
-            return []
-        places = sorted(place for place in found if place)
+        places = sorted(place for place in map(Place.of, self._names()) if place)
         before = None
         for place in places:
             expected = before.number + 1 if before and before[:2] == place[:2] else 0
             if place.number != expected:
                 missing = place._replace(number=expected).name
                 raise ConfigurationError(
-                    f"{self.folder / missing} is missing, while {place.name} is there",
+                    f"{self.place(missing)} is missing, while {place.name} is there",
                     remedy="restore it from a copy, or begin anew in another folder",
                 )
             before = place
         return places
 
     def _footer(self, place: Place) -> Footer:
-        path = self.folder / place.name
-        footer, _ = read_footer(path)
+        footer, _ = self._read_footer(place.name)
         if footer.place != place:
-            raise ConfigurationError(f"{path} was written as {footer.place.name}", remedy="give it its name back")
+            raise ConfigurationError(
+                f"{self.place(place.name)} was written as {footer.place.name}", remedy="give it its name back"
+            )
         return footer
 
     def _inherited(self, places: Sequence[Place]) -> Watermarks:
@@ -216,6 +257,23 @@ class ParquetLog:
             with suppress(FileNotFoundError):
                 if hidden.stat().st_mtime < time.time() - ABANDONED_SECONDS:
                     hidden.unlink()
+
+
+def open_log(url: str, name: str, schema: pa.Schema, epoch: int) -> ParquetLog:
+    """Return a log behind a logs URL: a folder, as a path or `file://` and a path, or `s3://bucket/prefix`.
+
+    >>> open_log("tape://reel", "events", pa.schema([]), 0)
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: no logs of the kind 'tape' (in 'tape://reel'); known: file, s3
+    """
+    scheme = url.partition("://")[0] if "://" in url else "file"
+    if scheme == "file":
+        return ParquetLog(folder_of(url) / name, schema, epoch)
+    if scheme == "s3":
+        from modelstream.log_s3 import S3Log
+
+        return S3Log(f"{url.rstrip('/')}/{name}", schema, epoch)
+    raise ConfigurationError(f"no logs of the kind {scheme!r} (in {url!r}); known: file, s3", remedy="give a folder")
 
 
 def _lasts(places: Sequence[Place]) -> dict[tuple[int, int], Place]:

@@ -101,13 +101,13 @@ def _repetitive(table: pa.Table) -> list[str]:
     ]
 
 
-def read_footer(path: Path) -> tuple[Footer, pa.Schema]:
-    """Return the footer of a file and the schema of its rows.
+def read_footer(path: Path | str, end: pa.Buffer | None = None) -> tuple[Footer, pa.Schema]:
+    """Return the footer of a file and the schema of its rows; `end` is the last part of a file that isn't here.
 
     Raises ConfigurationError for a file that is broken, of a newer version, or not of a log.
     """
     with readable(path):
-        metadata = pq.read_metadata(path)
+        metadata = pq.read_metadata(path if end is None else pa.BufferReader(end))
         schema = metadata.schema.to_arrow_schema().remove_metadata()
     stored = msgspec.json.Decoder(dict[str, object])
     try:
@@ -126,7 +126,7 @@ def read_footer(path: Path) -> tuple[Footer, pa.Schema]:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def readable(path: Path | str) -> Iterator[None]:
     """Turn the errors of a broken Parquet file into ConfigurationError."""
     try:
         yield

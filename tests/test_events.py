@@ -162,6 +162,15 @@ def test_a_row_larger_than_a_message_goes_alone() -> None:
     assert split_rows(batch) == [batch]
 
 
+def test_rows_of_unequal_size_are_split_until_each_piece_fits() -> None:
+    sizes = [990_000, 990_000, 10, 600_000, 600_000, 1_000_000, 5]
+    batch = lines_batch([bytes(size) for size in sizes], list(range(len(sizes))))
+    pieces = split_rows(batch)
+    assert pa.Table.from_batches(pieces).equals(pa.Table.from_batches([batch]))
+    assert all(piece.num_rows == 1 or piece.nbytes <= 1_000_000 for piece in pieces)
+    assert max(len(encode("lines", "f", piece)) for piece in pieces) <= 1 << 20, "what V3IO takes"
+
+
 # Bodies of clients.
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,11 @@ from modelstream import project as projects
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.files import open_input
 from modelstream.local.display import Display
-from modelstream.local.folder import open_folder
+from modelstream.local.folder import NOWHERE_ELSE, open_folder
+from modelstream.local.places import Places, checked, clear
 from modelstream.local.run import Interrupted, RunOptions, Summary, default_project
 from modelstream.local.run import run as run_pipeline
+from modelstream.project import Project
 
 if TYPE_CHECKING:
     from modelstream.local.view import View
@@ -34,6 +37,7 @@ def run(
     fresh: bool,
     as_json: bool,
     quiet: bool,
+    places: Places = NOWHERE_ELSE,
 ) -> int:
     """Run the pipeline to its end."""
     try:
@@ -46,7 +50,8 @@ def run(
                 shards=shards,
                 default_shards=project.params.shards,
                 use_case=Path(project.params.use_case).stem,
-                fresh=fresh,
+                places=checked(places),
+                fresh=partial(clear_all, project=project) if fresh else None,
             )
             options = RunOptions(source, workers, source.get("rate"))
             summary = run_pipeline(project, folder, options, display)
@@ -63,6 +68,11 @@ def run(
     return 0
 
 
+def clear_all(places: Places, project: Project) -> None:
+    """Delete what a pipeline keeps behind URLs."""
+    clear(places, project.params.streams, project.params.logs)
+
+
 def serve(
     data: Path,
     *,
@@ -71,6 +81,7 @@ def serve(
     shards: int | None,
     workers: int,
     quiet: bool,
+    places: Places = NOWHERE_ELSE,
 ) -> int:
     """Keep the functions up and take events by HTTP, until Ctrl-C."""
     from modelstream.local import serve as serving  # HTTP is imported where it is served
@@ -83,7 +94,7 @@ def serve(
                 shards=shards,
                 default_shards=project.params.shards,
                 use_case=Path(project.params.use_case).stem,
-                fresh=False,
+                places=checked(places),
             )
             saved = serving.serve(project, folder, serving.ServeOptions(port, workers, enrichment), display)
     except KeyboardInterrupt:
@@ -107,6 +118,18 @@ def table(data: Path, name: str, *, key: str | None, form: str | None, output: P
     from modelstream.local import look
 
     return _looking(data, lambda view: look.table_(view, name, key, form, output))
+
+
+def load_table(data: Path, name: str, file: Path, *, tables: str) -> int:
+    """Load a lookup table from a file, into the tables of a data folder or those behind a URL."""
+    from modelstream.local import load
+
+    if not tables:
+        return _looking(data, lambda view: load.load(view.tables, view.use_case, name, file))
+    try:
+        return load.load_into(tables, projects.load(default_project()), name, file)
+    except ModelstreamError as error:
+        return fail(error)
 
 
 def status(data: Path, *, as_json: bool) -> int:
@@ -204,11 +227,12 @@ def _told(summary: Summary) -> str:
         p50, p99 = summary.delay_ms["p50"], summary.delay_ms["p99"]
         lines.append(f"[bold]{p50:>12,.1f}[/] ms from event to stored prediction (median; p99 {p99:,.1f} ms)")
     data = _escaped(_short(summary.data))
+    logs = _escaped(_short(summary.logs))
     option = "" if data == "data" else f" --data {data}"
     lines += [
         "",
-        f"The results are Parquet files in {data}/events and {data}/inference. To look at them:",
-        f"  python -c 'import pandas; print(pandas.read_parquet(\"{data}/inference\").tail())'",
+        f"The results are Parquet files in {logs}/events and {logs}/inference. To look at them:",
+        f"  python -c 'import pandas; print(pandas.read_parquet(\"{logs}/inference\").tail())'",
         f"  python pipeline.py table features{option}",
         f"  python pipeline.py peek inference{option}",
     ]

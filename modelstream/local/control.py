@@ -17,6 +17,9 @@ import msgspec
 DESCRIPTOR = "MODELSTREAM_CONTROL"
 """The environment variable with the number of the worker's end."""
 
+OUTAGE = 75
+"""Exit status of a worker that could not start because something outside is away (EX_TEMPFAIL of sysexits.h)."""
+
 
 class Command(msgspec.Struct, frozen=True):
     """What a supervisor asks of a worker."""

@@ -6,14 +6,17 @@ import fcntl
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.local.places import Places, differing
 
-VERSION = 1
+VERSION = 2
+"""Of the marker: 2 if something lies behind a URL, which a reader of version 1 would overlook, else 1."""
 MARKER = "modelstream.json"
 LOCK = ".lock"
 LOGS = ("events", "inference")
@@ -23,13 +26,18 @@ WAIT_FOR_ORPHANS = 3.0
 """Seconds to wait for the lock: workers of a killed supervisor end within one."""
 
 
-class Marker(msgspec.Struct, frozen=True, kw_only=True):
+NOWHERE_ELSE = Places()
+
+
+class Marker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The file that makes a folder ours."""
 
     version: int
     shards: int
     use_case: str
     """Name of the use case whose columns the tables and logs have."""
+    places: Places = Places()
+    """Where streams, tables and logs are that are not in the folder."""
 
 
 @dataclass
@@ -42,14 +50,9 @@ class DataFolder:
     """File descriptor of the lock, for workers to inherit."""
 
     @property
-    def streams_url(self) -> str:
-        """URL of the streams."""
-        return f"sqlite://{self.path / 'streams'}"
-
-    @property
-    def tables_url(self) -> str:
-        """URL of the tables."""
-        return f"sqlite://{self.path / 'tables'}"
+    def places(self) -> Places:
+        """URLs of streams, tables and logs."""
+        return self.marker.places.within(self.path)
 
 
 def read_marker(path: Path) -> Marker | None:
@@ -85,20 +88,32 @@ def require(path: Path) -> Marker:
     return marker
 
 
-def open_folder(path: Path, *, shards: int | None, default_shards: int, use_case: str, fresh: bool) -> DataFolder:
+def open_folder(
+    path: Path,
+    *,
+    shards: int | None,
+    default_shards: int,
+    use_case: str,
+    places: Places = NOWHERE_ELSE,
+    fresh: Callable[[Places], None] | None = None,
+) -> DataFolder:
     """Lock a data folder, make it if need be, and return it.
 
+    `places` are the URLs that were given; what was given once is kept in the folder. With `fresh` it begins anew:
+    what the folder holds is removed, after `fresh` has removed what lies behind URLs.
     Raises ConfigurationError when another run has it, when it holds something else, or when it was made with
-    other shards or another use case.
+    other shards or URLs, or another use case.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
-        if fresh:
+        if fresh is not None:
+            places = places.or_else(_remembered(path))
+            fresh(places)
             _remove(path)
         marker = read_marker(path)
         if marker is None:
-            marker = _begin(path, shards or default_shards, use_case)
+            marker = _begin(path, shards or default_shards, use_case, places)
     except FileExistsError:
         raise ConfigurationError(f"{path} is a file", remedy="give a folder with --data") from None
     except PermissionError as error:
@@ -115,6 +130,7 @@ def open_folder(path: Path, *, shards: int | None, default_shards: int, use_case
             f"{path} holds data of the use case {marker.use_case!r}, not {use_case!r}",
             remedy="give another --data, or begin anew with --fresh",
         )
+    differing(places, marker.places, path)
     return DataFolder(path, marker, lock)
 
 
@@ -148,14 +164,24 @@ def _remove(path: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
-def _begin(path: Path, shards: int, use_case: str) -> Marker:
+def _remembered(path: Path) -> Places:
+    """Return the URLs that a folder was made with; none of a folder whose marker can't be read."""
+    try:
+        marker = read_marker(path)
+    except ConfigurationError:
+        marker = None
+    return marker.places if marker else NOWHERE_ELSE
+
+
+def _begin(path: Path, shards: int, use_case: str, places: Places) -> Marker:
     strangers = [entry.name for entry in path.iterdir() if entry.name != LOCK]
     if strangers:
         raise ConfigurationError(
             f"{path} is not empty and holds no data of a pipeline ({', '.join(sorted(strangers)[:3])}, …)",
             remedy="give an empty or a new folder with --data",
         )
-    marker = Marker(version=VERSION, shards=shards, use_case=use_case)
+    version = 1 if places == NOWHERE_ELSE else VERSION
+    marker = Marker(version=version, shards=shards, use_case=use_case, places=places)
     written = path / f".{MARKER}.tmp"
     written.write_bytes(msgspec.json.format(msgspec.json.encode(marker)))
     written.replace(path / MARKER)

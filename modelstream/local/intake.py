@@ -9,12 +9,13 @@ value) is found by the event-handler and becomes a dead letter, as with every ot
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from modelstream.errors import ModelstreamError
+from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.events import (
     MAX_LINE,
     MAX_MESSAGE_BYTES,
@@ -30,6 +31,10 @@ MAX_BODY = 16 << 20
 """Bytes of the largest body: some 120,000 events, a second of work for a machine with two cores."""
 SMALL_BODY = 64 << 10
 """Bytes up to which a body is split in the event loop: below 1 ms, less than handing it to a thread costs others."""
+UNKNOWN_SECONDS = 60.0
+"""Seconds for which an append is tried again whose outcome is not known (`Streams.all_or_none`): a client that hears
+of it can only send the same again, and some of it may then count twice."""
+FIRST_BACKOFF = 0.1
 MARK = b"\xef\xbb\xbf"
 """The byte order mark that some editors put at the beginning of a UTF-8 file."""
 
@@ -200,4 +205,18 @@ class Intake:
                     durable.set_exception(failure)
 
     def _append(self, group: list[list[Event]]) -> None:
-        self._streams.append(self._stream, messages((event for events in group for event in events), self._shards))
+        records = messages((event for events in group for event in events), self._shards)
+        deadline = time.monotonic() + UNKNOWN_SECONDS
+        while True:
+            try:
+                self._streams.append(self._stream, records)
+                return
+            except UnavailableError as error:
+                if self._streams.all_or_none:
+                    raise
+                if self._closing or time.monotonic() > deadline:
+                    raise UnavailableError(
+                        f"{error}; it is not known whether these events were taken: sent again, they may count twice",
+                        remedy=error.remedy,
+                    ) from None
+                time.sleep(FIRST_BACKOFF)

@@ -13,10 +13,10 @@ import msgspec
 import nuclio_sdk.logger
 
 from modelstream import notebooks
-from modelstream.errors import ModelstreamError
+from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.key_finder import KeyFinder
 from modelstream.lean import start_without_pandas
-from modelstream.local.control import Command, Line, Report, obey
+from modelstream.local.control import OUTAGE, Command, Line, Report, obey
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -79,6 +79,10 @@ def main() -> None:
         if not context.stopped.is_set():
             handler(context, **job.parameters)
             context.finish()
+    except UnavailableError as error:  # while starting: the supervisor tries again
+        print(f"{error}; {error.remedy}", flush=True)
+        line.send(Report(held=str(error)))
+        status = OUTAGE
     except ModelstreamError as error:
         line.send(Report(error=str(error), remedy=error.remedy))
         status = 2

@@ -56,12 +56,12 @@ class Pipeline:
     @cached_property
     def streams(self) -> Streams:
         """The streams, for this process."""
-        return open_streams(self.folder.streams_url)
+        return open_streams(self.folder.places.streams)
 
     @cached_property
     def tables(self) -> Tables:
         """The tables, for this process."""
-        return open_tables(self.folder.tables_url)
+        return open_tables(self.folder.places.tables)
 
     @cached_property
     def consumers(self) -> tuple[Consumer, ...]:
@@ -97,7 +97,7 @@ class Pipeline:
             notebook=str(self.project.notebook(consumer.name)),
             serving=serving,
             reads=consumer.reads,
-            streams=self.folder.streams_url,
+            streams=self.folder.places.streams,
             shards=tuple(range(number, self.shards, self.workers)),
             worker=number,
             socket=str(self.supervisor.socket(consumer.name)) if serving and number == 0 else "",
@@ -116,9 +116,9 @@ class Pipeline:
         return {
             **project.environment(function),
             **{PREFIX + name: str((project.folder / path).resolve()) for name, path in paths.items()},
-            PREFIX + "STREAMS": self.folder.streams_url,
-            PREFIX + "TABLES": self.folder.tables_url,
-            PREFIX + "LOGS": str(self.folder.path),
+            PREFIX + "STREAMS": self.folder.places.streams,
+            PREFIX + "TABLES": self.folder.places.tables,
+            PREFIX + "LOGS": self.folder.places.logs,
             PREFIX + "SHARDS": str(self.shards),
             # One thread each: the parallelism is in the processes.
             "OMP_NUM_THREADS": "1",
@@ -165,7 +165,7 @@ class Pipeline:
         """Return how many messages of its stream a function has not acknowledged."""
         try:
             acked = self.streams.acked(consumer.name, consumer.reads)
-            return sum(self.streams.range(consumer.reads, shard)[1] - 1 - acked[shard] for shard in acked)
+            return sum(end - 1 - acked[shard] for shard, (_, end) in self.streams.ranges(consumer.reads).items())
         except UnavailableError:
             return 1
 

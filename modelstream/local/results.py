@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,19 @@ from modelstream import use_case as use_cases
 from modelstream.columns import INGESTED_AT
 from modelstream.events import decode
 from modelstream.local.pipeline import dead_letter_count
-from modelstream.log import ParquetLog
+from modelstream.local.places import Places
+from modelstream.log import open_log
 from modelstream.project import Project
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import open_tables
 
 
-def totals(path: Path, project: Project) -> dict[str, Any]:
+def totals(places: Places, project: Project) -> dict[str, Any]:
     """Return events, vectors, predictions, dead letters and the uncounted events by reason."""
     use_case = use_cases.load(project.folder / project.params.use_case)
     with (
-        open_streams(f"sqlite://{path / 'streams'}") as streams,
-        open_tables(f"sqlite://{path / 'tables'}") as tables,
+        open_streams(places.streams) as streams,
+        open_tables(places.tables) as tables,
     ):
         shards = streams.describe(project.params.streams[0]).shards
         epoch = tables.epoch()
@@ -33,9 +33,9 @@ def totals(path: Path, project: Project) -> dict[str, Any]:
             for name, number in features.load(shard).counters.items():
                 counters[name] = counters.get(name, 0) + number
         return {
-            "events": ParquetLog(path / "events", use_case.events_log_schema, epoch).count(),
+            "events": open_log(places.logs, "events", use_case.events_log_schema, epoch).count(),
             "vectors": counters.pop("vectors", 0),
-            "predictions": ParquetLog(path / "inference", use_case.inference_log_schema, epoch).count(),
+            "predictions": open_log(places.logs, "inference", use_case.inference_log_schema, epoch).count(),
             "dead_letters": dead_letter_count(streams),
             "not_counted": dict(sorted(counters.items())),
         }

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from modelstream.errors import UnavailableError
 from modelstream.local.control import Command
 from modelstream.local.display import Display
 from modelstream.local.folder import DataFolder
-from modelstream.local.pipeline import Pipeline
+from modelstream.local.pipeline import HELD_LIMIT, Pipeline
 from modelstream.local.supervisor import Supervisor
 from modelstream.project import Project
+
+T = TypeVar("T")
 
 POLL = 0.02
 SHOW_EVERY = 0.12
@@ -37,6 +41,8 @@ class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
     delay_ms: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     peak_rss_mb: float
     data: str
+    logs: str
+    """The folder, or URL, of the Parquet logs."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,8 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             raise Interrupted(_save(pipeline)) from None
         from modelstream.local.results import delays, totals
 
-        found = totals(folder.path, project)
-        delay = delays(pipeline.streams, "inference", opened) if options.rate else None
+        found = patiently(lambda: totals(folder.places, project))
+        delay = patiently(lambda: delays(pipeline.streams, "inference", opened)) if options.rate else None
         return Summary(
             **found,
             startup_seconds=round(ready - begun, 3),
@@ -95,7 +101,20 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             delay_ms=delay if delay is not None else msgspec.UNSET,
             peak_rss_mb=round(watcher.peak / 1e6, 1),
             data=str(folder.path),
+            logs=folder.places.logs,
         )
+
+
+def patiently(look: Callable[[], T]) -> T:
+    """Look at what is stored, and again if a store is away: everything is done by now."""
+    deadline = time.monotonic() + HELD_LIMIT
+    while True:
+        try:
+            return look()
+        except UnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _save(pipeline: Pipeline) -> bool:

@@ -95,7 +95,7 @@ class Service:
         self._pipeline = pipeline
         self._display = display
         self._monitor = Monitor(pipeline)
-        self._intake = Intake(partial(open_streams, folder.streams_url), consumers[0].reads, use_case.key)
+        self._intake = Intake(partial(open_streams, folder.places.streams), consumers[0].reads, use_case.key)
         edge = Edge(
             intake=self._intake,
             ask=partial(rpc.ask, pipeline.supervisor.socket(model_server)),
@@ -110,7 +110,7 @@ class Service:
         server.start()
         try:
             pipeline.start(commit_ms=COMMIT_MS)
-            Trimmer(pipeline.folder.streams_url, _groups(pipeline)).start()
+            Trimmer(pipeline.folder.places.streams, _groups(pipeline)).start()
             self._display.console.print(
                 f"Listening on {server.url} (GET / tells what is there; Ctrl-C ends it)", soft_wrap=True
             )

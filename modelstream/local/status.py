@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from modelstream import dead_letters
+from modelstream.local.places import NAMES, Places
 from modelstream.local.show import console
 from modelstream.local.view import View
-from modelstream.log_files import Place
 from modelstream.streams import Streams
 
 
@@ -51,6 +52,8 @@ class Status(msgspec.Struct, frozen=True):
     """What `--json` prints."""
 
     data: str
+    places: Places
+    """URLs of streams, tables and logs."""
     use_case: str
     shards: int
     running: bool
@@ -76,6 +79,7 @@ def status(view: View) -> Status:
     counters = _counters(view)
     return Status(
         data=str(view.path),
+        places=view.places,
         use_case=view.use_case.name,
         shards=view.marker.shards,
         running=holder is not None,
@@ -83,7 +87,7 @@ def status(view: View) -> Status:
         streams={name: _stream(view.streams, name) for name in params.streams if name in made},
         functions={name: FunctionStatus(view.consumers[name], number) for name, number in lag.items()},
         tables={name: (view.features if name == "features" else view.lookup(name)).count() for name in params.tables},
-        logs={name: LogStatus(view.log(name).count(), _files(view, name)) for name in params.logs},
+        logs={name: LogStatus(view.log(name).count(), view.log(name).files()) for name in params.logs},
         vectors=counters.pop("vectors", 0),
         not_counted=counters,
         dead_letters=sum(1 for _ in dead_letters.read_letters(view.streams)) if dead_letters.STREAM in made else 0,
@@ -94,7 +98,7 @@ def status(view: View) -> Status:
 
 
 def _stream(streams: Streams, name: str) -> StreamStatus:
-    ranges = [streams.range(name, shard) for shard in range(streams.describe(name).shards)]
+    ranges = list(streams.ranges(name).values())
     ends = [end for _, end in ranges]
     return StreamStatus(sum(ends), ends, sum(end - first for first, end in ranges))
 
@@ -107,17 +111,16 @@ def _counters(view: View) -> dict[str, int]:
     return dict(sorted(counters.items()))
 
 
-def _files(view: View, name: str) -> int:
-    folder = view.path / name
-    return sum(1 for path in folder.iterdir() if Place.of(path.name)) if folder.is_dir() else 0
-
-
 def show(found: Status) -> None:
     """Print a state for a person."""
     running = f"running (process {found.process})" if found.running else "not running"
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.not_counted.items())
+    own = Places().within(Path(found.data))
+    elsewhere = [
+        f"{name} at {getattr(found.places, name)}" for name in NAMES if _lies_elsewhere(found.places, own, name)
+    ]
     parts: list[RenderableType] = [
-        f"{found.data}: use case {found.use_case}, {found.shards} shards, {running}",
+        "; ".join([f"{found.data}: use case {found.use_case}, {found.shards} shards, {running}", *elsewhere]),
         _table(
             ("stream", "messages", "kept", "messages by shard", "read by (messages that wait)"),
             [
@@ -133,6 +136,10 @@ def show(found: Status) -> None:
         rows = [(one.origin, one.lines, "finished" if one.finished else "not finished") for one in found.inputs]
         parts.append(_table(("input", "lines", "state"), rows))
     console().print(Group(*parts))
+
+
+def _lies_elsewhere(places: Places, own: Places, name: str) -> bool:
+    return bool(getattr(places, name) != getattr(own, name))
 
 
 def _readers(found: Status, stream: str) -> str:

@@ -16,7 +16,7 @@ from typing import IO
 import msgspec
 
 from modelstream.errors import ModelstreamError
-from modelstream.local.control import DESCRIPTOR, Command, Line, Report
+from modelstream.local.control import DESCRIPTOR, OUTAGE, Command, Line, Report
 
 FIRST_BACKOFF, LAST_BACKOFF = 0.2, 5.0
 GIVE_UP_AFTER = 5
@@ -104,7 +104,7 @@ class Supervisor:
         if process.line is not None:
             process.line.close()
         process.line = line
-        process.report = Report()
+        process.report = Report(held=process.report.held)  # until it says otherwise
         process.listener = threading.Thread(target=self._listen, args=(process, line), name=process.name, daemon=True)
         process.listener.start()
         if process.gone:
@@ -139,9 +139,9 @@ class Supervisor:
             elif process.report.error and self.gives_up:
                 raise FunctionFailedError(process.report.error, remedy=process.report.remedy)
             elif process.start_again_at == 0.0:
-                process.deaths += 1
+                process.deaths += status != OUTAGE  # how long a run waits for an outage to end is not decided here
                 self._note_death(process, status)
-                wait = min(FIRST_BACKOFF * 2 ** min(process.deaths - 1, 10), LAST_BACKOFF)
+                wait = min(FIRST_BACKOFF * 2 ** min(max(process.deaths - 1, 0), 10), LAST_BACKOFF)
                 process.start_again_at = now + wait
             elif now >= process.start_again_at:
                 process.start_again_at = 0.0
@@ -159,7 +159,7 @@ class Supervisor:
             commits=process.before.commits + ended.commits,
             committed_at=max(process.before.committed_at, ended.committed_at),
         )
-        process.report = Report(held=ended.error)
+        process.report = Report(held=ended.error or ended.held)
         if process.deaths > GIVE_UP_AFTER and self.gives_up:
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             raise FunctionFailedError(

@@ -13,7 +13,8 @@ import pyarrow as pa
 from modelstream import use_case as use_cases
 from modelstream.errors import ConfigurationError
 from modelstream.local.folder import LOCK, Marker, require
-from modelstream.log import ParquetLog
+from modelstream.local.places import Places
+from modelstream.log import ParquetLog, open_log
 from modelstream.project import Project
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
@@ -30,14 +31,19 @@ class View:
     use_case: UseCase
 
     @cached_property
+    def places(self) -> Places:
+        """URLs of streams, tables and logs."""
+        return self.marker.places.within(self.path)
+
+    @cached_property
     def streams(self) -> Streams:
         """The streams."""
-        return open_streams(f"sqlite://{self.path / 'streams'}")
+        return open_streams(self.places.streams)
 
     @cached_property
     def tables(self) -> Tables:
         """The tables."""
-        return open_tables(f"sqlite://{self.path / 'tables'}")
+        return open_tables(self.places.tables)
 
     @cached_property
     def features(self) -> FeatureTable:
@@ -61,7 +67,7 @@ class View:
 
     def log(self, name: str) -> ParquetLog:
         """Return a log of the project, by name."""
-        return ParquetLog(self.path / name, self._log_schemas[name], self.epoch)
+        return open_log(self.places.logs, name, self._log_schemas[name], self.epoch)
 
     @cached_property
     def events_log(self) -> ParquetLog:
@@ -83,7 +89,8 @@ class View:
         made = set(self.streams.names())
         for function, stream in self.consumers.items():
             acked = self.streams.acked(function, stream) if stream in made else {}
-            found[function] = sum(self.streams.range(stream, shard)[1] - 1 - acked[shard] for shard in acked)
+            ranges = self.streams.ranges(stream) if acked else {}
+            found[function] = sum(end - 1 - acked[shard] for shard, (_, end) in ranges.items())
         return found
 
     def holder(self) -> int | None:

@@ -31,13 +31,14 @@ import nuclio_sdk.logger
 from modelstream import notebooks
 from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.lean import start_without_pandas
-from modelstream.local.control import Command, Line, Report, obey
+from modelstream.local.control import OUTAGE, Command, Line, Report, obey
 from modelstream.streams import Message, Streams, open_streams
 
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.010
 """Seconds between two looks for new messages. A look costs some 10 µs; four hops of 10 ms are 40 ms of delay."""
 BATCH_MESSAGES, BATCH_BYTES = 256, 8_000_000
 REPORT_EVERY = 0.2
+ACK_SECONDS = 5.0
 GRACE = 3.0
 """Seconds that a worker has to flush when it is asked to stop; then it ends as it is, and loses nothing."""
 
@@ -87,6 +88,10 @@ class Worker:
         threading.Thread(target=self._report_often, name="reports", daemon=True).start()
         try:
             return self._loop.run_until_complete(self._main())
+        except UnavailableError as error:  # while starting: the supervisor tries again
+            print(f"{error}; {error.remedy}", flush=True)
+            self._line.send(Report(held=str(error)))
+            return OUTAGE
         except ModelstreamError as error:
             self._line.send(Report(error=str(error), remedy=error.remedy))
             return 2
@@ -112,8 +117,8 @@ class Worker:
         """Deliver messages, one at a time per worker, from after the last that was acknowledged."""
         assignment = self.assignment
         acked = self._streams.acked(assignment.function, assignment.reads)
-        first = {shard: self._streams.range(assignment.reads, shard)[0] for shard in assignment.shards}
-        offsets = {shard: max(acked.get(shard, -1) + 1, first[shard]) for shard in assignment.shards}
+        ranges = self._streams.ranges(assignment.reads)
+        offsets = {shard: max(acked.get(shard, -1) + 1, ranges[shard][0]) for shard in assignment.shards}
         pause = FIRST_PAUSE
         version = None
         while not self._is_stopping():
@@ -180,7 +185,8 @@ class Worker:
 
     async def _acknowledge(self, message: dict[str, Any]) -> None:
         attributes = message["attributes"]
-        for _ in range(50):
+        deadline = time.monotonic() + ACK_SECONDS
+        while True:
             try:
                 self._streams.ack(
                     self.assignment.function,
@@ -189,7 +195,9 @@ class Worker:
                     attributes["offset"],
                 )
                 return
-            except UnavailableError:  # an acknowledgement may be late or lost: messages are then repeated
+            except UnavailableError:  # an acknowledgement may be late: the stage makes it with its next ones
+                if time.monotonic() > deadline:
+                    raise
                 await asyncio.sleep(0.1)
 
     async def _serve_http(self, module: types.ModuleType) -> asyncio.Server | None:

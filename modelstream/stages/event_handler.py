@@ -29,8 +29,8 @@ from modelstream.identity import (
     stream_origin,
     stream_position,
 )
-from modelstream.log import ParquetLog
-from modelstream.settings import Settings, folder_of, from_environment
+from modelstream.log import ParquetLog, open_log
+from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import open_tables
@@ -111,7 +111,7 @@ class EventHandler(Stage):
         use_case = load(settings.use_case)
         schema = use_case.events_log_schema if settings.rows == "events" else use_case.inference_log_schema
         epoch = open_tables(settings.tables).epoch()
-        log = ParquetLog(folder_of(settings.logs) / settings.log, schema, epoch)
+        log = open_log(settings.logs, settings.log, schema, epoch)
         stage = cls(context, settings, open_streams(settings.streams), use_case, log, epoch, transform)
         stage._load_kernels()
         stage.start()

@@ -46,6 +46,9 @@ class Streams(ABC):
     first_offset: ClassVar[int] = 0
     """The offset of a shard's first message: V3IO counts from 1."""
 
+    all_or_none: ClassVar[bool] = True
+    """Whether an append that fails has appended nothing."""
+
     @abstractmethod
     def create(self, name: str, shards: int, epoch: int = 0) -> StreamInfo:
         """Make a stream, or return it as it is; ConfigurationError if its shards or its epoch are others."""
@@ -60,19 +63,29 @@ class Streams(ABC):
 
     @abstractmethod
     def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
-        """Append (shard, body) records, all or none, durable when this returns; return their offsets."""
+        """Append (shard, body) records, durable when this returns; return their offsets.
+
+        After an UnavailableError none was appended where `all_or_none`; elsewhere some may have been, but none of a
+        shard without all before it. The same call may be repeated, and nothing else may be sent to these shards
+        before it succeeds: records that are stored twice are dropped as seen, one that overtakes would be lost.
+        """
 
     @abstractmethod
     def read(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
         """Return messages of a shard from an offset on, in order.
 
         At most `limit_messages`, and no more than `limit_bytes` of bodies, but a first message of any size.
-        Nothing at the end of the shard. Where messages were trimmed, it begins at the first that is left.
+        Nothing at the end of the shard. Where messages were trimmed, it begins at the first that is left. What others
+        have appended since `range` was asked may come a moment later: `version` changes when it is there.
         """
 
     @abstractmethod
     def range(self, name: str, shard: int) -> tuple[int, int]:
         """Return the first offset and the next one to be given; both are the same in an empty shard."""
+
+    def ranges(self, name: str) -> dict[int, tuple[int, int]]:
+        """Return the same of every shard."""
+        return {shard: self.range(name, shard) for shard in range(self.describe(name).shards)}
 
     @abstractmethod
     def ack(self, group: str, name: str, shard: int, offset: int) -> None:
@@ -83,14 +96,14 @@ class Streams(ABC):
 
     @abstractmethod
     def acked(self, group: str, name: str) -> dict[int, int]:
-        """Return the last offset that a group has acknowledged for every shard, -1 for none."""
+        """Return the last offset that a group has acknowledged for every shard, `first_offset - 1` for none."""
 
     @abstractmethod
     def version(self, name: str) -> int:
         """Return a number that changes when something was appended, cheap enough to ask all the time.
 
         Ask for it before reading: if the read finds nothing, read again when it has changed. Only compare it
-        with what the same instance returned.
+        with what the same instance returned. Once an instance has read shards, it may tell of those only.
         """
 
     @abstractmethod
@@ -99,6 +112,13 @@ class Streams(ABC):
 
         Return how many messages went. Without groups nothing is deleted. Offsets go on as before.
         """
+
+    def remove(self, name: str) -> None:
+        """Delete a stream, if there is one, with its messages and acknowledgements. Nobody may be using it."""
+        raise ConfigurationError(
+            f"stream {name!r} can't be deleted from here",
+            remedy="delete it with its store's tools, or give another URL",
+        )
 
     @abstractmethod
     def close(self) -> None:
@@ -114,11 +134,13 @@ class Streams(ABC):
 
 
 def open_streams(url: str) -> Streams:
-    """Return the streams behind a URL: `sqlite:///absolute/folder` or `sqlite://relative/folder`.
+    """Return the streams behind a URL: `sqlite:///absolute/folder`, `sqlite://relative/folder`,
+    `kafka://host:port[,host:port]/prefix?option=…` (see `kafka_client`), or `v3io://container/path?option=…` (see
+    `v3io_client`).
 
-    >>> open_streams("pigeon://roof")
+    >>> open_streams("pigeon://x")
     Traceback (most recent call last):
-    modelstream.errors.ConfigurationError: no streams of the kind 'pigeon' (in 'pigeon://roof'); known: sqlite
+    modelstream.errors.ConfigurationError: no streams of the kind 'pigeon' (in 'pigeon://x'); known: kafka, sqlite, v3io
     """
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
@@ -126,7 +148,15 @@ def open_streams(url: str) -> Streams:
         from modelstream.streams.sqlite import SqliteStreams
 
         return SqliteStreams(folder_of(url))
+    if scheme == "kafka":
+        from modelstream.streams.kafka import KafkaStreams
+
+        return KafkaStreams(url)
+    if scheme == "v3io":
+        from modelstream.streams.v3io import V3ioStreams
+
+        return V3ioStreams(url)
     raise ConfigurationError(
-        f"no streams of the kind {scheme!r} (in {url!r}); known: sqlite",
-        remedy="write sqlite:///absolute/folder",
+        f"no streams of the kind {scheme!r} (in {url!r}); known: kafka, sqlite, v3io",
+        remedy="write sqlite:///absolute/folder, kafka://host:port/prefix or v3io://container/path",
     )

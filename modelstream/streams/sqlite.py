@@ -183,6 +183,18 @@ class SqliteStreams(Streams):
             stream.bodies.delete_below(keep)
         return trimmed
 
+    def remove(self, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            return
+        stream = self._streams.pop(name, None)
+        if stream is not None:
+            stream.close()
+        with guarded(self._path(name)):
+            for path in (*self.folder.glob(f"{name}.db*"), *self.folder.glob(f"{name}.*.bodies")):
+                path.unlink(missing_ok=True)
+        with guarded(self._offsets.path):
+            self._offsets.connection.execute("DELETE FROM acks WHERE stream = ?", (name,))
+
     def close(self) -> None:
         for stream in self._streams.values():
             stream.close()

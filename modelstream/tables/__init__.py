@@ -85,7 +85,9 @@ class FeatureTable(ABC):
 
         Each is written only if its position rises: a row's `applied`, a watermark's, the offset. Returns
         False when the offset didn't rise: another owner of the shard was here, load again what it wrote.
-        Pass all watermarks; only those that changed cost something.
+        Pass all watermarks; only those that changed cost something. A repeated call may return False although
+        it was the first that was stored, its answer lost. Raises LostStateError, and changes nothing, where a
+        backend finds that its store has lost what it had confirmed to this instance.
         """
 
     @abstractmethod
@@ -154,6 +156,13 @@ class Tables(ABC):
     def inputs(self) -> InputTable:
         """Return the inputs."""
 
+    def remove(self) -> None:
+        """Delete all tables behind the URL, as if they had never been. Nobody may be using them."""
+        raise ConfigurationError(
+            "these tables can't be deleted from here",
+            remedy="delete them with their store's tools, or give another URL",
+        )
+
     @abstractmethod
     def close(self) -> None:
         """Give back files and connections. The next call opens them again."""
@@ -168,11 +177,12 @@ class Tables(ABC):
 
 
 def open_tables(url: str) -> Tables:
-    """Return the tables behind a URL: `sqlite:///absolute/folder` or `sqlite://relative/folder`.
+    """Return the tables behind a URL: `sqlite:///absolute/folder`, `sqlite://relative/folder`,
+    `redis://host:port/db?prefix=NAME` (`rediss://` for TLS), or `v3io://container/path` (see `v3io_client`).
 
     >>> open_tables("slate://wall")
     Traceback (most recent call last):
-    modelstream.errors.ConfigurationError: no tables of the kind 'slate' (in 'slate://wall'); known: sqlite
+    modelstream.errors.ConfigurationError: no tables of the kind 'slate' (in 'slate://wall'); known: redis, sqlite, v3io
     """
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
@@ -180,7 +190,15 @@ def open_tables(url: str) -> Tables:
         from modelstream.tables.sqlite import SqliteTables
 
         return SqliteTables(folder_of(url))
+    if scheme in ("redis", "rediss"):
+        from modelstream.tables.redis import RedisTables
+
+        return RedisTables(url)
+    if scheme == "v3io":
+        from modelstream.tables.v3io import V3ioTables
+
+        return V3ioTables(url)
     raise ConfigurationError(
-        f"no tables of the kind {scheme!r} (in {url!r}); known: sqlite",
+        f"no tables of the kind {scheme!r} (in {url!r}); known: redis, sqlite, v3io",
         remedy="write sqlite:///absolute/folder",
     )

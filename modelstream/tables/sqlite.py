@@ -269,6 +269,12 @@ class SqliteTables(Tables):
     def inputs(self) -> InputTable:
         return SqliteInputTable(self._registry)
 
+    def remove(self) -> None:
+        self.close()
+        with guarded(self.folder):
+            for path in self.folder.glob("*.db*"):
+                path.unlink(missing_ok=True)
+
     def close(self) -> None:
         for file in self._files:
             file.close()

@@ -79,6 +79,9 @@ def deliver(log: ParquetLog, shard: int, messages: Iterable[tuple[int, list[int]
 class LogContract:
     """Inherit it, and give `place` (where no log is yet) and `open`."""
 
+    start = "fork"
+    """How processes are started."""
+
     @pytest.fixture
     def place(self) -> Any:
         raise NotImplementedError
@@ -152,7 +155,8 @@ class LogContract:
 
     def test_processes_that_race_append_each_row_once(self, log: ParquetLog, place: Any) -> None:
         messages = [(offset, [3 * offset, 3 * offset + 1, 3 * offset + 2]) for offset in range(25)]
-        racers = [get_context("fork").Process(target=deliver, args=(self.open(place), 0, messages)) for _ in range(3)]
+        context: Any = get_context(self.start)
+        racers = [context.Process(target=deliver, args=(self.open(place), 0, messages)) for _ in range(3)]
         for racer in racers:
             racer.start()
         for racer in racers:

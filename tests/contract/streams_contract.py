@@ -169,18 +169,19 @@ class StreamsContract:
         assert streams.describe("serving").epoch == 2
 
     def test_acks_only_rise(self, streams: Streams, url: str) -> None:
-        assert streams.acked("handler", "events") == dict.fromkeys(range(SHARDS), -1)
+        none = streams.first_offset - 1
+        assert streams.acked("handler", "events") == dict.fromkeys(range(SHARDS), none)
         streams.ack("handler", "events", 1, 5)
         streams.ack("handler", "events", 1, 3)
         streams.ack("logger", "events", 1, 4)
         with open_streams(url) as others:
-            assert others.acked("handler", "events") == {0: -1, 1: 5, 2: -1}
-            assert others.acked("logger", "events") == {0: -1, 1: 4, 2: -1}
+            assert others.acked("handler", "events") == {0: none, 1: 5, 2: none}
+            assert others.acked("logger", "events") == {0: none, 1: 4, 2: none}
 
     def test_acks_of_streams_are_apart(self, streams: Streams) -> None:
         streams.create("other", SHARDS)
         streams.ack("handler", "other", 0, 9)
-        assert streams.acked("handler", "events")[0] == -1
+        assert streams.acked("handler", "events")[0] == streams.first_offset - 1
 
     def test_version_changes_with_every_append(self, streams: Streams, url: str) -> None:
         with open_streams(url) as others:
@@ -266,6 +267,36 @@ class StreamsContract:
             assert others.range("events", 0) == (first + 2, first + 2)
             assert others.append("events", [(0, b"next")]) == [first + 2]
         assert [m.offset for m in read_all(streams, 0)] == [first + 2]
+
+    def test_ranges_are_those_of_every_shard(self, streams: Streams) -> None:
+        first = streams.first_offset
+        streams.append("events", [(0, b"a"), (2, b"b"), (2, b"c")])
+        streams.ack("handler", "events", 2, first)
+        streams.trim("events", ["handler"], FOREVER)
+        assert streams.ranges("events") == {0: (first, first + 1), 1: (first, first), 2: (first + 1, first + 2)}
+
+    def test_messages_are_read_from_any_offset_in_any_order(self, streams: Streams) -> None:
+        first = streams.first_offset
+        streams.append("events", [(shard, b"%d" % number) for number in range(30) for shard in range(SHARDS)])
+        for number, shard in ((20, 0), (3, 1), (21, 0), (5, 0), (29, 2), (4, 1), (22, 0), (0, 2)):
+            found = streams.read("events", shard, first + number, 2, MEGABYTE)
+            assert [int(m.body) for m in found] == list(range(number, min(number + 2, 30)))
+
+    def test_removed_stream_can_be_made_anew(self, streams: Streams, url: str) -> None:
+        streams.create("other", 1)
+        streams.append("events", [(0, b"old"), (0, bytes(300_000))])
+        streams.append("other", [(0, b"kept")])
+        streams.ack("handler", "events", 0, streams.first_offset)
+        streams.ack("handler", "other", 0, streams.first_offset)
+        streams.remove("events")
+        streams.remove("events")
+        assert streams.names() == ["other"]
+        with open_streams(url) as others:
+            others.create("events", SHARDS + 1)
+            assert others.acked("handler", "events") == dict.fromkeys(range(SHARDS + 1), streams.first_offset - 1)
+            assert others.acked("handler", "other")[0] == streams.first_offset
+            assert others.append("events", [(0, b"new")]) == [streams.first_offset]
+            assert [m.body for m in read_all(others, 0)] == [b"new"]
 
     @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
     @given(

@@ -58,9 +58,11 @@ def part(rng: random.Random) -> list[bytes]:
 class Run:
     """`pipeline.py run` on a file, which may grow, into a folder: started, killed, and started again."""
 
-    def __init__(self, folder: Path, rng: random.Random) -> None:
+    def __init__(self, folder: Path, rng: random.Random, streams: str = "", tables: str = "") -> None:
         self.rng = rng
         self.source, self.data = folder / "events.ndjson", folder / "data"
+        self.streams, self.tables = streams or f"sqlite://{self.data}/streams", tables or f"sqlite://{self.data}/tables"
+        self._places = [*(("--streams", streams) if streams else ()), *(("--tables", tables) if tables else ())]
         self.rate = rng.choice((2500, 6000))
         self.workers = rng.choice((1, 1, 2))
         self.lines: list[bytes] = []
@@ -82,7 +84,7 @@ class Run:
         command = ["run", "--input", self.source, "--enrichment", GOLDEN / "enrichment.csv", "--data", self.data]
         options = ["--rate", str(self.rate), "--workers", str(self.workers), "--json", "--quiet"]
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "pipeline.py"), *map(str, command), *options],
+            [sys.executable, str(ROOT / "pipeline.py"), *map(str, command), *options, *self._places],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -115,7 +117,7 @@ class Run:
 
     def _sent(self) -> int:
         try:
-            with open_streams(f"sqlite://{self.data}/streams") as streams:
+            with open_streams(self.streams) as streams:
                 return sum(streams.range("generated", shard)[1] for shard in range(SHARDS))
         except ModelstreamError:  # not made yet
             return 0
@@ -209,7 +211,7 @@ def compare(run: Run, summary: dict[str, object]) -> None:
     data = run.data
     truth.check_events(ParquetLog(data / "events", CHURN.events_log_schema, 0), data / "events")
     truth.check_predictions(ParquetLog(data / "inference", CHURN.inference_log_schema, 0), data / "inference")
-    with open_streams(f"sqlite://{data}/streams") as streams, open_tables(f"sqlite://{data}/tables") as tables:
+    with open_streams(run.streams) as streams, open_tables(run.tables) as tables:
         truth.check_rows(tables.features(CHURN.row_schema))
         truth.check_letters(list(dead_letters.read_letters(streams)))
     assert len(pd.read_parquet(data / "events")) == events

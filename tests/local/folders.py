@@ -32,7 +32,7 @@ def make_folder(path: Path, lines: Iterable[bytes], enrichment: dict[str, float]
 
     The model says 1 where a user has bet more than 20 in all, with probability 0.75.
     """
-    opened = open_folder(path, shards=shards, default_shards=8, use_case="churn", fresh=False)
+    opened = open_folder(path, shards=shards, default_shards=8, use_case="churn")
     os.close(opened.lock)
     view = open_view(path, PROJECT)
     for name in PROJECT.params.streams:

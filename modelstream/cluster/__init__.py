@@ -1,0 +1,15 @@
+"""The pipeline on a cluster: MLRun deploys the functions to Nuclio, a Kubeflow workflow orders it.
+
+| file | what |
+|---|---|
+| `config` | a file under `clusters/`: where streams, tables and logs are, the image, how large functions are |
+| `places` | names of topics, stream paths and consumer groups |
+| `functions` | the project's functions as MLRun objects, configured: triggers, environment, resources |
+| `plan` | what would be deployed, for `deploy --dry-run` |
+| `jobs` | small jobs of the workflow: prepare streams and tables, wait until drained, promote a model |
+| `compile` | runs in the environment that has the Kubeflow compiler |
+| `deploy` | the commands `deploy` and `undeploy` |
+
+The workflow itself is `workflow.py` beside `project.yaml`: MLRun loads it from there. MLRun is imported only inside
+functions, so that importing these modules costs nothing.
+"""

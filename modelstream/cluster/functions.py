@@ -1,0 +1,243 @@
+"""The project's functions as MLRun objects, ready to be deployed: triggers, environment, secrets, sizes.
+
+MLRun's own loader has made them from the notebooks, and `project_setup.py` has given them what `project.yaml` says;
+here they get what the cluster's file says. `project.yaml` is never written.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelstream.cluster import places
+from modelstream.cluster.config import Cluster
+from modelstream.project import Function, Project, Wiring
+from modelstream.settings import PREFIX
+
+JOBS = {
+    "prepare": "Make the streams and tables that are not there yet.",
+    "drained": "Wait until every function has acknowledged all that was sent.",
+    "promote": "Let a version of the model serve.",
+    "remove": "Delete streams, tables and logs (`undeploy --data`).",
+}
+"""Jobs of the cluster's own, see `jobs`: code of the library, in the project's image."""
+PATHS = ("USE_CASE", "MODEL", "DERIVE")
+"""Settings that are paths in the repository."""
+TERMINATION = "10s"
+"""Time that a worker has for its drain or termination callback. What is not flushed by
+then is repeated elsewhere. With Nuclio's own 5 s it stays below the 30 s that Kubernetes gives a pod."""
+SESSION, HEARTBEAT = "10s", "3s"
+FETCH_BYTES = 4 << 20
+"""Bytes that Nuclio asks of a Kafka partition at once: some messages of 1 MB."""
+KAFKA_SECRET_PATH = "/etc/modelstream/kafka"
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_IO_THREADS": "1"}
+"""The parallelism is in the processes: with two threads each on a busy machine single calls took up to 1.6 s."""
+
+
+def consumers(project: Project) -> tuple[str, ...]:
+    """Return the functions between streams, from the first to the last."""
+    wiring = project.params.wiring
+    stream = wiring[source(project)].writes
+    chain: list[str] = []
+    while found := [name for name, wire in wiring.items() if stream and wire.reads == stream]:
+        chain.append(found[0])
+        stream = wiring[found[0]].writes
+    return tuple(chain)
+
+
+def source(project: Project) -> str:
+    """Return the job that sends events."""
+    return next(name for name, wire in project.params.wiring.items() if wire.writes and not wire.reads)
+
+
+def trainer(project: Project) -> str:
+    """Return the job that trains a model, "" if the project has none."""
+    jobs = (name for name, wire in project.params.wiring.items() if wire == Wiring())
+    return next(jobs, "")
+
+
+def in_image(project: Project, cluster: Cluster) -> Project:
+    """Return the project with paths as they are in the image."""
+    folder = Path(cluster.folder)
+    params = msgspec.structs.replace(
+        project.params, use_case=str(folder / project.params.use_case), model=str(folder / project.params.model)
+    )
+    return msgspec.structs.replace(project, params=params)
+
+
+def environment(project: Project, cluster: Cluster, function: str) -> dict[str, str]:
+    """Return the environment of a function on the cluster, but for secrets."""
+    if function in project.functions:
+        values = project.environment(function)
+    else:
+        values = {
+            PREFIX + "FUNCTION": function,
+            PREFIX + "USE_CASE": project.params.use_case,
+            PREFIX + "PROJECT": str(Path(cluster.folder) / "project.yaml"),
+            PREFIX + "EPOCH": str(cluster.epoch),
+        }
+    for name in PATHS:
+        if PREFIX + name in values:
+            values[PREFIX + name] = str(Path(cluster.folder) / values[PREFIX + name])
+    return {
+        **values,
+        PREFIX + "STREAMS": cluster.streams,
+        PREFIX + "TABLES": cluster.tables,
+        PREFIX + "LOGS": cluster.logs,
+        PREFIX + "REGISTRY": cluster.registry_url(),
+        PREFIX + "SHARDS": str(project.params.shards),
+        **ONE_THREAD,
+        **cluster.env,
+        **cluster.size(function).env,
+    }
+
+
+def configure(mlrun_project: Any, project: Project, cluster: Cluster) -> dict[str, Any]:
+    """Configure all functions of an `mlrun.projects.MlrunProject`, and add the workflow's jobs; return them by name.
+
+    The project object then holds them whole, so that what is stored of it in MLRun's database can be deployed from
+    there, without this repository.
+    """
+    import mlrun
+
+    # Not by set_source: it would make every function anew, and each takes MLRun's loader a process.
+    mlrun_project.spec.source = cluster.source
+    mlrun_project.spec.load_source_on_run = False
+    mlrun_project.set_default_image(cluster.image)
+    runtimes = {name: mlrun_project.get_function(name) for name in project.functions}
+    for name in JOBS:
+        handler = f"modelstream.cluster.jobs.{name}"
+        runtimes[name] = mlrun.new_function(
+            name, project=project.name, kind="job", image=cluster.image, handler=handler
+        )
+    for name, runtime in runtimes.items():
+        runtime.spec.image = cluster.image
+        _set_environment(runtime, environment(project, cluster, name), cluster)
+        _mount(runtime, cluster)
+        _resize(runtime, cluster, name)
+        declared = project.functions.get(name)
+        if declared is not None and project.params.wiring[name].reads:
+            _connect(runtime, project, cluster, declared)
+        mlrun_project.set_function(runtime, name=name)
+    return runtimes
+
+
+def _set_environment(runtime: Any, values: dict[str, str], cluster: Cluster) -> None:
+    runtime.set_envs(values)
+    for name, secret in cluster.secrets.items():
+        runtime.set_env_from_secret(name, secret=secret.secret, secret_key=secret.key)
+
+
+def _mount(runtime: Any, cluster: Cluster) -> None:
+    import mlrun.runtimes.mounts as mounts
+
+    for volume in cluster.volumes:
+        runtime.apply(mounts.mount_pvc(volume.claim, volume.claim, volume.path))
+    if cluster.kafka is not None:
+        runtime.apply(mounts.mount_secret(cluster.kafka.secret, KAFKA_SECRET_PATH, "kafka-login"))
+
+
+def _resize(runtime: Any, cluster: Cluster, name: str) -> None:
+    size = cluster.size(name)
+    if size.cpu or size.memory:
+        runtime.with_requests(cpu=size.cpu or None, mem=size.memory or None)
+    if size.cpu_limit or size.memory_limit:
+        runtime.with_limits(cpu=size.cpu_limit or None, mem=size.memory_limit or None)
+
+
+def _connect(runtime: Any, project: Project, cluster: Cluster, function: Function) -> None:
+    """Give a function its trigger: explicit acknowledgements, static allocation, from the beginning."""
+    size, wiring = cluster.size(function.name), project.params.wiring[function.name]
+    place = places.of(cluster.streams)
+    with quiet_nuclio():
+        if isinstance(place, places.KafkaPlace):
+            _add_kafka(runtime, place, cluster.epoch, wiring.reads, function.name, size.workers)
+            _log_in(runtime, cluster)
+        else:
+            _add_v3io(runtime, place, wiring.reads, function.name, size.workers, cluster.v3io_api)
+        if wiring.class_name:
+            _set_graph(runtime, in_image(project, cluster), function.name)
+            runtime.with_http(workers=1)
+    # MLRun sets 1 to 4 replicas for Kafka, and as many as shards for V3IO. A number that changes by itself would
+    # move shards all the time.
+    runtime.spec.min_replicas = runtime.spec.max_replicas = size.replicas
+
+
+def _add_kafka(runtime: Any, place: places.KafkaPlace, epoch: int, stream: str, function: str, workers: int) -> None:
+    from nuclio.triggers import KafkaTrigger
+
+    trigger = KafkaTrigger(
+        brokers=list(place.brokers),
+        topics=[place.topic(stream, epoch)],
+        consumer_group=place.group(function),
+        initial_offset="earliest",
+        explicit_ack_mode="explicitOnly",
+        worker_allocation_mode="static",
+        session_timeout=SESSION,
+        heartbeat_interval=HEARTBEAT,
+        fetch_default=FETCH_BYTES,
+        max_workers=workers,
+        worker_termination_timeout=TERMINATION,
+    )
+    runtime.add_trigger(stream, trigger)
+
+
+def _add_v3io(runtime: Any, place: places.V3ioPlace, stream: str, function: str, workers: int, api: str) -> None:
+    runtime.add_v3io_stream_trigger(
+        f"v3io:///{place.container}/{place.stream_path(stream)}",
+        name=stream,
+        group=place.group(function),
+        seek_to="earliest",
+        explicit_ack_mode="explicitOnly",
+        worker_allocation_mode="static",
+        session_timeout=SESSION,
+        heartbeat_interval=HEARTBEAT,
+        max_workers=workers,
+        worker_termination_timeout=TERMINATION,
+        # By reference: Nuclio puts V3IO_ACCESS_KEY of the function's environment in its place.
+        access_key="$generate",
+    )
+    runtime.spec.config[f"spec.triggers.{stream}"]["url"] = api
+
+
+def _log_in(runtime: Any, cluster: Cluster) -> None:
+    """Say how the trigger logs in. Only in annotations does Nuclio take a name for a file of the secret."""
+    login = cluster.kafka
+    if login is None:
+        return
+    wanted = {
+        "secret-path": KAFKA_SECRET_PATH,
+        "sasl-enabled": "true" if login.user else "",
+        "sasl-user": login.user,
+        "sasl-password": login.password_file,
+        "sasl-mechanism": login.mechanism if login.user else "",
+        "tls-enabled": "true" if login.tls else "",
+        "ca-cert": login.ca_file,
+    }
+    runtime.with_annotations({f"nuclio.io/kafka-{name}": value for name, value in wanted.items() if value})
+
+
+def _set_graph(runtime: Any, project: Project, function: str) -> None:
+    graph = project.graph(function)
+    flow = runtime.set_topology("flow", engine=graph["engine"], exist_ok=True)
+    for step, details in graph["steps"].items():
+        flow.to(details["class_name"], name=step, **details["class_args"]).respond()
+
+
+@contextmanager
+def quiet_nuclio() -> Iterator[None]:
+    """Leave out what MLRun and nuclio-jupyter say of what is meant: static allocation, our number of replicas."""
+    loggers = [logging.getLogger(name) for name in ("nuclio", "nuclio.triggers", "mlrun")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

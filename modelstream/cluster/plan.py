@@ -1,0 +1,122 @@
+"""What would be deployed, in words: taken from the very objects that MLRun would send."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from modelstream.cluster.config import Cluster, is_secret
+from modelstream.cluster.functions import consumers, source, trainer
+from modelstream.project import Project
+
+MASKED = "***"
+_REFERENCES = ("$generate",)
+"""Values of passwords that are none."""
+
+
+def describe(runtimes: dict[str, Any], project: Project, cluster: Cluster) -> dict[str, Any]:
+    """Return the plan of a deployment: streams, tables, logs, the environment, and the steps in their order."""
+    params = project.params
+    order = consumers(project)[::-1]
+    jobs = [source(project), *filter(None, [trainer(project)])]
+    shared = _shared([environment(runtimes[name]) for name in (*order, *jobs)])
+    steps: list[dict[str, Any]] = [{"run prepare": "streams and tables, where they are not there yet"}]
+    steps += [{f"deploy {name}": _function(runtimes[name], project, name, shared)} for name in order]
+    for name in jobs:
+        asked = {"with": cluster.generator} if name == source(project) else {"when": "--train, and all is drained"}
+        steps.append({f"run {name}": asked | _job(runtimes[name], project, name, shared)})
+    if trainer(project):
+        steps.append({"run promote": {"when": "--train"}})
+    return {
+        "project": project.name,
+        "image": cluster.image,
+        "source": cluster.source,
+        "streams": {
+            "url": cluster.streams,
+            "shards": params.shards,
+            "epoch": cluster.epoch,
+            "names": [*params.streams],
+        },
+        "tables": {"url": cluster.tables, "names": [*params.tables]},
+        "logs": {"url": cluster.logs, "names": [*params.logs]},
+        "models": cluster.registry_url(),
+        "volumes": {volume.path: volume.claim for volume in cluster.volumes},
+        "env of every function": shared,
+        "steps": steps,
+    }
+
+
+def text(plan: dict[str, Any]) -> str:
+    """Return a plan as YAML, as a person reads it."""
+    written: str = yaml.dump(plan, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)
+    return written
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes the same object twice rather than a reference to it."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+def environment(runtime: Any) -> dict[str, str]:
+    """Return a function's environment, secrets by their place, or masked should there be a value."""
+    found = {}
+    for variable in runtime.to_dict()["spec"].get("env", []):
+        name = variable["name"]
+        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        if reference:
+            found[name] = f"from the secret {reference['name']}, key {reference['key']}"
+        else:
+            found[name] = MASKED if is_secret(name) else str(variable.get("value", ""))
+    return found
+
+
+def masked(value: Any, name: str = "") -> Any:
+    """Return a trigger's settings without passwords.
+
+    >>> masked({"url": "u", "password": "x", "attributes": {"sasl": {"password": "y"}}})
+    {'url': 'u', 'password': '***', 'attributes': {'sasl': {'password': '***'}}}
+    """
+    if isinstance(value, dict):
+        return {key: masked(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(inner, name) for inner in value]
+    if isinstance(value, str) and value and is_secret(name) and value not in _REFERENCES:
+        return MASKED
+    return value
+
+
+def _shared(environments: list[dict[str, str]]) -> dict[str, str]:
+    first, *others = environments
+    return {name: value for name, value in first.items() if all(one.get(name) == value for one in others)}
+
+
+def _function(runtime: Any, project: Project, name: str, shared: dict[str, str]) -> dict[str, Any]:
+    spec = runtime.to_dict()["spec"]
+    triggers = {
+        key.removeprefix("spec.triggers."): masked(trigger)
+        for key, trigger in spec.get("config", {}).items()
+        if key.startswith("spec.triggers.")
+    }
+    shown = {"notebook": project.functions[name].url, "handler": spec["function_handler"]}
+    shown |= {"replicas": spec["min_replicas"], "triggers": triggers}
+    if annotations := spec.get("base_spec", {}).get("metadata", {}).get("annotations"):
+        shown["annotations"] = masked(dict(annotations))
+    if "graph" in spec:
+        # Sorted: MLRun's order changes from run to run.
+        steps = {step: dict(sorted(details.items())) for step, details in spec["graph"]["steps"].items()}
+        shown["graph"] = {"engine": spec["graph"]["engine"], "steps": masked(steps)}
+    return shown | _common(runtime, shared)
+
+
+def _job(runtime: Any, project: Project, name: str, shared: dict[str, str]) -> dict[str, Any]:
+    declared = project.functions[name]
+    return {"notebook": declared.url, "handler": declared.handler} | _common(runtime, shared)
+
+
+def _common(runtime: Any, shared: dict[str, str]) -> dict[str, Any]:
+    own = {name: value for name, value in environment(runtime).items() if name not in shared}
+    resources = {kind: values for kind, values in (runtime.spec.resources or {}).items() if values}
+    return {"env": own} | ({"resources": resources} if resources else {})

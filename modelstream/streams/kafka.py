@@ -1,0 +1,273 @@
+"""Streams in Kafka: a topic each, a partition for each shard, acknowledgements as offsets that groups committed.
+
+The topic of a stream is `PREFIX.NAME`, in epoch N > 0 `PREFIX.NAME.epoch-N`; a group of readers is `PREFIX.GROUP`.
+Offsets of a topic rise by one as long as nobody appends to it in transactions and it is not compacted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Message as Delivered
+
+from modelstream.errors import ConfigurationError
+from modelstream.identity import BUCKETS, MAX_EPOCH
+from modelstream.streams import Message, StreamInfo, Streams
+from modelstream.streams.kafka_admin import Admin
+from modelstream.streams.kafka_client import Clients, parse
+from modelstream.streams.kafka_reader import Reader
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_EPOCH = ".epoch-"
+
+
+class KafkaStreams(Streams):
+    """The streams behind a URL `kafka://host:port[,host:port]/prefix?option=…` (see `kafka_client`)."""
+
+    all_or_none = False
+
+    def __init__(self, url: str) -> None:
+        self.address = parse(url)
+        self._own = Clients(self.address)
+        self._readers: dict[str, Reader] = {}
+        self._infos: dict[str, StreamInfo] = {}
+
+    @property
+    def _clients(self) -> Clients:
+        if not self._own.of_this_process():
+            self._own = Clients(self.address)
+            self._readers = {}
+        return self._own
+
+    @property
+    def _admin(self) -> Admin:
+        return Admin(self._clients)
+
+    def topic(self, name: str, epoch: int) -> str:
+        """Return the topic of a stream: what a trigger of a cluster's function reads."""
+        return f"{self.address.prefix}.{name}" + (f"{_EPOCH}{epoch}" if epoch else "")
+
+    def group(self, function: str) -> str:
+        """Return the consumer group of a function."""
+        return f"{self.address.prefix}.{function}"
+
+    def create(self, name: str, shards: int, epoch: int = 0) -> StreamInfo:
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(f"{name!r} can't name a stream", remedy="use letters, digits, - and _")
+        if not 1 <= shards <= BUCKETS:
+            raise ConfigurationError(f"a stream can't have {shards} shards", remedy=f"give 1 to {BUCKETS}")
+        if not 0 <= epoch <= MAX_EPOCH:
+            raise ConfigurationError(f"a stream can't have the epoch {epoch}", remedy=f"give 0 to {MAX_EPOCH}")
+        found = self._all()
+        if name not in found:
+            self._admin.make(self.topic(name, epoch), shards)
+            found = self._all()
+        info = self._infos[name] = found[name]
+        if (info.shards, info.epoch) != (shards, epoch):
+            raise ConfigurationError(
+                f"stream {name!r} at {self.address} has {info.shards} shards and epoch {info.epoch}, "
+                f"not {shards} and {epoch}",
+                remedy="give the same number of shards as before, or begin anew with another prefix",
+            )
+        return info
+
+    def describe(self, name: str) -> StreamInfo:
+        info = self._infos.get(name)
+        if info is None:
+            found = self._all()
+            if name not in found:
+                raise ConfigurationError(
+                    f"no stream {name!r} at {self.address}; there are: {', '.join(sorted(found)) or 'none'}",
+                    remedy=f"create it first (topic {self.topic(name, 0)}), or give another prefix",
+                )
+            info = self._infos[name] = found[name]
+        return info
+
+    def names(self) -> list[str]:
+        return sorted(self._all())
+
+    def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
+        info = self.describe(name)
+        for shard, _ in records:
+            _check_shard(info, shard)
+        offsets = [-1] * len(records)
+        for turn in _turns(records):
+            self._append_turn(info, records, turn, offsets)
+        reader = self._readers.get(name)
+        if reader is not None and self._own.of_this_process():
+            for (shard, _), offset in zip(records, offsets, strict=True):
+                reader.note_end(shard, offset + 1)
+        return offsets
+
+    def read(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
+        _check_shard(self.describe(name), shard)
+        return self._reader(name).read(shard, offset, limit_messages, limit_bytes)
+
+    def range(self, name: str, shard: int) -> tuple[int, int]:
+        info = self.describe(name)
+        _check_shard(info, shard)
+        return self._admin.ranges(self._topic(info), [shard])[shard]
+
+    def ranges(self, name: str) -> dict[int, tuple[int, int]]:
+        info = self.describe(name)
+        return self._admin.ranges(self._topic(info), range(info.shards))
+
+    def ack(self, group: str, name: str, shard: int, offset: int) -> None:
+        info = self.describe(name)
+        _check_shard(info, shard)
+        admin, topic = self._admin, self._topic(info)
+        # Kafka itself would go back. Between these two an owner that is late could still lower what another has just
+        # committed: messages then come again, and are dropped as seen.
+        if admin.committed(self.group(group), topic, [shard])[shard] <= offset:
+            admin.commit(self.group(group), topic, shard, offset + 1)
+
+    def acked(self, group: str, name: str) -> dict[int, int]:
+        info = self.describe(name)
+        committed = self._admin.committed(self.group(group), self._topic(info), range(info.shards))
+        return {shard: offset - 1 for shard, offset in committed.items()}
+
+    def version(self, name: str) -> int:
+        info = self.describe(name)
+        reader = self._reader(name)
+        if reader.reads:  # what we read is fetched without our asking
+            reader.collect()
+            return -1 - reader.received
+        return sum(list(self._admin.ends(self._topic(info), range(info.shards)).values()))
+
+    def trim(self, name: str, groups: Sequence[str], older_than_us: int) -> int:
+        info = self.describe(name)
+        if not groups:
+            return 0
+        admin, topic, shards = self._admin, self._topic(info), range(info.shards)
+        acked = [admin.committed(self.group(group), topic, shards) for group in groups]
+        # Kafka counts milliseconds: what is younger than the time by less than one stays.
+        young = admin.since(topic, shards, -(-older_than_us // 1000))
+        keep: dict[int, int] = {}
+        trimmed = 0
+        for shard, (first, end) in admin.ranges(topic, shards).items():
+            upto = min(end, *(offsets[shard] for offsets in acked))
+            upto = min(upto, young[shard]) if young[shard] >= 0 else upto
+            if upto > first:
+                keep[shard] = upto
+                trimmed += upto - first
+        admin.delete_before(topic, keep)
+        return trimmed
+
+    def remove(self, name: str) -> None:
+        topics = [topic for topic in self._admin.topics() if self._parsed(topic)[0] == name]
+        self._infos.pop(name, None)
+        if self._own.of_this_process() and name in self._readers:
+            self._readers.pop(name).close()
+        self._admin.delete(topics, self.group(""))
+
+    def close(self) -> None:
+        if self._own.of_this_process():
+            for reader in self._readers.values():
+                reader.close()
+            self._own.close()
+        self._readers = {}
+        self._infos = {}
+
+    def _topic(self, info: StreamInfo) -> str:
+        return self.topic(info.name, info.epoch)
+
+    def _all(self) -> dict[str, StreamInfo]:
+        """Return what streams there are, each in its highest epoch."""
+        found: dict[str, StreamInfo] = {}
+        for topic, shards in self._admin.topics().items():
+            name, epoch = self._parsed(topic)
+            if name and (name not in found or epoch > found[name].epoch):
+                found[name] = StreamInfo(name, shards, epoch)
+        return found
+
+    def _parsed(self, topic: str) -> tuple[str, int]:
+        """Return the stream and the epoch of a topic; no name for a topic that is not ours."""
+        prefix = f"{self.address.prefix}."
+        name, _, epoch = topic.removeprefix(prefix).partition(_EPOCH)
+        if not topic.startswith(prefix) or not _NAME.fullmatch(name) or not (epoch or "0").isdecimal():
+            return "", 0
+        return name, int(epoch or 0)
+
+    def _reader(self, name: str) -> Reader:
+        clients = self._clients
+        reader = self._readers.get(name)
+        if reader is None:
+            topic = self._topic(self.describe(name))
+            reader = Reader(clients, topic, lambda shard: Admin(clients).ranges(topic, [shard])[shard])
+            self._readers[name] = reader
+        return reader
+
+    def _append_turn(
+        self, info: StreamInfo, records: Sequence[tuple[int, bytes]], turn: Sequence[int], offsets: list[int]
+    ) -> None:
+        """Append records of different shards, and wait until each is confirmed."""
+        clients, topic, what = self._clients, self._topic(info), f"can't append to {info.name}"
+        producer = clients.producer
+        waiting = set(turn)
+        errors: list[KafkaError] = []
+
+        def confirm(index: int, error: KafkaError | None, message: Delivered) -> None:
+            waiting.discard(index)
+            if error is not None:
+                errors.append(error)
+            else:
+                offset = message.offset()
+                offsets[index] = -1 if offset is None else offset
+
+        for index in turn:
+            shard, body = records[index]
+            try:
+                producer.produce(topic, body, partition=shard, on_delivery=_of(confirm, index))
+            except (KafkaException, BufferError) as error:
+                waiting.discard(index)
+                errors.append(_error_of(error))
+        # The library reports every record at its own time limit; beyond that, something is wrong with it.
+        deadline = time.monotonic() + 2 * clients.address.timeout
+        while waiting and time.monotonic() < deadline:
+            producer.poll(0.1)
+        if waiting or any(error.fatal() for error in errors):
+            clients.drop_producer()
+        if errors:
+            problems = [clients.error(error, what) for error in errors]
+            raise next((one for one in problems if isinstance(one, ConfigurationError)), problems[0])
+        if waiting:
+            raise clients.outage(what)
+        clients.answered()
+
+
+def _of(confirm: Callable[[int, Any, Any], None], index: int) -> Callable[[Any, Any], None]:
+    return lambda error, message: confirm(index, error, message)
+
+
+def _error_of(error: Exception) -> KafkaError:
+    if isinstance(error, KafkaException):
+        found: KafkaError = error.args[0]
+        return found
+    return KafkaError(KafkaError._QUEUE_FULL, str(error))
+
+
+def _turns(records: Sequence[tuple[int, bytes]]) -> Iterator[list[int]]:
+    """Yield the records' places: first the first of every shard, then the second…
+
+    At most one record of a shard is unconfirmed at any time, so none can overtake an earlier one.
+
+    >>> list(_turns([(0, b"a"), (0, b"b"), (3, b"c"), (0, b"d")]))
+    [[0, 2], [1], [3]]
+    """
+    of_shard: dict[int, list[int]] = {}
+    for index, (shard, _) in enumerate(records):
+        of_shard.setdefault(shard, []).append(index)
+    for turn in itertools.zip_longest(*of_shard.values()):
+        yield [index for index in turn if index is not None]
+
+
+def _check_shard(info: StreamInfo, shard: int) -> None:
+    if not 0 <= shard < info.shards:
+        raise ConfigurationError(
+            f"stream {info.name!r} has no shard {shard}", remedy=f"its shards are 0 to {info.shards - 1}"
+        )

@@ -1,0 +1,289 @@
+"""What `kafka://host:port[,host:port]/prefix?option=…` says, the clients that follow from it, and their errors.
+
+Options are properties of the client library with their own names, such as `security.protocol=SASL_SSL`; each can
+also be given as an environment variable, `MODELSTREAM_KAFKA_` and the name with `_` for `.`, which is the only way
+for a secret: a URL is seen in logs, in the data folder and in the list of processes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
+
+ENVIRONMENT = "MODELSTREAM_KAFKA_"
+SECRETS = ("sasl.password", "ssl.key.password", "ssl.keystore.password")
+PROPERTIES = (
+    "security.protocol",
+    *("sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.kerberos.service.name"),
+    *("ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.keystore.location"),
+    *("ssl.endpoint.identification.algorithm", "enable.ssl.certificate.verification"),
+    *("client.id", "client.rack", "compression.type", "broker.address.family"),
+)
+TIMEOUT = 5.0
+"""Seconds until a call that gets no answer counts as an outage; it is then held and tried again. A broker that is
+started anew takes 4 to 10 s."""
+MAX_MESSAGE = 4 << 20
+"""Bytes of the largest message. Ours have some 1 MB, which is just above what brokers take by default."""
+
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,180}")
+_SHAPE = "write kafka://host:port[,host:port]/prefix, the prefix of letters, digits, - _ and ."
+
+_OURS_TO_MEND = {
+    *(KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL),
+    *(KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError.ILLEGAL_SASL_STATE),
+    *(KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED),
+    *(KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.POLICY_VIOLATION),
+    *(KafkaError.INVALID_CONFIG, KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.TOPIC_EXCEPTION),
+    *(KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.UNSUPPORTED_VERSION),
+}
+"""Errors that trying again doesn't mend. What is not listed is taken for an outage: a shard that waits for nothing
+loses nothing, one that gives up might."""
+
+_SILENCE = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}
+SILENT_SECONDS = 1.0
+"""After a question that nobody answered, others are not asked for so long: a display that asks ten of them would
+stand still for a minute."""
+
+_REMEDIES = {
+    KafkaError.MSG_SIZE_TOO_LARGE: f"give the topic max.message.bytes={MAX_MESSAGE}",
+    KafkaError.UNKNOWN_MEMBER_ID: "the same functions run elsewhere, as members of this group: stop them there first",
+    KafkaError.INVALID_REPLICATION_FACTOR: "add ?replication=N to the URL, at most the number of brokers",
+}
+
+
+@dataclass(frozen=True)
+class Address:
+    """What a URL says."""
+
+    servers: str
+    prefix: str
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+    replication: int = -1
+    """Copies of each topic that is made; -1 is the brokers' default."""
+    timeout: float = TIMEOUT
+
+    def __str__(self) -> str:
+        return f"kafka://{self.servers}/{self.prefix}"
+
+
+def parse(url: str, environment: Mapping[str, str] | None = None) -> Address:
+    """Return what a URL and the environment say. Raises ConfigurationError.
+
+    >>> address = parse("kafka://a:9092,b:9092/churn?security.protocol=SASL_SSL", {"MODELSTREAM_KAFKA_SASL_PASSWORD": "x"})
+    >>> address.servers, address.prefix, dict(address.properties)
+    ('a:9092,b:9092', 'churn', {'sasl.password': 'x', 'security.protocol': 'SASL_SSL'})
+    """  # noqa: E501
+    servers, _, rest = url.removeprefix("kafka://").partition("/")
+    prefix, _, query = rest.partition("?")
+    prefix = prefix.rstrip("/")
+    if not servers or any(not server.strip() for server in servers.split(",")):
+        raise ConfigurationError(f"no server in the URL {url!r}", remedy=_SHAPE)
+    if not _PREFIX.fullmatch(prefix):
+        raise ConfigurationError(f"{prefix!r} can't be the prefix of topics (in {url!r})", remedy=_SHAPE)
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    found = os.environ if environment is None else environment
+    properties = {name: found[variable] for name in (*PROPERTIES, *SECRETS) if (variable := variable_of(name)) in found}
+    ours = {"replication": -1.0, "timeout": TIMEOUT}
+    for name, value in options.items():
+        if name in SECRETS:
+            raise ConfigurationError(
+                f"the URL holds {name}, and a URL is seen in logs and in the list of processes",
+                remedy=f"put it into the environment variable {variable_of(name)}",
+            )
+        if name in ours:
+            ours[name] = _number(name, value)
+        elif name in PROPERTIES:
+            properties[name] = value
+        else:
+            known = ", ".join(sorted((*ours, *PROPERTIES)))
+            raise ConfigurationError(f"no option {name!r} of kafka:// streams", remedy=f"known are {known}")
+    return Address(servers, prefix, properties, int(ours["replication"]), ours["timeout"])
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a property.
+
+    >>> variable_of("sasl.password")
+    'MODELSTREAM_KAFKA_SASL_PASSWORD'
+    """
+    return ENVIRONMENT + name.replace(".", "_").upper()
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if number <= 0:
+        raise ConfigurationError(f"{name}={value} is not a number above 0", remedy="write, for example, ?timeout=10")
+    return number
+
+
+_ABANDONED: list[Clients] = []
+"""Clients of a parent process. Their threads don't exist here, so ending them would wait for ever."""
+
+
+class Clients:
+    """The library's clients for an address, each made when it is first used, in the process that uses it."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.trouble = ""
+        """What a client last said about its connections; no call has failed for that yet."""
+        self._refused = False
+        self._silent_until = 0.0
+        self._pid = os.getpid()
+        self._admin: AdminClient | None = None
+        self._producer: Producer | None = None
+        self._groups: dict[str, Consumer] = {}
+
+    def of_this_process(self) -> bool:
+        """Tell whether they may be used: after a fork, the child needs its own. These are kept, untouched."""
+        if self._pid == os.getpid():
+            return True
+        _ABANDONED.append(self)
+        return False
+
+    @property
+    def admin(self) -> AdminClient:
+        """For topics, offsets and groups."""
+        if self._admin is None:
+            self._admin = self._made(AdminClient, {})
+        return self._admin
+
+    @property
+    def producer(self) -> Producer:
+        """For appending: idempotent, so that what the library itself sends again is stored once."""
+        if self._producer is None:
+            milliseconds = int(self.address.timeout * 1000)
+            self._producer = self._made(
+                Producer,
+                {
+                    "enable.idempotence": True,
+                    "acks": "all",
+                    "message.timeout.ms": milliseconds,
+                    "request.timeout.ms": milliseconds,
+                    "message.max.bytes": MAX_MESSAGE,
+                    # Records for several shards leave in one request: 7 ms for 8 shards instead of 23 without it.
+                    "linger.ms": 0.5,
+                    "queue.buffering.max.kbytes": 1 << 20,
+                },
+            )
+        return self._producer
+
+    def drop_producer(self) -> None:
+        """Give up a producer that can't go on. What it still holds is not sent."""
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer = None
+
+    def group(self, name: str) -> Consumer:
+        """Return a consumer that asks for offsets, and commits those of a group, without being a member of it."""
+        if name not in self._groups:
+            self._groups[name] = self.consumer(name)
+        return self._groups[name]
+
+    def consumer(self, group: str = "") -> Consumer:
+        """Return a new consumer, for reading from offsets. It is no member of a group."""
+        consumer: Consumer = self._made(
+            Consumer,
+            {
+                "group.id": group or f"{self.address.prefix}.reader",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                # Where messages were trimmed, go on at the first that is left.
+                "auto.offset.reset": "earliest",
+                "allow.auto.create.topics": False,
+                # A shard that is read from another offset waits until the request under way has come back.
+                "fetch.wait.max.ms": 50,
+                "fetch.message.max.bytes": MAX_MESSAGE,
+                "queued.max.messages.kbytes": 16 << 10,
+                # The library's 500 and 1,000 ms are pauses in the middle of a backlog.
+                "fetch.error.backoff.ms": 20,
+                "fetch.queue.backoff.ms": 5,
+            },
+        )
+        return consumer
+
+    def close(self) -> None:
+        """End the clients."""
+        for consumer in self._groups.values():
+            consumer.close()
+        self._groups = {}
+        self._admin = self._producer = None
+
+    def _made(self, kind: Any, properties: dict[str, Any]) -> Any:
+        address = self.address
+        common = {
+            "bootstrap.servers": address.servers,
+            "client.id": "modelstream",
+            "error_cb": self._on_error,
+            "log_level": 2,  # what is wrong is said by the calls that fail
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 1000,
+            "socket.timeout.ms": max(int(address.timeout * 1000), 1000),
+            "socket.connection.setup.timeout.ms": max(int(address.timeout * 1000), 1000),
+        }
+        given = dict(address.properties)
+        if kind is not Producer:
+            given.pop("compression.type", None)
+        try:
+            return kind({**common, **properties, **given})
+        except KafkaException as error:
+            raise ConfigurationError(
+                f"{address}: {error.args[0].str()}", remedy="correct the options of the URL, or their variables"
+            ) from None
+
+    def listening(self, what: str) -> AdminClient:
+        """Return the client for questions, unless one was left without an answer just now: UnavailableError."""
+        if time.monotonic() < self._silent_until:
+            raise self.outage(what)
+        return self.admin
+
+    def answered(self, error: KafkaError | None = None) -> None:
+        """Note that a question was answered, or how it failed."""
+        if error is None:
+            self.trouble, self._refused, self._silent_until = "", False, 0.0
+        elif error.code() in _SILENCE:
+            self._silent_until = time.monotonic() + SILENT_SECONDS
+
+    def _on_error(self, error: KafkaError) -> None:
+        self.trouble = error.str()
+        self._refused = error.code() in _OURS_TO_MEND
+
+    def _listen(self) -> None:
+        """Let the clients tell what is wrong with their connections: they only do when they are asked."""
+        for client in (self._admin, self._producer, *self._groups.values()):
+            if client is not None:
+                client.poll(0)
+
+    def error(self, error: KafkaError, what: str) -> ModelstreamError:
+        """Return what a person should read of an error."""
+        self._listen()
+        code = error.code()
+        said = error.str()
+        if self.trouble and self.trouble not in said:
+            said = f"{said} ({self.trouble})"
+        if code in _OURS_TO_MEND or self._refused:
+            remedy = _REMEDIES.get(code, "see the rights and settings that the brokers have for this user")
+            return ConfigurationError(f"{what} at {self.address}: {said}", remedy=remedy)
+        return self.outage(what, said)
+
+    def outage(self, what: str, said: str = "") -> UnavailableError:
+        """Return an outage: nobody answers, or not in time."""
+        self._listen()
+        said = said or self.trouble or f"no answer within {self.address.timeout:g} s"
+        return UnavailableError(
+            f"{what} at {self.address}: {said}",
+            remedy=f"see that a broker runs at {self.address.servers} and that this machine reaches it",
+        )

@@ -1,0 +1,182 @@
+"""Reading a Kafka topic by offset: one consumer for all partitions, which fetches ahead, and a buffer for each.
+
+The library gives what it fetched in the order in which it came, of all partitions. What belongs to a partition
+that is not asked for just now waits in that one's buffer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Message as Fetched
+
+from modelstream.errors import ConfigurationError
+from modelstream.streams import Message
+from modelstream.streams.kafka_client import Clients
+
+AHEAD_BYTES = 16 << 20
+"""Bytes in the buffers from which nothing more is taken from the library, unless the partition that is asked for
+has nothing yet. The library holds up to as much again."""
+MOST_AHEAD_BYTES = 4 * AHEAD_BYTES
+AT_ONCE = 500
+LOOK_AGAIN = 0.5
+"""Seconds without the messages that should be there after which the partition's offsets are asked for again: others
+may have trimmed them."""
+
+Ranges = Callable[[int], tuple[int, int]]
+"""Asks the broker for the first offset of a partition and the next one."""
+
+
+@dataclass
+class _Place:
+    """Where in a partition we are."""
+
+    next: int
+    """What the caller asks for if it reads on."""
+    start: int
+    """The first offset that is there at or after `next`."""
+    fetched: int
+    """The offset after the last that is in the buffer."""
+    buffer: deque[Message] = field(default_factory=deque)
+
+
+class Reader:
+    """Reads the partitions of a topic."""
+
+    def __init__(self, clients: Clients, topic: str, ask: Ranges) -> None:
+        self.received = 0
+        """Messages that came, of all partitions that were read."""
+        self._clients = clients
+        self._topic = topic
+        self._ask = ask
+        self._consumer: Consumer = clients.consumer()
+        self._places: dict[int, _Place] = {}
+        self._ends: dict[int, int] = {}
+        self._bytes = 0
+
+    @property
+    def reads(self) -> bool:
+        """Whether any partition has been read: `received` tells of those."""
+        return bool(self._places)
+
+    def note_end(self, shard: int, end: int) -> None:
+        """Note that messages up to an offset are there: a read won't say that there are none."""
+        self._ends[shard] = max(end, self._ends.get(shard, 0))
+
+    def read(self, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
+        """Return messages from an offset on; nothing at the end of what is known of. Raises UnavailableError."""
+        place = self._places.get(shard)
+        if place is None or place.next != offset:
+            place = self._go_to(shard, offset)
+        if place is None:
+            return []
+        if not place.buffer:
+            self._wait_for(shard, place)
+        return self._take(place, limit_messages, limit_bytes)
+
+    def collect(self) -> None:
+        """Take what the library has fetched, without waiting."""
+        while self._bytes < AHEAD_BYTES and (fetched := self._consumer.consume(AT_ONCE, 0)):
+            for message in fetched:
+                self._keep(message)
+
+    def close(self) -> None:
+        """End the consumer."""
+        self._consumer.close()
+
+    def _go_to(self, shard: int, offset: int) -> _Place | None:
+        """Fetch from an offset on; None where it is beyond the end."""
+        self._forget(shard)
+        first, end = self._ask(shard)
+        self._ends[shard] = end
+        if offset > end:
+            return None
+        place = self._places[shard] = _Place(offset, max(offset, first), max(offset, first))
+        self._consumer.incremental_assign([TopicPartition(self._topic, shard, place.start)])
+        return place
+
+    def _forget(self, shard: int) -> None:
+        place = self._places.pop(shard, None)
+        if place is not None:
+            self._bytes -= sum(len(message.body) for message in place.buffer)
+            self._consumer.incremental_unassign([TopicPartition(self._topic, shard)])
+
+    def _wait_for(self, shard: int, place: _Place) -> None:
+        """Wait for messages that are known to be there."""
+        self.collect()
+        if not place.buffer and self._clients.trouble:
+            self._look_again(shard, place)
+        begun = looked = time.monotonic()
+        while not place.buffer and place.start < self._ends.get(shard, 0):
+            message = self._consumer.poll(0.1)
+            if message is not None:
+                self._keep(message)
+                self._make_room(shard)
+                continue
+            now = time.monotonic()
+            if now - looked > LOOK_AGAIN:
+                looked = now
+                self._look_again(shard, place)
+            if now - begun > self._clients.address.timeout:
+                raise self._clients.outage(f"can't read {self._topic}")
+        if self._bytes < AHEAD_BYTES:  # neighbours of the first are here as well
+            self.collect()
+
+    def _look_again(self, shard: int, place: _Place) -> None:
+        """Ask what is there. Raises UnavailableError if nobody answers."""
+        first, end = self._ask(shard)
+        self._clients.trouble = ""
+        self._ends[shard] = end
+        place.start = max(place.next, first)
+
+    def _make_room(self, shard: int) -> None:
+        """Give up what waits for others, when one partition's messages don't come between theirs."""
+        while self._bytes > MOST_AHEAD_BYTES:
+            sizes = {
+                one: sum(len(message.body) for message in place.buffer)
+                for one, place in self._places.items()
+                if one != shard and place.buffer
+            }
+            if not sizes:
+                return
+            self._forget(max(sizes, key=lambda one: sizes[one]))
+
+    def _keep(self, fetched: Fetched) -> None:
+        error = fetched.error()
+        if error is not None:
+            self._on_error(error)
+            return
+        shard, offset = fetched.partition(), fetched.offset()
+        place = self._places.get(shard) if shard is not None else None
+        if place is None or shard is None or offset is None or offset < place.fetched:
+            return  # fetched before we went elsewhere, or once more after a broken connection
+        place.fetched = offset + 1
+        body = fetched.value() or b""
+        place.buffer.append(Message(shard, offset, body, fetched.timestamp()[1] * 1000))
+        self._bytes += len(body)
+        self.received += 1
+        self.note_end(shard, offset + 1)
+
+    def _on_error(self, error: KafkaError) -> None:
+        problem = self._clients.error(error, f"can't read {self._topic}")
+        self._clients.trouble = self._clients.trouble or error.str()
+        if isinstance(problem, ConfigurationError):
+            raise problem
+
+    def _take(self, place: _Place, limit_messages: int, limit_bytes: int) -> list[Message]:
+        taken: list[Message] = []
+        total = 0
+        while place.buffer and len(taken) < limit_messages:
+            size = len(place.buffer[0].body)
+            if taken and total + size > limit_bytes:
+                break
+            total += size
+            taken.append(place.buffer.popleft())
+        if taken:
+            place.next = place.start = taken[-1].offset + 1
+            self._bytes -= total
+        return taken

@@ -1,0 +1,49 @@
+"""A lookup table that remembers, for backends to which a look-up is a trip over the network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import pyarrow as pa
+
+from modelstream.tables import LookupTable
+
+CACHED_KEYS = 100_000
+"""Keys kept, found or not: some 15 MB. When there are more, all are forgotten."""
+CACHED_SECONDS = 10.0
+"""Longest time that a value is used after another process has replaced it. A row keeps the value that was looked up,
+and replay uses that, so an old value is no different from an event that came earlier."""
+
+
+class CachedLookup(LookupTable):
+    """A lookup table whose `get_many` asks for each key at most once in `CACHED_SECONDS`, all missing ones at once."""
+
+    def __init__(self, table: LookupTable, clock: Callable[[], float] = time.monotonic) -> None:
+        self.table = table
+        self._clock = clock
+        self._values: dict[str, float | None] = {}
+        self._since = -CACHED_SECONDS
+
+    def load(self, batches: Iterable[pa.RecordBatch]) -> int:
+        self._values.clear()
+        return self.table.load(batches)
+
+    def get_many(self, keys: Sequence[str]) -> list[float | None]:
+        now = self._clock()
+        if now - self._since >= CACHED_SECONDS:
+            self._values.clear()
+            self._since = now
+        missing = [key for key in dict.fromkeys(keys) if key not in self._values]
+        if missing and len(self._values) + len(missing) > CACHED_KEYS:
+            self._values.clear()
+            missing = list(dict.fromkeys(keys))
+        if missing:
+            self._values.update(zip(missing, self.table.get_many(missing), strict=True))
+        return [self._values[key] for key in keys]
+
+    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
+        return self.table.scan(batch_size)
+
+    def count(self) -> int:
+        return self.table.count()

@@ -1,0 +1,184 @@
+"""Tables in Redis. What a person sees in `redis-cli`, after the prefix of the URL:
+
+| key | type | content |
+|---|---|---|
+| `about` | hash | `version`, `epoch`, and `columns` of the features |
+| `lookup:NAME` | hash | a lookup table: value by key, empty for null |
+| `features` | hash | the users' rows by key: position, then JSON (see `redis_rows`) |
+| `features:keys` | sorted set | their keys in order |
+| `shards` | hash | by `EPOCH:SHARD` the offset, then the counters as JSON |
+| `watermarks:EPOCH:SHARD` | hash | by `BUCKET ORIGIN` the position |
+| `inputs`, `inputs:progress` | hash | by origin what it is, and how many lines were sent, then the rest |
+| `inputs:order` | list | their origins as they came |
+
+A commit is one script, so it is there as a whole or not at all; it says so when the server has lost what it had
+confirmed before. What survives a crash of the server is a matter of its settings: `appendonly yes` and
+`appendfsync always` (docs/delivery.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import redis
+
+from modelstream.errors import ConfigurationError
+from modelstream.identity import MAX_EPOCH
+from modelstream.tables import FeatureTable, Input, InputTable, LookupTable, Tables
+from modelstream.tables import redis_scripts as scripts
+from modelstream.tables.lookup_cache import CachedLookup
+from modelstream.tables.redis_client import PAIRS, Server, parse
+from modelstream.tables.redis_features import RedisFeatureTable
+from modelstream.tables.redis_rows import WIDTH, position_of, stamped
+
+_KEYS = (
+    *(("about",), ("features",), ("features", "keys"), ("shards",)),
+    *(("inputs",), ("inputs", "order"), ("inputs", "progress")),
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_LOOKUP_SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), ("value", pa.float64())])
+
+
+class RedisLookupTable(LookupTable):
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.key = server.key("lookup", name)
+
+    def load(self, batches: Iterable[pa.RecordBatch]) -> int:
+        count = 0
+        # One transaction, sent and carried out as a whole: 90,000 rows keep others waiting for a tenth of a second.
+        with self.server.client.pipeline(transaction=True) as pipeline:
+            for batch in batches:
+                keys, values = batch[0].to_pylist(), batch[1].to_pylist()
+                for first in range(0, len(keys), PAIRS):
+                    part = zip(keys[first : first + PAIRS], values[first : first + PAIRS], strict=True)
+                    found = {key: "" if value is None else repr(value) for key, value in part}
+                    pipeline.hset(self.key, mapping=found)
+                count += batch.num_rows
+            self.server.call(lambda _: pipeline.execute())
+        return count
+
+    def get_many(self, keys: Sequence[str]) -> list[float | None]:
+        if not keys:
+            return []
+        values = self.server.call(lambda client: client.hmget(self.key, list(keys)))
+        return [self._number(value) for value in values]
+
+    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
+        found = self.server.call(lambda client: dict(client.hscan_iter(self.key, count=PAIRS)))
+        keys = sorted(found)
+        for first in range(0, len(keys), batch_size):
+            part = keys[first : first + batch_size]
+            values = [self._number(found[key]) for key in part]
+            yield pa.RecordBatch.from_arrays(
+                [pa.array([key.decode() for key in part], pa.string()), pa.array(values, pa.float64())],
+                schema=_LOOKUP_SCHEMA,
+            )
+
+    def count(self) -> int:
+        return int(self.server.call(lambda client: client.hlen(self.key)))
+
+    def _number(self, value: bytes | None) -> float | None:
+        try:
+            return float(value) if value else None
+        except ValueError as error:
+            raise self.server.broken(f"a value of {self.key}", error) from None
+
+
+class RedisInputTable(InputTable):
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._inputs, self._order, self._progress = (
+            server.key("inputs"),
+            server.key("inputs", "order"),
+            server.key("inputs", "progress"),
+        )
+
+    def register(self, origin: str, record: Input) -> Input:
+        described = msgspec.json.encode({"kind": record.kind, "path": record.path, "options": record.options})
+        keys = [self._inputs, self._order, self._progress]
+        progress = _progress(record.lines, record.bytes, record.digest, record.finished)
+        return self._input(origin, *self.server.run(scripts.REGISTER, keys, origin, described, progress))
+
+    def get(self, origin: str) -> Input | None:
+        return next(iter(self._found([origin])), None)
+
+    def save_progress(self, origin: str, lines: int, bytes: int, digest: str, finished: bool) -> None:
+        progress = _progress(lines, bytes, digest, finished)
+        if not self.server.run(scripts.PROGRESS, [self._progress], origin, progress):
+            raise ConfigurationError(f"there is no input {origin!r}", remedy="register it first")
+
+    def all(self) -> list[Input]:
+        origins = self.server.call(lambda client: client.lrange(self._order, 0, -1))
+        return self._found([origin.decode() for origin in origins])
+
+    def _found(self, origins: list[str]) -> list[Input]:
+        if not origins:
+            return []
+        with self.server.client.pipeline(transaction=True) as pipeline:
+            pipeline.hmget(self._inputs, origins)
+            pipeline.hmget(self._progress, origins)
+            described, progress = self.server.call(lambda _: pipeline.execute())
+        found = zip(origins, described, progress, strict=True)
+        return [self._input(origin, what, sent) for origin, what, sent in found if what is not None]
+
+    def _input(self, origin: str, described: bytes, progress: bytes) -> Input:
+        try:
+            content = msgspec.json.decode(described) | msgspec.json.decode(progress[WIDTH + 1 :])
+            return msgspec.convert(content | {"origin": origin, "lines": position_of(progress)}, Input)
+        except (ValueError, TypeError) as error:
+            raise self.server.broken(f"the input {origin!r}", error) from None
+
+
+class RedisTables(Tables):
+    """The tables behind `redis://host:port/db?prefix=NAME`; see the module."""
+
+    def __init__(self, url: str) -> None:
+        self.server = Server(parse(url))
+
+    def epoch(self) -> int:
+        return int(self.server.call(lambda client: client.hget(self.server.key("about"), "epoch")) or 0)
+
+    def raise_epoch(self) -> int:
+        number = int(self.server.run(scripts.RAISE_EPOCH, [self.server.key("about")], MAX_EPOCH))
+        if number < 0:
+            raise ConfigurationError(
+                f"{self.server.address}: no epoch follows {MAX_EPOCH}", remedy="begin anew with another prefix"
+            )
+        return number
+
+    def lookup(self, name: str) -> LookupTable:
+        if not _NAME.fullmatch(name) or name in {"registry", "features"}:
+            raise ConfigurationError(f"{name!r} can't name a lookup table", remedy="use letters, digits, - and _")
+        return CachedLookup(RedisLookupTable(self.server, name))
+
+    def features(self, row_schema: pa.Schema) -> FeatureTable:
+        return RedisFeatureTable(self.server, row_schema, self.epoch())
+
+    def inputs(self) -> InputTable:
+        return RedisInputTable(self.server)
+
+    def remove(self) -> None:
+        server = self.server
+        keys = [server.key(*name) for name in _KEYS]
+        for kind in ("lookup", "watermarks"):
+            pattern = server.key(kind, "*")
+            keys += server.call(partial(_matching, pattern))
+        server.call(lambda client: client.unlink(*keys))
+        server.forget()
+
+    def close(self) -> None:
+        self.server.client.close()
+
+
+def _matching(pattern: str, client: redis.Redis) -> list[Any]:
+    return list(client.scan_iter(pattern, count=PAIRS))
+
+
+def _progress(lines: int, bytes: int, digest: str, finished: bool) -> bytes:
+    return stamped(lines, {"bytes": bytes, "digest": digest, "finished": finished})

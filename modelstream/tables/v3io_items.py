@@ -1,0 +1,43 @@
+"""What the tables of V3IO have in common: their schema for other readers, scans, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modelstream.v3io_client import Container
+from modelstream.v3io_rows import FLOATS, attribute_type
+
+
+def make_schema(container: Container, table: str, schema: pa.Schema) -> None:
+    """Write the object `.#schema`, without which v3io-frames can't read a table that it didn't write."""
+    fields = [
+        {"name": field.name, "type": attribute_type(field), "nullable": number > 0}
+        for number, field in enumerate(schema)
+    ]
+    fields.append({"name": FLOATS, "type": "blob", "nullable": True})
+    container.call("kv", "create_schema", table_path=container.path(table), key=schema.field(0).name, fields=fields)
+
+
+def scan_sorted(
+    container: Container,
+    table: str,
+    schema: pa.Schema,
+    batch_size: int,
+    read: Callable[[Sequence[dict[str, Any]]], pa.RecordBatch],
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table in the order of their keys: V3IO gives them in none, so all are read first."""
+    key = schema.field(0).name
+    pages = [read([item for item in page if key in item]) for page in container.scan(table)]
+    rows = pa.Table.from_batches(pages, schema).combine_chunks()
+    rows = rows.take(pc.sort_indices(rows, [(key, "ascending")])).combine_chunks()
+    for start in range(0, rows.num_rows, batch_size):
+        yield rows.slice(start, batch_size).to_batches()[0]
+
+
+def count_items(container: Container, table: str, key: str) -> int:
+    """Return the number of items that have a key as an attribute: the table's schema is among its items."""
+    return sum(len(page) for page in container.scan(table, "__name", f"exists({key})"))

@@ -1,0 +1,337 @@
+"""`deploy`, up to the cluster's door: MLRun's own loader and client, Kubeflow's own compiler, a stand-in for the API.
+
+All that imports MLRun (6 s) and loads the notebooks (a process each) is here, and does so once.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from modelstream import notebooks
+from modelstream.cluster import config, deploy, functions
+from modelstream.cluster.deploy import COMPILER, Deployment, Order
+from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
+from modelstream.stages import model_server
+from tests.cluster.mlrun_api import StandIn
+
+pytestmark = pytest.mark.xdist_group("mlrun")
+
+ROOT = Path(__file__).parent.parent.parent
+KINDS = ("kafka", "v3io")
+ORDER = ["inference-logger", "model-server", "stream-to-features", "event-handler"]
+SECRET = "3f0c6f0e-hunter2"
+COMPILERS = (os.environ.get(COMPILER, ""), str(ROOT / ".venv-kfp" / "bin" / "python"))
+
+
+@pytest.fixture(scope="module")
+def written() -> Iterator[dict[str, Any]]:
+    """The project as MLRun loads it, written down with its functions whole."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLRUN_HTTPDB__NOP_DB__VERBOSE", "false")
+        patch.setenv("MLRUN_LOG_LEVEL", "ERROR")
+        patch.setenv("MLRUN_HTTPDB__LOGS__NUCLIO__PULL_DEPLOY_STATUS_DEFAULT_INTERVAL", "0")
+        patch.setenv("V3IO_ACCESS_KEY", SECRET)
+        patch.delenv("MLRUN_DBPATH", raising=False)
+        import mlrun
+
+        before = (ROOT / "project.yaml").read_bytes()
+        mlrun.mlconf.reload()
+        project = mlrun.load_project(str(ROOT), save=False)
+        for name in project.get_function_names():
+            project.set_function(project.get_function(name), name=name)
+        yield project.to_dict()
+        assert (ROOT / "project.yaml").read_bytes() == before, "the file is never written"
+
+
+def loaded(written: dict[str, Any], kind: str) -> Deployment:
+    import mlrun
+
+    deployment = Deployment(ROOT, ROOT / "clusters" / f"{kind}.yaml")
+    deployment.mlrun_project = mlrun.projects.MlrunProject.from_dict(json.loads(json.dumps(written, default=str)))
+    deployment.mlrun_project.spec.context = str(ROOT)
+    deployment.runtimes = functions.configure(deployment.mlrun_project, deployment.project, deployment.cluster)
+    return deployment
+
+
+@pytest.fixture
+def api(written: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    import mlrun
+
+    with StandIn() as server:
+        monkeypatch.setenv("MLRUN_DBPATH", server.url)
+        mlrun.mlconf.reload()
+        yield server
+    assert server.unknown == []
+    monkeypatch.undo()
+    monkeypatch.setenv("MLRUN_HTTPDB__NOP_DB__VERBOSE", "false")
+    mlrun.mlconf.reload()
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = next((path for path in COMPILERS if path and Path(path).exists()), None)
+    if found is None:
+        assert not (os.environ.get("CI") or os.environ.get("MODELSTREAM_CI")), "CI needs `make kfp`"
+        pytest.skip("no environment with Kubeflow's compiler: run `make kfp`")
+    monkeypatch.setenv(COMPILER, found)
+
+
+# What would be deployed.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_triggers_acknowledge_explicitly_from_the_beginning(written: dict[str, Any], kind: str) -> None:
+    deployment = loaded(written, kind)
+    for name in ORDER:
+        spec = deployment.runtimes[name].to_dict()["spec"]
+        stream = deployment.project.params.wiring[name].reads
+        trigger = spec["config"][f"spec.triggers.{stream}"]
+        attributes = trigger["attributes"]
+        assert trigger["explicitAckMode"] == "explicitOnly"
+        assert attributes["workerAllocationMode"] == "static"
+        size = deployment.cluster.size(name)
+        assert (spec["min_replicas"], spec["max_replicas"], trigger["maxWorkers"]) == (
+            size.replicas,
+            size.replicas,
+            size.workers,
+        )
+        if kind == "kafka":
+            assert (trigger["kind"], attributes["initialOffset"]) == ("kafka-cluster", "earliest")
+            assert attributes["topics"] == [f"churn.{stream}"]
+            assert attributes["consumerGroup"] == f"churn.{name}"
+        else:
+            assert (trigger["kind"], attributes["seekTo"]) == ("v3ioStream", "earliest")
+            assert (attributes["containerName"], attributes["streamPath"]) == (
+                "projects",
+                f"modelstream/streams/{stream}",
+            )
+            assert re.fullmatch(r"(?!_)[a-zA-Z0-9_]{1,256}", attributes["consumerGroup"])
+            assert (trigger["url"], trigger["password"]) == ("http://v3io-webapi:8081", "$generate")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_plan_is_the_one_in_the_docs_and_holds_no_secret(written: dict[str, Any], kind: str) -> None:
+    deployment = loaded(written, kind)
+    printed = deployment.describe()
+    assert SECRET not in printed
+    assert SECRET not in json.dumps(deployment.mlrun_project.to_dict(), default=str)
+    docs = (ROOT / "docs" / "cluster-plans.md").read_text()
+    assert f"```yaml\n{printed}```\n" in docs, f"print it again: deploy --config clusters/{kind}.yaml --dry-run"
+    plan = yaml.safe_load(printed)
+    steps = [key for step in plan["steps"] for key in step]
+    assert steps[:6] == ["run prepare", *(f"deploy {name}" for name in ORDER), "run data-generator"]
+
+
+def test_login_to_kafka_is_a_file_of_a_secret(written: dict[str, Any], tmp_path: Path) -> None:
+    line = "kafka: {secret: kafka-login, user: modelstream, password_file: password, tls: true, ca_file: ca.crt}"
+    text = (ROOT / "clusters" / "kafka.yaml").read_text()
+    assert f"# {line}" in text
+    path = tmp_path / "kafka.yaml"
+    path.write_text(text.replace(f"# {line}", line))
+    deployment = loaded(written, "kafka")
+    deployment.cluster = config.load(path, deployment.project)
+    runtimes = functions.configure(deployment.mlrun_project, deployment.project, deployment.cluster)
+    annotations = runtimes["event-handler"].to_dict()["spec"]["base_spec"]["metadata"]["annotations"]
+    assert annotations["nuclio.io/kafka-sasl-password"] == "password"
+    assert annotations["nuclio.io/kafka-secret-path"] == functions.KAFKA_SECRET_PATH
+    volumes = runtimes["event-handler"].to_dict()["spec"]["volumes"]
+    assert {"kafka-login", "modelstream"} == {volume["name"] for volume in volumes}
+
+
+# Deploying.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_functions_are_deployed_from_the_last_to_the_first(
+    written: dict[str, Any], api: StandIn, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    deployment = loaded(written, kind)
+    deploy.connect()
+    assert deployment.run("local", Order()).startswith("the workflow is done")
+    assert api.steps == [("run", "prepare"), *(("deploy", name) for name in ORDER), ("run", "data-generator")]
+    for name, body in api.functions.items():
+        spec = body["spec"]
+        ours = notebooks.code(deployment.project.notebook(name))
+        if deployment.project.functions[name].kind == "serving":
+            ours += model_server.entry_points()
+        assert base64.b64decode(spec["build"]["functionSourceCode"]).decode() == ours
+        assert spec["image"] == deployment.cluster.image
+        environment = {each["name"]: each.get("value") for each in spec["env"]}
+        assert environment["MODELSTREAM_STREAMS"] == deployment.cluster.streams
+    assert SECRET not in json.dumps([api.project, api.functions, api.runs])
+    assert SECRET not in "".join(capfd.readouterr())
+
+
+def test_nothing_is_generated_when_not_asked_for(written: dict[str, Any], api: StandIn) -> None:
+    deploy.connect()
+    loaded(written, "kafka").run("local", Order(generate=False, model_version="7"))
+    assert api.steps == [("run", "prepare"), ("run", "promote"), *(("deploy", name) for name in ORDER)]
+    assert next(run for run in api.runs.values())["metadata"]["name"] == "prepare"
+
+
+def test_remote_engine_gets_the_source_and_whole_functions(written: dict[str, Any], api: StandIn) -> None:
+    deploy.connect()
+    deployment = loaded(written, "kafka")
+    assert deployment.run("remote", Order(train=True)) == "MLRun runs it: kfp-1"
+    assert api.workflow["source"] == deployment.cluster.source
+    assert api.workflow["spec"]["args"]["train"] == "yes"
+    stored = {each["name"]: each["spec"]["spec"] for each in api.project["spec"]["functions"]}
+    for name in ORDER:
+        assert "spec.triggers." + deployment.project.params.wiring[name].reads in stored[name]["config"]
+        assert stored[name]["build"]["functionSourceCode"]
+
+
+def test_functions_are_taken_down_from_the_first_to_the_last(written: dict[str, Any], api: StandIn) -> None:
+    told = deploy.undeploy(ROOT / "clusters" / "kafka.yaml", data=False, folder=ROOT)
+    assert api.steps == [("delete", name) for name in reversed(ORDER)]
+    assert told[-1].startswith("kept: streams at kafka://")
+
+
+# Errors.
+
+
+def test_no_address_of_an_api_is_told(written: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="MLRUN_DBPATH is not set") as raised:
+        deploy.connect()
+    assert "export MLRUN_DBPATH" in raised.value.remedy
+
+
+def test_api_that_is_away_is_told(written: dict[str, Any]) -> None:
+    import mlrun
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        mlrun.mlconf.dbpath = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(UnavailableError) as raised:
+            deploy.connect()
+    assert "curl $MLRUN_DBPATH" in raised.value.remedy
+    mlrun.mlconf.reload()
+
+
+def test_missing_login_is_told(written: dict[str, Any], api: StandIn) -> None:
+    api.status = 401
+    with pytest.raises(ConfigurationError) as raised:
+        deploy.connect()
+    assert "V3IO_ACCESS_KEY" in raised.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("failing", "words", "remedy"),
+    [
+        ("model-server", "Back-off pulling image: ImagePullBackOff", "push the image"),
+        ("event-handler", 'secret "kafka-login" not found', "make the Kubernetes secret"),
+        ("prepare", "kafka://x:1/churn: can't list topics: no broker; see that it runs", "pods reach the address"),
+    ],
+)
+def test_failure_on_the_cluster_says_what_to_do(
+    written: dict[str, Any], api: StandIn, failing: str, words: str, remedy: str
+) -> None:
+    api.failing[failing] = words
+    deploy.connect()
+    deployment = loaded(written, "kafka")
+    with pytest.raises(Exception) as raised:
+        deployment.run("local", Order())
+    told = deploy.explained(raised.value, "deploying")
+    assert isinstance(told, ModelstreamError)
+    assert remedy in told.remedy
+    assert api.steps[-1][1] == failing
+
+
+def test_train_needs_a_function_that_trains(tmp_path: Path) -> None:
+    order = Order(train=True)
+    deployment = Deployment(ROOT, ROOT / "clusters" / "kafka.yaml")
+    if functions.trainer(deployment.project):
+        pytest.skip("this project has one")
+    with pytest.raises(ConfigurationError, match="no function that trains"):
+        deploy.deploy(
+            ROOT / "clusters" / "kafka.yaml", order, engine="kfp", dry_run=True, workflow=tmp_path / "x", folder=ROOT
+        )
+
+
+def test_missing_compiler_says_how_to_make_it(
+    written: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(COMPILER, str(tmp_path / "python"))
+    with pytest.raises(ConfigurationError) as raised:
+        loaded(written, "kafka").compile(tmp_path / "workflow.yaml")
+    assert "make kfp" in raised.value.remedy
+
+
+# The workflow.
+
+
+def tasks_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the tasks of all DAGs by name."""
+    found: dict[str, dict[str, Any]] = {}
+    for template in workflow["spec"]["templates"]:
+        for task in template.get("dag", {}).get("tasks", []):
+            found[task["name"]] = task
+    return found
+
+
+def with_trainer(written: dict[str, Any]) -> dict[str, Any]:
+    """Return the project with a function that trains."""
+    project: dict[str, Any] = json.loads(json.dumps(written, default=str))
+    names = [each["name"] for each in project["spec"]["functions"]]
+    if "training" not in names:
+        job = next(each for each in project["spec"]["functions"] if each["name"] == "data-generator")
+        copy: dict[str, Any] = json.loads(json.dumps(job).replace("data-generator", "training"))
+        project["spec"]["functions"].append(copy)
+        project["spec"]["params"]["wiring"]["training"] = {}
+    return project
+
+
+@pytest.mark.usefixtures("compiler")
+def test_workflow_deploys_in_order_then_generates_then_trains(written: dict[str, Any], tmp_path: Path) -> None:
+    deployment = loaded(with_trainer(written), "kafka")
+    seconds = deployment.compile(tmp_path / "workflow.yaml")
+    workflow = yaml.safe_load((tmp_path / "workflow.yaml").read_text())
+    tasks = tasks_of(workflow)
+    previous = "prepare"
+    for name in ORDER:
+        assert previous in tasks[f"deploy-{name}"]["dependencies"]
+        previous = f"deploy-{name}"
+    conditions = {name: task for name, task in tasks.items() if name.startswith("condition-")}
+    generate = next(name for name in conditions if "generate" in name)
+    train = next(name for name in conditions if "train" in name)
+    assert conditions[generate]["dependencies"] == [previous]
+    assert conditions[generate]["when"] == '"{{inputs.parameters.generate}}" == "yes"'
+    assert sorted(conditions[train]["dependencies"]) == sorted([generate, previous])
+    assert conditions[train]["when"] == '"{{inputs.parameters.train}}" == "yes"'
+    assert tasks["training"]["dependencies"] == ["drained"]
+    assert tasks["promote"]["dependencies"] == ["training"]
+    parameters = {each["name"]: each.get("value") for each in workflow["spec"]["arguments"]["parameters"]}
+    assert parameters == {
+        "generate": "yes",
+        "train": "no",
+        "model_version": "",
+        "users": "2000",
+        "events_per_user": "1000",
+        "seed": "1",
+    }
+    for template in workflow["spec"]["templates"]:
+        if "container" in template:
+            assert template["metadata"]["labels"]["pipelines.kubeflow.org/enable_caching"] == "false"
+            assert template["metadata"]["annotations"]["pipelines.kubeflow.org/max_cache_staleness"] == "P0D"
+    assert seconds > 0
+    assert SECRET not in (tmp_path / "workflow.yaml").read_text()
+
+
+@pytest.mark.usefixtures("compiler")
+def test_kubeflow_gets_the_workflow_and_its_arguments(written: dict[str, Any], api: StandIn) -> None:
+    deploy.connect()
+    deployment = loaded(written, "kafka")
+    assert deployment.run("kfp", Order(generate=False)) == "Kubeflow runs the workflow: kfp-2"
+    tasks = tasks_of(yaml.safe_load(api.pipeline))
+    assert {f"deploy-{name}" for name in ORDER} < set(tasks)
+    assert set(ORDER) < set(api.stored), "the steps deploy what is stored"

@@ -1,0 +1,59 @@
+"""`pipeline.py run` over Kafka: the same results to the bit, and what looks at them finds them by the folder alone."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+from test_run import ENRICHMENT, GOLDEN, assert_rows_equal, assert_vectors_equal, run, run_to_end
+
+from tests.kafka_server import Broker, broker, free_port
+
+__all__ = ["broker"]
+
+
+@pytest.fixture
+def url(broker: Broker) -> str:
+    return f"kafka://{broker.address}/test-{uuid.uuid4().hex}"
+
+
+def test_golden_events_come_out_to_the_bit_and_the_folder_knows_where_they_are(tmp_path: Path, url: str) -> None:
+    data, logs = tmp_path / "data", tmp_path / "logs"
+    source = str(GOLDEN / "edge_events.ndjson")
+    arguments = ("run", "--input", source, *ENRICHMENT, "--data", str(data))
+    first = run_to_end(*arguments, "--streams", url, "--logs", str(logs), "--workers", "2")
+    assert_vectors_equal(logs, "edge_")
+    assert_rows_equal(data, "edge_", tmp_path)
+    assert not (data / "streams").exists() and not (data / "events").exists()
+
+    again = run_to_end(*arguments)
+    assert (again["events"], again["predictions"]) == (first["events"], first["predictions"])
+
+    found = json.loads(run("status", "--json", "--data", str(data)).stdout)
+    assert found["places"] == {"streams": url, "tables": f"sqlite://{data}/tables", "logs": str(logs)}
+    assert found["functions"]["event-handler"]["lag"] == 0
+    assert found["logs"]["events"]["rows"] == first["events"]
+    assert url in run("status", "--data", str(data)).stdout.replace("\n", "")
+    peeked = run("peek", "inference", "--last", "1", "--data", str(data)).stdout.splitlines()
+    assert "about_to_churn" in json.loads(peeked[-1])
+    replayed = run("replay", "--data", str(data))
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+
+    other = run(*arguments, "--streams", f"{url}-other")
+    assert other.returncode == 1
+    assert url in other.stderr and "--streams" in other.stderr
+
+    fresh = run_to_end(*arguments, "--fresh")
+    assert (fresh["events"], fresh["predictions"]) == (first["events"], first["predictions"])
+    begun = json.loads(run("status", "--json", "--data", str(data)).stdout)
+    assert begun["places"] == found["places"]
+
+
+def test_broker_that_is_not_there_is_told_and_leaves_no_folder(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    told = run("run", "--streams", f"kafka://{address}/churn?timeout=1", "--data", str(tmp_path / "data"))
+    assert told.returncode == 1
+    assert address in told.stderr and "Traceback" not in told.stderr
+    assert not (tmp_path / "data").exists()

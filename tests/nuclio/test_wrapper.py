@@ -1,0 +1,83 @@
+"""The functions in Nuclio's own Python wrapper, on SQLite: what comes out is exact, whatever happens to workers.
+
+`MODELSTREAM_NUCLIO_WRAPPER` names a folder with `_nuclio_wrapper.py` of nuclio 1.14 (pkg/processor/runtime/python/py in
+its repository) and the package msgpack that it imports (docs/cluster.md). The local runner meets the same
+expectations in `test_local_runner.py`, always.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.nuclio.consumer_group import ConsumerGroup
+from tests.nuclio.processor import Function, Worker, Zygote, until
+from tests.nuclio.scene import CHAIN, Scene
+from tests.nuclio.spy import CODE, EMPTY, SEEN
+
+WRAPPER = "MODELSTREAM_NUCLIO_WRAPPER"
+INTERRUPTIONS = int(os.environ.get("MODELSTREAM_NUCLIO_INTERRUPTIONS", "30"))
+"""For each of the four functions."""
+
+pytestmark = pytest.mark.skipif(not os.environ.get(WRAPPER), reason=f"{WRAPPER} names no folder")
+
+
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    folder = tmp_path_factory.mktemp("zygote")
+    with Zygote(Path(os.environ[WRAPPER]), folder, serving=True) as process:
+        yield process
+
+
+def test_the_wrapper_is_as_the_local_runner_imitates_it(zygote: Zygote, tmp_path: Path) -> None:
+    scene = Scene(tmp_path, random.Random(1), messages=60)
+    (tmp_path / "spy.py").write_text(CODE)
+    acks: list[tuple[int, int]] = []
+    function = Function("spy", "spy:handler", tmp_path, {"SPY": str(tmp_path / "spied")})
+    worker = Worker(0, function, lambda _, shard, offset: acks.append((shard, offset))).start(zygote, tmp_path)
+    messages = scene.streams.read("generated", 0, 0, 100, 1 << 30)
+    assert len(messages) >= 10
+    for message in messages:
+        worker.send(message, "generated")
+        assert worker.answer()["status_code"] == 200
+    spied = tmp_path / "spied"
+    worker.signal(signal.SIGUSR2)
+    until(lambda: "drain" in spied.read_text(), "no drain callback")
+    worker.go_on()
+    worker.signal(signal.SIGUSR1)
+    until(lambda: "termination" in spied.read_text(), "no termination callback")
+    worker.kill()
+    seen = [json.loads(line) for line in spied.read_text().splitlines()]
+    assert seen[0] == {"began": [], "worker": "str"}
+    assert seen[-2:] == [{"called": "drain"}, {"called": "termination"}]
+    assert [one for one in seen if "types" in one] == [{"types": SEEN, "empty": EMPTY}] * len(messages)
+    real = {"path_is_topic": True, "kinds": ["nuclio_sdk.event", "nuclio_sdk.platform"]}
+    assert [one for one in seen if "kinds" in one] == [real] * len(messages)
+    assert [one["taken"] for one in seen if "taken" in one] == [[0, message.offset] for message in messages]
+    assert acks == [(0, offset) for offset in range(9, len(messages), 10)]
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_every_event_counts_once_whatever_happens_to_the_workers(zygote: Zygote, tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    scene = Scene(tmp_path, rng, messages=max(800, 12 * INTERRUPTIONS))
+    for name in CHAIN:
+        code, module = scene.module(name)
+        function = Function(name, f"{module}:handler", code, scene.environment(name))
+        stream = scene.project.params.wiring[name].reads
+        group = ConsumerGroup(zygote, tmp_path, function, scene.streams, stream, rng)
+        try:
+            group.live(INTERRUPTIONS)
+        finally:
+            group.close()
+        print(name, dict(group.happened), f"{len(group.answers)} answers", dict(group.committed))
+        assert group.violations == []
+        assert scene.wrong() == []
+        assert group.happened["drain"] and group.happened["messages delivered again"]
+    scene.check()
