@@ -87,8 +87,11 @@ class Worker:
         threading.Thread(target=self._report_often, name="reports", daemon=True).start()
         try:
             return self._loop.run_until_complete(self._main())
-        except ModelstreamError as error:
-            self._line.send(Report(error=str(error), remedy=error.remedy))
+        except Exception as error:
+            known = _known(error)
+            if known is None:
+                raise
+            self._line.send(Report(error=str(known), remedy=known.remedy))
             return 2
 
     async def _main(self) -> int:
@@ -228,6 +231,8 @@ class Worker:
             commits=metrics.commits,
             committed_at=metrics.committed_at,
             held=metrics.held,
+            model=metrics.model,
+            refused=metrics.refused,
         )
 
     def _report_often(self) -> None:
@@ -235,6 +240,13 @@ class Worker:
             time.sleep(REPORT_EVERY)
             if self._stage is not None:
                 self._line.send(self._report())
+
+
+def _known(error: BaseException | None) -> ModelstreamError | None:
+    """Return the error of ours behind an error: MLRun raises its own when a model can't be loaded."""
+    while error is not None and not isinstance(error, ModelstreamError):
+        error = error.__cause__
+    return error
 
 
 def _footer() -> str:
