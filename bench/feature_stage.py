@@ -28,7 +28,7 @@ from pyarrow import csv
 from modelstream.events import encode
 from modelstream.features import no_rows
 from modelstream.identity import Checkpoint
-from modelstream.key_finder import Int64s
+from modelstream.json_kernels import Int64s
 from modelstream.lines import LineSplitter
 from modelstream.parsing import LineParser
 from modelstream.settings import Settings

@@ -39,19 +39,22 @@ class Lines:
     """The raw lines of a message: n texts with their positions (int64, rising) in one origin."""
 
     origin: str
-    lines: list[bytes]
+    texts: pa.BinaryArray
     positions: Int64s
     ingested_at: int | Int64s
     """When they were taken in, in microseconds: all, or each."""
     sizes: dict[int, int] = field(default_factory=dict)
     """Bytes of the whole line, by position, where the reader cut it."""
 
-    def uncut(self) -> list[bytes]:
-        """Return the lines to parse: a cut one is no event, even where its beginning happens to be one."""
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def uncut(self) -> pa.BinaryArray:
+        """Return the texts to parse: a cut one is no event, even where its beginning happens to be one."""
         if not self.sizes:
-            return self.lines
-        cut = self.sizes
-        return [b"" if int(at) in cut else line for at, line in zip(self.positions, self.lines, strict=True)]
+            return self.texts
+        cut = np.isin(self.positions, list(self.sizes))
+        return pa.compute.if_else(pa.array(cut), pa.scalar(b"", pa.binary()), self.texts)
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,13 @@ class EventChecker:
 
     def check(self, messages: Sequence[Lines]) -> Checked:
         """Check the lines of messages, of any origins. Raises ConfigurationError for what a transform must not do."""
-        sizes = [len(message.lines) for message in messages]
+        sizes = [len(message) for message in messages]
         positions = np.concatenate([message.positions for message in messages])
         ingested_at = np.concatenate(
             [np.full(size, message.ingested_at, np.int64) for size, message in zip(sizes, messages, strict=True)]
         )
-        lines = [line for message in messages for line in message.uncut()] if len(messages) > 1 else messages[0].uncut()
-        parsed = self._parser.parse(lines, positions, ingested_at)
+        texts = pa.concat_arrays([message.uncut() for message in messages])
+        parsed = self._parser.parse(texts, positions, ingested_at)
         rejects = [self._named(reject, messages, positions) for reject in parsed.rejects]
         events, places = self._transformed(parsed.events, parsed.indices, np.cumsum(sizes))
         lacking = self._checker.check(events)
@@ -99,7 +102,7 @@ class EventChecker:
             complete = np.ones(len(places), np.bool_)
             complete[[reject.index for reject in lacking]] = False
             events, places = events.filter(pa.array(complete)), places[complete]
-        buckets = np.zeros(len(lines), np.uint8)
+        buckets = np.zeros(len(texts), np.uint8)
         buckets[places] = buckets_of(events.column(self._use_case.key))
         return Checked(events, places, buckets, rejects)
 
@@ -107,10 +110,10 @@ class EventChecker:
         """Return a reject with its true reason, if its line was cut."""
         index = reject.index
         for message in messages:
-            if index < len(message.lines):
+            if index < len(message):
                 size = message.sizes.get(int(message.positions[index])) if message.sizes else None
                 return replace(reject, reason=f"longer than {MAX_LINE:,} bytes: {size:,}") if size else reject
-            index -= len(message.lines)
+            index -= len(message)
         raise IndexError(f"no line {reject.index} among {len(positions)}")
 
     def _transformed(self, events: pa.RecordBatch, places: Int64s, ends: Int64s) -> tuple[pa.RecordBatch, Int64s]:

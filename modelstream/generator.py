@@ -29,7 +29,7 @@ from modelstream.generator_kernels import (
     format_lines,
 )
 from modelstream.identity import buckets_of
-from modelstream.key_finder import Bytes, Int64s
+from modelstream.json_kernels import Bytes, Int64s
 from modelstream.lines import Chunk, Lines, Progress
 from modelstream.sources import Source
 from modelstream.use_case import UseCase

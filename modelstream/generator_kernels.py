@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelstream.compiled import compiled
-from modelstream.key_finder import Bytes, Int64s
+from modelstream.json_kernels import Bytes, Int64s
 
 FAR = np.iinfo(np.int64).max
 """The next time of a user who has no more events."""

@@ -17,107 +17,22 @@ import pyarrow as pa
 from modelstream.compiled import compiled
 from modelstream.events import key_of
 from modelstream.identity import bucket_of, buckets_of
-
-Bytes = npt.NDArray[np.uint8]
-Int64s = npt.NDArray[np.int64]
-
-TAB, NEWLINE, RETURN, BLANK = 9, 10, 13, 32
-QUOTE, COMMA, MINUS, POINT, COLON = 34, 44, 45, 46, 58
-OPEN, BACKSLASH, CLOSE = 123, 92, 125
-MOST_DIGITS = 18
-"""Digits of a number that surely fits 64 bits; a longer one is left to the slow way."""
-
-
-@compiled
-def _after_blanks(data: Bytes, at: int) -> int:
-    while data[at] == BLANK or data[at] == TAB or data[at] == RETURN:
-        at += 1
-    return at
-
-
-@compiled
-def _after_rune(data: Bytes, at: int) -> int:
-    """Return the place after one UTF-8 character of several bytes, or -1 if it is not well-formed.
-
-    Table 3-7 of the Unicode standard: no overlong forms, no surrogates, nothing above U+10FFFF.
-    """
-    first = int(data[at])
-    low, high, more = 0x80, 0xBF, 1
-    if first < 0xC2 or first > 0xF4:
-        return -1
-    if first >= 0xF0:
-        more = 3
-        low = 0x90 if first == 0xF0 else low
-        high = 0x8F if first == 0xF4 else high
-    elif first >= 0xE0:
-        more = 2
-        low = 0xA0 if first == 0xE0 else low
-        high = 0x9F if first == 0xED else high
-    if data[at + 1] < low or data[at + 1] > high:
-        return -1
-    for i in range(at + 2, at + 1 + more):
-        if data[i] < 0x80 or data[i] > 0xBF:
-            return -1
-    return at + 1 + more
-
-
-@compiled
-def _string_end(data: Bytes, at: int) -> int:
-    """Return the place of the quote that ends the text beginning at `at`, or -1: an escape, or not valid."""
-    while True:
-        byte = data[at]
-        if byte == QUOTE:
-            return at
-        if byte < BLANK or byte == BACKSLASH:
-            return -1
-        if byte < 0x80:
-            at += 1
-        else:
-            at = _after_rune(data, at)
-            if at < 0:
-                return -1
-
-
-@compiled
-def _digits_end(data: Bytes, at: int) -> int:
-    while 48 <= data[at] <= 57:
-        at += 1
-    return at
-
-
-@compiled
-def _is_word(data: Bytes, at: int, word: bytes) -> bool:
-    # A line ends with a newline, which no word holds: the comparison stops there at the latest.
-    for i in range(len(word)):  # noqa: SIM110 (numba compiles the loop, not `all`)
-        if data[at + i] != word[i]:
-            return False
-    return True
-
-
-@compiled
-def _scalar_end(data: Bytes, at: int) -> int:
-    """Return the place after a number, true, false or null; -1 if it is none or doubtful."""
-    if data[at] == 116:
-        return at + 4 if _is_word(data, at, b"true") else -1
-    if data[at] == 102:
-        return at + 5 if _is_word(data, at, b"false") else -1
-    if data[at] == 110:
-        return at + 4 if _is_word(data, at, b"null") else -1
-    start = at + 1 if data[at] == MINUS else at
-    at = _digits_end(data, start)
-    if at == start or at - start > MOST_DIGITS or (data[start] == 48 and at > start + 1):
-        return -1
-    if data[at] == POINT:
-        start = at + 1
-        at = _digits_end(data, start)
-        if at == start or at - start > MOST_DIGITS:
-            return -1
-    if data[at] == 69 or data[at] == 101:
-        start = at + 2 if data[at + 1] == MINUS or data[at + 1] == 43 else at + 1
-        at = _digits_end(data, start)
-        if at == start or at - start > 2:
-            return -1
-    return at
+from modelstream.json_kernels import (
+    CLOSE,
+    COLON,
+    COMMA,
+    NEWLINE,
+    OPEN,
+    QUOTE,
+    RETURN,
+    Bytes,
+    Int64s,
+    after_blanks,
+    digits_end,
+    gather,
+    scalar_end,
+    string_end,
+)
 
 
 @compiled
@@ -128,16 +43,16 @@ def _flat_object(data: Bytes, at: int, name: Bytes, key: Int64s) -> int:
     Of a name that is given twice the last one counts, as in every JSON parser.
     """
     key[0] = key[1] = at
-    at = _after_blanks(data, at)
+    at = after_blanks(data, at)
     if data[at] != OPEN:
         return -1
-    at = _after_blanks(data, at + 1)
+    at = after_blanks(data, at + 1)
     more = data[at] != CLOSE
     while more:
         if data[at] != QUOTE:
             return -1
         start = at + 1
-        at = _string_end(data, start)
+        at = string_end(data, start, len(data))
         if at < 0:
             return -1
         is_key = at - start == len(name)
@@ -145,32 +60,32 @@ def _flat_object(data: Bytes, at: int, name: Bytes, key: Int64s) -> int:
         while is_key and i < len(name):
             is_key = data[start + i] == name[i]
             i += 1
-        at = _after_blanks(data, at + 1)
+        at = after_blanks(data, at + 1)
         if data[at] != COLON:
             return -1
-        at = _after_blanks(data, at + 1)
+        at = after_blanks(data, at + 1)
         start = at
         if data[at] == QUOTE:
             start = at + 1
-            end = _string_end(data, start)
+            end = string_end(data, start, len(data))
             at = end + 1
         else:
-            end = _scalar_end(data, start)
+            end = scalar_end(data, start)
             at = end
-            if is_key and end != _digits_end(data, start):
+            if is_key and end != digits_end(data, start):
                 return -1
         if end < 0:
             return -1
         if is_key:
             key[0] = start
             key[1] = end
-        at = _after_blanks(data, at)
+        at = after_blanks(data, at)
         more = data[at] == COMMA
         if more:
-            at = _after_blanks(data, at + 1)
+            at = after_blanks(data, at + 1)
         elif data[at] != CLOSE:
             return -1
-    at = _after_blanks(data, at + 1)
+    at = after_blanks(data, at + 1)
     return at if data[at] == NEWLINE else -1
 
 
@@ -198,7 +113,7 @@ def _scan(data: Bytes, name: Bytes, max_line: int, cut: int, cut_first: bool, ro
             known = False
         if long:
             end = at + cut
-        if known or long or (cut_first and number == 0) or _after_blanks(data, at) != newline:
+        if known or long or (cut_first and number == 0) or after_blanks(data, at) != newline:
             row = rows[count]
             row[0] = number
             row[1] = at
@@ -210,30 +125,6 @@ def _scan(data: Bytes, name: Bytes, max_line: int, cut: int, cut_first: bool, ro
         number += 1
         at = newline + 1
     return count, number
-
-
-@compiled
-def _copy(data: Bytes, starts: Int64s, ends: Int64s, offsets: npt.NDArray[np.int32], out: Bytes) -> None:
-    for row in range(len(starts)):
-        # Slices, so that the compiler knows the indices as not negative: a memcpy, 20 times as fast.
-        source = data[starts[row] : ends[row]]
-        target = out[offsets[row] : offsets[row + 1]]
-        for i in range(len(source)):
-            target[i] = source[i]
-
-
-def gather(data: Bytes, starts: Int64s, ends: Int64s, kind: pa.DataType) -> pa.Array:
-    """Return the pieces `data[starts[i]:ends[i]]` as an Arrow array of `kind` (binary or string).
-
-    >>> data = np.frombuffer(b"abcdef", np.uint8)
-    >>> gather(data, np.array([3, 0]), np.array([5, 1]), pa.string()).to_pylist()
-    ['de', 'a']
-    """
-    offsets = np.zeros(len(starts) + 1, np.int32)
-    np.cumsum(ends - starts, out=offsets[1:])
-    out = np.empty(int(offsets[-1]), np.uint8)
-    _copy(data, starts, ends, offsets, out)
-    return pa.Array.from_buffers(kind, len(starts), [None, pa.py_buffer(offsets), pa.py_buffer(out)])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import xxhash
 
 from modelstream.events import MAX_LINE
-from modelstream.key_finder import Bytes, Int64s, KeyFinder
+from modelstream.json_kernels import Bytes, Int64s
+from modelstream.key_finder import KeyFinder
 
 CUT = 4096
 """Bytes that are kept of a line that is longer than `MAX_LINE`."""

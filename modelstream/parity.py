@@ -38,9 +38,9 @@ class Parity:
 
     vectors: int = 0
     """Vectors that were served and are equal."""
-    proven: Differences = field(default_factory=Differences)
+    differing: Differences = field(default_factory=Differences)
     """Vectors that were served otherwise."""
-    apart: Differences = field(default_factory=Differences)
+    unmatched: Differences = field(default_factory=Differences)
     """What only one side has."""
 
 
@@ -64,7 +64,7 @@ class Served:
         if count < vectors.num_rows:
             missing = vectors.num_rows - count
             at = _event(vectors.column(self._key), origins, vectors.column(POSITION), count)
-            found.apart.add(f"{missing:,} vectors are not in the inference log, the first {at}", missing)
+            found.unmatched.add(f"{missing:,} vectors are not in the inference log, the first {at}", missing)
         origins, vectors = origins.slice(0, count), vectors.slice(0, count)
         other = pc.or_(
             pc.not_equal(origins, served.column(ORIGIN).combine_chunks()),
@@ -74,7 +74,7 @@ class Served:
             place = pc.index(other, True).as_py()
             ours = _event(vectors.column(self._key), origins, vectors.column(POSITION), place)
             theirs = _event(served.column(self._key), served.column(ORIGIN), served.column(POSITION), place)
-            found.proven.add(f"the replay goes on with the vector {ours}, the inference log with that {theirs}")
+            found.differing.add(f"the replay goes on with the vector {ours}, the inference log with that {theirs}")
             self._out_of_step = True
             count = place
         unequal = np.zeros(count, np.bool_)
@@ -85,7 +85,7 @@ class Served:
             for place in np.flatnonzero(wrong & ~unequal):
                 at = _event(vectors.column(self._key), origins, vectors.column(POSITION), int(place))
                 what = f"{name} was served as {theirs_[place]!r} and is {ours_[place]!r} in the replay"
-                found.proven.add(f"the vector {at}: {what}")
+                found.differing.add(f"the vector {at}: {what}")
             unequal |= wrong
         found.vectors += count - int(np.count_nonzero(unequal))
 
@@ -94,7 +94,7 @@ class Served:
         if self._out_of_step:
             return
         rest = self._rest.num_rows + sum(batch.num_rows for batch in self._batches)
-        found.apart.add(f"{rest:,} vectors in the inference log that follow from no event of the log", rest)
+        found.unmatched.add(f"{rest:,} vectors in the inference log that follow from no event of the log", rest)
 
     def _take(self, count: int) -> pa.Table:
         parts, rows = [self._rest] if self._rest.num_rows else [], self._rest.num_rows

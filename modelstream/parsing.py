@@ -1,16 +1,15 @@
 """JSON lines to typed events: fast for a line as it should be, exact about one that is not.
 
-A line goes through the first decoder that takes it: the *narrow* one (key, time, type and the value fields:
-what most events carry), the *wide* one (every field of the use case), and last the *lenient* one, which keeps
-fields that the use case does not name as JSON text and says precisely what is wrong with the others. All three
-give the same values, so which one took a line can't be seen in the result.
+A line goes through the first reader that takes it: the *flat* one (see `flat_lines`), the *strict* one (any JSON
+with the fields of the use case), and last the *lenient* one, which keeps fields that the use case does not name as
+JSON text and says precisely what is wrong with the others. All three give the same values, so which one took a line
+can't be seen in the result.
 """
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -20,6 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.columns import EXTRA, INGESTED_AT, POSITION
+from modelstream.events import UnreadableError
+from modelstream.flat_lines import FlatReader
 from modelstream.identity import Int64s
 from modelstream.times import INVALID, TIMESTAMP, parse_times
 from modelstream.use_case import UseCase
@@ -74,160 +75,109 @@ class Parsed:
 
 
 class LineParser:
-    """Parses lines of one use case. Keeps no state but which decoder to try first."""
+    """Parses lines of one use case."""
 
     def __init__(self, use_case: UseCase) -> None:
         self._use_case = use_case
-        values = {use_case.value_field(event) for event in use_case.event_names} - {None}
-        self._all = list(use_case.fields)
-        narrow = {use_case.key, use_case.time, use_case.type, *values}
-        self._narrow = [name for name in self._all if name in narrow]
-        self._rare = [name for name in self._all if name not in narrow]
-        self._decode_narrow = self._decoder("Narrow", self._narrow)
-        self._decode_wide = self._decoder("Wide", self._all)
+        self._names = list(use_case.fields)
+        self._flat = FlatReader(use_case)
+        places = [(f"f{i}", _JSON_TYPES[kind], None) for i, kind in enumerate(use_case.fields.values())]
+        renamed = {f"f{i}": name for i, name in enumerate(self._names)}
+        struct = msgspec.defstruct("Event", places, rename=renamed, forbid_unknown_fields=True, gc=False)
+        self._strict = msgspec.json.Decoder(struct)
         self._object = msgspec.json.Decoder(dict[str, msgspec.Raw])
         self._field = {name: msgspec.json.Decoder(_JSON_TYPES[kind]) for name, kind in use_case.fields.items()}
-        self._wide_first = False
 
-    def _decoder(self, name: str, fields: Sequence[str]) -> Callable[[bytes], Any]:
-        places = [(f"f{i}", _JSON_TYPES[self._use_case.fields[field]], None) for i, field in enumerate(fields)]
-        renamed = {f"f{i}": field for i, field in enumerate(fields)}
-        struct = msgspec.defstruct(name, places, rename=renamed, forbid_unknown_fields=True, gc=False)
-        return msgspec.json.Decoder(struct).decode
-
-    def parse(self, lines: Sequence[bytes], positions: Int64s, ingested_at: int | Int64s) -> Parsed:
+    def parse(self, lines: pa.BinaryArray | Sequence[bytes], positions: Int64s, ingested_at: int | Int64s) -> Parsed:
         """Parse `lines` (n JSON texts at `positions`, taken in at `ingested_at` microseconds, or int64[n])."""
+        if not isinstance(lines, pa.Array):
+            lines = pa.array(lines, pa.binary())
+        count = len(lines)
+        flat = self._flat.read(lines)
+        columns = flat.columns
+        columns[EXTRA] = pa.nulls(count, pa.string())
         rejects: list[Reject] = []
-        columns, extra = self._decode(lines, rejects)
-        events = self._batch(columns, extra, positions, ingested_at, rejects)
+        if not flat.good.all():
+            self._fill(columns, lines, np.flatnonzero(~flat.good), rejects)
+        columns[POSITION] = pa.array(positions)
+        columns[INGESTED_AT] = pa.array(np.full(count, ingested_at, np.int64)).view(TIMESTAMP)
+        schema = self._use_case.event_schema
+        events = pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
         if not rejects:
-            return Parsed(events, np.arange(len(lines), dtype=np.int64), [])
-        keep = np.ones(len(lines), np.bool_)
+            return Parsed(events, np.arange(count, dtype=np.int64), [])
+        keep = np.ones(count, np.bool_)
         keep[[reject.index for reject in rejects]] = False
-        rejects.sort(key=lambda reject: reject.index)
         return Parsed(events.filter(pa.array(keep)), np.flatnonzero(keep), rejects)
 
-    def _decode(
-        self, lines: Sequence[bytes], rejects: list[Reject]
-    ) -> tuple[dict[str, list[Any]], dict[int, tuple[dict[str, Any], str | None]]]:
-        """Return the narrow columns (lists of n), and the whole row and the extra text of each other line."""
-        others: dict[int, tuple[dict[str, Any], str | None]] = {}
-        structs: list[Any] = []
-        decode, blank = self._decode_narrow, self._decode_narrow(b"{}")
-        if self._wide_first:
-            pending: Sequence[int] = range(len(lines))
-            structs = [blank] * len(lines)
-        else:
-            pending = failed = []
-            decoded = map(decode, lines)
-            while len(structs) < len(lines):
-                try:
-                    structs.extend(decoded)  # keeps what came before a failure; a loop here costs 50 ns a line
-                except _UNREADABLE:
-                    failed.append(len(structs))
-                    structs.append(blank)
-        for index in pending:
-            row = self._decode_other(lines[index])
+    def _fill(self, columns: dict[str, pa.Array], lines: pa.BinaryArray, others: Int64s, rejects: list[Reject]) -> None:
+        """Put what lines that are not flat say into the columns."""
+        rows: list[dict[str, Any]] = []
+        places: list[int] = []
+        for index in others.tolist():
+            row = self._read(lines[index].as_py())
             if isinstance(row, str):
                 rejects.append(Reject(index, row))
             else:
-                others[index] = row
-        self._wide_first = len(pending) * 4 > len(lines)
-        columns = dict(zip(self._narrow, _transposed(structs, len(self._narrow)), strict=True))
-        for index, (values, _) in others.items():
-            for name in self._narrow:
-                columns[name][index] = values[name]
-        return columns, others
+                places.append(index)
+                rows.append(row)
+        if not rows:
+            return
+        source = np.arange(len(lines))
+        source[places] = len(lines) + np.arange(len(places))
+        taken = pa.array(source)
+        schema = self._use_case.event_schema
+        for name in (*self._names, EXTRA):
+            column = pa.array([row[name] for row in rows], schema.field(name).type)
+            if column.null_count < len(column):
+                columns[name] = pa.concat_arrays([columns[name], column]).take(taken)
 
-    def _decode_other(self, line: bytes) -> tuple[dict[str, Any], str | None] | str:
-        """Return a line's values and its extra text, or the reason why it can't be read."""
+    def _read(self, line: bytes) -> dict[str, Any] | str:
+        """Return the values of a line, and its extra text; or the reason why it can't be read."""
         try:
-            return dict(zip(self._all, msgspec.structs.astuple(self._decode_wide(line)), strict=True)), None
+            values = dict(zip(self._names, msgspec.structs.astuple(self._strict.decode(line)), strict=True))
+            extra = None
         except _UNREADABLE:
-            pass
+            try:
+                values, extra = self._read_leniently(line)
+            except UnreadableError as error:
+                return str(error)
+        for name, value in values.items():
+            kind = self._use_case.fields[name]
+            if value is None:
+                continue
+            if kind == "time":
+                values[name] = micros = int(parse_times(pa.array([value], pa.string()))[0])
+                if micros == INVALID:
+                    return f"{name}: not an ISO 8601 time: {_shown(value.encode())}"
+            elif kind in ("key", "identifier"):
+                values[name] = str(value)
+        return values | {EXTRA: extra}
+
+    def _read_leniently(self, line: bytes) -> tuple[dict[str, Any], str | None]:
+        """Return a line's values and its extra text. Raises UnreadableError: the reason why it can't be read."""
         try:
             line.decode()
             found = self._object.decode(line)
         except msgspec.ValidationError:
-            return "not a JSON object"
+            raise UnreadableError("not a JSON object") from None
         except UnicodeDecodeError as error:
-            return f"not UTF-8 text: byte {error.start} of the line"
+            raise UnreadableError(f"not UTF-8 text: byte {error.start} of the line") from None
         except RecursionError:
-            return "JSON nested too deeply"
+            raise UnreadableError("JSON nested too deeply") from None
         except msgspec.DecodeError as error:
-            return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}"
+            raise UnreadableError(f"not JSON: {str(error).removeprefix('JSON is malformed: ')}") from None
         if _is_too_deep(line):
-            return "JSON nested too deeply"
+            raise UnreadableError("JSON nested too deeply")
         values: dict[str, Any] = {}
-        for name in self._all:
+        for name in self._names:
             raw = found.pop(name, None)
             try:
                 values[name] = None if raw is None else self._field[name].decode(raw)
             except _UNREADABLE:
-                return f"{name}: expected {_EXPECTED[self._use_case.fields[name]]}, got {_shown(bytes(raw or b''))}"
+                expected = _EXPECTED[self._use_case.fields[name]]
+                raise UnreadableError(f"{name}: expected {expected}, got {_shown(bytes(raw or b''))}") from None
         parts = (f"{msgspec.json.encode(name).decode()}: {bytes(raw).decode()}" for name, raw in found.items())
         return values, "{" + ", ".join(parts) + "}" if found else None
-
-    def _batch(
-        self,
-        columns: dict[str, list[Any]],
-        others: dict[int, tuple[dict[str, Any], str | None]],
-        positions: Int64s,
-        ingested_at: int | Int64s,
-        rejects: list[Reject],
-    ) -> pa.RecordBatch:
-        count = len(positions)
-        schema = self._use_case.event_schema
-        arrays: dict[str, pa.Array] = {
-            POSITION: pa.array(positions),
-            INGESTED_AT: pa.array(np.full(count, ingested_at, np.int64)).cast(TIMESTAMP),
-        }
-        for name in self._narrow:
-            arrays[name] = self._column(name, columns[name], rejects)
-        if not others:
-            rare = [*self._rare, EXTRA]
-            arrays |= {name: pa.nulls(count, schema.field(name).type) for name in rare}
-            return pa.record_batch([arrays[name] for name in schema.names], schema)
-        places = list(others)
-        spread = np.full(count, -1, np.int64)
-        spread[places] = np.arange(len(places))
-        taken = pa.array(spread, mask=spread < 0)
-        for name in self._rare:
-            arrays[name] = self._rare_column(name, [row[name] for row, _ in others.values()], places, taken, rejects)
-        arrays[EXTRA] = pa.array([extra for _, extra in others.values()], pa.string()).take(taken)
-        return pa.record_batch([arrays[name] for name in schema.names], schema)
-
-    def _rare_column(
-        self, name: str, values: list[Any], places: list[int], taken: pa.Array, rejects: list[Reject]
-    ) -> pa.Array:
-        wrong: list[Reject] = []
-        column = self._column(name, values, wrong).take(taken)
-        refused = {reject.index for reject in rejects}
-        found = (Reject(places[reject.index], reject.reason) for reject in wrong)
-        rejects.extend(reject for reject in found if reject.index not in refused)
-        return column
-
-    def _column(self, name: str, values: list[Any], rejects: list[Reject]) -> pa.Array:
-        kind = self._use_case.fields[name]
-        if kind == "time":
-            return self._time_column(name, values, rejects)
-        if kind in ("key", "identifier"):
-            return _texts(values)
-        return pa.array(values, self._use_case.event_schema.field(name).type)
-
-    def _time_column(self, name: str, values: list[Any], rejects: list[Reject]) -> pa.Array:
-        texts = pa.array(values, pa.string())
-        micros = parse_times(texts)
-        invalid = micros == INVALID
-        if invalid.any():
-            known = texts.is_valid().to_numpy(zero_copy_only=False)
-            refused = {reject.index for reject in rejects}
-            for index in np.flatnonzero(invalid & known):
-                if index not in refused:
-                    shown = _shown(str(values[index]).encode())
-                    rejects.append(Reject(int(index), f"{name}: not an ISO 8601 time: {shown}"))
-            return pa.array(micros, mask=invalid).cast(TIMESTAMP)
-        return pa.array(micros).cast(TIMESTAMP)
 
 
 class Checker:
@@ -269,19 +219,6 @@ def _is_missing(column: pa.Array) -> npt.NDArray[np.bool_]:
         return np.zeros(len(column), np.bool_)
     missing: npt.NDArray[np.bool_] = column.is_null().to_numpy(zero_copy_only=False)
     return missing
-
-
-def _transposed(structs: list[Any], width: int) -> list[list[Any]]:
-    """Return the values of each field. (Attribute by attribute: zip over tuples takes three times as long.)"""
-    return [list(map(operator.attrgetter(f"f{i}"), structs)) for i in range(width)]
-
-
-def _texts(values: list[Any]) -> pa.Array:
-    """Return text and integers as text."""
-    try:
-        return pa.array(values, pa.string())
-    except (pa.ArrowTypeError, pa.ArrowInvalid):
-        return pa.array([value if value is None else str(value) for value in values], pa.string())
 
 
 def _is_too_deep(line: bytes) -> bool:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from modelstream.errors import UnavailableError
 from modelstream.events import LINES_SCHEMA, MAX_MESSAGE_BYTES, MAX_MESSAGE_EVENTS, encode
-from modelstream.key_finder import gather
+from modelstream.json_kernels import gather
 from modelstream.lines import Chunk, Lines, Progress
 from modelstream.sources import Source
 from modelstream.streams import Streams

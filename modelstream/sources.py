@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import select
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import xxhash
 
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.events import MAX_LINE
+from modelstream.files import open_input
 from modelstream.lines import Chunk, LineSplitter, Progress
 from modelstream.tables import Input, InputTable
 
@@ -77,7 +77,7 @@ class FileSource(Source):
 
     def chunks(self, stopped: Callable[[], bool]) -> Iterator[Chunk]:
         """Yield the file's lines; see `Source`. Raises ConfigurationError if the part read before changed."""
-        with _open(self._path) as file:
+        with open_input(self._path) as file:
             try:
                 more = self._find_place(file)
                 while not stopped():
@@ -130,30 +130,13 @@ class FileSource(Source):
         )
 
 
-def _open(path: Path) -> io.FileIO:
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "not a plain file"
-            raise ConfigurationError(
-                f"the input {path} is {what}",
-                remedy="give a file with one JSON object a line; pipe anything else in with --input -",
-            )
-        return path.open("rb", buffering=0)
-    except OSError as error:
-        raise ConfigurationError(
-            f"the input {path} can't be read: {error.strerror or error}",
-            remedy="give the path of a file with one JSON object a line that this user may read",
-        ) from error
-
-
 def open_file(path: Path | str, key_field: str, inputs: InputTable, *, block: int = CHUNK_BYTES) -> FileSource:
     """Return the source of a file, entered among the inputs, that goes on where the file was read to.
 
     Raises ConfigurationError if it can't be read.
     """
     resolved = Path(path).expanduser().resolve()
-    _open(resolved).close()
+    open_input(resolved).close()
     origin = str(resolved)
     known = inputs.register(origin, Input(origin=origin, kind="file", path=origin))
     read = Progress(known.lines, known.bytes, known.digest, known.finished)

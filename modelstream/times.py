@@ -61,7 +61,8 @@ def _offset_seconds(text: npt.NDArray[np.uint8], at: int, end: int) -> int:
 
 
 @compiled
-def _parse_one(text: npt.NDArray[np.uint8], start: int, end: int) -> int:
+def parse_time(text: npt.NDArray[np.uint8], start: int, end: int) -> int:
+    """Return microseconds since 1970 UTC of the time text[start:end], or `INVALID` (see `parse_times`)."""
     if end - start < 16 or text[start + 4] != 45 or text[start + 7] != 45 or text[start + 13] != 58:
         return INVALID
     if text[start + 10] != 32 and text[start + 10] != 84 and text[start + 10] != 116:
@@ -112,7 +113,7 @@ def _parse_all(
     out: npt.NDArray[np.int64],
 ) -> None:
     for i in range(len(out)):
-        out[i] = _parse_one(text, ends[i], ends[i + 1]) if valid[i] else INVALID
+        out[i] = parse_time(text, ends[i], ends[i + 1]) if valid[i] else INVALID
 
 
 def parse_times(texts: pa.StringArray) -> npt.NDArray[np.int64]:

@@ -64,7 +64,7 @@ class _Whole(int):
 
 
 def _whole(text: str) -> _Whole:
-    number = _Whole(text[:20]) if len(text) > 20 else _Whole(text)
+    number = _Whole(text[:4000])  # Python converts up to 4,300 digits
     number.text = text
     return number
 

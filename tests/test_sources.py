@@ -221,7 +221,7 @@ def test_a_disk_that_fails_is_an_outage(file: Path, monkeypatch: pytest.MonkeyPa
         def read(self, _: int) -> bytes:
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(sources, "_open", Broken)
+    monkeypatch.setattr(sources, "open_input", Broken)
     with pytest.raises(UnavailableError, match=r"events\.ndjson: .* Input/output error"):
         drain(FileSource(file, "id"))
 

@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from modelstream import project as projects
 from modelstream.errors import ConfigurationError, ModelstreamError
+from modelstream.files import open_input
 from modelstream.local.display import Display
 from modelstream.local.folder import open_folder
 from modelstream.local.run import Interrupted, RunOptions, Summary, default_project
@@ -36,6 +37,8 @@ def run(
 ) -> int:
     """Run the pipeline to its end."""
     try:
+        if source.get("input") not in (None, "-"):  # a wrong name must not begin a folder, let alone empty one
+            open_input(Path(source["input"]).expanduser()).close()
         project = projects.load(default_project())
         with Display(quiet=quiet or (as_json and not sys.stderr.isatty()), title=f"{project.name} → {data}") as display:
             folder = open_folder(
@@ -145,7 +148,7 @@ def replay(data: Path, *, as_json: bool) -> int:
 
     def compare(view: View) -> int:
         begun = time.monotonic()
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task("replaying events", total=view.events_log.count() or None)
             found = replaying.replay(view, lambda events: bar.advance(task, events))
         seconds = time.monotonic() - begun

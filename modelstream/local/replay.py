@@ -43,7 +43,7 @@ class Findings(Parity):
     @property
     def equal(self) -> bool:
         """Whether no difference was found."""
-        return self.proven.count == 0 and (self.apart.count == 0 or not self.settled)
+        return self.differing.count == 0 and (self.unmatched.count == 0 or not self.settled)
 
 
 def replay(view: View, progress: Progress = lambda _: None) -> Findings:
@@ -63,7 +63,7 @@ def replay(view: View, progress: Progress = lambda _: None) -> Findings:
     extra = view.features.count() - stored
     if extra > 0:
         examples = ", ".join(_unexplained(view, np.concatenate(known)))
-        found.apart.add(f"{extra:,} rows of the table that no event of the log explains, such as {examples}", extra)
+        found.unmatched.add(f"{extra:,} rows of the table that no event of the log explains, such as {examples}", extra)
     found.settled = before[0] == 0 and _state(view) == before
     return found
 
@@ -99,7 +99,7 @@ def _compare_rows(view: View, rows: pa.RecordBatch, found: Findings) -> int:
         has = pc.is_valid(places)
         lacking = expected.column(key).filter(pc.invert(has))
         if len(lacking):
-            found.apart.add(f"{len(lacking):,} users have no row in the table, such as {lacking[0]}", len(lacking))
+            found.unmatched.add(f"{len(lacking):,} users have no row in the table, such as {lacking[0]}", len(lacking))
         _compare_columns(key, expected.filter(has), actual.take(places.drop_null()), found)
     return stored
 
@@ -114,7 +114,7 @@ def _compare_columns(key: str, expected: pa.RecordBatch, actual: pa.RecordBatch,
             continue
         for place in np.flatnonzero(_differ(ours, theirs) & ~unequal):
             unequal[place] = True
-            found.apart.add(
+            found.unmatched.add(
                 f"the row of {expected.column(key)[place]}: {name} is {theirs[place]} in the table "
                 f"and {ours[place]} in the replay"
             )
@@ -153,15 +153,15 @@ def told(found: Findings, seconds: float) -> str:
         f"Replayed {found.events:,} events in {seconds:.1f} s: {found.vectors:,} vectors as served and "
         f"{found.rows:,} rows as stored, equal to the last bit."
     ]
-    lines += [f"DIFFERENT: {what}" for what in found.proven.first]
+    lines += [f"DIFFERENT: {what}" for what in found.differing.first]
     if found.settled:
-        lines += [f"DIFFERENT: {what}" for what in found.apart.first]
-        count = found.proven.count + found.apart.count
+        lines += [f"DIFFERENT: {what}" for what in found.unmatched.first]
+        count = found.differing.count + found.unmatched.count
     else:
-        count = found.proven.count
-        if found.apart.count:
+        count = found.differing.count
+        if found.unmatched.count:
             lines.append(
-                f"{found.apart.count:,} vectors and rows can't be compared: events are on their way. When "
+                f"{found.unmatched.count:,} vectors and rows can't be compared: events are on their way. When "
                 "`python pipeline.py status` shows no messages that wait, replay again."
             )
     if count:

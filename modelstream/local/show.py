@@ -26,6 +26,8 @@ _SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 MOST_CHARACTERS = 50
 """Characters of a text that is shown in a table, or more where the terminal is wide."""
+LEAST_CHARACTERS = 20
+"""Room for which a text is worth to be cut."""
 
 Row = Mapping[str, Any]
 
@@ -154,19 +156,23 @@ def json_line(row: Row) -> bytes:
 def table(rows: Sequence[Row], width: int, title: str = "") -> Table:
     """Return a table of as many columns as fit `width` characters; the title names those that don't.
 
-    Columns in which every row is null are left out.
+    Columns in which every row is null are left out; the last one that fits is cut if it is text.
     """
     every = dict.fromkeys(name for row in rows for name in row)
     names = [name for name in every if any(row.get(name) is not None for row in rows)]
     longest = max(MOST_CHARACTERS, width - MOST_CHARACTERS)
     texts = {name: [shown(row.get(name), longest) for row in rows] for name in names}
     fitting: list[str] = []
-    used = 1
+    left = width - 1
     for name in names:
-        used += max(len(name), *(len(text) for text in texts[name])) + 3
-        if used > width and fitting:
+        wanted = max(len(name), *(len(text) for text in texts[name])) + 3
+        is_text = any(isinstance(row.get(name), str) for row in rows)
+        if wanted > left and is_text and left >= len(name) + 3 and left >= LEAST_CHARACTERS:
+            texts[name] = [shown(text, left - 3) for text in texts[name]]
+        elif wanted > left and fitting:
             break
         fitting.append(name)
+        left -= wanted
     hidden = names[len(fitting) :]
     if hidden:
         title += f"  (more columns: {', '.join(hidden)})"

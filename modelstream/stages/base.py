@@ -321,11 +321,13 @@ class Stage(abc.ABC):
             yield from self._taking()
         if self._unsent or any(shard.outbox or shard.letters for shard in self._shards.values()):
             yield from self._sending()
-        for shard in list(self._shards.values()):
+        for shard in sorted(self._shards.values(), key=lambda shard: shard.since):
             age = now - shard.since
             due = shard.rows >= settings.commit_rows or age >= settings.commit_ms / 1000 or not due_only
             if shard.unsaved and due:
                 yield from self._holding(f"commit of shard {shard.number}", partial(self._commit, shard))
+                if due_only:
+                    return  # messages that came meanwhile go before the next shard's commit
 
     def _sending(self) -> Iterator[float]:
         """Append what waits in the outboxes: the same records again until they are confirmed, nothing after them."""

@@ -186,9 +186,9 @@ def _replay(data: Data, taker: Taker, progress: Progress) -> Parity:
             taker.take(vectors)
             done += events.num_rows
             progress("vectors", done, total)
-            if found.proven.count:
+            if found.differing.count:
                 raise ParityError(
-                    f"what was served is not what the log of events gives: {found.proven.first[0]}",
+                    f"what was served is not what the log of events gives: {found.differing.first[0]}",
                     remedy="`python pipeline.py replay` lists the differences; a feature that is computed otherwise "
                     "now, or from what comes later, would be learned from. --source inference learns from what was "
                     "served",

@@ -190,6 +190,7 @@ def test_mistakes_are_told_with_a_remedy(tmp_path: Path) -> None:
     missing = run("run", "--input", str(tmp_path / "none.ndjson"), *data)
     assert missing.returncode == 1
     assert "none.ndjson" in missing.stderr and "Traceback" not in missing.stderr
+    assert not (tmp_path / "data").exists()
 
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "thesis.doc").write_text("")

@@ -114,7 +114,9 @@ class Chaos:
                 process.assign(shard)
 
     async def _terminate_one(self) -> None:
-        await self._pick().terminate()
+        process = self._pick()
+        process.lose_stores(self.rng.choice((0, 0, 1, 3)))
+        await process.terminate()
         self.world.happened["terminate"] += 1
 
     async def _trim(self) -> None:

@@ -161,6 +161,10 @@ class Process:
         async with self.stage._lock:
             await asyncio.sleep(seconds)
 
+    def lose_stores(self, calls: int) -> None:
+        """Let the next calls that reach outside fail."""
+        self._away = max(self._away, calls)
+
     async def drain(self) -> None:
         """Call the drain callback, as a platform does before a rebalance."""
         self.paused = True

@@ -25,8 +25,8 @@ from modelstream.tables.sqlite import SqliteFeatureTable
 from tests.faults import scenarios
 from tests.faults.process import FaultyOs
 
-SCENARIOS = 100
-"""Scenarios in which a mutation must show. Most show in the first five."""
+SCENARIOS = 300
+"""Scenarios in which a mutation must show. Most show in the first five, the rarest in one of fifty."""
 
 Patch = pytest.MonkeyPatch
 

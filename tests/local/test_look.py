@@ -114,7 +114,7 @@ def test_peek_shows_dead_letters_with_their_reason(view: View, capsys: pytest.Ca
 def test_peek_decodes_lines_and_survives_what_it_cannot_read(view: View, capsys: pytest.CaptureFixture[str]) -> None:
     view.streams.append("generated", [(0, b"\xff\xff\xff\xffnot Arrow"), (1, b"[{]")])
     peek(view, "generated", 2, as_json=True)
-    assert ["not a readable Arrow" in row["unreadable"] for row in rows_of(capsys)] == [True, False]
+    assert ["Arrow message that is damaged" in row["unreadable"] for row in rows_of(capsys)] == [True, False]
 
 
 def test_peek_takes_the_newest_messages_of_all_shards_oldest_first(view: View) -> None:
@@ -415,14 +415,14 @@ def set_value(name: str, user: str, value: Any) -> Any:
 def test_a_vector_that_differs_in_its_last_bit_is_found(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), set_value("bet_mean", "anna", lambda v: np.nextafter(v, 9)))
     found = replay(again(view))
-    assert (found.equal, found.proven.count, found.vectors, found.rows) == (False, 1, 3, 3)
-    assert "bet_mean was served as 3.0000000000000004 and is 3.0 in the replay" in found.proven.first[0]
+    assert (found.equal, found.differing.count, found.vectors, found.rows) == (False, 1, 3, 3)
+    assert "bet_mean was served as 3.0000000000000004 and is 3.0 in the replay" in found.differing.first[0]
     assert "DIFFERENT" in told(found, 1.0)
 
 
 def test_minus_zero_is_not_zero_in_a_vector(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), set_value("win_sum", "anna", -0.0))
-    assert replay(again(view)).proven.count == 1
+    assert replay(again(view)).differing.count == 1
 
 
 def test_a_vector_of_another_event_is_found(view: View) -> None:
@@ -431,7 +431,7 @@ def test_a_vector_of_another_event_is_found(view: View) -> None:
     assert not found.equal
     assert (
         f"after the event 10 of {ORIGIN_NAME}, the inference log with that of 7 after the event 9"
-        in (found.proven.first[0])
+        in (found.differing.first[0])
     )
     change_log(view, "inference", shard_of("7"), set_value(POSITION, "7", 10))
     assert replay(again(view)).equal
@@ -442,15 +442,15 @@ def test_a_vector_of_another_event_is_found(view: View) -> None:
 def test_vectors_that_were_not_served_are_found(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), lambda rows: rows.slice(0, 1))
     found = replay(again(view))
-    assert (found.equal, found.apart.count) == (False, 1)
-    assert "1 vectors are not in the inference log, the first of anna" in found.apart.first[0]
+    assert (found.equal, found.unmatched.count) == (False, 1)
+    assert "1 vectors are not in the inference log, the first of anna" in found.unmatched.first[0]
 
 
 def test_vectors_that_no_event_explains_are_found(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), lambda rows: pa.concat_tables([rows, rows]))
     found = replay(again(view))
-    assert (found.equal, found.proven.count) == (False, 0)
-    assert "vectors in the inference log that follow from no event of the log" in found.apart.first[0]
+    assert (found.equal, found.differing.count) == (False, 0)
+    assert "vectors in the inference log that follow from no event of the log" in found.unmatched.first[0]
 
 
 def change_features(view: View, statement: str) -> None:
@@ -478,8 +478,8 @@ def change_features(view: View, statement: str) -> None:
 def test_a_row_that_differs_is_found(view: View, statement: str, reason: str) -> None:
     change_features(view, statement)
     found = replay(again(view))
-    assert (found.equal, found.apart.count) == (False, 1), found
-    assert reason in found.apart.first[0]
+    assert (found.equal, found.unmatched.count) == (False, 1), found
+    assert reason in found.unmatched.first[0]
     assert found.vectors == 4
 
 
@@ -487,7 +487,7 @@ def test_only_the_first_differences_are_told_but_all_are_counted(tmp_path: Path)
     view = make_folder(tmp_path / "data", [event(f"u{i}", "registration") for i in range(50)], {})
     view.features.file.connection.execute("UPDATE features SET label = 9")  # type: ignore[attr-defined]
     found = replay(again(view))
-    assert (found.apart.count, len(found.apart.first)) == (50, 10)
+    assert (found.unmatched.count, len(found.unmatched.first)) == (50, 10)
     assert "50 differences in all" in told(found, 1.0)
 
 
@@ -495,7 +495,7 @@ def test_while_events_are_on_their_way_rows_prove_nothing_but_vectors_do(view: V
     view.streams.append("incoming-events", [(0, b"on its way")])
     change_features(view, "UPDATE features SET bet_sum = 1 WHERE user_id = 'anna'")
     found = replay(again(view))
-    assert (found.equal, found.settled, found.apart.count) == (True, False, 1)
+    assert (found.equal, found.settled, found.unmatched.count) == (True, False, 1)
     assert "events are on their way" in told(found, 1.0)
     change_log(view, "inference", shard_of("anna"), set_value("bet_mean", "anna", 5.0))
     assert not replay(again(view)).equal
