@@ -148,7 +148,7 @@ def _told(results: dict[str, Any], *, promoted: bool) -> Group:
         f"  AUC {found.auc}, accuracy {found.accuracy},",
         f"  log loss {found.log_loss}, calibration error {found.ece}",
         *(
-            f"  AUC after {point.at:g} events of the type {card.evaluation.event}: {point.metrics.auc}"
+            f"  AUC at {card.evaluation.event} {point.at:g}: {point.metrics.auc}"
             for point in card.evaluation.by_events
             if point.at in (1, 10, 50, 100)
         ),
