@@ -1,4 +1,4 @@
-"""Tests serve the model that comes with the project, whatever is promoted in its registry."""
+"""For all tests: no time limit of hypothesis, and the model that comes with the project, whatever is promoted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine may take a second for what else takes a millisecond.
+settings.register_profile("modelstream", deadline=None)
+settings.load_profile("modelstream")
 
 
 def pytest_configure(config: pytest.Config) -> None:

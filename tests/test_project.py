@@ -439,7 +439,9 @@ def test_promoted_version_serves_messages_and_requests_without_a_restart(
         with pytest.raises(ConfigurationError):
             registry.rollback()
         alias = registry.folder / "current.json"
-        alias.write_text(alias.read_text().replace('"version": "3"', '"version": "2"', 1))
+        changed = alias.with_name("changed.json")
+        changed.write_text(alias.read_text().replace('"version": "3"', '"version": "2"', 1))
+        changed.replace(alias)
         while not metrics.refused:
             await asyncio.sleep(0.01)
         assert "sha256 is" in metrics.refused
