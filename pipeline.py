@@ -285,6 +285,120 @@ def replay(as_json: AsJson = False, data: Data = Path("data")) -> None:
     raise typer.Exit(commands.replay(data, as_json=as_json))
 
 
+@app.command()
+def drift(
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="T", help="Only predictions made since: ISO 8601, or so long ago (15m, 6h, 7d)."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="The version whose predictions and card to take.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with plots too.")] = None,
+    as_json: AsJson = False,
+    data: Data = Path("data"),
+) -> None:
+    """Compare what was served with what the model that serves was made of.
+
+    Exits 0 when there is no drift or it is merely possible, 1 when there is, 2 after an error.
+    """
+    from modelstream.local import commands
+
+    raise typer.Exit(commands.drift(data, since=since, model=model, as_json=as_json, output=output))
+
+
+@app.command()
+def train(
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What became of users: CSV, Parquet or NDJSON, key and label. Default: the log."
+        ),
+    ] = None,
+    candidates: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Which to try, with commas (default: all of the notebook's).")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample, the split and the candidates.")] = 1,
+    name: Annotated[str, typer.Option(metavar="NAME", help="The model (default: the use case's).")] = "",
+    promote: Annotated[bool, typer.Option("--promote", help="Let the new version serve.")] = False,
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="events|inference",
+            help="Replay the log of events, and compare it with what was served; or take what was served.",
+        ),
+    ] = "events",
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Only vectors of this event time or later.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only vectors of this event time or before.")
+    ] = None,
+    as_json: AsJson = False,
+    data: Data = Path("data"),
+) -> None:
+    """Train a model on what the pipeline has kept, test it on users it has never seen, and register it.
+
+    Runs the function of functions/optional-training.ipynb. Prints where the report is.
+    """
+    from modelstream.local import commands
+
+    parameters = {
+        "labels": str(labels) if labels else None,
+        "source": source,
+        "since": since,
+        "until": until,
+        "candidates": candidates,
+        "seed": seed,
+        "name": name,
+        "promote": promote,
+    }
+    raise typer.Exit(commands.train(data, parameters, as_json=as_json))
+
+
+models = typer.Typer(invoke_without_command=True, help="The versions of the model, and which of them serves.")
+app.add_typer(models, name="models")
+ModelName = Annotated[str, typer.Option(metavar="NAME", help="The model (default: the use case's).")]
+Version = Annotated[str, typer.Argument(metavar="V", help="A version, as `models list` shows it.")]
+
+
+@models.callback()
+def _models(context: typer.Context) -> None:
+    """List the versions of the model, show or promote one, or go back. Without a command: `list`."""
+    if context.invoked_subcommand is None:
+        models_list()
+
+
+@models.command("list")
+def models_list(name: ModelName = "", as_json: AsJson = False) -> None:
+    """List all versions: the one that came with the project, and those that were registered."""
+    from modelstream.local import commands
+
+    raise typer.Exit(commands.models("list", "", name=name, as_json=as_json))
+
+
+@models.command("show")
+def models_show(version: Version, name: ModelName = "", as_json: AsJson = False) -> None:
+    """Show a version and its card."""
+    from modelstream.local import commands
+
+    raise typer.Exit(commands.models("show", version, name=name, as_json=as_json))
+
+
+@models.command("promote")
+def models_promote(version: Version, name: ModelName = "") -> None:
+    """Let a version serve, from now on: a pipeline that runs takes it within 5 s, and nothing is lost."""
+    from modelstream.local import commands
+
+    raise typer.Exit(commands.models("promote", version, name=name, as_json=False))
+
+
+@models.command("rollback")
+def models_rollback(name: ModelName = "") -> None:
+    """Let the version serve that did before the current one."""
+    from modelstream.local import commands
+
+    raise typer.Exit(commands.models("rollback", "", name=name, as_json=False))
+
+
 Config = Annotated[
     Path, typer.Option(metavar="FILE", help="The cluster's file: clusters/kafka.yaml, clusters/v3io.yaml, or a copy.")
 ]

@@ -27,6 +27,10 @@ class Report:
     """The rounds of each step, and what was measured once."""
 
     rounds: dict[str, list[Measured]]
+    scoring: list[Measured]
+    """The rounds of the model server alone."""
+    training: list[Measured]
+    """Trainings on the log of one run of the pipeline."""
     delay: dict[str, Any]
     """Result of the run at 2,000 single events a second."""
     table_after: float
@@ -60,6 +64,12 @@ class Report:
 
     def _seconds(self, name: str) -> float:
         return self._median(name, lambda m: float(m.result["seconds"]))
+
+    def _scoring(self, name: str) -> float:
+        return statistics.median(float(measured.result[name]) for measured in self.scoring)
+
+    def _training(self, of: Callable[[Measured], float]) -> float:
+        return statistics.median(of(measured) for measured in self.training)
 
     def _run(self, name: str, events: int) -> str:
         seconds = self._seconds(name)
@@ -107,6 +117,13 @@ class Report:
             at_least(
                 "the same with its SQLite streams and tables, events/s", events / self._seconds("stage+sqlite"), None
             ),
+            at_least(
+                "scoring alone, one core, messages of 1,000, vectors/s", self._scoring("vectors_per_second"), 500_000
+            ),
+            at_most("a single V2 request inside the process, p50", self._scoring("request_p50_ms"), None, "{:.2f} ms"),
+            at_most("a single V2 request inside the process, p99", self._scoring("request_p99_ms"), 5, "{:.2f} ms"),
+            at_most("training on the log of events, whole process", self._training(lambda m: m.wall), 60, "{:.1f} s"),
+            at_most("peak memory of that", self._training(lambda m: m.peak_mb), 1_500, "{:,.0f} MB"),
             at_most("live table after", self.table_after, 2, "{:.1f} s"),
             at_most("first stored prediction after", first, 10, "{:.1f} s"),
             at_most("peak memory of all processes", memory, 2_000, "{:,.0f} MB"),

@@ -65,6 +65,24 @@ class Job:
         where = ["--store", str(store)] if store else []
         return measure([self.python, "bench/feature_stage.py", *self.files, *where])
 
+    def scoring(self) -> Measured:
+        """The model server alone: messages in memory, and single requests."""
+        return measure([self.python, "bench/scoring.py"])
+
+    def training(self, rounds: int, scratch: Path) -> list[Measured]:
+        """A model trained on the log of a run, as a user trains it, into a registry of its own."""
+        data = scratch / "trained"
+        self.pipeline(data)
+        # A command has no environment of its own here.
+        os.environ["MODELSTREAM_REGISTRY"] = str(scratch / "models")
+        try:
+            return [
+                measure([self.python, "pipeline.py", "train", "--json", "--data", str(data)]) for _ in range(rounds)
+            ]
+        finally:
+            del os.environ["MODELSTREAM_REGISTRY"]
+            shutil.rmtree(data)
+
 
 def main() -> None:
     """Measure, print the tables and write them."""
@@ -86,9 +104,11 @@ def main() -> None:
         check_peers(scratch)
         job = make_job(arguments.python, arguments.users, arguments.events_per_user)
         results = run_rounds(job, arguments.rounds, scratch)
+        scoring = [job.scoring() for _ in range(arguments.rounds)]
+        training = job.training(arguments.rounds, scratch)
         delay = measure_delay(arguments.python, arguments.rate_seconds, scratch)
         table_after = seconds_to_table(arguments.python, scratch / "shown")
-    page = Report(results, delay, table_after, load).text()
+    page = Report(results, scoring, training, delay, table_after, load).text()
     print(page)
     if not arguments.dry:
         write_page(page)

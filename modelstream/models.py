@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-import yaml
 
 from modelstream.errors import ConfigurationError, ModelstreamError
+from modelstream.model_spec import SPEC_FILE as SPEC_FILE
+from modelstream.model_spec import ModelSpec as ModelSpec
+from modelstream.model_spec import check_features, parse_spec
+from modelstream.model_spec import read_spec as read_spec
 
-SPEC_FILE = "model_spec.yaml"
 OUTPUT = "probabilities"
 BOUND = np.float32(1e30)
 """Inputs are cut to ±1e30: float32 ends at 3.4e38, and products or sums of larger ones turn into NaN."""
@@ -35,40 +35,6 @@ _RETRAIN = "train it again, or take the last good version of the folder from git
 
 Floats = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float64]
-
-
-class _Feature(msgspec.Struct):
-    name: str
-
-
-class _SpecPart(msgspec.Struct):
-    model_file: str
-    inputs: list[_Feature]
-    parameters: dict[str, Any]
-
-
-class _SpecMetadata(msgspec.Struct):
-    key: str
-
-
-class _SpecFile(msgspec.Struct):
-    """What is read of a model_spec.yaml."""
-
-    kind: str
-    metadata: _SpecMetadata
-    spec: _SpecPart
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a model directory says of its model."""
-
-    name: str
-    version: str
-    file: str
-    """Name of the ONNX file in the directory."""
-    sha256: str
-    features: tuple[str, ...]
 
 
 class ModelError(ModelstreamError):
@@ -159,44 +125,19 @@ def load(folder: str | Path, features: Sequence[str] | None = None) -> Model:
     folder = Path(folder)
     path = folder / SPEC_FILE
     try:
-        data = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise ConfigurationError(
             f"{path}: can't be read: {error}", remedy=f"a model is a folder with {SPEC_FILE} and an ONNX file"
         ) from None
-    spec = read_spec(data, str(path))
+    spec = parse_spec(content, str(path))
     return open_file(folder / spec.file, spec, features)
-
-
-def read_spec(data: object, source: str) -> ModelSpec:
-    """Return what a model_spec.yaml says, read as plain data. Raises ConfigurationError."""
-    try:
-        file = msgspec.convert(data, _SpecFile)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{source}: {error}", remedy="write it with MLRun's log_model") from None
-    parameters = file.spec.parameters
-    version, sha256 = parameters.get("version"), parameters.get("sha256")
-    if file.kind != "model" or not version or not isinstance(sha256, str):
-        raise ConfigurationError(
-            f"{source}: not of a model, or without spec.parameters.version and spec.parameters.sha256",
-            remedy="log the model with both parameters",
-        )
-    name = file.spec.model_file
-    if Path(name).name != name or not name.endswith(".onnx"):
-        raise ConfigurationError(
-            f"{source}: spec.model_file is {name!r}; only an .onnx file in the same folder is loaded",
-            remedy="convert the model to ONNX (skl2onnx)",
-        )
-    return ModelSpec(file.metadata.key, str(version), name, sha256, tuple(i.name for i in file.spec.inputs))
 
 
 def open_file(path: str | Path, spec: ModelSpec, features: Sequence[str] | None = None) -> Model:
     """Return the model of a spec whose ONNX file is, or was copied to, `path`. Raises ConfigurationError."""
-    if features is not None and spec.features != tuple(features):
-        raise ConfigurationError(
-            f"{path}: trained on other features than the use case has: {_difference(spec, features)}",
-            remedy="train the model anew, or take the model of this use case",
-        )
+    if features is not None:
+        check_features(spec, features, str(path))
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -230,7 +171,7 @@ def _session(content: bytes, source: str) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's exceptions have no common base but this
         raise ConfigurationError(f"{source}: onnxruntime can't load it: {error}", remedy=_RETRAIN) from error
 
@@ -241,7 +182,7 @@ def _refuse_foreign(content: bytes, source: str) -> None:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's DecodeError, which is no exception class that onnx exports
         raise ConfigurationError(f"{source}: not an ONNX file: {error}", remedy=_RETRAIN) from error
-    foreign: set[str] = set()
+    foreign: set[object] = set()  # protobuf gives bytes for what is no UTF-8
     for graph in _graphs(model):
         foreign |= {node.domain for node in graph.node} - _DOMAINS
         for tensor in _tensors(graph):
@@ -252,7 +193,7 @@ def _refuse_foreign(content: bytes, source: str) -> None:
                 )
     if foreign:
         raise ConfigurationError(
-            f"{source}: uses operators of {', '.join(sorted(foreign))}",
+            f"{source}: uses operators of {', '.join(sorted(map(str, foreign)))}",
             remedy="use the standard operators of ONNX",
         )
 
@@ -279,14 +220,3 @@ def _tensors(graph: Any) -> Iterator[onnx.TensorProto]:
             yield from (attribute.t, *attribute.tensors)
             for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
-
-
-def _difference(spec: ModelSpec, features: Sequence[str]) -> str:
-    missing = [name for name in features if name not in spec.features]
-    surplus = [name for name in spec.features if name not in features]
-    parts = []
-    if missing:
-        parts.append(f"it lacks {', '.join(missing)}")
-    if surplus:
-        parts.append(f"it wants {', '.join(surplus)}")
-    return "; ".join(parts) or "the order differs"

@@ -7,13 +7,14 @@ It is read here without MLRun, whose import costs 6 s; tests show that MLRun rea
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from modelstream.errors import ConfigurationError
-from modelstream.settings import PREFIX
+from modelstream.settings import PREFIX, folder_of
 from modelstream.yamlfile import YamlFile, suggestion
 
 KINDS = ("job", "nuclio", "serving")
@@ -34,7 +35,7 @@ class Wiring(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"c
     """What a function reads and writes."""
 
     reads: str = ""
-    """The stream that it consumes; a function without is a job."""
+    """The stream that it consumes; a function without is a job, and one that writes none either trains a model."""
     writes: str = ""
     """The stream that it appends to."""
     log: str = ""
@@ -52,11 +53,14 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     use_case: str
     model: str
+    """Folder of the model that comes with the project: it serves while none is promoted in the registry."""
     shards: int
     streams: tuple[str, ...]
     tables: tuple[str, ...]
     logs: tuple[str, ...]
     wiring: dict[str, Wiring]
+    registry: str = "artifacts/models"
+    """Folder of the registered models, a path or a `file://` URL."""
 
 
 class Project(msgspec.Struct, frozen=True):
@@ -71,9 +75,22 @@ class Project(msgspec.Struct, frozen=True):
         """Return the path of a function's notebook."""
         return self.folder / self.functions[function].url
 
+    def registry(self) -> Path:
+        """Return the folder of the registered models; `MODELSTREAM_REGISTRY` in the environment goes first."""
+        return (self.folder / folder_of(os.environ.get(f"{PREFIX}REGISTRY") or self.params.registry)).resolve()
+
+    def vectors_notebook(self) -> Path | None:
+        """Return the notebook of the function that sends vectors to the model server: it has the hook `derive`."""
+        wiring = self.params.wiring
+        served = {wire.reads for wire in wiring.values() if wire.class_name}
+        return next((self.notebook(name) for name, wire in wiring.items() if wire.writes in served), None)
+
     def environment(self, function: str) -> dict[str, str]:
         """Return a function's environment (see `settings`), but for the URLs of streams, tables and logs."""
         wiring = self.params.wiring[function]
+        trains = not (wiring.reads or wiring.writes)
+        logs = {wire.rows or "events": wire.log for wire in self.params.wiring.values() if wire.log}
+        hook = self.vectors_notebook()
         values = {
             "function": function,
             "use_case": self.params.use_case,
@@ -82,7 +99,11 @@ class Project(msgspec.Struct, frozen=True):
             "writes": wiring.writes,
             "log": wiring.log,
             "rows": wiring.rows,
-            "model": self.params.model if wiring.class_name else "",
+            "model": self.params.model if wiring.class_name or trains else "",
+            "registry": self.params.registry if wiring.class_name or trains else "",
+            "events_log": logs.get("events", "") if trains else "",
+            "inference_log": logs.get("predictions", "") if trains else "",
+            "derive": str(hook.relative_to(self.folder)) if hook and trains else "",
         }
         return {PREFIX + name.upper(): value for name, value in values.items() if value}
 

@@ -1,7 +1,7 @@
 """The settings of a function, read from its environment: `MODELSTREAM_` and the name of the setting.
 
 The local runner and `deploy` set them from `project.yaml`; nothing else in the library reads the environment
-(but for `MODELSTREAM_NUMBA`, see `compiled`).
+(but for `MODELSTREAM_NUMBA`, see `compiled`, and `MODELSTREAM_REGISTRY`, see `Project.registry`).
 """
 
 from __future__ import annotations
@@ -39,8 +39,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The name of the Parquet log that it writes, if any."""
     rows: Literal["events", "predictions"] = "events"
     """What an event-handler keeps in its log: checked events, or predictions."""
+    events_log: str = "events"
+    inference_log: str = "inference"
+    """The names of the logs that a training job reads, below `logs`."""
+    derive: str = ""
+    """Path of the notebook whose hook `derive` made the vectors that a training job replays."""
     model: str = ""
-    """Folder of the model that a model server loads."""
+    """Folder of the model that a model server loads while none is promoted."""
+    registry: str = ""
+    """Folder of the registered models: the version promoted there is what a model server serves."""
     shards: int = 8
     linger_ms: float = 10.0
     """Longest time that a row waits for others before it is sent on. Four hops of it stay below 100 ms."""
@@ -71,5 +78,12 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def folder_of(url: str) -> Path:
-    """Return the folder that a logs URL names: a path, or `file://` and a path."""
-    return Path(url.removeprefix("file://"))
+    """Return the folder that a URL of logs or models names: a path, or `file://` and a path.
+
+    >>> folder_of("file:///mnt/models"), folder_of("artifacts/models")
+    (PosixPath('/mnt/models'), PosixPath('artifacts/models'))
+    """
+    path = url.removeprefix("file://")
+    if "://" in path:
+        raise ConfigurationError(f"{url} is no folder", remedy="give a path, or file:// and an absolute path")
+    return Path(path)

@@ -82,10 +82,16 @@ class Window(_Part, frozen=True):
 
 
 class Label(_Part, frozen=True):
-    """The field that holds what really happened, and its value in the case that the model looks for."""
+    """The field that holds what really happened, and its value in the case that the model looks for.
+
+    It comes with the profile, or with a later event of the type `event`. With `wait`, hours of event time, that event
+    must follow within so long after a vector; where none did, the other case happened.
+    """
 
     field: str
     positive: bool | int | str = 1
+    event: str | None = None
+    wait: float | None = None
 
 
 class Model(_Part, frozen=True):

@@ -156,9 +156,11 @@ def _features(use_case: UseCase) -> Iterator[Problem]:
 
 def _label(use_case: UseCase) -> Iterator[Problem]:
     label = use_case.label
-    if label and label.field not in use_case.fields:
+    if label is None:
+        return
+    if label.field not in use_case.fields:
         yield _unknown(("label", "field"), "field", label.field, use_case.fields)
-    elif label:
+    else:
         type_ = use_case.fields[label.field]
         fits = {"integer": int, "boolean": bool, "text": str, "identifier": str}.get(type_)
         if type(label.positive) is not fits:
@@ -167,6 +169,13 @@ def _label(use_case: UseCase) -> Iterator[Problem]:
                 f"{label.field!r} can't be {label.positive!r}",
                 f"it is of type {type_}",
             )
+    if label.event is not None and label.event not in use_case.events:
+        yield _unknown(("label", "event"), "event", label.event, use_case.events)
+    if label.wait is not None:
+        if label.event is None or (use_case.profile and label.event == use_case.profile.event):
+            yield ("label", "wait"), "nothing to wait for: the profile brings the label", "name a later `event`"
+        if not 0 < label.wait <= 1_000_000:
+            yield ("label", "wait"), f"{label.wait} is not in 0 to 1,000,000", "give hours of event time"
 
 
 def _model(use_case: UseCase) -> Iterator[Problem]:

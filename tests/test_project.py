@@ -23,11 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelstream import events, models, notebooks, project, use_case
+from modelstream import events, model_watch, models, notebooks, project, use_case
 from modelstream.errors import ConfigurationError
-from modelstream.stages import model_server
+from modelstream.registry import Registry
+from modelstream.stages import base, model_server
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
+from tests.model_files import directory, probability_of
 
 pytestmark = pytest.mark.xdist_group("mlrun")
 
@@ -52,7 +54,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("shards: 8 ", "shards: eight ", "line 12, spec.params.shards: expected int, got str"),
+        ("shards: 8 ", "shards: eight ", "line 13, spec.params.shards: expected int, got str"),
         ("writes: serving}", "writes: servin}", "writes: unknown: 'servin' (did you mean 'serving'?"),
         ("rows: predictions", "rows: prediction", "rows: unknown: 'prediction' (did you mean 'predictions'?"),
         ("log: events}", "log: event}", "log: unknown: 'event' (did you mean 'events'?"),
@@ -82,6 +84,32 @@ def test_files_that_the_project_names_are_there() -> None:
     for name in DECLARED.functions:
         assert DECLARED.notebook(name).is_file(), name
     models.load(SHIPPED, CHURN.features)
+
+
+@pytest.mark.parametrize(
+    ("registry", "environment", "expected"),
+    [
+        ("artifacts/models", "", "artifacts/models"),
+        ("file:///mnt/models", "", "/mnt/models"),
+        ("artifacts/models", "/elsewhere", "/elsewhere"),
+        ("artifacts/models", "file:///elsewhere", "/elsewhere"),
+    ],
+)
+def test_registry_is_a_folder_of_the_project_unless_the_environment_says_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: str, environment: str, expected: str
+) -> None:
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", environment)
+    declared = project.load(changed(tmp_path, "registry: artifacts/models ", f"registry: {registry} "))
+    assert declared.registry() == tmp_path / expected
+    assert declared.environment("model-server")["MODELSTREAM_REGISTRY"] == registry
+    assert "MODELSTREAM_REGISTRY" not in declared.environment("stream-to-features")
+
+
+def test_registry_that_is_no_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODELSTREAM_REGISTRY")
+    declared = project.load(changed(tmp_path, "registry: artifacts/models ", "registry: s3://models "))
+    with pytest.raises(ConfigurationError, match="s3://models is no folder"):
+        declared.registry()
 
 
 def test_no_code_is_embedded_in_the_file() -> None:
@@ -366,3 +394,64 @@ def test_model_that_cannot_be_used_ends_the_start_with_its_reason(
             in_worker(use, specs(loaded)["ours"])
         assert isinstance(raised.value.__cause__, ConfigurationError)
         assert reason in str(raised.value.__cause__)
+
+
+def test_promoted_version_serves_messages_and_requests_without_a_restart(
+    loaded: Any, in_worker: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
+    monkeypatch.setattr(model_watch, "LOOK_EVERY", 0.01)
+    registry = Registry(tmp_path / "models", CHURN.model_name, CHURN.features, shipped=SHIPPED)
+    for _ in range(3):
+        registry.register(directory)
+    registry.promote("2")
+    batch = vectors()
+
+    async def use(worker: Worker) -> None:
+        async def version() -> str:
+            response = await worker.handler(worker.context, request({"inputs": [[0.0] * len(CHURN.features)]}))
+            answer = json.loads(response.body)
+            assert answer["probabilities"] == [pytest.approx(probability_of(answer["model_version"]), rel=1e-5)]
+            found: str = answer["model_version"]
+            return found
+
+        async def serving(wanted: str) -> None:
+            while await version() != wanted:
+                await asyncio.sleep(0.01)
+
+        async def send(offset: int) -> None:
+            body = events.encode("vectors", "file", batch.slice(offset * 100, 100))
+            await worker.handler(worker.context, stream_event(5, offset, body))
+
+        assert await version() == "2", "what it begins with"
+        await send(0)
+        registry.promote("3")
+        await serving("3")
+        await send(1)
+        description = await worker.handler(
+            worker.context, request(None, f"/v2/models/{CHURN.model_name}", method="GET")
+        )
+        assert json.loads(description.body)["versions"] == ["3"]
+        metrics = base.STARTED[-1].metrics
+        assert (metrics.model, metrics.refused) == ("3", "")
+        # Refused: the file is changed before the server looks.
+        (registry.folder / "2" / "model.onnx").write_bytes(directory("77")["model.onnx"])
+        with pytest.raises(ConfigurationError):
+            registry.rollback()
+        alias = registry.folder / "current.json"
+        changed = alias.with_name("changed.json")
+        changed.write_text(alias.read_text().replace('"version": "3"', '"version": "2"', 1))
+        changed.replace(alias)
+        while not metrics.refused:
+            await asyncio.sleep(0.01)
+        assert "sha256 is" in metrics.refused
+        assert (metrics.model, await version()) == ("3", "3")
+        await send(2)
+        await worker.context.platform.callbacks["drain"]()
+        found = [events.decode(message.body).batch for message in worker.streams.read("inference", 5, 0, 100, 10**9)]
+        table = pa.Table.from_batches([one.replace_schema_metadata() for one in found])
+        assert table["model_version"].to_pylist() == ["2"] * 100 + ["3"] * 200
+        expected = [probability_of(one) for one in table["model_version"].to_pylist()]
+        assert table[CHURN.probability].to_pylist() == pytest.approx(expected, rel=1e-5)
+
+    in_worker(use, specs(loaded)["ours"])

@@ -181,15 +181,59 @@ def replay(data: Path, *, as_json: bool) -> int:
     return _looking(data, compare)
 
 
-def _looking(data: Path, action: Callable[[View], int | None]) -> int:
-    """Do something with a data folder that may be in use; return the exit status."""
+def drift(data: Path, *, since: str | None, model: str | None, as_json: bool, output: Path | None) -> int:
+    """Compare what was served with what the model was made of: 0 without drift, 1 with it, 2 for an error."""
+    from modelstream.local import drift_command
+
+    def compare(view: View) -> int:
+        return drift_command.drift(view, since=since, version=model, as_json=as_json, output=output)
+
+    return _looking(data, compare, failed=2)
+
+
+def models(action: str, version: str, *, name: str, as_json: bool) -> int:
+    """List the versions of the model, show or promote one, or roll back."""
+    from modelstream.local import model_commands
+
+    try:
+        registry = model_commands.open_registry(name)
+        if action == "list":
+            model_commands.list_versions(registry, as_json=as_json)
+        elif action == "show":
+            model_commands.show_version(registry, version, as_json=as_json)
+        elif action == "promote":
+            model_commands.promote(registry, version)
+        else:
+            model_commands.rollback(registry)
+    except ModelstreamError as error:
+        return fail(error)
+    return 0
+
+
+def train(data: Path, parameters: dict[str, Any], *, as_json: bool) -> int:
+    """Train a model on what a folder holds, and register it."""
+    from modelstream.local import train_command
+
+    try:
+        train_command.train(projects.load(default_project()), data, parameters, as_json=as_json)
+    except ModelstreamError as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        print("Interrupted: nothing was registered.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _looking(data: Path, action: Callable[[View], int | None], failed: int = 1) -> int:
+    """Do something with a data folder that may be in use; return the exit status, `failed` after an error."""
     from modelstream.local.view import open_view
 
     try:
         with open_view(data, projects.load(default_project())) as view:
             return action(view) or 0
     except ModelstreamError as error:
-        return fail(error)
+        fail(error)
+        return failed
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -217,7 +261,8 @@ def _told(summary: Summary) -> str:
     lines = [
         f"[bold]{summary.events:>12,}[/] events" + (f"  ({not_counted}: no vector)" if not_counted else ""),
         f"[bold]{summary.vectors:>12,}[/] feature vectors",
-        f"[bold]{summary.predictions:>12,}[/] predictions",
+        f"[bold]{summary.predictions:>12,}[/] predictions"
+        + (f"  (by version {summary.model_version} of the model)" if summary.model_version else ""),
         f"[bold]{summary.dead_letters:>12,}[/] dead letters",
         f"[bold]{summary.seconds:>12,.1f}[/] seconds"
         + (f", {summary.events_per_second:,.0f} events a second" if summary.events_per_second else ": nothing new")

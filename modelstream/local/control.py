@@ -38,6 +38,8 @@ class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
     commits: int = 0
     committed_at: float = 0.0
     held: str = ""
+    model: str = ""
+    refused: str = ""
     total: int = 0
     """Rows that a source has in all, if it knows."""
     finished: bool = False

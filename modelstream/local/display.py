@@ -30,6 +30,10 @@ class FunctionState:
     rejects: int = 0
     restarts: int = 0
     problem: str = ""
+    model: str = ""
+    """The versions of the model that its workers serve, if it has one."""
+    refused: str = ""
+    """Why the version that is promoted does not serve, if so."""
     _seen: deque[tuple[float, int, int]] = field(default_factory=deque)
 
     def rates(self, now: float) -> tuple[float, float]:
@@ -96,6 +100,6 @@ class Display:
                 *(f"{number:,.0f}" for number in (row.rows_in, rate_in, row.rows_out, rate_out, row.lag)),
                 Text(f"{row.rejects:,}", style="red" if row.rejects else ""),
             )
-            if row.problem:
-                table.add_row("", Text(row.problem[:90], style="red"))
+            for problem in filter(None, (row.problem, row.refused)):
+                table.add_row("", Text(problem[:90], style="red"))
         return table

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from modelstream.columns import INGESTED_AT, MODEL_VERSION, OFFSET, ORIGIN, POSITION, PREDICTED_AT, SHARD
 from modelstream.features import Applied, FeatureEngine, features_of, no_rows
 from modelstream.identity import bucket_of
-from modelstream.local.recompute import Recomputation
 from modelstream.local.show import Row, console, shown, table
 from modelstream.local.view import View
+from modelstream.recompute import Recomputation
 from modelstream.use_case import UseCase
 
 COUNTED = "counted"
@@ -48,7 +48,7 @@ def explain(view: View, user: str, last: int) -> Explanation:
     use_case = view.use_case
     shard = bucket_of(user) % view.marker.shards
     shards = [shard] if view.epoch == 0 else None
-    story = _Story(Recomputation(view, shards, user), view, user)
+    story = _Story(view.recomputation(shards, user), view, user)
     story.tell(last)
     predictions, number = _predictions(view, user, shards, last)
     for event in story.last:

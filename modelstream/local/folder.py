@@ -20,7 +20,7 @@ VERSION = 2
 MARKER = "modelstream.json"
 LOCK = ".lock"
 LOGS = ("events", "inference")
-OURS = ("streams", "tables", *LOGS, *(f".{log}.writing" for log in LOGS), "logs", MARKER)
+OURS = ("streams", "tables", *LOGS, *(f".{log}.writing" for log in LOGS), "logs", "served.json", MARKER)
 """What a fresh start removes, and nothing else."""
 WAIT_FOR_ORPHANS = 3.0
 """Seconds to wait for the lock: workers of a killed supervisor end within one."""

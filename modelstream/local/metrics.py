@@ -42,6 +42,10 @@ class FunctionNow:
     """When it last committed, in seconds since 1970; 0 for never."""
     held: str
     """What it waits for, if it does."""
+    models: tuple[str, ...] = ()
+    """The versions of the model that its workers serve, if it has one."""
+    refused: str = ""
+    """Why the version that is promoted does not serve, if so."""
 
     def waits_for(self, now: float) -> float:
         """Return for how many seconds messages have been waiting without any commit."""
@@ -102,6 +106,13 @@ class Metrics(Collector):
             yield _family(CounterMetricFamily(f"modelstream_{name}", help_, labels=["function"]), functions, value)
         for name, help_, value in _GAUGES:
             yield _family(GaugeMetricFamily(f"modelstream_{name}", help_, labels=["function"]), functions, value)
+        model = GaugeMetricFamily(
+            "modelstream_model", "1 for a version of the model that serves.", labels=["function", "version"]
+        )
+        for function in functions:
+            for version in function.models:
+                model.add_metric([function.name, version], 1)
+        yield model
         memory = GaugeMetricFamily(
             "modelstream_resident_memory_bytes",
             "Memory of a process (resident set; pages that processes share count in each).",
@@ -125,6 +136,7 @@ _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
 _GAUGES: tuple[tuple[str, str, _Value], ...] = (
     ("lag_messages", "Messages that a function has not acknowledged.", lambda function: function.lag),
     ("held", "1 while a function waits for something outside, such as a full disk.", lambda f: float(bool(f.held))),
+    ("model_refused", "1 while the version that is promoted is refused.", lambda f: float(bool(f.refused))),
     ("last_commit_timestamp_seconds", "When a function last committed.", lambda function: function.committed_at),
 )
 
@@ -139,6 +151,7 @@ def _family(
 
 def _shown(function: FunctionNow, now: float) -> dict[str, Any]:
     since = round(now - function.committed_at, 1) if function.committed_at else None
+    model = {"models": function.models, "refused": function.refused} if function.models else {}
     return {
         "name": function.name,
         "state": function.state,
@@ -146,4 +159,5 @@ def _shown(function: FunctionNow, now: float) -> dict[str, Any]:
         "held": function.held,
         "restarts": function.restarts,
         "seconds_since_commit": since,
+        **model,
     }

@@ -17,6 +17,7 @@ from modelstream.errors import UnavailableError
 from modelstream.local.control import Command
 from modelstream.local.display import FunctionState
 from modelstream.local.folder import DataFolder
+from modelstream.local.served import ServedModels
 from modelstream.local.supervisor import FunctionFailedError, Process, Supervisor
 from modelstream.local.worker import Assignment
 from modelstream.project import Project
@@ -52,6 +53,7 @@ class Pipeline:
         self._states: dict[str, FunctionState] = {}
         self._drained_at: dict[str, float] = {}
         self._held_since: dict[str, float] = {}
+        self._served = ServedModels(folder.path)
 
     @cached_property
     def streams(self) -> Streams:
@@ -67,7 +69,7 @@ class Pipeline:
     def consumers(self) -> tuple[Consumer, ...]:
         """The functions between streams, from the first to the last."""
         wiring = self.project.params.wiring
-        stream = next(wire.writes for wire in wiring.values() if not wire.reads)
+        stream = next(wire.writes for wire in wiring.values() if wire.writes and not wire.reads)
         chain: list[Consumer] = []
         while found := [name for name, wire in wiring.items() if stream and wire.reads == stream]:
             name = found[0]
@@ -116,6 +118,7 @@ class Pipeline:
         return {
             **project.environment(function),
             **{PREFIX + name: str((project.folder / path).resolve()) for name, path in paths.items()},
+            PREFIX + "REGISTRY": str(project.registry()),
             PREFIX + "STREAMS": self.folder.places.streams,
             PREFIX + "TABLES": self.folder.places.tables,
             PREFIX + "LOGS": self.folder.places.logs,
@@ -131,7 +134,8 @@ class Pipeline:
 
     def start_source(self, parameters: dict[str, Any]) -> None:
         """Start the job that sends events: the data generator, or a reader. It waits for `go`."""
-        name = next(name for name, wire in self.project.params.wiring.items() if not wire.reads)
+        wiring = self.project.params.wiring.items()
+        name = next(name for name, wire in wiring if wire.writes and not wire.reads)
         self.source = name
         job = msgspec.json.encode(
             {
@@ -151,6 +155,7 @@ class Pipeline:
     def watch(self) -> None:
         """Start again what died. Raises FunctionFailedError for what can't go on."""
         self.supervisor.watch()
+        self.note_models()
         now = time.monotonic()
         for name, process in self.supervisor.processes.items():
             if not process.report.held:
@@ -160,6 +165,10 @@ class Pipeline:
                     f"{name} can't go on: {process.report.held}",
                     remedy="nothing is lost: mend the cause and run the same command again",
                 )
+
+    def note_models(self) -> None:
+        """Write down, for `status`, which version of the model each worker serves."""
+        self._served.note(self.supervisor.processes.values())
 
     def lag(self, consumer: Consumer) -> int:
         """Return how many messages of its stream a function has not acknowledged."""
@@ -203,6 +212,8 @@ class Pipeline:
         state.restarts = sum(process.restarts for process in processes)
         state.lag = lag
         state.problem = next((process.report.held for process in processes if process.report.held), "")
+        state.model = ", ".join(sorted({process.report.model for process in processes if process.report.model}))
+        state.refused = next((process.report.refused for process in processes if process.report.refused), "")
         if all(process.ended for process in processes):
             state.state = "done"
         elif state.problem:

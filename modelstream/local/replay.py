@@ -9,7 +9,7 @@ but a vector that was served must be equal all the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import msgspec
 import numpy as np
@@ -18,14 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from modelstream.columns import APPLIED, ORIGIN, POSITION
+from modelstream.columns import APPLIED, ORIGIN
 from modelstream.features import FeatureEngine
 from modelstream.features import replay as replay_events
-from modelstream.local.recompute import Recomputation
 from modelstream.local.view import View
+from modelstream.parity import Parity, Served
 
-MOST = 10
-"""Differences that are told in words."""
 KEYS_AT_ONCE = 10_000
 
 Progress = Callable[[int], None]
@@ -33,34 +31,14 @@ Progress = Callable[[int], None]
 
 
 @dataclass
-class Differences:
-    """Differences: how many, and the first in words."""
-
-    count: int = 0
-    first: list[str] = field(default_factory=list)
-
-    def add(self, what: str, count: int = 1) -> None:
-        """Note some."""
-        self.count += count
-        if count and len(self.first) < MOST:
-            self.first.append(what)
-
-
-@dataclass
-class Findings:
-    """What came of a replay."""
+class Findings(Parity):
+    """What came of a replay; `apart` has rows that differ, too. They are differences if nothing was on its way."""
 
     settled: bool = True
     """Nothing was on its way, so that everything must be there and equal."""
     events: int = 0
-    vectors: int = 0
-    """Vectors that were served and are equal."""
     rows: int = 0
     """Rows of the table that are equal."""
-    differing: Differences = field(default_factory=Differences)
-    """Vectors that were served otherwise."""
-    unmatched: Differences = field(default_factory=Differences)
-    """What only one side has, and rows that differ: differences too, if nothing was on its way."""
 
     @property
     def equal(self) -> bool:
@@ -99,94 +77,14 @@ def _state(view: View) -> tuple[int, list[int]]:
 def _compare_vectors(
     view: View, shards: Sequence[int] | None, engine: FeatureEngine, found: Findings, progress: Progress
 ) -> None:
-    again = Recomputation(view, shards)
-    served = _Served(view, shards)
+    again = view.recomputation(shards)
+    served = Served(view.use_case, view.inference_log, shards)
     for events, applied in replay_events(view.use_case, again.events(), again.lookup, engine):
         vectors = again.vectors(events, applied)
         served.compare(events.column(ORIGIN).take(pa.array(applied.indices)), vectors, found)
         found.events += events.num_rows
         progress(events.num_rows)
     served.end(found)
-
-
-class _Served:
-    """The vectors in the inference log. Within a shard they stand in the order in which replay gives them."""
-
-    def __init__(self, view: View, shards: Sequence[int] | None) -> None:
-        self._key = view.use_case.key
-        self._features = view.use_case.features
-        columns = [self._key, ORIGIN, POSITION, *self._features]
-        self._batches = view.inference_log.scan(columns, shards)
-        self._rest = pa.table({})
-        self._out_of_step = False
-
-    def compare(self, origins: pa.Array, vectors: pa.RecordBatch, found: Findings) -> None:
-        """Compare the next vectors of the replay with the next of the log."""
-        served = self._take(vectors.num_rows)
-        count = served.num_rows
-        if self._out_of_step:
-            return
-        if count < vectors.num_rows:
-            missing = vectors.num_rows - count
-            at = _event(vectors.column(self._key), origins, vectors.column(POSITION), count)
-            found.unmatched.add(f"{missing:,} vectors are not in the inference log, the first {at}", missing)
-        origins, vectors = origins.slice(0, count), vectors.slice(0, count)
-        other = pc.or_(
-            pc.not_equal(origins, served.column(ORIGIN).combine_chunks()),
-            pc.not_equal(vectors.column(POSITION), served.column(POSITION).combine_chunks()),
-        )
-        if pc.any(other).as_py():
-            place = pc.index(other, True).as_py()
-            ours = _event(vectors.column(self._key), origins, vectors.column(POSITION), place)
-            theirs = _event(served.column(self._key), served.column(ORIGIN), served.column(POSITION), place)
-            found.differing.add(f"the replay goes on with the vector {ours}, the inference log with that {theirs}")
-            self._out_of_step = True
-            count = place
-        unequal = np.zeros(count, np.bool_)
-        for name in self._features:
-            ours_, theirs_ = _floats(vectors.column(name), count), _floats(served.column(name), count)
-            wrong = ours_.view(np.int64) != theirs_.view(np.int64)
-            wrong &= ~(np.isnan(ours_) & np.isnan(theirs_))
-            for place in np.flatnonzero(wrong & ~unequal):
-                at = _event(vectors.column(self._key), origins, vectors.column(POSITION), int(place))
-                what = f"{name} was served as {theirs_[place]!r} and is {ours_[place]!r} in the replay"
-                found.differing.add(f"the vector {at}: {what}")
-            unequal |= wrong
-        found.vectors += count - int(np.count_nonzero(unequal))
-
-    def end(self, found: Findings) -> None:
-        """Count what the inference log has beyond the replay."""
-        if self._out_of_step:
-            return
-        rest = self._rest.num_rows + sum(batch.num_rows for batch in self._batches)
-        found.unmatched.add(f"{rest:,} vectors in the inference log that follow from no event of the log", rest)
-
-    def _take(self, count: int) -> pa.Table:
-        parts, rows = [self._rest] if self._rest.num_rows else [], self._rest.num_rows
-        while rows < count and (batch := next(self._batches, None)) is not None:
-            parts.append(pa.Table.from_batches([batch]))
-            rows += batch.num_rows
-        whole = pa.concat_tables(parts) if parts else self._empty()
-        self._rest = whole.slice(count)
-        return whole.slice(0, count)
-
-    def _empty(self) -> pa.Table:
-        fields = [(self._key, pa.string()), (ORIGIN, pa.string()), (POSITION, pa.int64())]
-        return pa.schema([*fields, *((name, pa.float64()) for name in self._features)]).empty_table()
-
-
-def _floats(column: pa.Array | pa.ChunkedArray, count: int) -> npt.NDArray[np.float64]:
-    values: npt.NDArray[np.float64] = np.ascontiguousarray(column.slice(0, count).to_numpy())
-    return values
-
-
-def _event(
-    keys: pa.Array | pa.ChunkedArray,
-    origins: pa.Array | pa.ChunkedArray,
-    positions: pa.Array | pa.ChunkedArray,
-    place: int,
-) -> str:
-    return f"of {keys[place]} after the event {positions[place]} of {origins[place]}"
 
 
 def _compare_rows(view: View, rows: pa.RecordBatch, found: Findings) -> int:

@@ -56,7 +56,8 @@ def delays(streams: Streams, name: str, since: float) -> dict[str, float]:
                 if message.appended_at >= since * 1e6:
                     ingested = decode(message.body).batch.column(INGESTED_AT).cast("int64").to_numpy()
                     found.append(message.appended_at - ingested[ingested >= since * 1e6])
-    if not found:
+    late = np.concatenate([np.empty(0, np.int64), *found])
+    if not len(late):  # all that was predicted had been appended before
         return {}
-    p50, p99 = np.percentile(np.concatenate(found) / 1000, [50, 99])
+    p50, p99 = np.percentile(late / 1000, [50, 99])
     return {"p50": round(float(p50), 1), "p99": round(float(p99), 1)}

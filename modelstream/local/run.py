@@ -40,6 +40,8 @@ class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
     events_per_second: float
     delay_ms: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     peak_rss_mb: float
+    model_version: str
+    """The version of the model that served at the end; several, if workers had not taken the promoted one yet."""
     data: str
     logs: str
     """The folder, or URL, of the Parquet logs."""
@@ -86,6 +88,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             seconds = time.monotonic() - ready
             watcher.tick("done", force=True)
             handled = supervisor.processes[pipeline.source].rows()[1]
+            versions = {process.report.model for process in supervisor.processes.values()} - {""}
             supervisor.stop()
         except KeyboardInterrupt:
             raise Interrupted(_save(pipeline)) from None
@@ -100,6 +103,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             events_per_second=round(handled / seconds, 1),
             delay_ms=delay if delay is not None else msgspec.UNSET,
             peak_rss_mb=round(watcher.peak / 1e6, 1),
+            model_version=", ".join(sorted(versions)),
             data=str(folder.path),
             logs=folder.places.logs,
         )

@@ -133,6 +133,7 @@ class Service:
     def _watch(self) -> None:
         supervisor = self._pipeline.supervisor
         supervisor.watch()
+        self._pipeline.note_models()
         if supervisor.gives_up and self._pipeline.is_ready():
             supervisor.gives_up = False  # it has worked: what fails from now on may be mended while we wait
         if not self._server.is_alive():
@@ -146,7 +147,7 @@ class Service:
 
 def _summary(states: Sequence[FunctionState]) -> str:
     lag = sum(state.lag for state in states)
-    problems = [f"{state.name}: {state.problem}" for state in states if state.problem]
+    problems = [f"{state.name}: {why}" for state in states for why in (state.problem, state.refused) if why]
     busy = sorted({state.state for state in states} - {"idle", "working"})
     parts = [f"{lag:,} messages under way"] if lag else ["nothing under way"]
     return "; ".join(parts + busy + problems)
@@ -186,6 +187,8 @@ class Monitor:
             lag_since=self._lag_since.setdefault(state.name, now) if state.lag else 0.0,
             committed_at=max(max(one.before.committed_at, one.report.committed_at) for one in processes),
             held=state.problem,
+            models=tuple(filter(None, state.model.split(", "))),
+            refused=state.refused,
         )
 
 

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from modelstream import dead_letters
+from modelstream import registry as registries
+from modelstream.errors import ModelstreamError
 from modelstream.local.places import NAMES, Places
+from modelstream.local.served import ServedModel, read_served
 from modelstream.local.show import console
 from modelstream.local.view import View
 from modelstream.streams import Streams
@@ -48,6 +52,18 @@ class InputStatus(msgspec.Struct, frozen=True):
     finished: bool
 
 
+class ModelStatus(msgspec.Struct, frozen=True):
+    """The model: what is to serve, and what does."""
+
+    name: str
+    promoted: str
+    """The version that is to serve: promoted in the registry, or the one that comes with the project."""
+    serving: dict[str, ServedModel]
+    """What each worker of the model server serves; empty when none runs."""
+    problem: str = ""
+    """Why the registry can't be read, if so."""
+
+
 class Status(msgspec.Struct, frozen=True):
     """What `--json` prints."""
 
@@ -68,6 +84,7 @@ class Status(msgspec.Struct, frozen=True):
     not_counted: dict[str, int]
     dead_letters: int
     inputs: list[InputStatus]
+    model: ModelStatus
 
 
 def status(view: View) -> Status:
@@ -94,7 +111,17 @@ def status(view: View) -> Status:
         inputs=[
             InputStatus(one.origin, one.kind, one.lines, one.bytes, one.finished) for one in view.tables.inputs().all()
         ],
+        model=_model(view, running=holder is not None),
     )
+
+
+def _model(view: View, *, running: bool) -> ModelStatus:
+    serving = read_served(view.path) if running else {}
+    registry = registries.of_project(view.project, view.use_case)
+    try:
+        return ModelStatus(registry.name, registry.current() or registry.shipped_version(), serving)
+    except ModelstreamError as error:
+        return ModelStatus(registry.name, "", serving, str(error))
 
 
 def _stream(streams: Streams, name: str) -> StreamStatus:
@@ -130,6 +157,7 @@ def show(found: Status) -> None:
         ),
         _table(("table", "rows"), list(found.tables.items())),
         _table(("log", "rows", "files"), [(name, log.rows, log.files) for name, log in found.logs.items()]),
+        _model_line(found.model),
         f"{found.vectors:,} feature vectors, {found.dead_letters:,} dead letters; not counted: {reasons or 'none'}",
     ]
     if found.inputs:
@@ -140,6 +168,14 @@ def show(found: Status) -> None:
 
 def _lies_elsewhere(places: Places, own: Places, name: str) -> bool:
     return bool(getattr(places, name) != getattr(own, name))
+
+
+def _model_line(model: ModelStatus) -> str:
+    wanted = f"version {model.promoted} is to serve" if not model.problem else f"[red]{escape(model.problem)}[/]"
+    served = ", ".join(f"{worker} serves {one.version}" for worker, one in sorted(model.serving.items()))
+    refused = {one.refused for one in model.serving.values() if one.refused}
+    lines = [f"model {model.name}: {wanted}" + (f"; {served}" if served else "")]
+    return "\n".join([*lines, *(f"[red]{escape(why)}[/]" for why in sorted(refused))])
 
 
 def _readers(found: Status, stream: str) -> str:

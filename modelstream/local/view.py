@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from modelstream.local.folder import LOCK, Marker, require
 from modelstream.local.places import Places
 from modelstream.log import ParquetLog, open_log
 from modelstream.project import Project
+from modelstream.recompute import Recomputation, derive_in
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
 from modelstream.use_case import UseCase
@@ -82,6 +84,11 @@ class View:
     def lookup(self, name: str) -> LookupTable:
         """Return a lookup table, by name."""
         return self.tables.lookup(name)
+
+    def recomputation(self, shards: Sequence[int] | None, user: str | None = None) -> Recomputation:
+        """Return the events of the log, to be applied once more: of some shards, or of one user."""
+        derive = derive_in(self.project.vectors_notebook())
+        return Recomputation(self.use_case, self.events_log, self.tables, derive, shards=shards, user=user)
 
     def measure_lag(self) -> dict[str, int]:
         """Return the messages that each function has not acknowledged now."""

@@ -88,12 +88,15 @@ class Worker:
         threading.Thread(target=self._report_often, name="reports", daemon=True).start()
         try:
             return self._loop.run_until_complete(self._main())
-        except UnavailableError as error:  # while starting: the supervisor tries again
-            print(f"{error}; {error.remedy}", flush=True)
-            self._line.send(Report(held=str(error)))
-            return OUTAGE
-        except ModelstreamError as error:
-            self._line.send(Report(error=str(error), remedy=error.remedy))
+        except Exception as error:
+            known = _known(error)
+            if known is None:
+                raise
+            if isinstance(known, UnavailableError):  # while starting: the supervisor tries again
+                print(f"{known}; {known.remedy}", flush=True)
+                self._line.send(Report(held=str(known)))
+                return OUTAGE
+            self._line.send(Report(error=str(known), remedy=known.remedy))
             return 2
 
     async def _main(self) -> int:
@@ -236,6 +239,8 @@ class Worker:
             commits=metrics.commits,
             committed_at=metrics.committed_at,
             held=metrics.held,
+            model=metrics.model,
+            refused=metrics.refused,
         )
 
     def _report_often(self) -> None:
@@ -243,6 +248,13 @@ class Worker:
             time.sleep(REPORT_EVERY)
             if self._stage is not None:
                 self._line.send(self._report())
+
+
+def _known(error: BaseException | None) -> ModelstreamError | None:
+    """Return the error of ours behind an error: MLRun raises its own when a model can't be loaded."""
+    while error is not None and not isinstance(error, ModelstreamError):
+        error = error.__cause__
+    return error
 
 
 def _footer() -> str:

@@ -78,6 +78,10 @@ class Metrics:
     committed_at: float = field(default_factory=time.time)
     held: str = ""
     """Why the stage waits, if it does."""
+    model: str = ""
+    """The version of the model that serves, if the stage has one."""
+    refused: str = ""
+    """Why the version that is promoted does not serve, if so."""
 
 
 @dataclass

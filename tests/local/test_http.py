@@ -409,7 +409,8 @@ def function(**changes: Any) -> FunctionNow:
 
 
 def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
-    client.metrics.snapshot = Snapshot(1000.0, (function(held="disk full"),), {"supervisor": 123})
+    server = function(name="model-server", models=("2", "3"), refused="version 4 is refused")
+    client.metrics.snapshot = Snapshot(1000.0, (function(held="disk full"), server), {"supervisor": 123})
     client.ask("POST", "/events", PRETTY)
     client.ask("POST", "/events", b"{")
     client.ask("PUT", "/coffee", b"")
@@ -433,6 +434,11 @@ def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
     }
     for name, value in expected.items():
         assert found[f"modelstream_{name}", "event-handler"] == value
+    assert found["modelstream_model_refused", "event-handler"] == 0
+    assert found["modelstream_model_refused", "model-server"] == 1
+    assert [key for key in found if key[0] == "modelstream_model"] == [
+        ("modelstream_model", version, "model-server") for version in ("2", "3")
+    ]
     assert found["modelstream_resident_memory_bytes", "supervisor"] == 123
     assert found["modelstream_http_events_total",] == 1
     assert found["modelstream_http_requests_total", "/events", "202", "POST"] == 1
@@ -459,6 +465,16 @@ def test_health_fails_when_messages_wait_and_nothing_is_committed(
     assert (status, answer["status"]) == ((200, "ok") if healthy else (503, "failing"))
     assert bool(answer["reasons"]) != healthy
     assert answer["functions"][0]["lag"] == function_.lag
+
+
+def test_health_tells_which_model_serves_and_what_was_refused(tmp_path: Path) -> None:
+    with serving(tmp_path, clock=lambda: 1000.0) as client:
+        server = function(name="model-server", models=("2",), refused="version 4 is refused")
+        client.metrics.snapshot = Snapshot(1000.0, (function(), server), {})
+        status, answer = client.ask("GET", "/healthz")
+    assert status == 200
+    assert (answer["functions"][1]["models"], answer["functions"][1]["refused"]) == (["2"], "version 4 is refused")
+    assert "models" not in answer["functions"][0]
 
 
 def test_health_fails_when_nobody_looks_at_the_functions(tmp_path: Path) -> None:

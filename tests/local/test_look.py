@@ -23,14 +23,19 @@ from modelstream.features import features_of
 from modelstream.identity import Checkpoint, bucket_of
 from modelstream.local import commands, look
 from modelstream.local import show as show_module
+from modelstream.local.control import Report
 from modelstream.local.explain import explain, show
 from modelstream.local.look import last_messages, peek, table_
 from modelstream.local.replay import Findings, replay, told
+from modelstream.local.served import ServedModel, ServedModels, read_served
 from modelstream.local.show import table
+from modelstream.local.status import ModelStatus, status
 from modelstream.local.status import show as show_status
-from modelstream.local.status import status
+from modelstream.local.supervisor import Process
 from modelstream.local.view import View, open_view
+from modelstream.registry import Registry
 from tests.local.folders import ORIGIN_NAME, PROJECT, SHARDS, make_folder
+from tests.model_files import directory
 
 TIMES = (f"2026-11-16 {hour:02d}:{minute:02d}:00" for hour in range(24) for minute in range(60))
 
@@ -244,6 +249,57 @@ def test_status_tells_what_waits_and_whether_a_pipeline_runs(view: View) -> None
     finally:
         os.close(lock)
     assert not status(again(view)).running
+
+
+def test_status_tells_which_version_is_to_serve_and_which_does(
+    view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
+    assert status(again(view)).model == ModelStatus("churn", "1", {})
+    registry = Registry(tmp_path / "models", "churn", view.use_case.features)
+    registry.add(directory("2"), version="2")
+    registry.promote("2")
+    processes = [Process(f"model-server/{i}", (), {}, tmp_path) for i in range(2)]
+    served = ServedModels(view.path)
+    served.note(processes)
+    assert read_served(view.path) == {}, "nobody has told yet"
+    processes[0].report = Report(model="2")
+    processes[1].report = Report(model="1", refused="version 2 is refused: [so]")
+    served.note(processes)
+    assert status(again(view)).model == ModelStatus("churn", "2", {}), "nothing runs: what is written is of before"
+    lock = os.open(view.path / ".lock", os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = status(again(view))
+    finally:
+        os.close(lock)
+    assert found.model.promoted == "2"
+    assert found.model.serving["model-server/1"] == ServedModel("1", "version 2 is refused: [so]")
+    show_status(found)
+    said = capsys.readouterr().out
+    assert "version 2 is to serve; model-server/0 serves 2, model-server/1 serves 1" in " ".join(said.split())
+    assert "version 2 is refused: [so]" in said
+    (registry.folder / "current.json").write_text("{")
+    found = status(again(view))
+    assert "is broken" in found.model.problem
+    show_status(found)
+    assert "is broken" in capsys.readouterr().out
+
+
+def test_what_serves_is_written_when_it_changes_and_a_broken_file_says_nothing(tmp_path: Path) -> None:
+    process = Process("model-server", (), {}, tmp_path)
+    process.report = Report(model="1")
+    served = ServedModels(tmp_path)
+    served.note([process])
+    path = tmp_path / "served.json"
+    before = path.stat().st_ino, path.stat().st_mtime_ns
+    served.note([process])
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == before
+    process.report = Report(model="2")
+    served.note([process])
+    assert read_served(tmp_path) == {"model-server": ServedModel("2")}
+    path.write_text("{")
+    assert read_served(tmp_path) == {}
 
 
 def test_a_folder_without_data_is_an_error(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ def test_every_function_has_its_notebook() -> None:
         "event-handler",
         "stream-to-features",
         "model-server",
+        "optional-training",
     }
 
 

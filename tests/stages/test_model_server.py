@@ -23,10 +23,11 @@ from modelstream import dead_letters, events, models, use_case
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.events import UnreadableError
 from modelstream.models import Floats, Probabilities
+from modelstream.scoring import AtThreshold, Decisions, Hooks, Scorer
 from modelstream.settings import Settings
-from modelstream.stages import model_server
-from modelstream.stages.model_server import AtThreshold, BadRequestError, Decisions, ModelServerStage, Scorer
+from modelstream.stages.model_server import ModelServerStage
 from modelstream.streams import Streams, open_streams
+from modelstream.v2 import BadRequestError, read_request
 
 ROOT = Path(__file__).parent.parent.parent
 CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
@@ -48,7 +49,7 @@ def golden() -> pa.RecordBatch:
 VECTORS = golden()
 
 
-def scorer(hooks: model_server.Hooks | None = None) -> Scorer:
+def scorer(hooks: Hooks | None = None) -> Scorer:
     return Scorer(CHURN, MODEL, hooks, clock=lambda: 5_000_000_000)
 
 
@@ -157,7 +158,7 @@ GOOD = [float(i) for i in range(len(CHURN.features))]
 @pytest.mark.parametrize("form", [lambda body: body, json.dumps, lambda body: json.dumps(body).encode()])
 def test_request_is_read_from_json_text_and_decoded(form: Callable[[Any], Any]) -> None:
     body = {"id": "7", "inputs": [GOOD, [int(v) for v in GOOD]], "parameters": {}}
-    vectors = model_server.read_request(form(body), CHURN.features)
+    vectors = read_request(form(body), CHURN.features)
     assert vectors.dtype == np.float32
     assert vectors.tolist() == [GOOD, GOOD]
 
@@ -194,12 +195,12 @@ def with_value(value: Any) -> dict[str, Any]:
 )
 def test_bad_request_says_what_is_wrong_and_where(body: Any, expected: str) -> None:
     with pytest.raises(BadRequestError, match=expected):
-        model_server.read_request(body, CHURN.features)
+        read_request(body, CHURN.features)
 
 
 @given(st.lists(st.lists(st.floats(-1e300, 1e300), min_size=2, max_size=2), min_size=1, max_size=5))
 def test_request_and_message_give_the_model_the_same_input(rows: list[list[float]]) -> None:
-    requested = model_server.read_request(json.dumps({"inputs": rows}).encode(), ["a", "b"])
+    requested = read_request(json.dumps({"inputs": rows}).encode(), ["a", "b"])
     assert requested.tolist() == models.as_input(list(np.array(rows).T)).tolist()
 
 

@@ -1,4 +1,4 @@
-"""What replay and explain share: events of the log, applied once more as they were applied online.
+"""What replay, explain and training share: events of the log, applied once more as they were applied online.
 
 The value that was looked up for a user's profile stays in the user's row and is taken from there; the table to
 look up may have changed since. Only of a user with several profile events do the earlier ones take theirs from
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,8 @@ import pyarrow.compute as pc
 
 from modelstream import notebooks
 from modelstream.features import Applied
-from modelstream.local.view import View
-from modelstream.tables import FeatureTable, LookupTable
+from modelstream.log import ParquetLog
+from modelstream.tables import FeatureTable, LookupTable, Tables
 from modelstream.use_case import UseCase
 from modelstream.vectors import Derive, Vectors, unchanged
 
@@ -25,18 +26,28 @@ from modelstream.vectors import Derive, Vectors, unchanged
 class Recomputation:
     """The steps of stream-to-features on events of the log, for some shards (None: all)."""
 
-    def __init__(self, view: View, shards: Sequence[int] | None, user: str | None = None) -> None:
-        self._view = view
+    def __init__(
+        self,
+        use_case: UseCase,
+        events: ParquetLog,
+        tables: Tables,
+        derive: Derive = unchanged,
+        *,
+        shards: Sequence[int] | None = None,
+        user: str | None = None,
+    ) -> None:
+        """Take the log of events, the tables that the values looked up are in, and the notebook's hook."""
+        self._use_case = use_case
+        self._log = events
         self._shards = shards
         self._user = user
-        self._use_case = view.use_case
         self.lookup = StoredLookup(
-            view.use_case,
-            view.features,
-            view.lookup(view.use_case.lookup.table) if view.use_case.lookup else None,
+            use_case,
+            tables.features(use_case.row_schema),
+            tables.lookup(use_case.lookup.table) if use_case.lookup else None,
             self._profiles(),
         )
-        self._vectors = Vectors(view.use_case, _derive(view))
+        self._vectors = Vectors(use_case, derive)
 
     def logged(self) -> Iterator[pa.RecordBatch]:
         """Yield the events in the order in which they were applied, as the log has them."""
@@ -56,12 +67,12 @@ class Recomputation:
         counts: Counter[str] = Counter()
         if use_case.lookup is not None:
             for batch in self._scan([use_case.key, use_case.type]):
-                is_profile = _is_profile(batch, use_case)
-                counts.update(batch.column(use_case.key).filter(is_profile).to_pylist())
+                chosen = is_profile(batch, use_case)
+                counts.update(batch.column(use_case.key).filter(chosen).to_pylist())
         return counts
 
     def _scan(self, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-        for batch in self._view.events_log.scan(columns, self._shards):
+        for batch in self._log.scan(columns, self._shards):
             if self._user is None:
                 yield batch
             else:
@@ -92,7 +103,7 @@ class StoredLookup:
         lookup, table = self._use_case.lookup, self._table
         if lookup is None or table is None:
             return events
-        places = np.flatnonzero(_is_profile(events, self._use_case).to_numpy(zero_copy_only=False))
+        places = np.flatnonzero(is_profile(events, self._use_case).to_numpy(zero_copy_only=False))
         if not len(places):
             return events
         taken = events.take(pa.array(places))
@@ -116,20 +127,21 @@ class StoredLookup:
         return events.set_column(column, lookup.by, pa.array(tokens, pa.string()))
 
 
-def _is_profile(events: pa.RecordBatch, use_case: UseCase) -> pa.BooleanArray:
-    event = use_case.profile.event if use_case.profile else ""
+def is_profile(events: pa.RecordBatch, use_case: UseCase) -> pa.BooleanArray:
+    """Return for each event whether it is of the type that makes a user known."""
+    return is_of_type(events, use_case, use_case.profile.event if use_case.profile else "")
+
+
+def is_of_type(events: pa.RecordBatch, use_case: UseCase, event: str) -> pa.BooleanArray:
+    """Return for each event whether it is of a type, by its name or an alias."""
     code = use_case.event_codes.get(event, -1)
     names = [name for name, other in use_case.event_codes.items() if other == code]
     return pc.is_in(events.column(use_case.type), value_set=pa.array(names, pa.string()))
 
 
-def _derive(view: View) -> Derive:
-    """Return the hook of the notebook that has one."""
-    functions = view.project.functions
-    for name in view.consumers:
-        if functions[name].kind != "serving":  # its notebook imports mlrun, for 6 s
-            module = notebooks.load(view.project.notebook(name))
-            if hasattr(module, "derive"):
-                hook: Derive = module.derive
-                return hook
-    return unchanged
+def derive_in(notebook: Path | str | None) -> Derive:
+    """Return the hook `derive` of a notebook; one that changes nothing where there is no hook, or no notebook."""
+    if notebook is None:
+        return unchanged
+    hook: Derive = getattr(notebooks.load(notebook), "derive", unchanged)
+    return hook

@@ -1,0 +1,118 @@
+"""The `model_spec.yaml` of an MLRun model directory: which file the model is, its hash, and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from modelstream.errors import ConfigurationError
+
+SPEC_FILE = "model_spec.yaml"
+DEPTH = 50
+"""Levels of a model_spec.yaml: MLRun's has 6. The C loader goes down by recursion, and some 10,000 end the process."""
+
+
+class _Feature(msgspec.Struct):
+    name: str
+
+
+class _SpecPart(msgspec.Struct):
+    model_file: str
+    inputs: list[_Feature]
+    parameters: dict[str, Any]
+    metrics: dict[str, Any] = {}
+    algorithm: str = ""
+
+
+class _SpecMetadata(msgspec.Struct):
+    key: str
+
+
+class _SpecFile(msgspec.Struct):
+    """What is read of a model_spec.yaml."""
+
+    kind: str
+    metadata: _SpecMetadata
+    spec: _SpecPart
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model directory says of its model."""
+
+    name: str
+    version: str
+    file: str
+    """Name of the ONNX file in the directory."""
+    sha256: str
+    features: tuple[str, ...]
+    algorithm: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What it reached on users that it had not seen."""
+
+
+def parse_spec(content: bytes, source: str) -> ModelSpec:
+    """Return what the text of a model_spec.yaml says; `source` is what errors call it. Raises ConfigurationError."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        depth = 0
+        for event in yaml.parse(content, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH:
+                raise ValueError(f"nested more than {DEPTH} levels deep")
+        data = yaml.load(content, Loader=loader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:  # ValueError: 2026-99-99
+        raise ConfigurationError(
+            f"{source}: can't be read: {' '.join(str(error).split())}",
+            remedy=f"a model is a folder with {SPEC_FILE} and an ONNX file",
+        ) from None
+    return read_spec(data, source)
+
+
+def read_spec(data: object, source: str) -> ModelSpec:
+    """Return what a model_spec.yaml says, read as plain data. Raises ConfigurationError."""
+    try:
+        file = msgspec.convert(data, _SpecFile)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ConfigurationError(f"{source}: {error}", remedy="write it with MLRun's log_model") from None
+    parameters = file.spec.parameters
+    version, sha256 = parameters.get("version"), parameters.get("sha256")
+    if file.kind != "model" or not version or not isinstance(sha256, str):
+        raise ConfigurationError(
+            f"{source}: not of a model, or without spec.parameters.version and spec.parameters.sha256",
+            remedy="log the model with both parameters",
+        )
+    name = file.spec.model_file
+    if Path(name).name != name or not name.endswith(".onnx"):
+        raise ConfigurationError(
+            f"{source}: spec.model_file is {name!r}; only an .onnx file in the same folder is loaded",
+            remedy="convert the model to ONNX (skl2onnx)",
+        )
+    features = tuple(one.name for one in file.spec.inputs)
+    metrics = {key: float(value) for key, value in file.spec.metrics.items() if isinstance(value, int | float)}
+    return ModelSpec(file.metadata.key, str(version), name, sha256, features, file.spec.algorithm, metrics)
+
+
+def check_features(spec: ModelSpec, features: Sequence[str], source: str) -> None:
+    """Raise ConfigurationError unless a model takes just these features, in this order."""
+    if spec.features != tuple(features):
+        raise ConfigurationError(
+            f"{source}: trained on other features than the use case has: {_difference(spec, features)}",
+            remedy="train the model anew, or take the model of this use case",
+        )
+
+
+def _difference(spec: ModelSpec, features: Sequence[str]) -> str:
+    missing = [name for name in features if name not in spec.features]
+    surplus = [name for name in spec.features if name not in features]
+    parts = []
+    if missing:
+        parts.append(f"it lacks {', '.join(missing)}")
+    if surplus:
+        parts.append(f"it wants {', '.join(surplus)}")
+    return "; ".join(parts) or "the order differs"

@@ -1,0 +1,58 @@
+"""`current.json` of a model's folder in the registry: which version serves, and which ones did before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from modelstream.errors import ConfigurationError
+
+ALIAS = "current.json"
+ALIAS_BYTES = 1 << 20
+"""The largest that is read: a hundred promotions take 15 kB."""
+FORMAT = 1
+
+
+class Promotion(msgspec.Struct, frozen=True):
+    """A version that serves, or did. Version "" is the model that comes with the project."""
+
+    version: str
+    sha256: str = ""
+    """Hash of the model file when it was promoted: no other file serves under this promotion."""
+    at: str = ""
+    """When, ISO 8601 in UTC."""
+
+
+class Alias(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `current.json`."""
+
+    format: int = FORMAT
+    current: Promotion
+    before: tuple[Promotion, ...] = ()
+    """What served before, oldest first: a rollback takes the last."""
+
+    def text(self) -> bytes:
+        """Return the file's content."""
+        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+
+
+class _Format(msgspec.Struct):
+    format: int = FORMAT
+
+
+def parse_alias(content: bytes, path: Path) -> Alias:
+    """Return what the file at a path says. Raises ConfigurationError if it is broken, or of a newer format."""
+    try:
+        found = msgspec.json.decode(content, type=_Format)
+        if found.format > FORMAT:
+            raise ConfigurationError(
+                f"{path} was written by a newer version (format {found.format}; this one knows {FORMAT})",
+                remedy="update modelstream",
+            )
+        return msgspec.json.decode(content, type=Alias)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{path} is broken: {error}",
+            remedy="remove it and promote a version: `python pipeline.py models promote V`",
+        ) from None

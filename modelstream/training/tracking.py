@@ -1,0 +1,227 @@
+"""What a training leaves: the model directory in the registry, and what MLRun is told of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import yaml
+
+from modelstream.columns import TIME
+from modelstream.model_spec import SPEC_FILE
+from modelstream.registry import Registry
+from modelstream.training import card as cards
+from modelstream.training import plots_data, report
+from modelstream.training.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
+from modelstream.training.examples import Examples
+from modelstream.training.export import MODEL_FILE
+from modelstream.training.histograms import of_probabilities
+from modelstream.training.selection import Progress
+from modelstream.training.train import Training
+
+METRICS = ("auc", "accuracy", "log_loss", "ece", "recall", "precision")
+DIGITS = 4
+
+
+def register(registry: Registry, done: Training, progress: Progress) -> str:
+    """Add the model to the registry, with its card and report; return its version."""
+    progress("register", 0, 1)
+    version = registry.register(lambda version: files(done, version))
+    progress("register", 1, 1)
+    return version
+
+
+def files(done: Training, version: str) -> dict[str, bytes]:
+    """Return the files of the model directory, by name."""
+    card = card_of(done, version)
+    examples, use_case = done.snapshot.learn, done.data.use_case
+    plots = {
+        "Users and vectors that were learned from, by class": plots_data.class_balance(examples),
+        "Features by class, of the vectors that were learned from": plots_data.features_by_class(examples, use_case),
+        "How features go together (rank correlation)": plots_data.correlations(examples, use_case),
+    }
+    return {
+        MODEL_FILE: done.content,
+        SPEC_FILE: spec(card, use_case.prediction).encode(),
+        **card.files(),
+        report.REPORT_FILE: report.html(card, plots).encode(),
+    }
+
+
+def card_of(done: Training, version: str) -> ModelCard:
+    """Return the model's card."""
+    use_case, calibrated = done.data.use_case, done.calibrated
+    plain = calibrated.before == calibrated.after
+    return ModelCard(
+        name=done.name,
+        version=version,
+        title=use_case.title,
+        sha256=hashlib.sha256(done.content).hexdigest(),
+        algorithm=done.chosen.algorithm,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        data=_facts(done),
+        features=done.snapshot.histograms.result(),
+        prediction=of_probabilities(done.probabilities),
+        candidates=[_candidate(done, name) for name in [trial.name for trial in done.trials]],
+        chosen_because=f"{done.chosen.name}: {done.because}",
+        calibration=Calibration(
+            method="none" if plain else "Platt scaling, folded into the graph",
+            before=calibrated.before,
+            after=calibrated.after,
+            why="Its error was within 0.02 without." if plain else "",
+        ),
+        threshold=Threshold(value=use_case.threshold, how="Set in the use case (`model.threshold`), not fitted."),
+        evaluation=done.evaluation,
+        skew=done.skew,
+        importance=done.importance,
+        conversion=done.comparison.told() + ".",
+        intended_use=list(done.recipe.intended_use),
+        limits=list(done.recipe.limits),
+        libraries=cards.library_versions(),
+        python=cards.python_version(),
+    )
+
+
+def _facts(done: Training) -> DataFacts:
+    taken, options, data = done.snapshot, done.options, done.data
+    rows = taken.events + data.dead_letters
+    served = "compared to the bit with what was served" if taken.parity and taken.parity.vectors else "not compared"
+    return DataFacts(
+        source=f"replay of the log of events, {served}" if options.source == "events" else "the inference log",
+        labels_from=f"the file {options.labels}" if options.labels else f"the log of events, {_label(done)}",
+        seed=options.seed,
+        generator_seed=data.generator_seed,
+        first_event=_text(taken.first),
+        last_event=_text(taken.last),
+        cut_off=options.until,
+        users=taken.users,
+        training_users=taken.learn.user_count,
+        test_users=taken.test.user_count,
+        vectors=taken.vectors,
+        training_vectors=len(taken.learn),
+        test_vectors=len(taken.test),
+        vectors_per_user=int(taken.learn_most),
+        dead_letter_share=data.dead_letters / rows if rows else 0.0,
+    )
+
+
+def _label(done: Training) -> str:
+    label = done.data.use_case.label
+    assert label is not None  # else there would be no labels
+    return f"field {label.field}" + (f" of the event {label.event}" if label.event else " of the profile")
+
+
+def _text(time: int) -> str:
+    moment: datetime = pa.scalar(time, TIME).as_py()
+    return moment.isoformat()
+
+
+def _candidate(done: Training, name: str) -> Candidate:
+    trial = next(trial for trial in done.trials if trial.name == name)
+    return Candidate(
+        name=name,
+        parameters=trial.parameters,
+        log_loss=trial.log_loss,
+        log_loss_std=trial.log_loss_std,
+        auc=trial.auc,
+        accuracy=trial.accuracy,
+        vectors_per_second=trial.vectors_per_second,
+        fit_seconds=trial.fit_seconds,
+        chosen=trial is done.chosen,
+    )
+
+
+def metrics_of(card: ModelCard) -> dict[str, float]:
+    """Return the metrics on unseen users, to four digits."""
+    found = {name: getattr(card.evaluation.metrics, name).value for name in METRICS}
+    return {name: round(value, DIGITS) for name, value in found.items() if value is not None}
+
+
+def parameters_of(card: ModelCard) -> dict[str, Any]:
+    """Return what MLRun keeps as a model's parameters."""
+    data = card.data
+    return {
+        "version": card.version,
+        "sha256": card.sha256,
+        "seed": data.seed,
+        "training_users": data.training_users,
+        "training_vectors": data.training_vectors,
+    }
+
+
+def spec(card: ModelCard, prediction: str) -> str:
+    """Return the text of model_spec.yaml, as MLRun's log_model writes it; `prediction` is what the server answers."""
+    described = {
+        "kind": "model",
+        "metadata": {"key": card.name, "labels": {"version": card.version}},
+        "spec": {
+            "model_file": MODEL_FILE,
+            "framework": "onnx",
+            "algorithm": card.algorithm,
+            "parameters": parameters_of(card),
+            "metrics": metrics_of(card),
+            "inputs": inputs_of(card),
+            "outputs": outputs_of(prediction),
+            "feature_stats": {name: _plain(h.mlrun_statistics()) for name, h in card.features.items()},
+        },
+    }
+    return yaml.safe_dump(described, sort_keys=False, width=110, default_flow_style=None)
+
+
+def inputs_of(card: ModelCard) -> list[dict[str, str]]:
+    """Return the features, as MLRun describes inputs."""
+    return [{"name": name, "value_type": "float"} for name in card.features]
+
+
+def outputs_of(prediction: str) -> list[dict[str, str]]:
+    """Return the decision, as MLRun describes outputs."""
+    return [{"name": prediction, "value_type": "int"}]
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers to six digits: for people, and for drift as MLRun finds it; the card has all digits."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return float(f"{value:.6g}")
+
+
+def log(context: Any, registry: Registry, done: Training, version: str) -> None:
+    """Tell MLRun: the results, the vectors that were learned from, the model, and the report."""
+    card = cards.read(registry.path_of(version))
+    content = {name: registry.read(version, name) for name in (cards.CARD_FILE, cards.README_FILE)}
+    page = registry.read(version, report.REPORT_FILE).decode()
+    results = {"version": version, "folder": str(registry.path_of(version)), **metrics_of(card)}
+    for key, value in results.items():
+        context.log_result(key, value)
+    frame = _frame(done.snapshot.learn, done)
+    context.log_dataset("training-set", df=frame, format="parquet", index=False, stats=False, preview=10)
+    context.log_artifact("report", body=page, local_path=report.REPORT_FILE, format="html")
+    context.log_model(
+        card.name,
+        body=done.content,
+        model_file=MODEL_FILE,
+        framework="onnx",
+        algorithm=card.algorithm,
+        parameters=parameters_of(card),
+        metrics=metrics_of(card),
+        inputs=inputs_of(card),
+        outputs=outputs_of(done.data.use_case.prediction),
+        extra_data=content,
+    )
+
+
+def _frame(examples: Examples, done: Training) -> pd.DataFrame:
+    """Return examples as a table: key, time, features, label."""
+    use_case = done.data.use_case
+    frame = pd.DataFrame(examples.vectors, columns=list(use_case.features))
+    keys = pa.DictionaryArray.from_arrays(pa.array(examples.users), pa.array(examples.keys))
+    frame.insert(0, use_case.key, keys.cast(pa.string()).to_pandas())
+    frame.insert(1, use_case.time, pd.to_datetime(examples.moments, unit="us", utc=True))
+    frame["label"] = examples.labels
+    return frame

@@ -1,0 +1,196 @@
+"""Training from end to end: snapshot, candidates, calibration, test on unseen users, ONNX, registry.
+
+The notebook's `train(context, …)` calls `train` here with its candidates; `pipeline.py train` runs the notebook's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from modelstream.errors import ConfigurationError, ModelstreamError
+from modelstream.models import Model
+from modelstream.registry import Registry
+from modelstream.settings import PREFIX, Settings, folder_of, from_environment
+from modelstream.times import INVALID, parse_times
+from modelstream.training import candidates as trials_of
+from modelstream.training.calibration import Calibrated, calibrate
+from modelstream.training.candidates import Make, Trial
+from modelstream.training.data import Data, open_data
+from modelstream.training.evaluation import Evaluation, Importance, SkewRow, evaluate, permutation_importance
+from modelstream.training.export import Comparison, Trained, as_model, compare, to_onnx
+from modelstream.training.labels import declared, read_labels
+from modelstream.training.selection import Progress, Selection
+from modelstream.training.skew import skew_table
+from modelstream.training.snapshot import Snapshot, take
+
+COMPARED = 100_000
+"""Vectors that ONNX and scikit-learn are compared on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to train on; see `pipeline.py train --help`."""
+
+    labels: str | None = None
+    source: str = "events"
+    since: str | None = None
+    until: str | None = None
+    candidates: str | None = None
+    seed: int = 1
+    name: str = ""
+    promote: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What the notebook says."""
+
+    candidates: Mapping[str, Make]
+    intended_use: Sequence[str] = ()
+    limits: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """All that came of a training, but for its version."""
+
+    name: str
+    options: Options
+    recipe: Recipe
+    data: Data
+    snapshot: Snapshot
+    trials: list[Trial]
+    chosen: Trial
+    because: str
+    calibrated: Calibrated
+    content: bytes
+    """The ONNX file."""
+    comparison: Comparison
+    probabilities: npt.NDArray[np.float64]
+    """float64[n]: what the ONNX file says of the test users' vectors."""
+    evaluation: Evaluation
+    skew: list[SkewRow]
+    importance: list[Importance]
+
+
+def train(context: Any, recipe: Recipe, options: Options) -> str:
+    """Train a model on the data that the environment names, register it, and log it to MLRun; return its version.
+
+    `context` is MLRun's (`MLClientCtx`), with or without an API server. Where it has a method `step(name, done,
+    total)`, it is told how far the training is. Raises ModelstreamError.
+    """
+    from modelstream.training import tracking  # it needs matplotlib and MLRun's context
+
+    settings = from_environment({PREFIX + "READS": "", **os.environ})
+    progress: Progress = getattr(context, "step", None) or _to_log(context)
+    with open_data(settings) as data:
+        registry = _registry(settings, data, options)
+        done = learn(data, recipe, options, progress)
+        version = tracking.register(registry, done, progress)
+        if options.promote:
+            registry.promote(version)
+        tracking.log(context, registry, done, version)
+    return version
+
+
+def learn(data: Data, recipe: Recipe, options: Options, progress: Progress) -> Training:
+    """Train on opened data: everything but registering and logging. Raises ModelstreamError."""
+    use_case = data.use_case
+    wanted = trials_of.named(recipe.candidates, options.candidates)
+    labels = read_labels(Path(options.labels), use_case) if options.labels else None
+    if labels is None:
+        declared(use_case)
+    snapshot = take(data, labels, selection(options), progress)
+    seed, threshold = options.seed, use_case.threshold
+    trials = trials_of.cross_validate(wanted, snapshot.learn, seed, threshold, progress)
+    chosen, because = trials_of.choose(trials)
+    calibrated = calibrate(snapshot.learn.labels, chosen.probabilities)
+    trained = Trained(trials_of.fitted(wanted[chosen.name], snapshot.learn, seed), calibrated.platt)
+    content = to_onnx(trained, len(use_case.features))
+    model = as_model(content, options.name or use_case.model_name, use_case.features)
+    comparison = compare(trained, model, _compared(snapshot, seed), threshold)
+    progress("test", 0, 1)
+    probabilities = model.predict(snapshot.test.vectors)
+    found = Training(
+        name=options.name or use_case.model_name,
+        options=options,
+        recipe=recipe,
+        data=data,
+        snapshot=snapshot,
+        trials=trials,
+        chosen=chosen,
+        because=because,
+        calibrated=calibrated,
+        content=content,
+        comparison=comparison,
+        probabilities=probabilities,
+        evaluation=evaluate(snapshot.test, probabilities, threshold=threshold, use_case=use_case, seed=seed),
+        skew=skew_table(wanted, snapshot, threshold=threshold, seed=seed, progress=progress),
+        importance=_importance(model, snapshot, data, seed),
+    )
+    progress("test", 1, 1)
+    return found
+
+
+def selection(options: Options) -> Selection:
+    """Return what to take for some options. Raises ConfigurationError for what is no time."""
+    since, until = (_time(text, name) for text, name in ((options.since, "--since"), (options.until, "--until")))
+    return Selection(seed=options.seed, source=options.source, since=since, until=until)
+
+
+def _time(text: str | None, name: str) -> int | None:
+    if text is None:
+        return None
+    time = int(parse_times(pa.array([text.strip()], pa.string()))[0])
+    if time == INVALID:
+        raise ConfigurationError(
+            f"{name} {text!r} is not a time",
+            remedy="write it like '2026-11-20 12:00:00' (UTC) or '2026-11-20T12:00:00+01:00'",
+        )
+    return time
+
+
+def _compared(snapshot: Snapshot, seed: int) -> npt.NDArray[np.float32]:
+    """Return vectors to compare ONNX on: of the test users, then as many as there are of the others."""
+    vectors = np.concatenate([snapshot.test.vectors[:COMPARED], snapshot.learn.vectors[:COMPARED]])
+    order = np.random.default_rng(seed).permutation(len(vectors))[:COMPARED]
+    result: npt.NDArray[np.float32] = vectors[order]
+    return result
+
+
+def _importance(model: Model, snapshot: Snapshot, data: Data, seed: int) -> list[Importance]:
+    return permutation_importance(model.predict, snapshot.test, use_case=data.use_case, seed=seed)
+
+
+def _registry(settings: Settings, data: Data, options: Options) -> Registry:
+    """Return the registry to add to. Raises ConfigurationError before anything is trained in vain."""
+    use_case = data.use_case
+    name = options.name or use_case.model_name
+    if not settings.registry:
+        raise ModelstreamError(
+            f"no registry to add {name} to", remedy=f"set {PREFIX}REGISTRY to a folder, as project.yaml does"
+        )
+    shipped = Path(settings.model) if settings.model and name == use_case.model_name else None
+    registry = Registry(folder_of(settings.registry), name, use_case.features, shipped=shipped)
+    registry.next_version()
+    return registry
+
+
+def _to_log(context: Any) -> Progress:
+    """Return what tells a context's log when a step begins."""
+    told: set[str] = set()
+
+    def tell(step: str, done: int, total: int) -> None:  # noqa: ARG001
+        if step not in told:
+            told.add(step)
+            context.logger.info(f"training: {step}")
+
+    return tell
