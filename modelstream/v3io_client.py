@@ -44,8 +44,8 @@ _Call = tuple[str, str, Mapping[str, Any]]
 class Address:
     """What a URL says.
 
-    >>> Address.of("v3io://projects/churn/streams?connections=32")
-    Address(container='projects', path='churn/streams', connections=32, retention_hours=168)
+    >>> Address.of("v3io://projects/demo/streams?connections=32")
+    Address(container='projects', path='demo/streams', connections=32, retention_hours=168)
     """
 
     container: str

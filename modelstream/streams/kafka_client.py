@@ -79,9 +79,9 @@ class Address:
 def parse(url: str, environment: Mapping[str, str] | None = None) -> Address:
     """Return what a URL and the environment say. Raises ConfigurationError.
 
-    >>> address = parse("kafka://a:9092,b:9092/churn?security.protocol=SASL_SSL", {"MODELSTREAM_KAFKA_SASL_PASSWORD": "x"})
+    >>> address = parse("kafka://a:9092,b:9092/demo?security.protocol=SASL_SSL", {"MODELSTREAM_KAFKA_SASL_PASSWORD": "x"})
     >>> address.servers, address.prefix, dict(address.properties)
-    ('a:9092,b:9092', 'churn', {'sasl.password': 'x', 'security.protocol': 'SASL_SSL'})
+    ('a:9092,b:9092', 'demo', {'sasl.password': 'x', 'security.protocol': 'SASL_SSL'})
     """  # noqa: E501
     servers, _, rest = url.removeprefix("kafka://").partition("/")
     prefix, _, query = rest.partition("?")

@@ -70,8 +70,8 @@ class Address:
 def parse(url: str, environment: Mapping[str, str] | None = None) -> Address:
     """Return what a URL and the environment say. Raises ConfigurationError.
 
-    >>> str(parse("redis://localhost?prefix=churn", {})), parse("redis://a:7000/2", {}).key("shards")
-    ('redis://localhost:6379/0?prefix=churn', 'modelstream:shards')
+    >>> str(parse("redis://localhost?prefix=demo", {})), parse("redis://a:7000/2", {}).key("shards")
+    ('redis://localhost:6379/0?prefix=demo', 'modelstream:shards')
     """
     shown = re.sub(r"//[^/@]*@", "//…@", url)
     try:

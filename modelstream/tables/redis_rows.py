@@ -1,6 +1,6 @@
 """Rows as Redis keeps them: a position in 16 digits, then JSON that a person can read.
 
-`0000000000081923 {"since":"2023-11-14 22:13:20.000000","age":31,"member":true,"bet_sum":0.5}`. Positions of equal
+`0000000000081923 {"since":"2023-11-14 22:13:20.000000","age":31,"member":true,"paid_sum":0.5}`. Positions of equal
 width compare as text, which is exact: Lua's numbers are float64. Times are UTC; NaN and the infinities, which JSON
 doesn't have, are text.
 """
@@ -59,8 +59,8 @@ def check_types(schema: pa.Schema) -> None:
 def values_of(batch: pa.RecordBatch) -> dict[str, bytes]:
     """Return {key: value} of rows: key, position, and the columns to keep. Of a key that comes twice, the higher.
 
-    >>> values_of(pa.record_batch({"user": ["a"], "applied": [5], "bet_sum": [0.5]}))
-    {'a': b'0000000000000005 {"bet_sum":0.5}'}
+    >>> values_of(pa.record_batch({"user": ["a"], "applied": [5], "paid_sum": [0.5]}))
+    {'a': b'0000000000000005 {"paid_sum":0.5}'}
     """
     names = batch.schema.names[2:]
     contents = zip(*(_plain(column) for column in batch.columns[2:]), strict=True) if names else [()] * len(batch)
