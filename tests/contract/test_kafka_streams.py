@@ -280,7 +280,7 @@ class TestKafkaStreams(StreamsContract):
     def test_tls_and_password_come_by_url_and_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         server, certificate = self.broker.secured_address, quote(str(self.broker.certificate))
         prefix = f"test-{uuid.uuid4().hex}"
-        options = f"security.protocol=SASL_SSL&sasl.mechanism=PLAIN&ssl.ca.location={certificate}&timeout=5"
+        options = f"security.protocol=SASL_SSL&sasl.mechanism=PLAIN&ssl.ca.location={certificate}&timeout=20"
         url = f"kafka://{server}/{prefix}?{options}"
         monkeypatch.setenv("MODELSTREAM_KAFKA_SASL_USERNAME", USER)
         monkeypatch.setenv("MODELSTREAM_KAFKA_SASL_PASSWORD", PASSWORD)

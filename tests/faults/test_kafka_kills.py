@@ -21,7 +21,11 @@ from tests.faults.test_kills import FUNCTIONS, PATIENCE, Run, compare
 from tests.kafka_server import Broker
 from tests.redis_server import RedisServer
 
-pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc"),
+    pytest.mark.skipif("MODELSTREAM_KILLS" not in os.environ, reason="takes many minutes: make faults"),
+]
 
 KILLS = max(1, int(os.environ.get("MODELSTREAM_KILLS", "20")) // 2)
 KILLS_A_ROUND = 5

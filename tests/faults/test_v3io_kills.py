@@ -6,6 +6,7 @@ Half of MODELSTREAM_KILLS kills in all. Only processes that this module has star
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,11 @@ import pytest
 from tests.faults.test_kills import FUNCTIONS, KILLS, Run, compare
 from tests.v3io_server.process import Server
 
-pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")]
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc"),
+    pytest.mark.skipif("MODELSTREAM_KILLS" not in os.environ, reason="takes many minutes: make faults"),
+]
 
 OURS = max(1, KILLS // 2)
 KILLS_A_ROUND = 5

@@ -249,5 +249,5 @@ def test_folder_without_a_log_or_with_an_empty_one_is_refused(tmp_path: Path) ->
         take(data)
     for log in ("events", "inference"):
         (view.path / log).rename(tmp_path / log)
-    with pytest.raises(ConfigurationError, match="has no log of events"), open_data(here):
-        pass
+    with open_data(here) as data, pytest.raises(ConfigurationError, match="holds nothing to learn from"):
+        take(data)
