@@ -72,8 +72,11 @@ def encode(kind: Kind, origin: str, batch: pa.RecordBatch, **metadata: str) -> b
         batch = batch.select(present)
     described = {"kind": kind, "origin": origin, "version": VERSION, **metadata}
     # The parts of an IPC stream by themselves: a writer for them takes as long as a small message.
-    body = b"".join((batch.schema.with_metadata(described).serialize(), batch.serialize(), _ARROW_END))
-    return body + xxhash.xxh3_64_digest(body)
+    parts = (batch.schema.with_metadata(described).serialize(), batch.serialize(), _ARROW_END)
+    digest = xxhash.xxh3_64()
+    for part in parts:
+        digest.update(part)
+    return b"".join((*parts, digest.digest()))
 
 
 def is_arrow(body: bytes) -> bool:

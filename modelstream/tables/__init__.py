@@ -96,7 +96,7 @@ class FeatureTable(ABC):
 
     @abstractmethod
     def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        """Yield all rows in the order of their keys. Each batch is one state of the table."""
+        """Yield all rows in the order of their keys. Each batch is one state of the table, but not on V3IO."""
 
     @abstractmethod
     def count(self) -> int:
