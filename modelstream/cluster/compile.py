@@ -3,10 +3,12 @@
 Its kfp 1.8 needs pydantic 1.10, so it can't live beside the rest. A project comes on standard input, as MLRun writes
 it down: with every function whole, so that nothing is configured or converted twice, and nothing but MLRun is needed.
 
-    python compile.py FOLDER TARGET < project.json        writes Argo's YAML to TARGET
-    python compile.py FOLDER --submit < project.json      runs the workflow on the cluster
+    python compile.py FOLDER TARGET < asked.json        writes Argo's YAML to TARGET
+    python compile.py FOLDER --submit < asked.json      runs the workflow on the cluster
 
-Standard output is one JSON object: {"seconds": …} or {"run": …}; after a mistake {"error": …}.
+What is asked is one JSON object: the `project`, the workflow's `arguments`, and `session`, the place of the key that
+steps log in to MLRun with (null where they need none). So is standard output: {"seconds": …} or {"run": …}; after a
+mistake {"error": …}.
 """
 
 from __future__ import annotations
@@ -14,34 +16,68 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 WORKFLOW = "main"
+SESSION = "MLRUN_AUTH_SESSION"
+"""The variable by which a step logs in to MLRun."""
 
 
 def main(arguments: list[str]) -> dict[str, Any]:
     """Do what the command line says; return what to print."""
     folder, target = arguments
     asked = json.load(sys.stdin)
-    if target != "--submit":
+    submits = target == "--submit"
+    if not submits:
         # Not asked for anything: a compiler needs no server. With none at all MLRun would run the steps.
         os.environ["MLRUN_DBPATH"] = "nop"
     import mlrun
 
+    database = mlrun.get_run_db() if submits else None
     project = mlrun.projects.MlrunProject.from_dict(asked["project"])
     project.spec.context = folder
     mlrun.projects.pipeline_context.set(project)
-    if target == "--submit":
-        run = project.run(WORKFLOW, arguments=asked["arguments"], engine="kfp", dirty=True)
-        return {"run": run.run_id} if run.run_id else {"error": f"{run.state}: {run.exc}"}
     mlrun.mlconf.kfp_url = mlrun.mlconf.kfp_url or "http://nowhere"
     mlrun.mlconf.force_run_local = False
-    begun = time.perf_counter()
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    project.save_workflow(WORKFLOW, target)
-    return {"seconds": round(time.perf_counter() - begun, 3)}
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, "workflow.yaml") if submits else Path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # MLRun would write the values of these into every step.
+        keys = {name: os.environ.pop(name) for name in (SESSION, "V3IO_ACCESS_KEY") if name in os.environ}
+        begun = time.perf_counter()
+        project.save_workflow(WORKFLOW, str(path), artifact_path=_artifacts(project))
+        seconds = time.perf_counter() - begun
+        if asked["session"]:
+            refer(path, asked["session"])
+        if database is None:
+            return {"seconds": round(seconds, 3)}
+        os.environ |= keys
+        project.sync_functions(save=True)
+        name, timeout = project.metadata.name, int(mlrun.mlconf.workflows.timeouts.kfp)
+        run = f"{name}-{WORKFLOW}"
+        return {"run": database.submit_pipeline(name, str(path), asked["arguments"], run=run, timeout=timeout)}
+
+
+def refer(path: Path, session: dict[str, str]) -> None:
+    """Let every step of a workflow take its key from a Kubernetes secret."""
+    import yaml
+
+    workflow = yaml.safe_load(path.read_text())
+    reference = {"secretKeyRef": {"name": session["secret"], "key": session["key"]}}
+    for template in workflow["spec"]["templates"]:
+        if "container" in template:
+            template["container"].setdefault("env", []).append({"name": SESSION, "valueFrom": reference})
+    path.write_text(yaml.dump(workflow))
+
+
+def _artifacts(project: Any) -> str:
+    """Return where steps write artifacts: a folder for each run, as MLRun has it."""
+    import mlrun
+
+    return f"{project.spec.artifact_path or mlrun.mlconf.artifact_path}/{{{{workflow.uid}}}}"
 
 
 if __name__ == "__main__":

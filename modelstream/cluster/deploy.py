@@ -98,13 +98,17 @@ class Deployment:
         return ": " + " / ".join(str(text).strip().splitlines()[-3:])
 
     def _ask_compiler(self, target: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        asked = json.dumps({"project": self.mlrun_project.to_dict(), "arguments": arguments}, default=str)
+        session = self.cluster.secrets.get("V3IO_ACCESS_KEY")
+        asked = json.dumps(
+            {
+                "project": self.mlrun_project.to_dict(),
+                "arguments": arguments,
+                "session": {"secret": session.secret, "key": session.key} if session else None,
+            },
+            default=str,
+        )
         command = [str(self._compiler()), str(Path(__file__).with_name("compile.py")), str(self.folder), target]
-        environment = dict(os.environ)
-        if target != SUBMIT:
-            # MLRun writes the value into every step of the workflow; a file on disk must not hold it.
-            environment.pop("V3IO_ACCESS_KEY", None)
-        done = subprocess.run(command, input=asked, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
         try:
             answer: dict[str, Any] = json.loads(done.stdout)
         except json.JSONDecodeError:

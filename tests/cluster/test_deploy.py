@@ -324,14 +324,27 @@ def test_workflow_deploys_in_order_then_generates_then_trains(written: dict[str,
             assert template["metadata"]["labels"]["pipelines.kubeflow.org/enable_caching"] == "false"
             assert template["metadata"]["annotations"]["pipelines.kubeflow.org/max_cache_staleness"] == "P0D"
     assert seconds > 0
-    assert SECRET not in (tmp_path / "workflow.yaml").read_text()
+
+
+def environment_of(template: dict[str, Any]) -> dict[str, Any]:
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in template["container"].get("env", [])}
 
 
 @pytest.mark.usefixtures("compiler")
-def test_kubeflow_gets_the_workflow_and_its_arguments(written: dict[str, Any], api: StandIn) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_kubeflow_gets_the_workflow_and_its_arguments_and_no_key(
+    kind: str, written: dict[str, Any], api: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("V3IO_ACCESS_KEY", SECRET)
     deploy.connect()
-    deployment = loaded(written, "kafka")
+    deployment = loaded(written, kind)
     assert deployment.run("kfp", Order(generate=False)) == "Kubeflow runs the workflow: kfp-2"
-    tasks = tasks_of(yaml.safe_load(api.pipeline))
+    assert SECRET not in str(api.pipeline)
+    workflow = yaml.safe_load(api.pipeline)
+    steps = [environment_of(each) for each in workflow["spec"]["templates"] if "container" in each]
+    reference = {"secretKeyRef": {"name": "modelstream-v3io", "key": "accessKey"}}
+    assert len(steps) > len(ORDER)
+    assert all(each.get("MLRUN_AUTH_SESSION") == (reference if kind == "v3io" else None) for each in steps)
+    tasks = tasks_of(workflow)
     assert {f"deploy-{name}" for name in ORDER} < set(tasks)
     assert set(ORDER) < set(api.stored), "the steps deploy what is stored"

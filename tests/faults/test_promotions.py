@@ -20,7 +20,7 @@ import pytest
 from modelstream.events import decode
 from modelstream.registry import Registry
 from modelstream.streams import Message, open_streams
-from tests.faults.test_kills import CHURN, KILLS, ROOT, SHARDS, Run, compare
+from tests.faults.kills import CHURN, KILLS, ROOT, SHARDS, Run, compare
 from tests.model_files import SHIPPED, directory, probability_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")]
@@ -80,13 +80,12 @@ class Promoter:
 @contextmanager
 def running(folder: Path, rng: random.Random, registry: Registry) -> Iterator[tuple[Run, Promoter]]:
     promoter = Promoter(registry, rng.randrange(1 << 20))
-    run = Run(folder, rng)
     try:
-        yield run, promoter
+        with Run(folder, rng) as run:
+            yield run, promoter
     finally:
-        for process in (run.process, promoter.process):
-            process.kill()
-            process.wait()
+        promoter.process.kill()
+        promoter.process.wait()
 
 
 def identities(message: Message) -> list[tuple[str, int]]:
