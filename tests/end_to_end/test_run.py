@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -239,3 +240,22 @@ def test_interrupted_run_saves_and_goes_on_and_its_folder_is_not_shared(tmp_path
     found = pd.read_parquet(inference)
     assert not found.duplicated(["origin", "position"]).any()
     assert set(done["delay_ms"]) == {"p50", "p99"}
+
+
+def test_nothing_of_other_backends_is_imported_and_mlrun_in_the_model_server_only(tmp_path: Path) -> None:
+    source, data = str(GOLDEN / "edge_events.ndjson"), tmp_path / "data"
+    told = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}  # every process lists what it imports
+    process = start("run", "--input", source, *ENRICHMENT, "--data", str(data), env=told)
+    _, said = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, said
+    said_by = {path.stem: path.read_text() for path in data.glob("logs/*.log")} | {"pipeline.py": said}
+    assert len(said_by) == 6
+    mlruns_own = {"mlrun", "kfp", "v3io", "v3io_frames"}
+    ours = re.compile(r"modelstream\.(cluster|v3io|log_s3|s3|(streams|tables)\.(kafka|redis|v3io))")
+    for name, text in said_by.items():
+        lines = [line for line in text.splitlines() if line.startswith("import time:")]
+        imported = {line.rpartition("|")[2].strip() for line in lines}
+        assert "modelstream.errors" in imported
+        assert not imported & {"confluent_kafka", "redis", "obstore"}, name
+        assert name == "model-server" or not imported & mlruns_own, name
+        assert not list(filter(ours.match, imported)), name
