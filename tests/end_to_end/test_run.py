@@ -217,8 +217,8 @@ def test_mistakes_are_told_with_a_remedy(tmp_path: Path) -> None:
 
 def test_interrupted_run_saves_and_goes_on_and_its_folder_is_not_shared(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    arguments = ("run", "--users", "40", "--events-per-user", "1000", "--rate", "2500", "--data", str(data), "--json")
-    first = start(*arguments)
+    arguments = ("run", "--users", "40", "--events-per-user", "1000", "--data", str(data))
+    first = start(*arguments, "--rate", "400", "--json")  # 100 s, to be interrupted in time
     inference = data / "inference"
     deadline = time.monotonic() + TIMEOUT
     while not any(inference.glob("0*.parquet")):
@@ -234,7 +234,7 @@ def test_interrupted_run_saves_and_goes_on_and_its_folder_is_not_shared(tmp_path
     assert first.returncode == 130
     assert "saved" in told
 
-    done = run_to_end(*arguments[:-1])
+    done = run_to_end(*arguments, "--rate", "4000")
     assert done["events"] == 40 * 1001
     assert done["predictions"] == done["vectors"]
     found = pd.read_parquet(inference)
