@@ -248,14 +248,11 @@ def test_failure_on_the_cluster_says_what_to_do(
 
 
 def test_train_needs_a_function_that_trains(tmp_path: Path) -> None:
-    order = Order(train=True)
-    deployment = Deployment(ROOT, ROOT / "clusters" / "kafka.yaml")
-    if functions.trainer(deployment.project):
-        pytest.skip("this project has one")
+    lines = (ROOT / "project.yaml").read_text().splitlines(keepends=True)
+    (tmp_path / "project.yaml").write_text("".join(line for line in lines if "training" not in line))
+    cluster, target = ROOT / "clusters" / "kafka.yaml", tmp_path / "workflow.yaml"
     with pytest.raises(ConfigurationError, match="no function that trains"):
-        deploy.deploy(
-            ROOT / "clusters" / "kafka.yaml", order, engine="kfp", dry_run=True, workflow=tmp_path / "x", folder=ROOT
-        )
+        deploy.deploy(cluster, Order(train=True), engine="kfp", dry_run=True, workflow=target, folder=tmp_path)
 
 
 def test_missing_compiler_says_how_to_make_it(
@@ -279,21 +276,9 @@ def tasks_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def with_trainer(written: dict[str, Any]) -> dict[str, Any]:
-    """Return the project with a function that trains."""
-    project: dict[str, Any] = json.loads(json.dumps(written, default=str))
-    names = [each["name"] for each in project["spec"]["functions"]]
-    if "training" not in names:
-        job = next(each for each in project["spec"]["functions"] if each["name"] == "data-generator")
-        copy: dict[str, Any] = json.loads(json.dumps(job).replace("data-generator", "training"))
-        project["spec"]["functions"].append(copy)
-        project["spec"]["params"]["wiring"]["training"] = {}
-    return project
-
-
 @pytest.mark.usefixtures("compiler")
 def test_workflow_deploys_in_order_then_generates_then_trains(written: dict[str, Any], tmp_path: Path) -> None:
-    deployment = loaded(with_trainer(written), "kafka")
+    deployment = loaded(written, "kafka")
     seconds = deployment.compile(tmp_path / "workflow.yaml")
     workflow = yaml.safe_load((tmp_path / "workflow.yaml").read_text())
     tasks = tasks_of(workflow)
