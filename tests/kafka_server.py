@@ -105,7 +105,8 @@ class Broker:
                 text += SECURED.format(port=self.port, controller=self._controller, **values)
             properties.write_text(text)
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            command = _java("128m", "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
+            name = f"--cluster-id={cluster}"  # as one word: one in 64 begins with a dash
+            command = _java("128m", "kafka.tools.StorageTool", "format", name, "-c", str(properties))
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with (self.folder / "broker.out").open("ab") as output:
             self.process = subprocess.Popen(
