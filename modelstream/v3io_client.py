@@ -109,31 +109,34 @@ class Container:
             for response in responses:
                 yield self._checked(response, also)
 
-    def scan(self, table: str, attributes: str = "*", condition: str | None = None) -> Iterator[list[dict[str, Any]]]:
+    def scan(
+        self, table: str, attributes: str = "*", condition: str | None = None, segments: int = 1
+    ) -> Iterator[list[dict[str, Any]]]:
         """Yield pages of the items of a table, as they are in the body: {attribute: {type: value}}.
 
-        Nothing when there is no such table. v3io-py's own cursor stops at a page without items, which a filter can
-        give anywhere.
+        A page of each segment is asked for at once. Nothing when there is no such table. v3io-py's own cursor stops at
+        a page without items, which a filter can give anywhere.
         """
-        marker = None
-        while True:
-            response = self.call(
-                "kv",
-                "scan",
-                also=[404],
-                table_path=self.path(table) + "/",
-                attribute_names=[attributes],
-                filter_expression=condition,
-                marker=marker,
-            )
-            if response.status_code == 404:
-                return
-            page = msgspec.json.decode(response.body, type=_Page)
-            if page.Items:
-                yield page.Items
-            marker = page.NextMarker
-            if page.LastItemIncluded == "TRUE" or marker is None:
-                return
+        wanted: dict[str, Any] = {
+            "table_path": self.path(table) + "/",
+            "attribute_names": [attributes],
+            "filter_expression": condition,
+        }
+        unread: list[dict[str, Any]] = [{}]
+        if segments > 1:
+            unread = [{"segment": segment, "total_segments": segments} for segment in range(segments)]
+        while unread:
+            pages = self.many([("kv", "scan", wanted | where) for where in unread], also=[404])
+            left = []
+            for where, response in zip(unread, pages, strict=True):
+                if response.status_code == 404:
+                    continue
+                page = msgspec.json.decode(response.body, type=_Page)
+                if page.Items:
+                    yield page.Items
+                if page.LastItemIncluded != "TRUE" and page.NextMarker is not None:
+                    left.append(where | {"marker": page.NextMarker})
+            unread = left
 
     def folders(self) -> list[str]:
         """Return the names of the folders (tables, streams and others) directly below the URL's path."""

@@ -1,7 +1,8 @@
 """Rows of Arrow as items of V3IO and back: names of items, attributes and their types.
 
 V3IO keeps 14 digits of a float. So a row has its floats twice: each as a number, for whoever looks at the table or
-reads it as a data frame, and all of them to the bit in the blob `_floats`, from which we read.
+reads it as a data frame, and all of them to the bit in the text `_floats`, from which we read. It is text (Base64)
+because v3io-frames can neither read nor write a blob: one in a table's schema makes the table unreadable for it.
 """
 
 from __future__ import annotations
@@ -86,16 +87,16 @@ def attributes_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Return the attributes of each row, as v3io-py takes them. A null is no attribute.
 
     >>> attributes_of(pa.record_batch({"key": ["a"], "n": [5], "x": pa.array([None], pa.float64())}))
-    [{'key': 'a', 'n': 5, '_floats': b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00'}]
+    [{'key': 'a', 'n': 5, '_floats': 'AAAAAAAAAAAA'}]
     """
     rows: list[dict[str, Any]] = [{} for _ in range(batch.num_rows)]
     for field, column in zip(batch.schema, batch.columns, strict=True):
         for row, value in zip(rows, _values(column), strict=True):
             if value is not None:
                 row[field.name] = value
-    blobs = _pack_floats([column for column in batch.columns if pa.types.is_float64(column.type)], batch.num_rows)
-    for row, blob in zip(rows, blobs, strict=False):
-        row[FLOATS] = blob
+    packed = _pack_floats([column for column in batch.columns if pa.types.is_float64(column.type)], batch.num_rows)
+    for row, floats in zip(rows, packed, strict=False):
+        row[FLOATS] = floats
     return rows
 
 
@@ -162,8 +163,8 @@ def _time(micros: int) -> datetime | int:
     return _EPOCH + timedelta(microseconds=micros) if abs(micros) < _EXACT_MICROS else micros
 
 
-def _pack_floats(columns: Sequence[pa.Array], rows: int) -> list[bytes]:
-    """Return for each row its floats: for every column a byte, 1 where it is not null, then 8 bytes for each."""
+def _pack_floats(columns: Sequence[pa.Array], rows: int) -> list[str]:
+    """Return for each row its floats, in Base64: for every column a byte, 1 where it is not null, then 8 bytes each."""
     if not columns:
         return []
     known = np.empty((rows, len(columns)), np.uint8)
@@ -171,7 +172,7 @@ def _pack_floats(columns: Sequence[pa.Array], rows: int) -> list[bytes]:
     for number, column in enumerate(columns):
         known[:, number] = column.is_valid().to_numpy(zero_copy_only=False)
         values[:, number] = column.fill_null(0.0).to_numpy(zero_copy_only=False)
-    return [a.tobytes() + b.tobytes() for a, b in zip(known, values, strict=True)]
+    return [base64.b64encode(a.tobytes() + b.tobytes()).decode() for a, b in zip(known, values, strict=True)]
 
 
 def _unpack_floats(
@@ -184,8 +185,8 @@ def _unpack_floats(
     known = np.full((len(items), columns), -1, np.int8)
     values = np.zeros((len(items), columns))
     for row, item in enumerate(items):
-        blob = base64.b64decode(item.get(FLOATS, {}).get("B", ""))
-        if columns and len(blob) == 9 * columns:
-            known[row] = np.frombuffer(blob, np.int8, columns)
-            values[row] = np.frombuffer(blob, "<f8", columns, columns)
+        packed = base64.b64decode(item.get(FLOATS, {}).get("S", ""))
+        if columns and len(packed) == 9 * columns:
+            known[row] = np.frombuffer(packed, np.int8, columns)
+            values[row] = np.frombuffer(packed, "<f8", columns, columns)
     return [(known[:, number], values[:, number]) for number in range(columns)]

@@ -11,6 +11,10 @@ import pyarrow.compute as pc
 from modelstream.v3io_client import Container
 from modelstream.v3io_rows import FLOATS, attribute_type
 
+SEGMENTS = 4
+"""Parts of a table that are read at once, as v3io-frames reads it: 90,000 items, where each page of 1,000 takes 30 ms,
+take 7 s in one part and 4 s in four. Where pages take no time it is the same: then our own decoding, 1.3 s, counts."""
+
 
 def make_schema(container: Container, table: str, schema: pa.Schema) -> None:
     """Write the object `.#schema`, without which v3io-frames can't read a table that it didn't write."""
@@ -18,7 +22,7 @@ def make_schema(container: Container, table: str, schema: pa.Schema) -> None:
         {"name": field.name, "type": attribute_type(field), "nullable": number > 0}
         for number, field in enumerate(schema)
     ]
-    fields.append({"name": FLOATS, "type": "blob", "nullable": True})
+    fields.append({"name": FLOATS, "type": "string", "nullable": True})
     container.call("kv", "create_schema", table_path=container.path(table), key=schema.field(0).name, fields=fields)
 
 
@@ -31,7 +35,7 @@ def scan_sorted(
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a table in the order of their keys: V3IO gives them in none, so all are read first."""
     key = schema.field(0).name
-    pages = [read([item for item in page if key in item]) for page in container.scan(table)]
+    pages = [read([item for item in page if key in item]) for page in container.scan(table, segments=SEGMENTS)]
     rows = pa.Table.from_batches(pages, schema).combine_chunks()
     rows = rows.take(pc.sort_indices(rows, [(key, "ascending")])).combine_chunks()
     for start in range(0, rows.num_rows, batch_size):

@@ -12,6 +12,7 @@ from modelstream import project as projects
 from modelstream.cluster import config, functions, places
 from modelstream.errors import ConfigurationError
 from modelstream.streams.kafka import KafkaStreams
+from modelstream.tables import v3io_frames
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = projects.load(ROOT / "project.yaml")
@@ -70,6 +71,14 @@ def test_triggers_read_the_topics_that_functions_write(epoch: int) -> None:
     assert place.brokers == ("one:9092", "two:9093")
     assert place.topic("incoming-events", epoch) == streams.topic("incoming-events", epoch)
     assert place.group("event-handler") == streams.group("event-handler")
+
+
+def test_generator_on_v3io_loads_by_frames() -> None:
+    cluster = config.load(FILES["v3io"], PROJECT)
+    assert functions.environment(PROJECT, cluster, "data-generator")[v3io_frames.FRAMESD] == "http://framesd:8080"
+    assert v3io_frames.FRAMESD not in functions.environment(
+        PROJECT, config.load(FILES["kafka"], PROJECT), "data-generator"
+    )
 
 
 def test_functions_come_from_the_first_to_the_last() -> None:

@@ -17,6 +17,7 @@ from v3io_places import new_url, no_faults, server
 
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.tables import Tables, open_tables
+from modelstream.tables.v3io_items import SEGMENTS
 from modelstream.v3io_client import Address, Container
 from tests.v3io_server.process import Server
 
@@ -180,7 +181,7 @@ class TestV3ioTables(TablesContract):
         assert b'{"name":"since","type":"timestamp","nullable":true}' in response.body
 
     def test_lookup_that_others_wrote_is_read(self, tables: Tables, url: str) -> None:
-        """v3io-frames' bulk write gives key and value, and nothing else."""
+        """A data frame of key and value, written by v3io-frames, gives these and nothing else."""
         lookup = tables.lookup("enrichment")
         lookup.load([pa.record_batch({"key": ["a", "b"], "value": [THIRD, 2.0]})])
         container = Container(Address.of(url))
@@ -208,6 +209,15 @@ class TestV3ioTables(TablesContract):
         assert held(features) == {"a": (1, 1.0)}
         assert features.count() == 1
         assert features.load(0).watermarks.get("f", 0) == 1
+
+    def test_segments_of_a_scan_are_read_at_once(self, tables: Tables) -> None:
+        features = tables.features(ROWS)
+        features.commit(0, rows(*((f"{number:05d}", 1, float(number)) for number in range(100))), checkpoint(0))
+        self.server.fail(delay_seconds=0.05)
+        assert held(features) == {f"{number:05d}": (1, float(number)) for number in range(100)}
+        seen = self.server.seen()
+        assert seen.most_at_once == SEGMENTS
+        assert features.count() == 100
 
     def test_more_rows_than_a_page_come_back(self, tables: Tables) -> None:
         features = tables.features(ROWS)
