@@ -30,7 +30,7 @@ help:  ## list the targets
 env:  ## build .venv from requirements.txt if it is missing or stale; the other targets do it by themselves
 	@$(call environment,$(VENV),requirements.txt,$(install_project))
 
-s3:  ## build .venv-s3, the S3 server that the tests of logs on S3 need; without it they are skipped
+s3:  ## build .venv-s3, the S3 server that the tests of logs and models on S3 need; without it they are skipped
 	@$(call environment,$(S3),requirements-s3.txt,)
 
 run: env  ## run the pipeline: python pipeline.py run $(ARGS)

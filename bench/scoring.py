@@ -83,7 +83,7 @@ def started(folder: Path) -> tuple[Any, Any, Any]:
         streams.create(name, SHARDS, epoch)
     os.environ |= declared.environment(FUNCTION)
     os.environ |= {f"MODELSTREAM_{name.upper()}": url for name, url in urls.items()}
-    os.environ |= {"MODELSTREAM_REGISTRY": str(declared.registry()), "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false"}
+    os.environ |= {"MODELSTREAM_REGISTRY": declared.registry(), "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false"}
     os.environ |= {"SERVING_SPEC_ENV": declared.serving_spec(FUNCTION), "MLRUN_LOG_LEVEL": "ERROR"}
 
     async def nothing(*_: object) -> None: ...

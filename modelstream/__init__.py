@@ -12,7 +12,7 @@ Read it in the order of the picture (docs/architecture.md):
 | event-handler | `stages.event_handler`, `checking`, `parsing`, `times`, `dead_letters`, `log` |
 | stream-to-features | `stages.stream_to_features`, `features`, `kernel`, `rows`, `statistics`, `vectors`, `tables` |
 | model-server | `stages.model_server`, `scoring`, `models`, `model_spec`, `v2` |
-| model registry | `registry`, `registry_alias`, `registry_files`, `model_watch` (what is promoted serves) |
+| model registry | `registry`, `registry_alias`; `registry_store`: `registry_files` or `registry_s3`; `model_watch` |
 | inference-logger | `stages.event_handler` again |
 | training | `recompute`, `parity`, `training` (its own table of contents) |
 | one machine | `local`: supervisor, workers, HTTP, the live table, looking at results |

@@ -1,7 +1,7 @@
 """Which model serves: the promoted version, taken from the registry while the server works.
 
 A thread looks once a second at one small file, and loads what is promoted beside the server's work. A version that must
-not serve, or can't be read, is told once and changes nothing: what served before goes on.
+not serve, or an outage of where it lies, is told once and changes nothing: what served before goes on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from modelstream.errors import ConfigurationError, ModelstreamError, Unavailable
 from modelstream.models import Model
 from modelstream.registry import Registry
 from modelstream.registry_alias import ALIAS, Promotion
-from modelstream.registry_files import Stamp
+from modelstream.registry_store import Stamp
 
 LOOK_EVERY = 1.0
 """Seconds between two looks: a promotion has to serve within 5, and loading a model takes some hundredths."""
@@ -55,21 +55,17 @@ class ModelWatch:
 
     def look(self) -> bool:
         """Look once; tell whether `model` or `refused` are others than before."""
-        stamp = self._registry.stamp()
-        if (stamp, *self._stamps_of(self._suspect)) == self._seen:
-            return False
         before = self.model, self.refused
-        self._seen = self._suspect = None
+        seen, self._seen = self._seen, None
         try:
-            alias = self._registry.alias()
-            if alias is None:
-                raise UnavailableError(f"{self._registry.folder / ALIAS} is gone", remedy="promote a version again")
+            stamp = self._registry.stamp()
+            if (stamp, *self._stamps_of(self._suspect)) == seen:
+                self._seen = seen
+                return False
+            self._suspect = None
+            self._follow(self._promoted(stamp), stamp)
         except Exception as error:  # the thread must go on, whatever it meets
             self._refuse("what is promoted", error)
-            if isinstance(error, ConfigurationError):
-                self._seen = (stamp,)
-        else:
-            self._follow(alias.current, stamp)
         return (self.model, self.refused) != before
 
     def start(self, changed: Callable[[], None]) -> None:
@@ -82,6 +78,16 @@ class ModelWatch:
                     changed()
 
         threading.Thread(target=watch, name="model-watch", daemon=True).start()
+
+    def _promoted(self, stamp: Stamp) -> Promotion:
+        try:
+            alias = self._registry.alias()
+        except ConfigurationError:  # look again when the file has changed
+            self._seen = (stamp,)
+            raise
+        if alias is None:
+            raise UnavailableError(f"{self._registry.place(ALIAS)} is gone", remedy="promote a version again")
+        return alias.current
 
     def _follow(self, promotion: Promotion, stamp: Stamp) -> bool:
         """Let the promoted version serve if it may, and note when to look at it again."""
@@ -107,8 +113,14 @@ class ModelWatch:
         return None
 
     def _refuse(self, what: str, error: Exception) -> None:
-        told = isinstance(error, ModelstreamError)
-        reason = f"{what} is refused: {error}" if told else f"{what} is refused: {type(error).__name__}: {error}"
+        away = f"{what} can't be read just now"
+        if isinstance(error, UnavailableError):
+            if self.refused.startswith(away):  # it was said; a client's messages differ in how long it tried
+                return
+            reason = f"{away}: {error}"
+        else:
+            told = isinstance(error, ModelstreamError)
+            reason = f"{what} is refused: {error}" if told else f"{what} is refused: {type(error).__name__}: {error}"
         if reason != self.refused:
             self.refused = reason
             self._say(reason, getattr(error, "remedy", ""))

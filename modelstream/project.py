@@ -60,7 +60,7 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logs: tuple[str, ...]
     wiring: dict[str, Wiring]
     registry: str = "artifacts/models"
-    """Folder of the registered models, a path or a `file://` URL."""
+    """Where registered models are: a folder, as a path or a `file://` URL, or `s3://bucket/prefix`."""
 
 
 class Project(msgspec.Struct, frozen=True):
@@ -75,9 +75,13 @@ class Project(msgspec.Struct, frozen=True):
         """Return the path of a function's notebook."""
         return self.folder / self.functions[function].url
 
-    def registry(self) -> Path:
-        """Return the folder of the registered models; `MODELSTREAM_REGISTRY` in the environment goes first."""
-        return (self.folder / folder_of(os.environ.get(f"{PREFIX}REGISTRY") or self.params.registry)).resolve()
+    def registry(self) -> str:
+        """Return where registered models are: a folder's absolute path, or `s3://bucket/prefix`.
+
+        `MODELSTREAM_REGISTRY` in the environment goes first.
+        """
+        url = os.environ.get(f"{PREFIX}REGISTRY") or self.params.registry
+        return url if url.startswith("s3://") else str((self.folder / folder_of(url)).resolve())
 
     def vectors_notebook(self) -> Path | None:
         """Return the notebook of the function that sends vectors to the model server: it has the hook `derive`."""

@@ -1,18 +1,20 @@
-"""The model registry: versions of a model in a folder, and which of them serves.
+"""The model registry: versions of a model in a folder or a bucket, and which of them serves.
 
-Below the registry's folder each model has a folder of its own, and in it each version an MLRun model directory:
+Below the registry's place each model has a folder of its own, and in it each version an MLRun model directory:
 
     artifacts/models/NAME/2/     model_spec.yaml, model.onnx, …
     artifacts/models/NAME/current.json     which version serves, and which ones did before
 
-A version is written under a hidden name, synced, and then named: it is there whole or not at all, and never changes.
-`current.json` is replaced as a whole, so whoever reads it sees the old or the new one. Writers may be many, and may be
-killed at any moment. Files are read as plain data and from inside of the folder only: no pickle, no symbolic link.
+A version is there whole or not at all, and never changes. `current.json` is replaced as a whole, so whoever reads it
+sees the old or the new one. Writers may be many, and may be killed at any moment (see `registry_files` for how a
+folder keeps this, and `registry_s3` for a bucket). Files are read as plain data and from where a version lies only:
+no pickle, no symbolic link.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,12 +23,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from modelstream import registry_files as files
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.files import outages
 from modelstream.model_spec import SPEC_FILE, ModelSpec, check_features, parse_spec
 from modelstream.registry_alias import ALIAS, ALIAS_BYTES, Alias, Promotion, parse_alias
-from modelstream.registry_files import Folder, Stamp, TakenError
+from modelstream.registry_files import Folder
+from modelstream.registry_store import Files, Stamp, TakenError, open_store
 
 if TYPE_CHECKING:  # onnxruntime is imported where a model is loaded
     from modelstream.models import Model
@@ -53,6 +55,7 @@ class Registered:
     algorithm: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     folder: str = ""
+    """Its folder, or its URL in a bucket."""
     current: bool = False
     """Whether it is the one that is to serve."""
     shipped: bool = False
@@ -64,17 +67,22 @@ class Registered:
 class Registry:
     """The versions of one model. Every method may be called by many processes at the same time."""
 
-    def __init__(self, folder: Path, name: str, features: Sequence[str], *, shipped: Path | None = None) -> None:
-        """Take the registry's folder, which need not exist yet, a model's name, and the features it is asked with.
+    def __init__(self, place: str | Path, name: str, features: Sequence[str], *, shipped: Path | None = None) -> None:
+        """Take the registry's place, a model's name, and the features it is asked with.
+
+        The place is a folder, which need not exist yet, as a path or `file://`, or `s3://bucket/prefix`.
 
         `shipped` is the directory of the model that comes with the project. It serves while nothing is promoted, and
         registered versions count on from its version.
         """
         self.name = name
-        self.folder = Path(folder) / name
-        """The folder of this model's versions."""
         self.features = tuple(features)
         self.shipped = shipped
+        self._store = open_store(place, name)
+
+    def place(self, *names: str) -> str:
+        """Return where the versions of this model are, or one of them, or a file: a path or a URL."""
+        return self._store.place(*names)
 
     # Versions.
 
@@ -91,8 +99,8 @@ class Registry:
 
     def next_version(self) -> str:
         """Return the first free version. Another writer may take it before you do: see `register`."""
-        taken = [int(version) for version in (*self._numbers(), self.shipped_version()) if version.isdecimal()]
-        return str(1 + max(taken, default=0))
+        taken = [*self._store.taken(), self.shipped_version()]
+        return str(1 + max((int(version) for version in taken if _is_number(version)), default=0))
 
     def add(self, content: Mapping[str, bytes], *, version: str) -> None:
         """Register a version: the files of an MLRun model directory by name, durable when this returns.
@@ -104,7 +112,7 @@ class Registry:
         if version == self.shipped_version():
             raise TakenError(f"{self.name} {version} comes with the project", remedy="take the next version")
         self._checked(version, lambda name, _: _of(content, name), "the new version")
-        files.write_folder(self.folder, version, content)
+        self._store.write(version, content)
 
     def register(self, make: Callable[[str], Mapping[str, bytes]]) -> str:
         """Register the files that `make(version)` gives under the next free version; return it.
@@ -118,7 +126,7 @@ class Registry:
             except TakenError:
                 continue
             return version
-        raise UnavailableError(f"{self.folder}: others took {TRIES} versions in a row", remedy="try again later")
+        raise UnavailableError(f"{self.place()}: others took {TRIES} versions in a row", remedy="try again later")
 
     def load(self, version: str) -> Model:
         """Return a version's model, checked: hash, name, features, operators, nothing outside of its file.
@@ -128,23 +136,26 @@ class Registry:
         if self._is_shipped(version):
             return self._load_shipped()
         self._check_number(version)
-        with Folder(self.folder / version) as folder:
-            return self._checked(version, folder.read, str(folder.path))
+        return self._load(version)
 
     def read(self, version: str, name: str, limit: int = SPEC_BYTES) -> bytes:
         """Return a file of a version, such as its card. Raises ConfigurationError when it is not there."""
-        with Folder(self.path_of(version)) as folder:
-            return folder.read(name, limit)
-
-    def path_of(self, version: str) -> Path:
-        """Return the folder of a version. Raises ConfigurationError when there is none."""
+        self.place_of(version)
+        files: AbstractContextManager[Files] = self._store.files(version)
         if self._is_shipped(version):
             assert self.shipped is not None
-            return self.shipped
+            files = Folder(self.shipped)
+        with files as found:
+            return found.read(name, limit)
+
+    def place_of(self, version: str) -> str:
+        """Return the folder or URL of a version. Raises ConfigurationError when there is none."""
+        if self._is_shipped(version):
+            return str(self.shipped)
         self._check_number(version)
         if version not in self._numbers():
-            raise ConfigurationError(f"{self.folder} has no version {version}", remedy=_LIST)
-        return self.folder / version
+            raise ConfigurationError(f"{self.place()} has no version {version}", remedy=_LIST)
+        return self.place(version)
 
     # Which one serves.
 
@@ -158,46 +169,46 @@ class Registry:
 
         Promoting the version that serves makes servers look at its files again. Raises as `load` does.
         """
-        self.path_of(version)
+        self.place_of(version)
         sha256 = self.load(version).spec.sha256
         chosen = Promotion("") if self._is_shipped(version) else Promotion(version, sha256)
-        with files.locked(self.folder):
-            alias = self.alias()
+
+        def promoted(alias: Alias | None) -> Alias:
             served, before = (alias.current, alias.before) if alias else (Promotion(""), ())
             if served.version != chosen.version and (served.version or self.shipped is not None):
                 before = (*before, served)[-KEPT:]
-            self._replace(chosen, before)
+            return _now(chosen, before)
+
+        self._change(promoted)
 
     def rollback(self) -> str:
         """Let the version serve that did before the current one; return it.
 
         Raises ConfigurationError when there is none, or when it must not serve.
         """
-        with files.locked(self.folder):
-            alias = self.alias()
+
+        def back(alias: Alias | None) -> Alias:
             if alias is None or not alias.before:
                 raise ConfigurationError(f"{self.name}: no version served before the current one", remedy=_LIST)
             *before, chosen = alias.before
             self.open(chosen)
-            self._replace(chosen, tuple(before))
-        return chosen.version or self.shipped_version()
+            return _now(chosen, tuple(before))
+
+        return self._change(back).current.version or self.shipped_version()
 
     def alias(self) -> Alias | None:
         """Return what `current.json` says, None if there is none. Raises ConfigurationError if it is broken."""
-        path = self.folder / ALIAS
-        content = files.read_file(path, ALIAS_BYTES)
-        return None if content is None else parse_alias(content, path)
+        return self._alias(self._store.read(ALIAS, ALIAS_BYTES))
 
     def open(self, promotion: Promotion) -> Model:
         """Return the model of a promotion: checked as `load` does, and the very file that was promoted."""
         if not promotion.version:
             return self._load_shipped()
         self._check_number(promotion.version)
-        with Folder(self.folder / promotion.version) as folder:
-            model = self._checked(promotion.version, folder.read, str(folder.path))
+        model, place = self._load(promotion.version), self.place(promotion.version)
         if model.spec.sha256 != promotion.sha256:
             raise ConfigurationError(
-                f"{folder.path}: sha256 is {model.spec.sha256}, but {promotion.sha256 or 'none'} was promoted",
+                f"{place}: sha256 is {model.spec.sha256}, but {promotion.sha256 or 'none'} was promoted",
                 remedy="restore the file that was promoted, or promote what is there now",
             )
         return model
@@ -209,40 +220,54 @@ class Registry:
     # By which a server notices changes.
 
     def stamp(self) -> Stamp:
-        """Return what changes when `current.json` does: one stat of a small file."""
-        return files.stamp(self.folder / ALIAS)
+        """Return what changes when `current.json` does: one stat of a small file, or one HEAD.
+
+        Raises UnavailableError when a bucket can't be asked.
+        """
+        return self._store.stamp(ALIAS)
 
     def stamps_of(self, promotion: Promotion) -> tuple[Stamp, ...]:
-        """Return what changes when the files of a promoted version do."""
-        folder = self.folder / promotion.version
-        return tuple(files.stamp(path) for path in (folder, folder / SPEC_FILE, folder / "model.onnx"))
+        """Return what changes when the files of a promoted version do; raises as `stamp`."""
+        version = promotion.version
+        return tuple(self._store.stamp(version, *file) for file in ((), (SPEC_FILE,), ("model.onnx",)))
 
     # Inside.
 
-    def _replace(self, chosen: Promotion, before: tuple[Promotion, ...]) -> None:
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
-        alias = Alias(current=msgspec.structs.replace(chosen, at=now), before=before)
-        files.replace_file(self.folder / ALIAS, alias.text())
+    def _change(self, change: Callable[[Alias | None], Alias]) -> Alias:
+        """Let `current.json` say what `change` makes of it, which may be asked again; return what it says."""
+        made: list[Alias] = []
+
+        def content(found: bytes | None) -> bytes:
+            made.append(change(self._alias(found)))
+            return made[-1].text()
+
+        self._store.change(ALIAS, ALIAS_BYTES, content)
+        return made[-1]
+
+    def _alias(self, content: bytes | None) -> Alias | None:
+        return None if content is None else parse_alias(content, self.place(ALIAS))
 
     def _numbers(self) -> list[str]:
         """Return the registered versions, lowest first."""
-        return sorted(filter(_is_number, files.names(self.folder)), key=int)
+        return sorted(filter(_is_number, self._store.names()), key=int)
 
     def _check_number(self, version: str) -> None:
         if not _is_number(version):
             raise ConfigurationError(f"{version!r} is no version: versions are whole numbers", remedy=_LIST)
 
     def _described(self, version: str, serves: str) -> Registered:
-        path = self.folder / version
+        place, current = self.place(version), version == serves
         try:
-            with Folder(path) as folder:
-                spec = parse_spec(folder.read(SPEC_FILE, SPEC_BYTES), str(path / SPEC_FILE))
-            written = datetime.fromtimestamp((path / SPEC_FILE).stat().st_mtime, UTC).isoformat(timespec="seconds")
-        except (ModelstreamError, OSError) as error:
-            return Registered(version, folder=str(path), current=version == serves, problem=str(error))
-        return Registered(
-            version, spec.sha256, written, spec.algorithm, spec.metrics, str(path), current=version == serves
-        )
+            with self._store.files(version) as files:
+                spec = parse_spec(files.read(SPEC_FILE, SPEC_BYTES), self.place(version, SPEC_FILE))
+            written = self._store.written(version, SPEC_FILE).isoformat(timespec="seconds")
+        except ModelstreamError as error:
+            return Registered(version, folder=place, current=current, problem=str(error))
+        return Registered(version, spec.sha256, written, spec.algorithm, spec.metrics, place, current=current)
+
+    def _load(self, version: str) -> Model:
+        with self._store.files(version) as files:
+            return self._checked(version, files.read, files.place)
 
     def _checked(self, version: str, read: Callable[[str, int], bytes], source: str) -> Model:
         """Return the model of a directory's files."""
@@ -281,6 +306,11 @@ def of_project(project: Project, use_case: UseCase, name: str = "") -> Registry:
     name = name or use_case.model_name
     shipped = project.folder / project.params.model if name == use_case.model_name else None
     return Registry(project.registry(), name, use_case.features, shipped=shipped)
+
+
+def _now(chosen: Promotion, before: tuple[Promotion, ...]) -> Alias:
+    at = datetime.now(UTC).isoformat(timespec="microseconds")
+    return Alias(current=msgspec.structs.replace(chosen, at=at), before=before)
 
 
 def _of(content: Mapping[str, bytes], name: str) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
 from modelstream.errors import ConfigurationError
@@ -41,8 +39,8 @@ class _Format(msgspec.Struct):
     format: int = FORMAT
 
 
-def parse_alias(content: bytes, path: Path) -> Alias:
-    """Return what the file at a path says. Raises ConfigurationError if it is broken, or of a newer format."""
+def parse_alias(content: bytes, path: str) -> Alias:
+    """Return what the file at a path or URL says. Raises ConfigurationError if it is broken, or of a newer format."""
     try:
         found = msgspec.json.decode(content, type=_Format)
         if found.format > FORMAT:

@@ -1,6 +1,7 @@
-"""The files of a registry: a kill while writing leaves the old or the new; reading follows no link.
+"""The versions of a model in a folder: a kill while writing leaves the old or the new; reading follows no link.
 
-Nothing here knows what the files hold.
+A version is written under a hidden name, synced, and then named. A file beside the versions is changed by one writer
+at a time (`flock`), and replaced as a whole.
 """
 
 from __future__ import annotations
@@ -13,27 +14,20 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
-from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
+from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.files import outages, sync_folder, write_at
+from modelstream.registry_store import WAIT_SECONDS, ModelStore, Stamp, TakenError, check_names
 
 LOCK = ".lock"
-LOCK_SECONDS = 10.0
-"""How long to wait for another writer, who needs some milliseconds: longer, it has been stopped."""
 WRITING = ".writing-"
 LEFT_AFTER = 3600.0
 """Seconds after which a hidden folder is one that a killed writer left: writing one takes less than a second."""
 
-
-class TakenError(ModelstreamError):
-    """There is something of that name already: another writer was first."""
-
-
-Stamp = tuple[int, ...] | None
-"""What changes with a file: inode, size and times; None while it is not there."""
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe must not hold the reader
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -42,39 +36,61 @@ _PASSING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR, errno.ENOMEM, er
 _REMEDY = "the files of a version lie in its folder as they were registered: restore them, or promote another version"
 
 
-def stamp(path: Path) -> Stamp:
-    """Return the stamp of a file or folder."""
-    try:
-        found = path.stat(follow_symlinks=False)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+class FolderStore(ModelStore):
+    """Versions in a folder, which need not exist yet."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
-def names(folder: Path) -> list[str]:
-    """Return the names in a folder, none if it is not there."""
-    with outages(folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return [path.name for path in folder.iterdir()]
-    return []
+    def place(self, *names: str) -> str:
+        return str(self.folder.joinpath(*names))
 
+    def names(self) -> list[str]:
+        with outages(self.folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return [path.name for path in self.folder.iterdir()]
+        return []
 
-def read_file(path: Path, limit: int) -> bytes | None:
-    """Return the content of a file, None if it is not there; see `Folder.read`."""
-    return _read(str(path), path, limit, None)
+    def files(self, name: str) -> Folder:
+        return Folder(self.folder / name)
+
+    def written(self, name: str, file: str) -> datetime:
+        path = self.folder / name / file
+        with outages(path):
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+    def write(self, name: str, content: Mapping[str, bytes]) -> None:
+        check_names(content)
+        write_folder(self.folder, name, content)
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        path = self.folder / name
+        return _read(str(path), path, limit, None)
+
+    def change(self, name: str, limit: int, change: Callable[[bytes | None], bytes]) -> None:
+        with locked(self.folder):
+            replace_file(self.folder / name, change(self.read(name, limit)))
+
+    def stamp(self, *names: str) -> Stamp:
+        try:
+            found = self.folder.joinpath(*names).stat(follow_symlinks=False)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class Folder:
     """A folder to read files from: what is in the folder itself, whatever happens to its name meanwhile."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._path = path
+        self.place = str(path)
 
     def __enter__(self) -> Folder:
         """Open it. Raises ConfigurationError when there is none, or a link to one."""
         try:
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
-            raise _refusal(error, self.path) from None
+            raise _refusal(error, self._path) from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,9 +102,9 @@ class Folder:
         Raises ConfigurationError when it is missing, larger, a link or something else than a file, and
         UnavailableError when it can't be read just now.
         """
-        content = _read(name, self.path / name, limit, self._descriptor)
+        content = _read(name, self._path / name, limit, self._descriptor)
         if content is None:
-            raise ConfigurationError(f"{self.path / name}: No such file", remedy=_REMEDY)
+            raise ConfigurationError(f"{self._path / name}: No such file", remedy=_REMEDY)
         return content
 
 
@@ -124,12 +140,8 @@ def _refusal(error: OSError, path: Path) -> ConfigurationError | UnavailableErro
 def write_folder(parent: Path, name: str, content: Mapping[str, bytes]) -> None:
     """Make a folder of files: durable when this returns, and there whole or not at all at every moment before.
 
-    Raises TakenError when there is something of that name, ConfigurationError for a name of a file that would
-    not be in the folder, and UnavailableError when it can't be written.
+    Raises TakenError when there is something of that name, and UnavailableError when it can't be written.
     """
-    for file in content:
-        if Path(file).name != file or file.startswith("."):
-            raise ConfigurationError(f"{file!r} is no name of a file in a folder", remedy="give plain names")
     with outages(parent):
         make_folder(parent)
         _remove_left(parent)
@@ -195,11 +207,11 @@ def locked(folder: Path) -> Iterator[None]:
         make_folder(folder)
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
-        deadline = time.monotonic() + LOCK_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while not _lock(descriptor):
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"{folder}: another process has been changing it for {LOCK_SECONDS:.0f} s", remedy="end that one"
+                    f"{folder}: another process has been changing it for {WAIT_SECONDS:.0f} s", remedy="end that one"
                 )
             time.sleep(0.01)
         yield

@@ -30,7 +30,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tables: str
     """URL of the tables, such as `sqlite:///path/data/tables`."""
     logs: str = ""
-    """Folder of the Parquet logs."""
+    """Where the Parquet logs are: a folder or `s3://bucket/prefix`."""
     reads: str
     """The stream that the function consumes."""
     writes: str = ""
@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model: str = ""
     """Folder of the model that a model server loads while none is promoted."""
     registry: str = ""
-    """Folder of the registered models: the version promoted there is what a model server serves."""
+    """Where registered models are, a folder or `s3://bucket/prefix`: what is promoted there serves."""
     shards: int = 8
     linger_ms: float = 10.0
     """Longest time that a row waits for others before it is sent on. Four hops of it stay below 100 ms."""
@@ -85,5 +85,7 @@ def folder_of(url: str) -> Path:
     """
     path = url.removeprefix("file://")
     if "://" in path:
-        raise ConfigurationError(f"{url} is no folder", remedy="give a path, or file:// and an absolute path")
+        raise ConfigurationError(
+            f"{url} is no folder", remedy="give a path, file:// and an absolute path, or s3://bucket/prefix"
+        )
     return Path(path)

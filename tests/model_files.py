@@ -14,12 +14,18 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from modelstream import use_case
+from modelstream.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
 SHIPPED = ROOT / "assets" / "models" / "churn" / "1"
 
 Change = Callable[[Any], Any]
+
+
+def folder_of(registry: Registry) -> Path:
+    """Return the folder of a registry's versions."""
+    return Path(registry.place())
 
 
 def probability_of(version: str) -> float:

@@ -66,7 +66,7 @@ def running(port: int = 0, *options: str) -> Iterator[int]:
         process.stdout.close()
 
 
-def _serve(port: int, *, careless: bool) -> None:
+def _serve(port: int, careless: list[str]) -> None:
     import boto3
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
@@ -82,8 +82,8 @@ def _serve(port: int, *, careless: bool) -> None:
     def app(environ: dict[str, object], start: object) -> object:
         # moto looks whether an object exists and stores it in two steps; S3 does that in one.
         with lock:
-            if careless:
-                environ.pop("HTTP_IF_NONE_MATCH", None)
+            for condition in careless:
+                environ.pop(f"HTTP_{condition.upper().replace('-', '_')}", None)
             return moto(environ, start)
 
     server = make_server("127.0.0.1", port, app, threaded=True, request_handler=Quiet)
@@ -99,10 +99,10 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=9000)
     parser.add_argument("--serve", action="store_true", help="be the server; for a Python that has moto")
-    parser.add_argument("--careless", action="store_true", help="ignore If-None-Match, as some stores do")
+    parser.add_argument("--careless", action="append", default=[], help="ignore if-none-match or if-match: some do")
     given = parser.parse_args()
     if given.serve:
-        _serve(given.port, careless=given.careless)
+        _serve(given.port, given.careless)
     elif not python():
         sys.exit("moto is missing: run `make s3`")
     else:

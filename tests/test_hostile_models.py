@@ -21,7 +21,7 @@ from modelstream.errors import ConfigurationError
 from modelstream.model_watch import ModelWatch
 from modelstream.registry import Registry
 from modelstream.registry_alias import ALIAS, ALIAS_BYTES, Alias, Promotion
-from tests.model_files import CHURN, SHIPPED, constant_model, directory, edited, probability_of
+from tests.model_files import CHURN, SHIPPED, constant_model, directory, edited, folder_of, probability_of
 
 WIDTH = len(CHURN.features)
 GOOD = constant_model(probability_of("3"))
@@ -287,12 +287,12 @@ HOSTILE: dict[str, tuple[Make, str]] = {
 
 def point_at(registry: Registry, version: str) -> None:
     """Let the alias say a version as if it had been promoted, with the hash of what is there."""
-    path = registry.folder / version / "model.onnx"
+    path = folder_of(registry) / version / "model.onnx"
     content = path.read_bytes() if path.is_file() and path.stat().st_size < 1 << 20 else b""
     current = Promotion(version, hashlib.sha256(content).hexdigest())
-    written = registry.folder / ".alias"
+    written = folder_of(registry) / ".alias"
     written.write_bytes(json.dumps({"format": 1, "current": {"version": version, "sha256": current.sha256}}).encode())
-    written.replace(registry.folder / ALIAS)
+    written.replace(folder_of(registry) / ALIAS)
 
 
 @pytest.fixture
@@ -304,9 +304,9 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def test_the_corpus_itself_would_serve_without_what_makes_it_hostile(registry: Registry) -> None:
-    put(registry.folder / "3", directory("3", graph_model(PICK, initializers=[COLUMN])))
+    put(folder_of(registry) / "3", directory("3", graph_model(PICK, initializers=[COLUMN])))
     registry.load("3")
-    put(registry.folder / "4", directory("4", edited(GOOD, lambda model: None)))
+    put(folder_of(registry) / "4", directory("4", edited(GOOD, lambda model: None)))
     registry.promote("4")
     assert registry.current() == "4"
 
@@ -314,7 +314,7 @@ def test_the_corpus_itself_would_serve_without_what_makes_it_hostile(registry: R
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_version_is_refused_and_the_old_one_goes_on(registry: Registry, name: str) -> None:
     make, expected = HOSTILE[name]
-    make(registry.folder / "3")
+    make(folder_of(registry) / "3")
     for attempt in (registry.load, registry.promote):
         with pytest.raises(ConfigurationError, match=expected) as raised:
             attempt("3")
@@ -323,7 +323,7 @@ def test_hostile_version_is_refused_and_the_old_one_goes_on(registry: Registry, 
     # And where it was promoted in spite of that, or changed afterwards.
     said: list[str] = []
     shipped = registry.load("1")
-    server = Registry(registry.folder.parent, registry.name, registry.features)
+    server = Registry(folder_of(registry).parent, registry.name, registry.features)
     watch = ModelWatch(server, shipped, lambda what, why: said.append(what))
     assert watch.begin().spec.version == "2"
     point_at(registry, "3")
@@ -332,7 +332,7 @@ def test_hostile_version_is_refused_and_the_old_one_goes_on(registry: Registry, 
     assert not watch.look()
     assert [what for what in said if "refused" in what] == [watch.refused]
     assert watch.refused.startswith("version 3 is refused: ")
-    assert not (registry.folder / "9").exists(), "the pickle was read"
+    assert not (folder_of(registry) / "9").exists(), "the pickle was read"
     assert not Path("/tmp/should-not-be-there").exists()
     # A server that starts then takes what comes with the project.
     restarted = ModelWatch(server, shipped, lambda what, why: None)
@@ -364,13 +364,13 @@ def test_alias_that_cannot_be_followed_changes_nothing_and_is_said_once(registry
     watch = ModelWatch(registry, registry.load("1"), lambda what, why: said.append(what))
     watch.begin()
     said.clear()
-    (registry.folder / ALIAS).unlink()
-    ALIASES[name](registry.folder / ALIAS)
+    (folder_of(registry) / ALIAS).unlink()
+    ALIASES[name](folder_of(registry) / ALIAS)
     assert watch.look()
     assert not watch.look()
     assert not watch.look()
     assert (watch.model.spec.version, said) == ("2", [watch.refused])
-    alias = registry.folder / ALIAS
+    alias = folder_of(registry) / ALIAS
     alias.rmdir() if alias.is_dir() and not alias.is_symlink() else alias.unlink()
     registry.promote("2")
     assert watch.look()
@@ -390,8 +390,8 @@ def test_folder_of_the_registry_may_itself_be_a_link(tmp_path: Path) -> None:
 def test_random_changes_of_a_file_are_never_served(registry: Registry) -> None:
     """Whatever byte is flipped, the hash says so before anything reads the file."""
     rng = np.random.default_rng(1)
-    put(registry.folder / "3", directory("3"))
-    path = registry.folder / "3" / "model.onnx"
+    put(folder_of(registry) / "3", directory("3"))
+    path = folder_of(registry) / "3" / "model.onnx"
     for _ in range(50):
         content = bytearray(GOOD)
         content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
@@ -410,7 +410,7 @@ def test_random_changes_with_a_hash_that_fits_are_refused_or_give_probabilities(
         content = bytearray(GOOD)
         for place in rng.integers(len(content), size=rng.integers(1, 4)):
             content[place] = rng.integers(256)
-        put(registry.folder / str(version), directory(str(version), bytes(content)))
+        put(folder_of(registry) / str(version), directory(str(version), bytes(content)))
         try:
             probability = registry.load(str(version)).predict(vectors)
         except ConfigurationError:
@@ -423,5 +423,5 @@ def test_random_changes_with_a_hash_that_fits_are_refused_or_give_probabilities(
 def test_yaml_that_multiplies_is_read_without_multiplying(registry: Registry) -> None:
     levels = "\n".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9) if i else 'x'}]" for i in range(20))
     text = f"{levels}\n{yaml.safe_dump(yaml.safe_load(directory('3')['model_spec.yaml']))}"
-    put(registry.folder / "3", directory("3") | {"model_spec.yaml": text.encode()})
+    put(folder_of(registry) / "3", directory("3") | {"model_spec.yaml": text.encode()})
     assert registry.load("3").spec.version == "3"

@@ -15,7 +15,9 @@ from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.model_watch import ModelWatch
 from modelstream.registry import Registry
 from modelstream.registry_alias import ALIAS, Promotion
-from tests.model_files import CHURN, SHIPPED, directory
+from modelstream.registry_files import FolderStore
+from modelstream.registry_store import Stamp
+from tests.model_files import CHURN, SHIPPED, directory, folder_of
 
 SHIPPED_MODEL = models.load(SHIPPED)
 
@@ -33,7 +35,7 @@ class Watched:
 
     def __init__(self, registry: Registry) -> None:
         self.said: list[str] = []
-        server = Registry(registry.folder.parent, registry.name, registry.features)
+        server = Registry(folder_of(registry).parent, registry.name, registry.features)
         self.watch = ModelWatch(server, SHIPPED_MODEL, lambda what, why: self.said.append(what))
 
     @property
@@ -77,25 +79,25 @@ def test_looking_reads_nothing_while_nothing_changes(registry: Registry, monkeyp
     registry.promote("2")
     watched = Watched(registry)
     watched.watch.begin()
-    stats: list[Path] = []
-    stamp = files.stamp
+    stats: list[tuple[str, ...]] = []
+    stamp = FolderStore.stamp
 
-    def counted(path: Path) -> files.Stamp:
-        stats.append(path)
-        return stamp(path)
+    def counted(store: FolderStore, *names: str) -> Stamp:
+        stats.append(names)
+        return stamp(store, *names)
 
     def forbidden(*_: Any) -> Any:
         raise AssertionError("it read something")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "stamp", counted)
+        patch.setattr(FolderStore, "stamp", counted)
         patch.setattr(files, "_read", forbidden)
         for _ in range(5):
             assert not watched.watch.look()
-    assert stats == [registry.folder / ALIAS] * 5
+    assert stats == [(ALIAS,)] * 5
     # Nor is a refused file read again and again.
     registry.promote("3")
-    (registry.folder / "3" / "model.onnx").write_bytes(b"")
+    (folder_of(registry) / "3" / "model.onnx").write_bytes(b"")
     assert watched.watch.look()
     with monkeypatch.context() as patch:
         patch.setattr(files, "_read", forbidden)
@@ -113,13 +115,13 @@ def test_server_begins_with_the_last_version_that_may_serve(registry: Registry) 
     for version in ("2", "3", "4"):
         registry.promote(version)
     for version in ("3", "4"):
-        (registry.folder / version / "model.onnx").write_bytes(b"")
+        (folder_of(registry) / version / "model.onnx").write_bytes(b"")
     watched = Watched(registry)
     assert watched.watch.begin().spec.version == "2"
     assert watched.watch.refused.startswith("version 4 is refused")
     assert not watched.watch.look()
     for name, content in directory("4").items():
-        (registry.folder / "4" / name).write_bytes(content)
+        (folder_of(registry) / "4" / name).write_bytes(content)
     assert watched.watch.look(), "its file has changed"
     assert (watched.version, watched.watch.refused) == ("4", "")
 
@@ -129,11 +131,11 @@ def test_version_that_is_not_there_yet_serves_once_it_is(registry: Registry) -> 
     watched = Watched(registry)
     watched.watch.begin()
     registry.promote("3")
-    (registry.folder / "3").rename(registry.folder / "away")
+    (folder_of(registry) / "3").rename(folder_of(registry) / "away")
     assert watched.watch.look()
     assert watched.watch.refused
     assert not watched.watch.look()
-    (registry.folder / "away").rename(registry.folder / "3")
+    (folder_of(registry) / "away").rename(folder_of(registry) / "3")
     assert watched.watch.look()
     assert (watched.version, watched.watch.refused) == ("3", "")
 
@@ -162,7 +164,7 @@ def test_alias_that_is_gone_changes_nothing(registry: Registry) -> None:
     registry.promote("3")
     watched = Watched(registry)
     watched.watch.begin()
-    (registry.folder / ALIAS).unlink()
+    (folder_of(registry) / ALIAS).unlink()
     assert watched.watch.look()
     assert not watched.watch.look()
     assert watched.version == "3"
@@ -170,7 +172,7 @@ def test_alias_that_is_gone_changes_nothing(registry: Registry) -> None:
 
 
 def test_registry_that_cannot_say_what_serves_ends_the_start(registry: Registry) -> None:
-    (registry.folder / ALIAS).write_bytes(b"{")
+    (folder_of(registry) / ALIAS).write_bytes(b"{")
     with pytest.raises(ConfigurationError, match="is broken"):
         Watched(registry).watch.begin()
 

@@ -29,7 +29,7 @@ from modelstream.registry import Registry
 from modelstream.stages import base, model_server
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
-from tests.model_files import directory, probability_of
+from tests.model_files import directory, folder_of, probability_of
 
 pytestmark = pytest.mark.xdist_group("mlrun")
 
@@ -93,22 +93,26 @@ def test_files_that_the_project_names_are_there() -> None:
         ("file:///mnt/models", "", "/mnt/models"),
         ("artifacts/models", "/elsewhere", "/elsewhere"),
         ("artifacts/models", "file:///elsewhere", "/elsewhere"),
+        ("s3://bucket/models", "", "s3://bucket/models"),
+        ("artifacts/models", "s3://bucket/models", "s3://bucket/models"),
     ],
 )
-def test_registry_is_a_folder_of_the_project_unless_the_environment_says_another(
+def test_registry_is_where_the_project_says_unless_the_environment_says_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: str, environment: str, expected: str
 ) -> None:
     monkeypatch.setenv("MODELSTREAM_REGISTRY", environment)
     declared = project.load(changed(tmp_path, "registry: artifacts/models ", f"registry: {registry} "))
-    assert declared.registry() == tmp_path / expected
+    assert declared.registry() == (expected if "://" in expected else str(tmp_path / expected))
     assert declared.environment("model-server")["MODELSTREAM_REGISTRY"] == registry
     assert "MODELSTREAM_REGISTRY" not in declared.environment("stream-to-features")
 
 
-def test_registry_that_is_no_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registry_that_is_neither_a_folder_nor_a_bucket_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MODELSTREAM_REGISTRY")
-    declared = project.load(changed(tmp_path, "registry: artifacts/models ", "registry: s3://models "))
-    with pytest.raises(ConfigurationError, match="s3://models is no folder"):
+    declared = project.load(changed(tmp_path, "registry: artifacts/models ", "registry: ftp://models "))
+    with pytest.raises(ConfigurationError, match="ftp://models is no folder"):
         declared.registry()
 
 
@@ -435,10 +439,10 @@ def test_promoted_version_serves_messages_and_requests_without_a_restart(
         metrics = base.STARTED[-1].metrics
         assert (metrics.model, metrics.refused) == ("3", "")
         # Refused: the file is changed before the server looks.
-        (registry.folder / "2" / "model.onnx").write_bytes(directory("77")["model.onnx"])
+        (folder_of(registry) / "2" / "model.onnx").write_bytes(directory("77")["model.onnx"])
         with pytest.raises(ConfigurationError):
             registry.rollback()
-        alias = registry.folder / "current.json"
+        alias = folder_of(registry) / "current.json"
         changed = alias.with_name("changed.json")
         changed.write_text(alias.read_text().replace('"version": "3"', '"version": "2"', 1))
         changed.replace(alias)

@@ -70,7 +70,7 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder: str = "/modelstream"
     """Where the image has this repository: the use case, the model, the notebooks."""
     registry: str = ""
-    """Where registered models are; by default a folder `models` beside the logs."""
+    """Where registered models are, a folder or a bucket as for logs; by default `models` beside the logs."""
     source: str = ""
     """Where the cluster finds this repository, for `--engine remote`: git://….git#branch."""
     epoch: int = 0
@@ -125,8 +125,8 @@ def _check_parts(file: YamlFile) -> None:
 
 
 def _check_urls(file: YamlFile, cluster: Cluster) -> None:
-    for name, value in (("streams", cluster.streams), ("tables", cluster.tables), ("logs", cluster.logs)):
-        if has_password(value):
+    for name in ("streams", "tables", "logs", "registry"):
+        if has_password(getattr(cluster, name)):
             raise file.error((name,), "a password in a URL", BY_REFERENCE)
     try:
         places.of(cluster.streams)
@@ -138,16 +138,23 @@ def _check_urls(file: YamlFile, cluster: Cluster) -> None:
             f"not tables that every pod reaches: {cluster.tables!r}",
             "give redis://host:port/db?prefix=… or v3io://container/path",
         )
-    if not cluster.logs.startswith(("file:///", "s3://", "/")):
+    for name in ("logs", "registry"):
+        if url := getattr(cluster, name):
+            _check_files(file, name, url, cluster)
+
+
+def _check_files(file: YamlFile, name: str, url: str, cluster: Cluster) -> None:
+    """Refuse a place of logs or models that is neither a bucket nor a folder on one of the volumes."""
+    if not url.startswith(("file:///", "s3://", "/")):
         raise file.error(
-            ("logs",),
-            f"neither a mounted folder nor a bucket: {cluster.logs!r}",
+            (name,),
+            f"neither a mounted folder nor a bucket: {url!r}",
             "give file:///folder, which is on one of the `volumes`, or s3://bucket/prefix",
         )
-    folder = cluster.logs.removeprefix("file://")
+    folder = url.removeprefix("file://")
     if folder.startswith("/") and not any(Path(folder).is_relative_to(volume.path) for volume in cluster.volumes):
         raise file.error(
-            ("logs",),
+            (name,),
             f"{folder} is on none of the volumes: it would be gone with its pod",
             f"add a line under `volumes`: - {{claim: NAME, path: {Path(folder).parent}}}",
         )

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from modelstream import project as projects
 from modelstream.cluster.functions import consumers
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
-from modelstream.settings import PREFIX, Settings, folder_of, from_environment
+from modelstream.log import open_log
+from modelstream.settings import PREFIX, Settings, from_environment
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import Tables, open_tables
 from modelstream.use_case import load as load_use_case
@@ -85,26 +87,17 @@ def remove(context: Any) -> None:
     """Delete the streams, then tables, then logs. Registered models stay. All functions must be gone before."""
     settings, project = _settings(), _project()
     with _told():
-        folders = [folder_of(settings.logs) / log for log in project.params.logs]
-        if "://" in settings.logs.removeprefix("file://"):
-            raise ConfigurationError(
-                f"logs at {settings.logs} are not deleted from here",
-                remedy="delete them with the store's tools, then run this with logs at a folder",
-            )
-        with open_streams(settings.streams) as streams, open_tables(settings.tables) as tables:
-            remove_tables: Callable[[], None] | None = getattr(tables, "remove", None)
-            if remove_tables is None:
-                raise ConfigurationError(
-                    f"tables at {settings.tables} can't be deleted from here",
-                    remedy="delete them with the store's tools (docs/cluster.md)",
-                )
+        with open_streams(settings.streams) as streams:
             for name in project.params.streams:
                 streams.remove(name)
                 context.logger.info(f"stream {name} is deleted")
-            remove_tables()
-        for folder in folders:
-            for each in (folder, folder.parent / f".{folder.name}.writing"):
-                shutil.rmtree(each, ignore_errors=True)
+        with open_tables(settings.tables) as tables:
+            tables.remove()
+            context.logger.info(f"tables at {settings.tables} are deleted")
+        for name in project.params.logs:
+            log = open_log(settings.logs, name, pa.schema([]), 0)
+            log.remove()
+            context.logger.info(f"log {log.place()} is deleted")
 
 
 def _settings() -> Settings:

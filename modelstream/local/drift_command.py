@@ -40,12 +40,12 @@ def _card(view: View, version: str | None) -> ModelCard:
     """Return the card of a version, or of the one that serves."""
     registry = registries.of_project(view.project, view.use_case)
     version = version or registry.current() or registry.shipped_version()
-    folder = registry.path_of(version)
+    place = registry.place_of(version)
     try:
         content = registry.read(version, CARD_FILE, MOST_BYTES)
     except ConfigurationError as error:
         raise ConfigurationError(str(error), remedy=NO_CARD) from error
-    return cards.parse(content, str(folder / CARD_FILE))
+    return cards.parse(content, f"{place}/{CARD_FILE}")
 
 
 def _write(output: Path, found: drifts.Drift, card: ModelCard) -> None:

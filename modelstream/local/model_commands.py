@@ -41,7 +41,7 @@ def list_versions(registry: Registry, *, as_json: bool) -> None:
         table.add_column(title, header_style="bold", justify="right" if title in measures else "left")
     for one in found:
         table.add_row(*_cells(one, measures))
-    nothing = f"{registry.name}: no version in {escape(str(registry.folder))}"
+    nothing = f"{registry.name}: no version in {escape(registry.place())}"
     parts: list[RenderableType] = [table if found else nothing]
     parts += [Text(f"{one.version}: {one.problem}", style="red") for one in found if one.problem]
     console().print(Group(*parts))
@@ -56,8 +56,8 @@ def _cells(one: Registered, measures: list[str]) -> list[str | Text]:
 
 def show_version(registry: Registry, version: str, *, as_json: bool) -> None:
     """Print what is known of a version, and its card."""
-    folder = registry.path_of(version)
-    found = next(one for one in registry.versions() if one.folder == str(folder))
+    place = registry.place_of(version)
+    found = next(one for one in registry.versions() if one.folder == place)
     model = registry.load(version)
     if as_json:
         print(msgspec.json.encode({**_plain(found), "features": model.spec.features}).decode())

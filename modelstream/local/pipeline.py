@@ -118,7 +118,7 @@ class Pipeline:
         return {
             **project.environment(function),
             **{PREFIX + name: str((project.folder / path).resolve()) for name, path in paths.items()},
-            PREFIX + "REGISTRY": str(project.registry()),
+            PREFIX + "REGISTRY": project.registry(),
             PREFIX + "STREAMS": self.folder.places.streams,
             PREFIX + "TABLES": self.folder.places.tables,
             PREFIX + "LOGS": self.folder.places.logs,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console, Group
@@ -21,6 +21,9 @@ from modelstream.local.folder import require
 from modelstream.local.show import console
 from modelstream.project import Project
 from modelstream.settings import PREFIX
+
+if TYPE_CHECKING:
+    from modelstream.training.card import ModelCard
 
 STEPS = {
     "labels": "reading labels",
@@ -46,7 +49,7 @@ def train(project: Project, data: Path, parameters: dict[str, Any], *, as_json: 
     if as_json:
         print(msgspec.json.encode(results).decode())
     else:
-        console().print(_told(results, promoted=bool(parameters["promote"])))
+        console().print(_told(_card(project, parameters["name"], results), results, bool(parameters["promote"])))
 
 
 def training_function(project: Project) -> str:
@@ -78,7 +81,7 @@ def environment(project: Project, data: Path) -> dict[str, str]:
         PREFIX + "STREAMS": places.streams,
         PREFIX + "TABLES": places.tables,
         PREFIX + "LOGS": places.logs,
-        PREFIX + "REGISTRY": str(project.registry()),
+        PREFIX + "REGISTRY": project.registry(),
         PREFIX + "SHARDS": str(marker.shards),
         "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false",
         "MLRUN_LOG_LEVEL": "ERROR",
@@ -127,12 +130,19 @@ def _steps() -> Iterator[Any]:
         yield context_of
 
 
-def _told(results: dict[str, Any], *, promoted: bool) -> Group:
+def _card(project: Project, name: str, results: dict[str, Any]) -> ModelCard:
+    from modelstream import registry as registries
+    from modelstream import use_case as use_cases
     from modelstream.training import card as cards
+
+    use_case = use_cases.load(project.folder / project.params.use_case)
+    registry = registries.of_project(project, use_case, name)
+    return cards.parse(registry.read(results["version"], cards.CARD_FILE), f"{results['folder']}/{cards.CARD_FILE}")
+
+
+def _told(card: ModelCard, results: dict[str, Any], promoted: bool) -> Group:
     from modelstream.training.report import REPORT_FILE
 
-    folder = Path(results["folder"])
-    card = cards.read(folder)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for title in ("candidate", "log loss", "AUC", "accuracy", "vectors/s", ""):
         table.add_column(title, header_style="bold", justify="left" if title in ("candidate", "") else "right")
@@ -154,7 +164,7 @@ def _told(results: dict[str, Any], *, promoted: bool) -> Group:
             if point.at in (1, 10, 50, 100)
         ),
         "",
-        f"Report: {escape(_short(folder / REPORT_FILE))}",
+        f"Report: {escape(_short(results['folder'] + '/' + REPORT_FILE))}",
         f"Version {card.version} serves from now on."
         if promoted
         else f"To let it serve: python pipeline.py models promote {card.version}",
@@ -162,5 +172,6 @@ def _told(results: dict[str, Any], *, promoted: bool) -> Group:
     return Group(table, "", *lines)
 
 
-def _short(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+def _short(place: str) -> str:
+    path = Path(place)
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else place

@@ -25,7 +25,7 @@ from modelstream.model_watch import ModelWatch
 from modelstream.models import Floats, Probabilities
 from modelstream.registry import Registry
 from modelstream.scoring import Decisions, Scorer, Scores
-from modelstream.settings import Settings, folder_of, from_environment
+from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import open_tables
@@ -129,7 +129,7 @@ class ModelServing:
     def _follow_registry(self, settings: Settings, stage: ModelServerStage) -> None:
         """Begin with the version that is promoted, and take what is promoted later."""
         shipped, use_case = self._scorer.model, self._scorer.use_case
-        registry = Registry(folder_of(settings.registry), use_case.model_name, use_case.features)
+        registry = Registry(settings.registry, use_case.model_name, use_case.features)
         loop = asyncio.get_running_loop()
 
         def soon(action: Callable[..., None], *args: object) -> None:

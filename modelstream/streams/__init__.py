@@ -113,12 +113,9 @@ class Streams(ABC):
         Return how many messages went. Without groups nothing is deleted. Offsets go on as before.
         """
 
+    @abstractmethod
     def remove(self, name: str) -> None:
         """Delete a stream, if there is one, with its messages and acknowledgements. Nobody may be using it."""
-        raise ConfigurationError(
-            f"stream {name!r} can't be deleted from here",
-            remedy="delete it with its store's tools, or give another URL",
-        )
 
     @abstractmethod
     def close(self) -> None:

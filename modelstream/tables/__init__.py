@@ -156,12 +156,12 @@ class Tables(ABC):
     def inputs(self) -> InputTable:
         """Return the inputs."""
 
+    @abstractmethod
     def remove(self) -> None:
-        """Delete all tables behind the URL, as if they had never been. Nobody may be using them."""
-        raise ConfigurationError(
-            "these tables can't be deleted from here",
-            remedy="delete them with their store's tools, or give another URL",
-        )
+        """Delete all tables behind the URL, as if they had never been. Nobody may be using them.
+
+        After an outage some may be gone; the same call may be repeated, also where there are none.
+        """
 
     @abstractmethod
     def close(self) -> None:

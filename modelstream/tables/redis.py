@@ -41,6 +41,7 @@ _KEYS = (
     *(("inputs",), ("inputs", "order"), ("inputs", "progress")),
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_SHARD = re.compile(r"\d+:\d+")
 _LOOKUP_SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), ("value", pa.float64())])
 
 
@@ -165,19 +166,34 @@ class RedisTables(Tables):
 
     def remove(self) -> None:
         server = self.server
-        keys = [server.key(*name) for name in _KEYS]
-        for kind in ("lookup", "watermarks"):
-            pattern = server.key(kind, "*")
-            keys += server.call(partial(_matching, pattern))
-        server.call(lambda client: client.unlink(*keys))
+        for kind, name in (("lookup", _NAME), ("watermarks", _SHARD)):
+            start = server.key(kind, "")
+            for keys in self._scanned(f"{start}*"):
+                # Another prefix may begin with ours.
+                ours = [key for key in keys if name.fullmatch(key.decode("utf-8", "replace").removeprefix(start))]
+                if ours:
+                    server.call(partial(_unlink, ours))
+        server.call(partial(_unlink, [server.key(*name) for name in _KEYS]))
         server.forget()
+
+    def _scanned(self, pattern: str) -> Iterator[list[bytes]]:
+        """Yield the keys that match a pattern, as the server finds them: others get their turn between."""
+        cursor, begun = 0, False
+        while cursor or not begun:
+            cursor, keys = self.server.call(partial(_scan, cursor, pattern))
+            begun = True
+            yield keys
 
     def close(self) -> None:
         self.server.client.close()
 
 
-def _matching(pattern: str, client: redis.Redis) -> list[Any]:
-    return list(client.scan_iter(pattern, count=PAIRS))
+def _scan(cursor: int, pattern: str, client: redis.Redis) -> Any:
+    return client.scan(cursor, pattern, PAIRS)
+
+
+def _unlink(keys: Sequence[Any], client: redis.Redis) -> None:
+    client.unlink(*keys)
 
 
 def _progress(lines: int, bytes: int, digest: str, finished: bool) -> bytes:

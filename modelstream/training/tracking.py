@@ -193,10 +193,11 @@ def _plain(value: Any) -> Any:
 
 def log(context: Any, registry: Registry, done: Training, version: str) -> None:
     """Tell MLRun: the results, the vectors that were learned from, the model, and the report."""
-    card = cards.read(registry.path_of(version))
+    place = registry.place_of(version)
+    card = cards.parse(registry.read(version, cards.CARD_FILE), f"{place}/{cards.CARD_FILE}")
     content = {name: registry.read(version, name) for name in (cards.CARD_FILE, cards.README_FILE)}
     page = registry.read(version, report.REPORT_FILE).decode()
-    results = {"version": version, "folder": str(registry.path_of(version)), **metrics_of(card)}
+    results = {"version": version, "folder": place, **metrics_of(card)}
     for key, value in results.items():
         context.log_result(key, value)
     frame = _frame(done.snapshot.learn, done)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.models import Model
 from modelstream.registry import Registry
-from modelstream.settings import PREFIX, Settings, folder_of, from_environment
+from modelstream.settings import PREFIX, Settings, from_environment
 from modelstream.times import INVALID, parse_times
 from modelstream.training import candidates as trials_of
 from modelstream.training.calibration import Calibrated, calibrate
@@ -176,10 +176,11 @@ def _registry(settings: Settings, data: Data, options: Options) -> Registry:
     name = options.name or use_case.model_name
     if not settings.registry:
         raise ModelstreamError(
-            f"no registry to add {name} to", remedy=f"set {PREFIX}REGISTRY to a folder, as project.yaml does"
+            f"no registry to add {name} to",
+            remedy=f"set {PREFIX}REGISTRY to a folder or s3://bucket/prefix, as project.yaml does",
         )
     shipped = Path(settings.model) if settings.model and name == use_case.model_name else None
-    registry = Registry(folder_of(settings.registry), name, use_case.features, shipped=shipped)
+    registry = Registry(settings.registry, name, use_case.features, shipped=shipped)
     registry.next_version()
     return registry
 

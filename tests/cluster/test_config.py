@@ -36,6 +36,9 @@ def test_shipped_file_is_right(name: str) -> None:
         ("kafka", "tables: redis://redis-master", "tables: sqlite://x", "not tables that every pod reaches"),
         ("kafka", "env: {}", "env: {REDIS_PASSWORD: x}", "env.REDIS_PASSWORD: a secret in a file that goes into git"),
         ("kafka", "logs: file:///mnt/modelstream", "logs: file:///data", "/data is on none of the volumes"),
+        ("kafka", "env: {}", "env: {}\nregistry: models", "registry: neither a mounted folder nor a bucket: 'models'"),
+        ("kafka", "env: {}", "env: {}\nregistry: /models", "/models is on none of the volumes"),
+        ("kafka", "env: {}", "env: {}\nregistry: s3://a:b@c/d", "registry: a password in a URL (keep it in a Kub"),
         ("kafka", "image: registry", "image: https://registry", "no name of an image"),
         ("kafka", "  event-handler:", "  event-handle:", "no such function (did you mean 'event-handler'?"),
         ("kafka", "{replicas: 1, workers: 2", "{replicas: 3, workers: 3", "3 replicas of 3 workers for 8 shards"),
@@ -56,6 +59,28 @@ def test_mistake_is_named_with_its_remedy(tmp_path: Path, file: str, old: str, n
     assert shown.startswith(str(path))
     assert expected in shown
     assert raised.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("logs", "registry", "expected"),
+    [
+        ("file:///mnt/modelstream", "", "file:///mnt/modelstream/models"),
+        ("s3://bucket/churn", "", "s3://bucket/churn/models"),
+        ("s3://bucket/churn/", "", "s3://bucket/churn/models"),
+        ("file:///mnt/modelstream", "s3://bucket/models", "s3://bucket/models"),
+        ("s3://bucket/churn", "file:///mnt/modelstream/models", "file:///mnt/modelstream/models"),
+    ],
+)
+def test_models_are_beside_the_logs_unless_the_file_says_otherwise(
+    tmp_path: Path, logs: str, registry: str, expected: str
+) -> None:
+    text = FILES["kafka"].read_text().replace("logs: file:///mnt/modelstream", f"logs: {logs}")
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text + (f"registry: {registry}\n" if registry else ""))
+    cluster = config.load(path, PROJECT)
+    assert cluster.registry_url() == expected
+    for name in ("model-server", "training", "promote"):
+        assert functions.environment(PROJECT, cluster, name)["MODELSTREAM_REGISTRY"] == expected
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
@@ -87,7 +112,7 @@ def test_functions_come_from_the_first_to_the_last() -> None:
 
 
 def test_importing_the_commands_imports_no_client_and_no_mlrun() -> None:
-    heavy = {"mlrun", "kfp", "nuclio", "confluent_kafka", "redis", "v3io", "v3io_frames", "boto3", "pandas"}
+    heavy = {"mlrun", "kfp", "nuclio", "confluent_kafka", "redis", "v3io", "v3io_frames", "boto3", "obstore", "pandas"}
     code = f"import sys, modelstream.cluster.commands, modelstream.cluster.jobs; print({heavy!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "set()"

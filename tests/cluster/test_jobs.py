@@ -1,4 +1,4 @@
-"""The workflow's own jobs, on SQLite."""
+"""The workflow's own jobs, on SQLite; removing also on servers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,25 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from modelstream import project as projects
+from modelstream import use_case as use_cases
 from modelstream.cluster import jobs
+from modelstream.identity import Checkpoint
+from modelstream.log import open_log
 from modelstream.streams import open_streams
-from modelstream.tables import open_tables
+from modelstream.tables import Input, open_tables
+from tests import redis_server, s3_server
+from tests.kafka_server import Broker, broker
+
+__all__ = ["broker"]
 
 ROOT = Path(__file__).parent.parent.parent
+PROJECT = projects.load(ROOT / "project.yaml")
+USE_CASE = use_cases.load(ROOT / "use_cases" / "churn.yaml")
+LOG = pa.schema([("user", pa.string())])
 CONTEXT: Any = SimpleNamespace(logger=logging.getLogger("job"))
 
 
@@ -82,6 +94,83 @@ def test_drained_waits_for_every_function(urls: dict[str, str], monkeypatch: pyt
         monkeypatch.setattr(jobs.time, "sleep", acknowledge)
         jobs.drained(CONTEXT, timeout=60)
         assert jobs.lag(streams, "inference-logger", "inference") == 0
+
+
+def fill(urls: dict[str, str], logs: str) -> None:
+    """Put something into every stream, table and log."""
+    with open_streams(urls["streams"]) as streams, open_tables(urls["tables"]) as tables:
+        for name in PROJECT.params.streams:
+            streams.append(name, [(0, b"a"), (1, b"b")])
+            streams.ack("anyone", name, 0, streams.first_offset)
+        features = tables.features(USE_CASE.row_schema)
+        features.commit(0, features.get_many([]), Checkpoint(3))
+        tables.lookup("enrichment").load([pa.record_batch({"key": ["a"], "value": [1.0]})])
+        tables.inputs().register("a", Input(origin="a", kind="file"))
+    for name in PROJECT.params.logs:
+        open_log(logs, name, LOG, 0).append(0, pa.table({"user": ["a"]}, LOG), Checkpoint(0))
+
+
+def is_as_new(urls: dict[str, str], logs: str) -> bool:
+    with open_streams(urls["streams"]) as streams, open_tables(urls["tables"]) as tables:
+        features = tables.features(USE_CASE.row_schema)
+        return (
+            streams.names() == []
+            and (tables.epoch(), features.load(0).offset, tables.inputs().all()) == (0, -1, [])
+            and tables.lookup("enrichment").count() == 0
+            and not any(open_log(logs, name, LOG, 0).files() for name in PROJECT.params.logs)
+        )
+
+
+def test_remove_deletes_streams_tables_and_logs_and_nothing_else(urls: dict[str, str], tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    (logs / "events").mkdir(parents=True)
+    kept = [logs / "events" / "notes.txt", logs / "models" / "churn" / "2" / "model.onnx", logs / "other.parquet"]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("kept")
+    for _ in range(2):
+        jobs.prepare(CONTEXT)
+        fill(urls, str(logs))
+        assert not is_as_new(urls, str(logs))
+        for _ in range(2):
+            jobs.remove(CONTEXT)
+        assert is_as_new(urls, str(logs))
+    assert sorted(path for path in logs.rglob("*") if path.is_file()) == sorted(kept)
+    assert not (logs / "inference").exists()
+
+
+def test_remove_on_servers(broker: Broker, monkeypatch: pytest.MonkeyPatch, urls: dict[str, str]) -> None:
+    """Kafka, Redis and S3, as a cluster has them; what others have there stays."""
+    redis_server.require()
+    s3_server.require()
+    with redis_server.running() as redis, s3_server.running() as port:
+        for name, value in (s3_server.environment(port) | {"NO_PROXY": "127.0.0.1"}).items():
+            monkeypatch.setenv(name, value)
+        mine, theirs = (
+            {"streams": f"kafka://{broker.address}/{name}", "tables": redis.url(name)} for name in ("mine", "mine-too")
+        )
+        for found, logs in ((theirs, f"s3://{s3_server.BUCKET}/mine-too"), (mine, f"s3://{s3_server.BUCKET}/mine")):
+            for name, value in (found | {"logs": logs}).items():
+                monkeypatch.setenv(f"MODELSTREAM_{name.upper()}", value)
+            jobs.prepare(CONTEXT)
+            fill(found, logs)
+        for _ in range(2):
+            jobs.remove(CONTEXT)
+        assert is_as_new(mine, f"s3://{s3_server.BUCKET}/mine")
+        assert set(redis.client().keys("mine:*")) == {"mine:about"}, "what asking for the epoch makes"
+        with open_streams(theirs["streams"]) as streams, open_tables(theirs["tables"]) as tables:
+            assert set(streams.names()) == set(PROJECT.params.streams)
+            assert tables.features(USE_CASE.row_schema).load(0).offset == 3
+        for name in PROJECT.params.logs:
+            assert open_log(f"s3://{s3_server.BUCKET}/mine-too", name, LOG, 0).count() == 1
+        jobs.prepare(CONTEXT)
+        jobs.drained(CONTEXT, timeout=0)
+
+
+def test_outage_of_a_store_ends_the_job_with_what_to_do(urls: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELSTREAM_TABLES", "redis://127.0.0.1:1/0?timeout=1")
+    with pytest.raises(RuntimeError, match=r"127\.0\.0\.1:1.*; .+"):
+        jobs.remove(CONTEXT)
 
 
 def test_wrong_address_of_kafka_is_told_with_what_to_do(urls: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

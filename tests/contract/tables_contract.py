@@ -63,6 +63,18 @@ def held(table: Any) -> dict[str, tuple[int, float]]:
     return {row["user"]: (row["applied"], row["bet_sum"]) for batch in table.scan() for row in batch.to_pylist()}
 
 
+def fill(tables: Tables) -> None:
+    """Put something into every kind of table, in two epochs."""
+    for epoch in range(2):
+        before = {("f", bucket): epoch for bucket in range(3)}
+        tables.features(ROWS).commit(epoch, rows(("a", epoch + 1, 1.0)), checkpoint(epoch, before, vectors=1))
+        tables.lookup("enrichment").load([pa.record_batch({"key": ["a"], "value": [1.0]})])
+        tables.inputs().register("a", Input(origin="a", kind="file"))
+        tables.inputs().save_progress("a", epoch, 10, "x", False)
+        if not epoch:
+            assert tables.raise_epoch() == 1
+
+
 @dataclass
 class Oracle:
     """The table of features as plain dicts."""
@@ -358,3 +370,28 @@ class TablesContract:
             tables.raise_epoch()
         with open_tables(url) as others:
             assert others.epoch() == 31
+
+    # Removing.
+
+    def test_removed_tables_are_as_new_and_others_stay(self, tables: Tables, url: str) -> None:
+        tables.remove()  # nothing was there
+        with tempfile.TemporaryDirectory() as folder, open_tables(self.url_in(folder)) as others:
+            fill(others)
+            fill(tables)
+            tables.remove()
+            tables.remove()
+            with open_tables(url) as again:
+                assert again.epoch() == 0
+                assert again.lookup("enrichment").count() == 0
+                assert again.inputs().all() == []
+                other = pa.schema([("user", pa.string()), ("applied", pa.int64())])
+                for shard in range(2):
+                    assert same(again.features(other).load(shard), Checkpoint())
+                assert again.features(other).count() == 0
+            tables.remove()
+            fill(tables)
+            for kept in (others, tables):
+                assert kept.epoch() == 1
+                assert held(kept.features(ROWS)) == {"a": (2, 1.0)}
+                assert kept.lookup("enrichment").get_many(["a"]) == [1.0]
+                assert [one.origin for one in kept.inputs().all()] == ["a"]

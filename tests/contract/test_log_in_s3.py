@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import time
-import uuid
-from collections.abc import Iterator
 from multiprocessing import get_context
 from typing import Any
 
@@ -17,31 +15,17 @@ import pyarrow as pa
 import pytest
 from log_contract import SCHEMA, LogContract, checkpoint, deliver, positions, state, table
 from obstore import exceptions
+from s3_places import environment, new_url, port
 
-from modelstream import log_s3
+from modelstream import log_s3, s3
 from modelstream.errors import ConfigurationError, NumberTakenError, UnavailableError
 from modelstream.log import open_log
 from modelstream.log_s3 import S3Log
 from tests import s3_server
 
+__all__ = ["environment", "port"]
+
 PATIENCE = 60.0
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    s3_server.require()
-    with s3_server.running() as port:
-        yield port
-
-
-@pytest.fixture(autouse=True)
-def _environment(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in s3_server.environment(port).items():
-        monkeypatch.setenv(name, value)
-    # Whatever proxy this machine has: the server is here.
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 def deliver_until_killed(place: str, started: Any) -> None:
@@ -56,7 +40,7 @@ class TestLogInS3(LogContract):
 
     @pytest.fixture
     def place(self) -> str:
-        return f"s3://{s3_server.BUCKET}/{uuid.uuid4().hex}/events"
+        return new_url("events")
 
     def open(self, place: Any, schema: pa.Schema = SCHEMA, epoch: int = 0) -> S3Log:
         return S3Log(place, schema, epoch)
@@ -64,7 +48,10 @@ class TestLogInS3(LogContract):
     def objects(self, place: str) -> list[str]:
         log = S3Log(place, SCHEMA, 0)
         return sorted(
-            found["path"] for page in obstore.list(log._store) for found in page if log.prefix in found["path"]
+            found["path"]
+            for page in obstore.list(log.bucket.store)
+            for found in page
+            if log.bucket.prefix in found["path"]
         )
 
     def test_url_of_the_logs_opens_it(self, place: str) -> None:
@@ -77,7 +64,7 @@ class TestLogInS3(LogContract):
         for offset in range(2):
             log.append(3, table(offset, shard=3), checkpoint(offset))
         names = ["00-03-00000000.parquet", "00-03-00000001.parquet", "schema.parquet"]
-        assert self.objects(place) == [f"{log.prefix}/{name}" for name in names]
+        assert self.objects(place) == [f"{log.bucket.prefix}/{name}" for name in names]
 
     def test_any_reader_reads_the_bucket(self, log: S3Log, port: int) -> None:
         import pyarrow.dataset as ds
@@ -88,7 +75,7 @@ class TestLogInS3(LogContract):
         bucket = fs.S3FileSystem(
             endpoint_override=f"127.0.0.1:{port}", scheme="http", access_key="tester", secret_key="secret"
         )
-        found = ds.dataset(f"{log.bucket}/{log.prefix}", filesystem=bucket, format="parquet").to_table()
+        found = ds.dataset(f"{log.bucket.name}/{log.bucket.prefix}", filesystem=bucket, format="parquet").to_table()
         assert found.equals(pa.Table.from_batches(log.scan()))
 
     def test_logs_beside_and_within_are_apart(self, log: S3Log, place: str) -> None:
@@ -99,7 +86,7 @@ class TestLogInS3(LogContract):
         assert positions(log) == [0]
         assert log.files() == 1
         log.remove()
-        assert f"{log.prefix}/schema.parquet" not in self.objects(place)
+        assert f"{log.bucket.prefix}/schema.parquet" not in self.objects(place)
         assert log.count() == log.files() == 0
         assert state(log.last(0)) == (-1, {}, {})
         assert self.open(f"{place}-2").count() == self.open(f"{place}/more").count() == 1
@@ -159,7 +146,7 @@ class TestLogInS3(LogContract):
         assert positions(log) == [0, 1, 2]
 
     def test_store_that_ignores_the_condition_is_refused(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        with s3_server.running(0, "--careless") as port:
+        with s3_server.running(0, "--careless", "if-none-match") as port:
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
             log = self.open(place)
             for action in (lambda: log.last(0), lambda: log.append(0, table(0), checkpoint(0))):
@@ -169,7 +156,7 @@ class TestLogInS3(LogContract):
             assert positions(log) == []
 
     def test_store_that_is_away_is_an_outage_that_ends(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(log_s3, "RETRY", log_s3.timedelta(milliseconds=200))
+        monkeypatch.setattr(s3, "RETRY", s3.timedelta(milliseconds=200))
         with s3_server.running() as port:
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
             log = self.open(place)
@@ -201,7 +188,7 @@ class TestLogInS3(LogContract):
     def test_missing_number_is_named(self, log: S3Log) -> None:
         for offset in range(3):
             log.append(0, table(offset), checkpoint(offset))
-        obstore.delete(log._store, log._key("00-00-00000001.parquet"))
+        obstore.delete(log.bucket.store, log.bucket.key("00-00-00000001.parquet"))
         for action in (lambda: log.last(1), lambda: list(log.scan()), log.count):
             with pytest.raises(ConfigurationError, match=r"00-00-00000001.parquet is missing"):
                 action()
@@ -209,7 +196,7 @@ class TestLogInS3(LogContract):
     @pytest.mark.parametrize("body", [b"", b"PAR1", b"x" * 1000, b"x" * 100_000 + b"\xff\xff\xff\x7fPAR1"])
     def test_file_that_can_not_be_read_is_named(self, log: S3Log, place: str, body: bytes) -> None:
         log.last(0)
-        obstore.put(log._store, log._key("00-00-00000000.parquet"), body)
+        obstore.put(log.bucket.store, log.bucket.key("00-00-00000000.parquet"), body)
         for action in (lambda: self.open(place).last(0), lambda: list(log.scan())):
             with pytest.raises(ConfigurationError, match=r"00-00-00000000.parquet can't be read") as caught:
                 action()

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import redis
-from tables_contract import ROWS, TablesContract, checkpoint, held, rows, same
+from tables_contract import ROWS, TablesContract, checkpoint, fill, held, rows, same
 
 from modelstream.errors import ConfigurationError, LostStateError, UnavailableError
 from modelstream.identity import Checkpoint
@@ -160,24 +160,25 @@ class TestRedisTables(TablesContract):
             with open_tables(url) as others:
                 assert others.features(ROWS).count() == others.epoch() == 0
 
-    def test_tables_that_were_removed_are_as_new_and_others_stay(self, tables: Tables, prefix: str) -> None:
-        def fill(tables: Tables) -> None:
-            tables.features(ROWS).commit(1, rows(("a", 1, 1.0)), checkpoint(0, {("f", 0): 1}))
-            tables.lookup("enrichment").load([pa.record_batch({"key": ["a"], "value": [1.0]})])
-            tables.inputs().register("a", Input(origin="a", kind="file"))
-
+    def test_removing_deletes_the_keys_of_its_tables_and_no_others(
+        self, tables: Tables, prefix: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("modelstream.tables.redis.PAIRS", 3)
         client = self._server.client()
-        with open_tables(self._server.url(f"{prefix}x")) as others:
-            fill(others)
-            fill(tables)
-            tables.raise_epoch()
-            tables.remove()
-            assert client.keys(f"{prefix}:*") == []
-            assert tables.epoch() == tables.lookup("enrichment").count() == 0
-            other = pa.schema([("user", pa.string()), ("applied", pa.int64())])
-            assert same(tables.features(other).load(1), Checkpoint())
-            assert tables.inputs().all() == []
-            assert held(others.features(ROWS)) == {"a": (1, 1.0)}
+        # A prefix may begin with another one, and even look like a table of it.
+        others = {
+            f"{prefix}x:about",
+            f"{prefix}:lookup:x:about",
+            f"{prefix}:watermarks:0:1:features",
+            f"{prefix}:notes",
+        }
+        for key in others:
+            client.set(key, "kept")
+        fill(tables)
+        for number in range(20):
+            tables.lookup(f"table-{number}").load([pa.record_batch({"key": ["a"], "value": [1.0]})])
+        tables.remove()
+        assert set(client.keys(f"{prefix}*")) == others
 
     # Outages, and a server that lost something.
 

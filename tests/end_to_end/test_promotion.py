@@ -14,7 +14,7 @@ import pytest
 
 from modelstream.registry import Registry
 from tests.end_to_end.test_serve import ROOT, Service, event, serving, until
-from tests.model_files import CHURN, SHIPPED, directory, probability_of
+from tests.model_files import CHURN, SHIPPED, directory, folder_of, probability_of
 
 IN_SERVICE_SECONDS = 5.0
 """What is promised."""
@@ -102,12 +102,12 @@ def test_running_server_takes_what_is_promoted_and_refuses_what_must_not_serve(
         # Changed after it was promoted: the old one goes on, and it is said once.
         registry.promote("2")
         wait_for(service, folder, "2")
-        model = registry.folder / "4" / "model.onnx"
+        model = folder_of(registry) / "4" / "model.onnx"
         content = model.read_bytes()
         registry.load("4")
         model.write_bytes(b"\x80\x04\x95" + content)
-        (registry.folder / "current.json").write_text(
-            (registry.folder / "current.json").read_text().replace('"version": "2"', '"version": "4"', 1)
+        (folder_of(registry) / "current.json").write_text(
+            (folder_of(registry) / "current.json").read_text().replace('"version": "2"', '"version": "4"', 1)
         )
         until(lambda: all(one["refused"] for one in model_status(folder)["serving"].values()), 10)
         send(service)
@@ -154,7 +154,7 @@ def test_running_server_takes_what_is_promoted_and_refuses_what_must_not_serve(
 
 
 def test_start_tells_what_is_wrong_with_the_registry(tmp_path: Path, registry: Registry) -> None:
-    alias = registry.folder / "current.json"
+    alias = folder_of(registry) / "current.json"
     alias.write_text("{")
     command = [sys.executable, "pipeline.py", "run", "--users", "2", "--events-per-user", "2"]
     ended = subprocess.run(

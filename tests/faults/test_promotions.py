@@ -21,7 +21,7 @@ from modelstream.events import decode
 from modelstream.registry import Registry
 from modelstream.streams import Message, open_streams
 from tests.faults.kills import CHURN, KILLS, ROOT, SHARDS, Run, compare
-from tests.model_files import SHIPPED, directory, probability_of
+from tests.model_files import SHIPPED, directory, folder_of, probability_of
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")]
 
@@ -58,7 +58,7 @@ class Promoter:
     def _start(self) -> subprocess.Popen[bytes]:
         self._seed += 1
         return subprocess.Popen(
-            [sys.executable, "-c", PROMOTER, str(self._registry.folder.parent), str(self._seed)],
+            [sys.executable, "-c", PROMOTER, str(folder_of(self._registry).parent), str(self._seed)],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -35,7 +35,7 @@ from modelstream.local.supervisor import Process
 from modelstream.local.view import View, open_view
 from modelstream.registry import Registry
 from tests.local.folders import ORIGIN_NAME, PROJECT, SHARDS, make_folder
-from tests.model_files import directory
+from tests.model_files import directory, folder_of
 
 TIMES = (f"2026-11-16 {hour:02d}:{minute:02d}:00" for hour in range(24) for minute in range(60))
 
@@ -279,7 +279,7 @@ def test_status_tells_which_version_is_to_serve_and_which_does(
     said = capsys.readouterr().out
     assert "version 2 is to serve; model-server/0 serves 2, model-server/1 serves 1" in " ".join(said.split())
     assert "version 2 is refused: [so]" in said
-    (registry.folder / "current.json").write_text("{")
+    (folder_of(registry) / "current.json").write_text("{")
     found = status(again(view))
     assert "is broken" in found.model.problem
     show_status(found)

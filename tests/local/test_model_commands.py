@@ -9,7 +9,7 @@ import pytest
 
 from modelstream.local import commands
 from modelstream.registry import Registry
-from tests.model_files import CHURN, SHIPPED, directory
+from tests.model_files import CHURN, SHIPPED, directory, folder_of
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def models(action: str, version: str = "", *, name: str = "", as_json: bool = Fa
 
 def test_list_shows_every_version_and_which_serves(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
     registry.promote("3")
-    (registry.folder / "2" / "model_spec.yaml").write_text("{")
+    (folder_of(registry) / "2" / "model_spec.yaml").write_text("{")
     assert models("list") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
@@ -48,7 +48,7 @@ def test_show_tells_of_a_version_and_prints_its_card(registry: Registry, capsys:
     assert models("show", "2") == 0
     shown = capsys.readouterr().out
     assert "# A card" in shown
-    assert str(registry.folder / "2") in shown
+    assert str(folder_of(registry) / "2") in shown
     assert registry.load("2").spec.sha256 in shown
     assert models("show", "1", as_json=True) == 0
     found = json.loads(capsys.readouterr().out)

@@ -189,7 +189,7 @@ def test_trained_version_is_registered_described_and_logged(
     notebooks.load(NOTEBOOK).train(context, candidates="logistic-regression,gradient-boosting", promote=True)
     registry = Registry(tmp_path / "models", "churn", USE_CASE.features, shipped=Path(settings(view).model))
     assert (context.results["version"], registry.current()) == ("2", "2")
-    folder = registry.path_of("2")
+    folder = Path(registry.place_of("2"))
     model = registry.load("2")
     card = cards.read(folder)
     assert card.sha256 == model.spec.sha256 == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
