@@ -1,11 +1,9 @@
 """Small jobs of the workflow, run by MLRun in the project's image: they reach what only pods reach.
 
 Each takes MLRun's context, like every job. What goes wrong ends the run with a message that says what to do.
+Annotations are evaluated here: MLRun refuses a handler that has them as text.
 """
 
-from __future__ import annotations
-
-import importlib
 import os
 import time
 from collections.abc import Iterator
@@ -70,16 +68,10 @@ def lag(streams: Streams, function: str, stream: str) -> int:
 
 def promote(context: Any, version: str) -> None:
     """Let a registered version of the model serve."""
+    from modelstream.registry import of_project  # onnxruntime, which the other jobs need not load
+
     with _told():
-        try:
-            registry = importlib.import_module("modelstream.registry")
-        except ModuleNotFoundError:
-            raise ConfigurationError(
-                "this version of modelstream has no registry of models",
-                remedy="leave model_version and train out: the model that comes with the project serves",
-            ) from None
-        settings = _settings()
-        registry.of_project(_project(), load_use_case(settings.use_case)).promote(str(version))
+        of_project(_project(), load_use_case(_settings().use_case)).promote(str(version))
         context.logger.info(f"version {version} serves")
 
 

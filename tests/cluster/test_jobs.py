@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -177,12 +176,3 @@ def test_wrong_address_of_kafka_is_told_with_what_to_do(urls: dict[str, str], mo
     monkeypatch.setenv("MODELSTREAM_STREAMS", "kafka://127.0.0.1:1/none?timeout=1")
     with pytest.raises(RuntimeError, match=r"127\.0\.0\.1:1.*; .+"):
         jobs.prepare(CONTEXT)
-
-
-def test_promote_asks_the_registry(urls: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    promoted: list[str] = []
-    registry: Any = ModuleType("modelstream.registry")
-    registry.of_project = lambda project, use_case: SimpleNamespace(promote=promoted.append)
-    monkeypatch.setitem(sys.modules, "modelstream.registry", registry)
-    jobs.promote(CONTEXT, version="3")
-    assert promoted == ["3"]
