@@ -188,7 +188,8 @@ class Population:
         self._users = Users(seeds.astype(np.int64), group.astype(np.int64), first, np.zeros(count, np.int64))
         self.keys = _uuids(bits[:, 3:5])
         """The text of each user's key (uint8[users, 36])."""
-        self.buckets = buckets_of(pa.array(self.keys.view(f"S{KEY_BYTES}")[:, 0].astype(str)))
+        ends = np.arange(count + 1, dtype=np.int32) * KEY_BYTES
+        self.buckets = buckets_of(pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(self.keys)))
         self._lookups = _lookups(distributions, group, bits[:, 5:7])
         self._groups = [{name: _json(value) for name, value in group.fields.items()} for group in groups]
         picks = _bits(order.seed, "profiles", count * len(self._fields)).reshape(count, -1)

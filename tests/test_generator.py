@@ -210,6 +210,12 @@ def test_few_users_and_few_events_do(count: int) -> None:
     assert len(lines) == count * (count + 1)
 
 
+def test_half_a_million_users_have_their_buckets() -> None:
+    population = generator.Population(PLAIN, Order(users=500_000, events_per_user=1, seed=1, end=END))
+    last = population.keys[-1].tobytes().decode()
+    assert (len(population.buckets), population.buckets[-1]) == (500_000, bucket_of(last))
+
+
 # The data of the original generator.
 
 
