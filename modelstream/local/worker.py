@@ -106,6 +106,8 @@ class Worker:
         from modelstream.stages.base import STARTED
 
         self._stage = STARTED[-1] if STARTED else None
+        if self._stage is not None:
+            self._stage.check(self.assignment.shards)
         server = await self._serve_http(module)
         gc.freeze()  # hundreds of thousands of objects that libraries made: never garbage, so never looked at again
         self._line.send(self._report())

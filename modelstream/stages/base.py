@@ -165,6 +165,21 @@ class Stage(abc.ABC):
         self._timer = asyncio.get_running_loop().create_task(self._flush_in_time())
         STARTED.append(self)
 
+    def check(self, shards: Sequence[int]) -> None:
+        """Raise LostStateError where streams are not of the moment of what is kept: one of them was put back.
+
+        Messages would be lost where the streams are newer, as the next message would tell, but there may be none; and
+        where they are older, since new messages have the offsets of those that were applied.
+        """
+        acked = self.streams.acked(self.settings.function, self.settings.reads)
+        for shard in shards:
+            kept = self.open(shard)
+            end = self.streams.range(self.settings.reads, shard)[1]
+            if kept is not None and acked[shard] >= self.streams.first_offset and kept.offset < acked[shard]:
+                raise self._lost(shard, kept.offset, acked[shard] + 1)
+            if kept is not None and kept.offset >= end:
+                raise self._lost(shard, kept.offset, end)
+
     def give_up(self) -> None:
         """Let no shard be held any longer: the worker is about to end."""
         self._stopping = True
@@ -279,16 +294,19 @@ class Stage(abc.ABC):
             if kept is None:
                 checkpoint.offset = max(checkpoint.offset, message.offset - 1)
             if message.offset > max(checkpoint.offset, self.streams.first_offset - 1) + 1:
-                raise LostStateError(
-                    f"{self.settings.reads} goes on at offset {message.offset} of shard {number}, but only messages "
-                    f"up to {checkpoint.offset} were applied: those in between are gone",
-                    remedy="restore streams and tables of one moment, or begin anew with --fresh",
-                )
+                raise self._lost(number, checkpoint.offset, message.offset)
         except BaseException:
             self._shards.pop(number, None)
             self._retake[number] = again
             raise
         return shard
+
+    def _lost(self, shard: int, kept: int, goes_on: int) -> LostStateError:
+        return LostStateError(
+            f"{self.settings.reads} goes on at offset {goes_on} of shard {shard}, but what is kept ends at {kept}: "
+            "they are not of one moment",
+            remedy="restore streams, tables and logs of one moment, or begin anew with --fresh",
+        )
 
     def _apply(self, fresh: Mapping[int, list[Incoming]]) -> None:
         """Take the messages of shards; should that fail, drop their state, which is then half a batch ahead."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from test_run import ENRICHMENT, GOLDEN, assert_rows_equal, assert_vectors_equal, run, run_to_end
 
 from tests.kafka_server import Broker, broker, free_port
@@ -49,6 +51,31 @@ def test_golden_events_come_out_to_the_bit_and_the_folder_knows_where_they_are(t
     assert (fresh["events"], fresh["predictions"]) == (first["events"], first["predictions"])
     begun = json.loads(run("status", "--json", "--data", str(data)).stdout)
     assert begun["places"] == found["places"]
+
+
+def test_older_tables_are_refused_and_catch_up_when_the_group_begins_anew(
+    tmp_path: Path, broker: Broker, url: str
+) -> None:
+    source, data, older = tmp_path / "events.ndjson", tmp_path / "data", tmp_path / "older"
+    lines = (GOLDEN / "edge_events.ndjson").read_bytes().splitlines(keepends=True)
+    arguments = ("run", "--input", str(source), *ENRICHMENT, "--data", str(data), "--streams", url)
+    source.write_bytes(b"".join(lines[: len(lines) // 2]))
+    run_to_end(*arguments)
+    shutil.copytree(data / "tables", older)
+    source.write_bytes(b"".join(lines))
+    run_to_end(*arguments)
+    shutil.rmtree(data / "tables")
+    older.rename(data / "tables")
+    refused = run(*arguments)
+    assert refused.returncode == 1
+    assert "they are not of one moment" in refused.stderr and "restore" in refused.stderr
+
+    group = f"{url.rpartition('/')[2]}.stream-to-features"  # as kafka-consumer-groups.sh --delete does
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    admin.delete_consumer_groups([group])[group].result(30)
+    run_to_end(*arguments)
+    assert_vectors_equal(data, "edge_")
+    assert_rows_equal(data, "edge_", tmp_path)
 
 
 def test_broker_that_is_not_there_is_told_and_leaves_no_folder(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from modelstream import dead_letters
 from modelstream.dead_letters import letter
-from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.errors import ConfigurationError, LostStateError, UnavailableError
 from modelstream.identity import Checkpoint, Watermarks
 from modelstream.stages.base import LAST_BACKOFF, Incoming, Shard, Stage
 from tests.stages.harness import APPENDED_AT, Harness, event, settings
@@ -248,7 +249,7 @@ def test_a_start_beyond_what_was_applied_is_held_and_said(harness: Harness) -> N
     stage.durable[0] = (3, 6)
     handling = harness.loop.create_task(stage.handle(numbers(9, first=7)[0]))
     harness.wait(30)
-    assert "only messages up to 3 were applied" in stage.metrics.held
+    assert "what is kept ends at 3" in stage.metrics.held
     assert "--fresh" in stage.metrics.held
     assert harness.effects == []
     stage.durable[0] = (6, 10)  # restored
@@ -257,6 +258,17 @@ def test_a_start_beyond_what_was_applied_is_held_and_said(harness: Harness) -> N
     harness.run(stage.drain())
     assert stage.durable == {0: (7, 19)}
     assert stage.metrics.held == ""
+
+
+@pytest.mark.parametrize(("kept", "refused"), [(5, False), (4, True), (-1, True), (6, False), (9, False), (10, True)])
+def test_stores_of_different_moments_are_refused_before_any_message(harness: Harness, kept: int, refused: bool) -> None:
+    stage = Adder(harness)
+    harness.streams.acked = lambda function, stream: {0: 5, 1: -1, 2: 99}
+    harness.streams.range = lambda stream, shard: (2, 10) if shard == 0 else (0, 0)
+    if kept >= 0:
+        stage.durable[0] = (kept, 6)
+    with pytest.raises(LostStateError, match="not of one moment") if refused else contextlib.nullcontext():
+        stage.check([0, 1])
 
 
 def test_a_stream_may_begin_at_another_offset(harness: Harness) -> None:
