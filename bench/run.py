@@ -21,13 +21,12 @@ from typing import Any
 
 import polars as pl
 from measure import Measured, measure, seconds_to_table
+from page import write_page
 from report import Report
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / "bench"
 DATA = BENCH / "data"
-PAGE = ROOT / "docs" / "performance.md"
-START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 PROJECT_PYTHON = str(ROOT / ".venv" / "bin" / "python")
 MODEL = ROOT / "assets" / "models" / "churn" / "1"
 TOLERANCE = 1e-6
@@ -111,7 +110,7 @@ def main() -> None:
     page = Report(results, scoring, training, delay, table_after, load).text()
     print(page)
     if not arguments.dry:
-        write_page(page)
+        write_page("bench", page)
 
 
 def _data_folder() -> Path:
@@ -184,14 +183,6 @@ def check_peers(scratch: Path) -> None:
         worst = max(difference.row(0)) / scale.item()
         if not got["user_id"].equals(wanted["user_id"]) or not worst <= tolerance:
             sys.exit(f"{name} does not give the golden vectors (off by {worst:.2g}): not a fair peer")
-
-
-def write_page(section: str) -> None:
-    """Put the section between the page's markers."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, rest = page.split(START)
-    _, after = rest.split(END)
-    PAGE.write_text(f"{before}{START}\n{section}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

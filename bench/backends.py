@@ -1,0 +1,161 @@
+"""Measure the backends beside SQLite, with the servers of the tests, and write docs/performance.md.
+
+    .venv/bin/python bench/backends.py                    # the default run, three rounds, some minutes
+    .venv/bin/python bench/backends.py --rounds 1 --users 100 --dry
+
+A round is the same file over SQLite and over Kafka with Redis, one after the other; V3IO's stand-in, a Python program
+that says nothing of V3IO's speed, gets a tenth of it. The rows of all logs must be the same to the bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.dataset as ds
+from page import write_page
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from modelstream.identity import Checkpoint  # noqa: E402
+from modelstream.tables import open_tables  # noqa: E402
+from modelstream.use_case import load  # noqa: E402
+from tests import redis_server  # noqa: E402
+from tests.kafka_server import Broker  # noqa: E402
+from tests.v3io_server.process import Server  # noqa: E402
+
+CHURN = load(ROOT / "use_cases" / "churn.yaml")
+FLUSHED = 2_000
+"""Rows of a flush."""
+
+
+@contextmanager
+def places(scratch: Path) -> Iterator[dict[str, dict[str, str]]]:
+    """Give the options of each backend."""
+    with ExitStack() as stack:
+        broker = Broker(scratch / "kafka")
+        stack.callback(broker.kill)
+        broker.start()
+        redis = stack.enter_context(redis_server.running())
+        v3io = Server()
+        stack.callback(v3io.stop)
+        os.environ |= {"V3IO_API": v3io.url, "V3IO_ACCESS_KEY": "any"}
+        os.environ.pop("V3IO_FRAMESD", None)
+        yield {
+            "SQLite": {},
+            "Kafka, Redis": {"--streams": f"kafka://{broker.address}/bench", "--tables": redis.url("bench")},
+            "V3IO's stand-in": {"--streams": "v3io://bigdata/bench/streams", "--tables": "v3io://bigdata/bench/tables"},
+        }
+
+
+def run(folder: Path, source: Path, options: dict[str, str]) -> dict[str, Any]:
+    """Run the pipeline anew; return what it says."""
+    files = ["--input", source / "events.ndjson", "--enrichment", source / "enrichment.csv", "--data", folder]
+    command = [sys.executable, "pipeline.py", "run", *files, "--json", "--quiet", "--fresh", *sum(options.items(), ())]
+    done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{options}: {done.stderr}")
+    summary: dict[str, Any] = json.loads(done.stdout)
+    return summary
+
+
+def rows(folder: Path) -> pa.Table:
+    """Return the rows of the log of predictions, but for when they were made."""
+    table = ds.dataset(folder / "inference").to_table().drop_columns(["predicted_at"])
+    return table.sort_by([("origin", "ascending"), ("position", "ascending")]).combine_chunks()
+
+
+def make_input(users: int) -> Path:
+    """Make the input file if it is not there."""
+    folder = ROOT / "bench" / "data" / f"{users}x1000"
+    if not (folder / "done").exists():
+        command = [sys.executable, "bench/make_input.py", str(folder), "--users", str(users)]
+        subprocess.run(command, cwd=ROOT, check=True)
+        (folder / "done").touch()
+    return folder
+
+
+def table_times(url: str, source: Path) -> tuple[float, float]:
+    """Return the seconds that loading the table to look up takes, and a flush of rows of new users."""
+    table = csv.read_csv(source / "enrichment.csv").rename_columns(["key", "value"])
+    table = table.cast(pa.schema([("key", pa.string()), ("value", pa.float64())])).combine_chunks()
+    schema = CHURN.row_schema
+    flushed = pa.record_batch(
+        [
+            pa.array([f"user-{number}" for number in range(FLUSHED)])
+            if field.name == schema[0].name
+            else pa.array([1] * FLUSHED, pa.int64()).cast(field.type)
+            if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+            else pa.nulls(FLUSHED, field.type)
+            for field in schema
+        ],
+        schema=schema,
+    )
+    with open_tables(url) as tables:
+        begun = time.perf_counter()
+        tables.lookup("measured").load(table.to_batches())
+        loaded = time.perf_counter()
+        features = tables.features(schema)
+        features.load(0)
+        opened = time.perf_counter()
+        assert features.commit(0, flushed, Checkpoint(1))
+        return loaded - begun, time.perf_counter() - opened
+
+
+def main() -> None:
+    """Measure, print the table and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dry", action="store_true", help="print the table, but don't write docs/performance.md")
+    arguments = parser.parse_args()
+    whole, part = make_input(arguments.users), make_input(arguments.users // 10)
+    speeds: dict[str, list[float]] = {}
+    events: dict[str, int] = {}
+    lines = ["| | events | events/s | against SQLite | 90,000 rows to look up | a flush of 2,000 users |"]
+    lines.append("|---|--:|--:|--:|--:|--:|")
+    with tempfile.TemporaryDirectory(dir=ROOT / "bench" / "data") as temporary:
+        scratch = Path(temporary)
+        with places(scratch) as found:
+            for number in range(arguments.rounds):
+                expected: dict[Path, pa.Table] = {}
+                for name, options in found.items():
+                    source = part if name.startswith("V3IO") else whole
+                    if source not in expected:
+                        summary = run(scratch / "sqlite", source, {})
+                        expected[source] = rows(scratch / "sqlite")
+                    if options:
+                        summary = run(scratch / "other", source, options)
+                        if not rows(scratch / "other").equals(expected[source]):
+                            sys.exit(f"{name} gives other rows than SQLite")
+                    speeds.setdefault(name, []).append(summary["events_per_second"])
+                    events[name] = summary["events"]
+                    print(f"round {number + 1}: {name}: {speeds[name][-1]:,.0f} events/s", file=sys.stderr, flush=True)
+            for name, options in found.items():
+                url = options.get("--tables", f"sqlite://{scratch}/measured").replace("bench", "measured")
+                load_seconds, flush_seconds = table_times(url, whole)
+                speed = statistics.median(speeds[name])
+                share = "" if name.startswith("V3IO") else f"{speed / statistics.median(speeds['SQLite']):.2f} ×"
+                times = f"{load_seconds:.2f} s | {1000 * flush_seconds:.0f} ms"
+                lines.append(f"| {name} | {events[name]:,} | {speed:,.0f} | {share} | {times} |")
+    section = "\n".join([f"Medians of {arguments.rounds}, in turn; the rows of all logs are the same.", "", *lines])
+    print(section)
+    if not arguments.dry:
+        write_page("backends", section)
+
+
+if __name__ == "__main__":
+    main()
