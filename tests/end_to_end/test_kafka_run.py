@@ -8,9 +8,12 @@ import uuid
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from test_run import ENRICHMENT, GOLDEN, assert_rows_equal, assert_vectors_equal, run, run_to_end
+from test_serve import event, predictions, serving
 
+from tests import redis_server
 from tests.kafka_server import Broker, broker, free_port
 
 __all__ = ["broker"]
@@ -76,6 +79,28 @@ def test_older_tables_are_refused_and_catch_up_when_the_group_begins_anew(
     run_to_end(*arguments)
     assert_vectors_equal(data, "edge_")
     assert_rows_equal(data, "edge_", tmp_path)
+
+
+def test_service_takes_events_by_http_and_from_any_producer(tmp_path: Path, broker: Broker, url: str) -> None:
+    redis_server.require()
+    folder, topic = tmp_path / "data", f"{url.rpartition('/')[2]}.generated"
+    with redis_server.running() as redis:
+        places = ("--streams", url, "--tables", redis.url("churn"))
+        with serving(folder, *places) as service:
+            first = [event("registration", 0), event("purchase", 1, amount=50), event("bet", 2, bet_amount=3)]
+            assert service.ask("/events", b"\n".join(first)) == (202, {"accepted": 3})
+            assert predictions(folder, 1)["bet_sum"].tolist() == [3]
+            producer = Producer({"bootstrap.servers": broker.address})
+            producer.produce(topic, event("bet", 3, bet_amount=4), partition=7)  # another one than the user's
+            assert producer.flush(30) == 0
+            assert predictions(folder, 2)["bet_sum"].tolist() == [3, 7]
+            service.stop()
+        with serving(folder) as service:
+            assert service.ask("/events", event("bet", 4, bet_amount=5)) == (202, {"accepted": 1})
+            assert predictions(folder, 3)["bet_sum"].tolist() == [3, 7, 12]
+            service.stop()
+        replayed = run("replay", "--data", str(folder))
+        assert replayed.returncode == 0, replayed.stdout + replayed.stderr
 
 
 def test_broker_that_is_not_there_is_told_and_leaves_no_folder(tmp_path: Path) -> None:
