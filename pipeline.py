@@ -89,7 +89,10 @@ def run(
     ] = None,
     enrichment: Annotated[
         Path | None,
-        typer.Option(help="CSV file with the table to look up: two columns, key and value.", metavar="FILE"),
+        typer.Option(
+            help="CSV file with the table to look up, its columns named as in the use case, or key and value.",
+            metavar="FILE",
+        ),
     ] = None,
     users: Annotated[int, typer.Option(min=1, help="Users to generate.")] = 2000,
     events_per_user: Annotated[
@@ -156,7 +159,10 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes any that is free.")] = 8080,
     enrichment: Annotated[
         Path | None,
-        typer.Option(help="CSV file with the table to look up: two columns, key and value.", metavar="FILE"),
+        typer.Option(
+            help="CSV file with the table to look up, its columns named as in the use case, or key and value.",
+            metavar="FILE",
+        ),
     ] = None,
     shards: Shards = None,
     workers: Workers = 1,

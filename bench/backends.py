@@ -138,8 +138,9 @@ def main() -> None:
                         summary = run(scratch / "sqlite", source, {})
                         expected[source] = rows(scratch / "sqlite")
                     if options:
-                        summary = run(scratch / "other", source, options)
-                        if not rows(scratch / "other").equals(expected[source]):
+                        folder = scratch / options["--streams"].partition(":")[0]
+                        summary = run(folder, source, options)
+                        if not rows(folder).equals(expected[source]):
                             sys.exit(f"{name} gives other rows than SQLite")
                     speeds.setdefault(name, []).append(summary["events_per_second"])
                     events[name] = summary["events"]

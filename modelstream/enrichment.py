@@ -17,8 +17,9 @@ from modelstream.use_case import Lookup
 def load_enrichment(path: Path | str, lookup: Lookup, table: LookupTable) -> int:
     """Put a CSV file's rows into a lookup table, replacing those with the same key; return how many.
 
-    The file's first line names its columns; the two named `lookup.by` and `lookup.value` are taken. A value is a
-    finite number, or empty for none. Raises ConfigurationError with the file and line.
+    The file's first line names its columns; the two named `lookup.by` and `lookup.value` are taken, or `key` and
+    `value`, as `table` writes them. A value is a finite number, or empty for none. Raises ConfigurationError with the
+    file and line.
     """
     return table.load([read_enrichment(path, lookup)])
 
@@ -29,12 +30,11 @@ def read_enrichment(path: Path | str, lookup: Lookup) -> pa.RecordBatch:
     values: dict[str, float | None] = {}
     try:
         header = [name.strip() for name in next(rows, [])]
-        try:
-            by, value = header.index(lookup.by), header.index(lookup.value)
-        except ValueError:
-            raise _wrong(
-                path, 1, f"no columns {lookup.by!r} and {lookup.value!r}, but {', '.join(header) or 'nothing'}"
-            ) from None
+        names = next((pair for pair in ((lookup.by, lookup.value), ("key", "value")) if {*pair} <= {*header}), None)
+        if names is None:
+            found = ", ".join(header) or "nothing"
+            raise _wrong(path, 1, f"no columns {lookup.by!r} and {lookup.value!r}, nor 'key' and 'value', but {found}")
+        by, value = map(header.index, names)
         for row in rows:
             if not row:
                 continue

@@ -273,7 +273,9 @@ def open_log(url: str, name: str, schema: pa.Schema, epoch: int) -> ParquetLog:
         from modelstream.log_s3 import S3Log
 
         return S3Log(f"{url.rstrip('/')}/{name}", schema, epoch)
-    raise ConfigurationError(f"no logs of the kind {scheme!r} (in {url!r}); known: file, s3", remedy="give a folder")
+    raise ConfigurationError(
+        f"no logs of the kind {scheme!r} (in {url!r}); known: file, s3", remedy="give a folder, or s3://bucket/prefix"
+    )
 
 
 def _lasts(places: Sequence[Place]) -> dict[tuple[int, int], Place]:

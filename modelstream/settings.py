@@ -1,7 +1,8 @@
 """The settings of a function, read from its environment: `MODELSTREAM_` and the name of the setting.
 
-The local runner and `deploy` set them from `project.yaml`; nothing else in the library reads the environment
-(but for `MODELSTREAM_NUMBA`, see `compiled`, and `MODELSTREAM_REGISTRY`, see `Project.registry`).
+The local runner and `deploy` set them from `project.yaml`. Besides, backends read addresses and logins there, each
+under the names that its module tells, `compiled` reads `MODELSTREAM_NUMBA`, and `Project.registry`
+`MODELSTREAM_REGISTRY`.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ class Container:
             self.close()
             raise UnavailableError(
                 f"V3IO at {os.environ.get('V3IO_API')}: {error or type(error).__name__}",
-                remedy="check V3IO_API and that the web API is up; the pipeline goes on by itself",
+                remedy="check V3IO_API, and that the web API is up; functions that run go on by themselves",
             ) from error
         except BaseException:
             self.close()

@@ -43,6 +43,10 @@ def test_columns_are_found_by_name_and_values_may_be_empty(tmp_path: Path, conte
     assert rows(tmp_path, content) == {"key": ["1", "x y", "0012"], "value": [2.5, -1000.0, None]}
 
 
+def test_a_table_that_was_written_is_loaded(tmp_path: Path) -> None:
+    assert rows(tmp_path, b'"key","value"\n"1",4\n') == {"key": ["1"], "value": [4.0]}
+
+
 def test_a_table_may_have_no_rows(tmp_path: Path) -> None:
     assert rows(tmp_path, b"area,wealth\n") == {"key": [], "value": []}
 
@@ -50,7 +54,7 @@ def test_a_table_may_have_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "line", "problem"),
     [
-        (b"", 1, "no columns 'area' and 'wealth', but nothing"),
+        (b"", 1, "no columns 'area' and 'wealth', nor 'key' and 'value', but nothing"),
         (b"area;wealth\n1;2\n", 1, "but area;wealth"),
         (b"area,wealth\n1,2\n3\n", 3, "1 columns, where the first line has 2"),
         (b"area,wealth\n1,2\n\n3,4,5\n", 4, "3 columns"),

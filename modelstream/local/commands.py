@@ -19,7 +19,7 @@ from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.files import open_input
 from modelstream.local.display import Display
 from modelstream.local.folder import NOWHERE_ELSE, open_folder
-from modelstream.local.places import Places, checked, clear
+from modelstream.local.places import Places, check_own, checked, clear
 from modelstream.local.run import Interrupted, RunOptions, Summary, default_project
 from modelstream.local.run import run as run_pipeline
 from modelstream.project import Project
@@ -68,8 +68,9 @@ def run(
     return 0
 
 
-def clear_all(places: Places, project: Project) -> None:
-    """Delete what a pipeline keeps behind URLs."""
+def clear_all(places: Places, made_with: Places, project: Project) -> None:
+    """Delete what a pipeline keeps behind URLs, if the folder was made with them."""
+    check_own(places, made_with, project.params.logs)
     clear(places, project.params.streams, project.params.logs)
 
 

@@ -95,12 +95,13 @@ def open_folder(
     default_shards: int,
     use_case: str,
     places: Places = NOWHERE_ELSE,
-    fresh: Callable[[Places], None] | None = None,
+    fresh: Callable[[Places, Places], None] | None = None,
 ) -> DataFolder:
     """Lock a data folder, make it if need be, and return it.
 
     `places` are the URLs that were given; what was given once is kept in the folder. With `fresh` it begins anew:
-    what the folder holds is removed, after `fresh` has removed what lies behind URLs.
+    what the folder holds is removed, after `fresh` has removed what lies behind URLs; it is also given those that the
+    folder was made with.
     Raises ConfigurationError when another run has it, when it holds something else, or when it was made with
     other shards or URLs, or another use case.
     """
@@ -108,8 +109,9 @@ def open_folder(
         path.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
         if fresh is not None:
-            places = places.or_else(_remembered(path))
-            fresh(places)
+            made_with = _remembered(path)
+            places = places.or_else(made_with)
+            fresh(places, made_with)
             _remove(path)
         marker = read_marker(path)
         if marker is None:

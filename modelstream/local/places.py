@@ -51,7 +51,7 @@ def checked(places: Places) -> Places:
         with open_tables(found["tables"]) as tables:
             tables.epoch()
     if found["logs"]:
-        open_log(found["logs"], "events", pa.schema([]), 0)
+        open_log(found["logs"], "events", pa.schema([]), 0).files()
     return Places(**found)
 
 
@@ -73,6 +73,31 @@ def differing(given: Places, kept: Places, folder: Path) -> None:
                 f"{folder} has its {name} at {getattr(filled, name)}, not at {url}",
                 remedy=f"leave out --{name}, give another --data, or begin anew with --fresh --{name} {url}",
             )
+
+
+def check_own(places: Places, made_with: Places, logs: Sequence[str]) -> None:
+    """Raise ConfigurationError for a URL that a folder was not made with, if others keep something there."""
+    for name in NAMES:
+        url = getattr(places, name)
+        if url and url != getattr(made_with, name) and _is_used(name, url, logs):
+            raise ConfigurationError(
+                f"{url} holds {name} that this folder didn't make: --fresh would delete another pipeline's",
+                remedy="give another prefix, or the --data that made them",
+            )
+
+
+def _is_used(name: str, url: str, logs: Sequence[str]) -> bool:
+    if name == "logs":
+        return any(open_log(url, log, pa.schema([]), 0).files() for log in logs)
+    if name == "streams":
+        with open_streams(url) as streams:
+            return any(
+                end > streams.first_offset for each in streams.names() for _, end in streams.ranges(each).values()
+            )
+    if url.startswith("sqlite://") and not sqlite_folder_of(url).exists():
+        return False
+    with open_tables(url) as tables:
+        return bool(tables.inputs().all())
 
 
 def clear(places: Places, streams: Sequence[str], logs: Sequence[str]) -> None:

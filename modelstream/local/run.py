@@ -122,9 +122,10 @@ def patiently(look: Callable[[], T]) -> T:
 
 
 def _save(pipeline: Pipeline) -> bool:
-    """Let the source end after what it has in hand, then flush everything."""
+    """Let the source end after what it has in hand, then flush everything; return whether that could be done."""
+    held = any(process.report.held for process in pipeline.supervisor.processes.values())
     try:
-        return pipeline.supervisor.stop()
+        return pipeline.supervisor.stop() and not held
     except KeyboardInterrupt:
         return False
 

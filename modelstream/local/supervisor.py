@@ -125,6 +125,8 @@ class Supervisor:
             before = process.report
             if report.commits > before.commits or (process.once and report.rows_out > before.rows_out):
                 process.deaths = 0
+            if before.held and not (report.ready or report.held or report.error):  # a new life, still starting
+                report = msgspec.structs.replace(report, held=before.held)
             process.report = report
 
     def watch(self) -> None:

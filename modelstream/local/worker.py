@@ -94,7 +94,7 @@ class Worker:
                 raise
             if isinstance(known, UnavailableError):  # while starting: the supervisor tries again
                 print(f"{known}; {known.remedy}", flush=True)
-                self._line.send(Report(held=str(known)))
+                self._line.send(Report(held=f"{known}; {known.remedy}"))
                 return OUTAGE
             self._line.send(Report(error=str(known), remedy=known.remedy))
             return 2

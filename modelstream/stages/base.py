@@ -106,6 +106,12 @@ class Shard:
             self.outbox.append((shard, kind, origin, batch))
 
 
+_OF_ONE_MOMENT = (
+    "restore streams, tables and logs of one moment; or begin anew: --fresh with the --data that made them, "
+    "or another prefix"
+)
+
+
 class _StoppedError(Exception):
     """The worker ends while a shard is held: nothing more is tried, and nothing is acknowledged."""
 
@@ -166,19 +172,15 @@ class Stage(abc.ABC):
         STARTED.append(self)
 
     def check(self, shards: Sequence[int]) -> None:
-        """Raise LostStateError where streams are not of the moment of what is kept: one of them was put back.
+        """Raise LostStateError where messages were acknowledged whose effects are gone: an older copy was put back.
 
-        Messages would be lost where the streams are newer, as the next message would tell, but there may be none; and
-        where they are older, since new messages have the offsets of those that were applied.
+        The next message would tell as well; but there may be none.
         """
         acked = self.streams.acked(self.settings.function, self.settings.reads)
         for shard in shards:
-            kept = self.open(shard)
-            end = self.streams.range(self.settings.reads, shard)[1]
+            kept = self._open(shard)
             if kept is not None and acked[shard] >= self.streams.first_offset and kept.offset < acked[shard]:
-                raise self._lost(shard, kept.offset, acked[shard] + 1)
-            if kept is not None and kept.offset >= end:
-                raise self._lost(shard, kept.offset, end)
+                raise self._missing(shard, kept.offset, acked[shard] + 1)
 
     def give_up(self) -> None:
         """Let no shard be held any longer: the worker is about to end."""
@@ -287,25 +289,39 @@ class Stage(abc.ABC):
         old = self._shards.pop(number, None)
         again = self._retake.pop(number, old.unsaved if old is not None else [])
         try:
-            kept = self.open(number)
+            kept = self._open(number)
             checkpoint = Checkpoint((again or [message])[0].offset - 1) if kept is None else kept
             shard = self._shards[number] = Shard(number, checkpoint, checkpoint.offset)
             self._apply({number: [earlier for earlier in again if earlier.offset > checkpoint.offset]})
             if kept is None:
                 checkpoint.offset = max(checkpoint.offset, message.offset - 1)
             if message.offset > max(checkpoint.offset, self.streams.first_offset - 1) + 1:
-                raise self._lost(number, checkpoint.offset, message.offset)
+                raise self._missing(number, checkpoint.offset, message.offset)
         except BaseException:
             self._shards.pop(number, None)
             self._retake[number] = again
             raise
         return shard
 
-    def _lost(self, shard: int, kept: int, goes_on: int) -> LostStateError:
+    def _open(self, shard: int) -> Checkpoint | None:
+        """Read a shard's durable state, which must not be of messages that its stream hasn't had.
+
+        New messages would have the offsets of those that were applied, and be dropped as seen.
+        """
+        kept = self.open(shard)
+        if kept is not None and kept.offset >= (end := self.streams.range(self.settings.reads, shard)[1]):
+            raise LostStateError(
+                f"{self.settings.reads} ends at offset {end - 1} of shard {shard}, but messages up to {kept.offset} "
+                "were applied: the stream is an older one, or was made anew",
+                remedy=_OF_ONE_MOMENT,
+            )
+        return kept
+
+    def _missing(self, shard: int, kept: int, goes_on: int) -> LostStateError:
         return LostStateError(
             f"{self.settings.reads} goes on at offset {goes_on} of shard {shard}, but what is kept ends at {kept}: "
-            "they are not of one moment",
-            remedy="restore streams, tables and logs of one moment, or begin anew with --fresh",
+            "what the messages in between did is gone",
+            remedy=_OF_ONE_MOMENT,
         )
 
     def _apply(self, fresh: Mapping[int, list[Incoming]]) -> None:

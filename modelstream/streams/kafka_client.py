@@ -88,6 +88,9 @@ def parse(url: str, environment: Mapping[str, str] | None = None) -> Address:
     prefix = prefix.rstrip("/")
     if not servers or any(not server.strip() for server in servers.split(",")):
         raise ConfigurationError(f"no server in the URL {url!r}", remedy=_SHAPE)
+    ports = [server.rpartition(":")[2] for server in servers.split(",") if ":" in server]
+    if not all(port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16 for port in ports):
+        raise ConfigurationError(f"a port is a number from 1 to 65535 (in {url!r})", remedy=_SHAPE)
     if not _PREFIX.fullmatch(prefix):
         raise ConfigurationError(f"{prefix!r} can't be the prefix of topics (in {url!r})", remedy=_SHAPE)
     options = dict(parse_qsl(query, keep_blank_values=True))

@@ -305,6 +305,8 @@ class TestKafkaStreams(StreamsContract):
             ("kafka://", "no server"),
             ("kafka:///churn", "no server"),
             ("kafka://h:9092,/churn", "no server"),
+            ("kafka://h:99999/churn", "65535"),
+            ("kafka://h:x/churn", "65535"),
             ("kafka://h:9092", "prefix"),
             ("kafka://h:9092/", "prefix"),
             ("kafka://h:9092/a/b", "prefix"),

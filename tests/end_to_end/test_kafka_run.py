@@ -46,6 +46,11 @@ def test_golden_events_come_out_to_the_bit_and_the_folder_knows_where_they_are(t
     replayed = run("replay", "--data", str(data))
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
 
+    stranger = run("run", *arguments[1:3], "--data", str(tmp_path / "other"), "--streams", url, "--fresh")
+    assert stranger.returncode == 1
+    assert f"{url} holds streams that this folder didn't make" in stranger.stderr
+    assert json.loads(run("status", "--json", "--data", str(data)).stdout)["functions"] == found["functions"]
+
     other = run(*arguments, "--streams", f"{url}-other")
     assert other.returncode == 1
     assert url in other.stderr and "--streams" in other.stderr
@@ -71,7 +76,7 @@ def test_older_tables_are_refused_and_catch_up_when_the_group_begins_anew(
     older.rename(data / "tables")
     refused = run(*arguments)
     assert refused.returncode == 1
-    assert "they are not of one moment" in refused.stderr and "restore" in refused.stderr
+    assert "what the messages in between did is gone" in refused.stderr and "restore" in refused.stderr
 
     group = f"{url.rpartition('/')[2]}.stream-to-features"  # as kafka-consumer-groups.sh --delete does
     admin = AdminClient({"bootstrap.servers": broker.address})

@@ -70,6 +70,9 @@ class MemoryStreams:
         self.records.setdefault(name, []).extend(records)
         return [0] * len(records)
 
+    def range(self, name: str, shard: int) -> tuple[int, int]:
+        return 0, 1 << 40
+
 
 class Harness:
     """What a stage needs, and what it did: `effects` in their order."""
