@@ -52,6 +52,9 @@ class _Recording:
         self._world.wake(name)
         return offsets
 
+    def range(self, name: str, shard: int) -> tuple[int, int]:
+        return self._world.streams.range(name, shard)
+
 
 class World:
     """See the module."""
