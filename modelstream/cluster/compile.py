@@ -50,25 +50,26 @@ def main(arguments: list[str]) -> dict[str, Any]:
         begun = time.perf_counter()
         project.save_workflow(WORKFLOW, str(path), artifact_path=_artifacts(project))
         seconds = time.perf_counter() - begun
-        if asked["session"]:
-            refer(path, asked["session"])
+        name = project.metadata.name
+        run = f"{name}-{WORKFLOW}"
+        finish(path, run, asked["session"])
         if database is None:
             return {"seconds": round(seconds, 3)}
         os.environ |= keys
         project.sync_functions(save=True)
-        name, timeout = project.metadata.name, int(mlrun.mlconf.workflows.timeouts.kfp)
-        run = f"{name}-{WORKFLOW}"
+        timeout = int(mlrun.mlconf.workflows.timeouts.kfp)
         return {"run": database.submit_pipeline(name, str(path), asked["arguments"], run=run, timeout=timeout)}
 
 
-def refer(path: Path, session: dict[str, str]) -> None:
-    """Let every step of a workflow take its key from a Kubernetes secret."""
+def finish(path: Path, name: str, session: dict[str, str] | None) -> None:
+    """Name a workflow, which is compiled as `pipeline`; let every step take its key from a Kubernetes secret."""
     import yaml
 
     workflow = yaml.safe_load(path.read_text())
-    reference = {"secretKeyRef": {"name": session["secret"], "key": session["key"]}}
+    workflow["metadata"]["generateName"] = f"{name}-"
+    reference = {"secretKeyRef": {"name": session["secret"], "key": session["key"]}} if session else None
     for template in workflow["spec"]["templates"]:
-        if "container" in template:
+        if reference and "container" in template:
             template["container"].setdefault("env", []).append({"name": SESSION, "valueFrom": reference})
     path.write_text(yaml.dump(workflow))
 

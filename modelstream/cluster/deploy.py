@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +18,7 @@ from modelstream import project as projects
 from modelstream.cluster import config, plan
 from modelstream.cluster.config import Cluster
 from modelstream.cluster.failures import explained
-from modelstream.cluster.functions import configure, consumers, trainer
+from modelstream.cluster.functions import TRIM_AT, configure, consumers, trainer
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.project import Project
 
@@ -23,8 +26,10 @@ Engine = Literal["local", "kfp", "remote"]
 COMPILER = "MODELSTREAM_KFP_PYTHON"
 """The environment variable with the Python that has Kubeflow's compiler, if it is not that of `make kfp`."""
 SUBMIT = "--submit"
+TRIM = "trim"
 WORKFLOWS = {"local": "in-order", "kfp": "main", "remote": "main"}
-_API = "export MLRUN_DBPATH=… with the address of the MLRun API (docs/cluster.md), or look first with --dry-run"
+_API = "export MLRUN_DBPATH=… with the address of the MLRun API (docs/cluster.md)"
+_LEVEL = "MLRUN_LOG_LEVEL"
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,15 @@ class Deployment:
 
     def load(self) -> None:
         """Let MLRun load the project and its notebooks (a process each), and configure the functions."""
-        import mlrun
+        _say(f"loading {len(self.project.functions)} functions from their notebooks")
+        try:
+            import mlrun
 
-        # Not get_or_create_project, nor save: they rewrite project.yaml.
-        self.mlrun_project = mlrun.load_project(str(self.folder), save=False)
-        self.runtimes = configure(self.mlrun_project, self.project, self.cluster)
+            # Not get_or_create_project, nor save: they rewrite project.yaml.
+            self.mlrun_project = mlrun.load_project(str(self.folder), save=False)
+            self.runtimes = configure(self.mlrun_project, self.project, self.cluster)
+        except Exception as error:
+            raise explained(error, "loading the project") from error
 
     def describe(self) -> str:
         """Return the plan, as YAML."""
@@ -75,7 +84,15 @@ class Deployment:
     def run(self, engine: Engine, order: Order) -> str:
         """Run the workflow on the cluster; return what to say of it."""
         arguments = order.arguments()
+        _say("storing the project in MLRun, and starting the workflow")
         self.mlrun_project.save_to_db()
+        told = self._start(engine, arguments)
+        if self.cluster.on_kafka:
+            self._schedule_trim()
+            told += f"; every hour messages older than {self.cluster.retention_hours} h are deleted"
+        return told
+
+    def _start(self, engine: Engine, arguments: dict[str, Any]) -> str:
         if engine == "kfp":
             return f"Kubeflow runs the workflow: {self._ask_compiler(SUBMIT, arguments)['run']}"
         asked = {"local": "local", "remote": "remote:kfp"}[engine]
@@ -86,6 +103,17 @@ class Deployment:
         if run.exc is not None:
             raise RuntimeError(f"{run.exc}{self._log_of(str(run.exc))}") from run.exc
         return f"the workflow is done: {run.run_id}" if engine == "local" else f"MLRun runs it: {run.run_id}"
+
+    def _schedule_trim(self) -> None:
+        """Let MLRun run the job `trim` every hour; a schedule of the same name is replaced."""
+        import mlrun
+
+        params = {"hours": self.cluster.retention_hours}
+        self.runtimes[TRIM].run(name=TRIM, params=params, local=False, schedule=TRIM_AT)
+        try:  # MLRun only logs that a job couldn't be scheduled
+            mlrun.get_run_db().get_schedule(self.project.name, TRIM)
+        except mlrun.errors.MLRunNotFoundError:
+            raise RuntimeError(f"MLRun has not scheduled the job {TRIM}: Kafka's topics would only grow") from None
 
     def _log_of(self, problem: str) -> str:
         """Return the end of the log of a function that was not deployed: MLRun's error names only the function."""
@@ -98,6 +126,7 @@ class Deployment:
         return ": " + " / ".join(str(text).strip().splitlines()[-3:])
 
     def _ask_compiler(self, target: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        _say("compiling the workflow")
         session = self.cluster.secrets.get("V3IO_ACCESS_KEY")
         asked = json.dumps(
             {
@@ -147,7 +176,7 @@ def deploy(
             remedy="add a line `source: git://…`, or use --engine kfp",
         )
     if not dry_run:
-        connect()
+        connect(f"{_API}, or look first with --dry-run")
     deployment.load()
     if dry_run:
         sys.stdout.write(deployment.describe())
@@ -166,15 +195,19 @@ def undeploy(file: Path, *, data: bool, folder: Path = Path()) -> list[str]:
     deployment = Deployment(folder, file)
     database = connect()
     project = deployment.project
-    gone = []
+    gone: list[str] = []
     try:
+        if deployment.cluster.on_kafka:
+            _unschedule(database, project.name)
         for name in consumers(project):
-            database.delete_function(name, project.name)
+            _say(f"deleting {name}")
+            _delete(database, name, project.name)
             gone.append(f"{name} is deleted")
         if not data:
             kept = deployment.cluster
             return [*gone, f"kept: streams at {kept.streams}, tables at {kept.tables}, logs at {kept.logs}"]
         deployment.load()
+        _say("deleting streams, tables and logs")
         run = deployment.runtimes["remove"].run(name="remove", local=False, watch=True)
         if run.status.state != "completed":
             raise RuntimeError(f"remove ended as {run.status.state}: {run.status.error}")
@@ -185,24 +218,69 @@ def undeploy(file: Path, *, data: bool, folder: Path = Path()) -> list[str]:
     return [*gone, "streams, tables and logs are deleted"]
 
 
-def connect() -> Any:
-    """Return MLRun's database client, connected. Raises ConfigurationError or UnavailableError, with what to do."""
-    try:
-        import mlrun  # with an address in the environment, this connects
+def _delete(database: Any, name: str, project: str) -> None:
+    """Delete a function. MLRun's client only logs that it couldn't be deleted, so it is asked for again."""
+    import mlrun
 
-        address = mlrun.mlconf.dbpath
-        if address:
-            database = mlrun.get_run_db()
-            # Connecting alone succeeds without a login, with no more than a warning.
-            database.list_projects(format_="name_only")
-            return database
+    with suppress(mlrun.errors.MLRunNotFoundError):
+        database.delete_function(name, project)
+    with suppress(mlrun.errors.MLRunNotFoundError):
+        database.get_function(name, project)
+        raise RuntimeError(f"MLRun could not delete {name}: it is still there, and may run")
+
+
+def _unschedule(database: Any, project: str) -> None:
+    import mlrun
+
+    with suppress(mlrun.errors.MLRunNotFoundError):
+        database.delete_schedule(project, TRIM)
+
+
+def connect(remedy: str = _API) -> Any:
+    """Return MLRun's database client, connected. Raises ConfigurationError or UnavailableError, with what to do.
+
+    `remedy` is what to do where no address is set.
+    """
+    try:
+        with _quiet():
+            import mlrun  # with an address in the environment, this connects
+
+            address = mlrun.mlconf.dbpath
+            if address:
+                database = mlrun.get_run_db()
+                # Connecting alone succeeds without a login, with no more than a warning.
+                database.list_projects(format_="name_only")
+                return database
     except Exception as error:
         raise explained(error, "the MLRun API (MLRUN_DBPATH)") from error
-    raise ConfigurationError("no address of an MLRun API: MLRUN_DBPATH is not set", remedy=_API)
+    raise ConfigurationError("no address of an MLRun API: MLRUN_DBPATH is not set", remedy=remedy)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLRun's own words about a connection that fails, a screen of them, off; unless its log level is set."""
+    if _LEVEL in os.environ:
+        yield
+        return
+    logger = logging.getLogger("mlrun")
+    # An import takes the level from the environment; where MLRun was imported before, its logger has one.
+    level = logger.level or logging.INFO
+    os.environ[_LEVEL] = "ERROR"
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        del os.environ[_LEVEL]
+        logger.setLevel(level)
+
+
+def _say(what: str) -> None:
+    """Tell what is being done: each of these takes seconds to minutes."""
+    print(f"{what} …", file=sys.stderr, flush=True)
 
 
 def _quieten(dry_run: bool) -> None:
     """Have MLRun not warn, twice a call, that a dry run has no server."""
     if dry_run:
         os.environ.pop("MLRUN_DBPATH", None)
-        os.environ |= {"MLRUN_HTTPDB__NOP_DB__VERBOSE": "false", "MLRUN_LOG_LEVEL": "ERROR"}
+        os.environ |= {"MLRUN_HTTPDB__NOP_DB__VERBOSE": "false", _LEVEL: "ERROR"}

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from modelstream.cluster import places
+from modelstream.cluster import kafka_login, places
 from modelstream.cluster.config import Cluster
 from modelstream.project import Function, Project, Wiring
 from modelstream.settings import PREFIX
@@ -23,9 +23,12 @@ JOBS = {
     "prepare": "Make the streams and tables that are not there yet.",
     "drained": "Wait until every function has acknowledged all that was sent.",
     "promote": "Let a version of the model serve.",
+    "trim": "Delete messages that every function has acknowledged and that are old (every hour, on Kafka).",
     "remove": "Delete streams, tables and logs (`undeploy --data`).",
 }
 """Jobs of the cluster's own, see `jobs`: code of the library, in the project's image."""
+TRIM_AT = "17 * * * *"
+"""When the job `trim` runs: every hour, not in the minute in which everybody's jobs do."""
 PATHS = ("USE_CASE", "MODEL", "DERIVE")
 """Settings that are paths in the repository."""
 TERMINATION = "10s"
@@ -34,7 +37,6 @@ then is repeated elsewhere. With Nuclio's own 5 s it stays below the 30 s that K
 SESSION, HEARTBEAT = "10s", "3s"
 FETCH_BYTES = 4 << 20
 """Bytes that Nuclio asks of a Kafka partition at once: some messages of 1 MB."""
-KAFKA_SECRET_PATH = "/etc/modelstream/kafka"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_IO_THREADS": "1"}
 """The parallelism is in the processes: with two threads each on a busy machine single calls took up to 1.6 s."""
 
@@ -91,6 +93,7 @@ def environment(project: Project, cluster: Cluster, function: str) -> dict[str, 
         PREFIX + "LOGS": cluster.logs,
         PREFIX + "REGISTRY": cluster.registry_url(),
         PREFIX + "SHARDS": str(project.params.shards),
+        **(cluster.kafka.variables() if cluster.kafka else {}),
         **ONE_THREAD,
         **cluster.env,
         **cluster.size(function).env,
@@ -131,6 +134,9 @@ def _set_environment(runtime: Any, values: dict[str, str], cluster: Cluster) -> 
     runtime.set_envs(values)
     for name, secret in cluster.secrets.items():
         runtime.set_env_from_secret(name, secret=secret.secret, secret_key=secret.key)
+    login = cluster.kafka
+    if login is not None and login.user:
+        runtime.set_env_from_secret(kafka_login.PASSWORD, secret=login.secret, secret_key=login.password_file)
 
 
 def _mount(runtime: Any, cluster: Cluster) -> None:
@@ -139,7 +145,7 @@ def _mount(runtime: Any, cluster: Cluster) -> None:
     for volume in cluster.volumes:
         runtime.apply(mounts.mount_pvc(volume.claim, volume.claim, volume.path))
     if cluster.kafka is not None:
-        runtime.apply(mounts.mount_secret(cluster.kafka.secret, KAFKA_SECRET_PATH, "kafka-login"))
+        runtime.apply(mounts.mount_secret(cluster.kafka.secret, kafka_login.PATH, "kafka-login"))
 
 
 def _resize(runtime: Any, cluster: Cluster, name: str) -> None:
@@ -157,7 +163,8 @@ def _connect(runtime: Any, project: Project, cluster: Cluster, function: Functio
     with quiet_nuclio():
         if isinstance(place, places.KafkaPlace):
             _add_kafka(runtime, place, cluster.epoch, wiring.reads, function.name, size.workers)
-            _log_in(runtime, cluster)
+            if cluster.kafka is not None:
+                runtime.with_annotations(cluster.kafka.annotations())
         else:
             _add_v3io(runtime, place, wiring.reads, function.name, size.workers, cluster.v3io_api)
         if wiring.class_name:
@@ -203,23 +210,6 @@ def _add_v3io(runtime: Any, place: places.V3ioPlace, stream: str, function: str,
         access_key="$generate",
     )
     runtime.spec.config[f"spec.triggers.{stream}"]["url"] = api
-
-
-def _log_in(runtime: Any, cluster: Cluster) -> None:
-    """Say how the trigger logs in. Only in annotations does Nuclio take a name for a file of the secret."""
-    login = cluster.kafka
-    if login is None:
-        return
-    wanted = {
-        "secret-path": KAFKA_SECRET_PATH,
-        "sasl-enabled": "true" if login.user else "",
-        "sasl-user": login.user,
-        "sasl-password": login.password_file,
-        "sasl-mechanism": login.mechanism if login.user else "",
-        "tls-enabled": "true" if login.tls else "",
-        "ca-cert": login.ca_file,
-    }
-    runtime.with_annotations({f"nuclio.io/kafka-{name}": value for name, value in wanted.items() if value})
 
 
 def _set_graph(runtime: Any, project: Project, function: str) -> None:

@@ -75,6 +75,22 @@ def promote(context: Any, version: str) -> None:
         context.logger.info(f"version {version} serves")
 
 
+def trim(context: Any, hours: float = 168.0) -> None:
+    """Delete messages that every function reading their stream has acknowledged, and that are older than `hours`.
+
+    The rule is that of `serve` (`local.retention`); here a stream that can't be used ends the run, and MLRun shows it.
+    A stream that no function reads, such as that of dead letters, is left alone.
+    """
+    settings, project = _settings(), _project()
+    before = int((time.time() - hours * 3600) * 1e6)
+    with _told(), open_streams(settings.streams) as streams:
+        for name in consumers(project):
+            stream = project.params.wiring[name].reads
+            readers = [each for each, wire in project.params.wiring.items() if wire.reads == stream]
+            trimmed = streams.trim(stream, readers, before)
+            context.logger.info(f"stream {stream}: {trimmed} messages are deleted")
+
+
 def remove(context: Any) -> None:
     """Delete the streams, then tables, then logs. Registered models stay. All functions must be gone before."""
     settings, project = _settings(), _project()

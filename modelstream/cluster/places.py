@@ -53,13 +53,16 @@ def of(url: str) -> KafkaPlace | V3ioPlace:
     'modelstream/mine/serving'
     """
     scheme, found, rest = url.partition("://")
-    place = urlsplit(f"//{rest}")
+    try:
+        place = urlsplit(f"//{rest}")
+    except ValueError as error:  # a bracket that isn't closed
+        raise ConfigurationError(f"{url!r}: {error}", remedy="write kafka://HOST:PORT/PREFIX") from None
     path = place.path.strip("/")
     if found and scheme == "kafka":
         brokers = tuple(place.netloc.rpartition("@")[2].split(","))
         for broker in brokers:
             host, _, port = broker.rpartition(":")
-            if not host or not port.isdecimal():
+            if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
                 raise ConfigurationError(
                     f"{broker!r} is no address of a Kafka broker",
                     remedy="write kafka://HOST:PORT[,HOST:PORT]/PREFIX, with the addresses that pods reach",

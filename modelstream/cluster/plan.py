@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from modelstream.cluster.config import Cluster, is_secret
-from modelstream.cluster.functions import consumers, source, trainer
+from modelstream.cluster.config import Cluster
+from modelstream.cluster.functions import TRIM_AT, consumers, source, trainer
+from modelstream.cluster.secrecy import is_secret
 from modelstream.project import Project
 
 MASKED = "***"
@@ -28,6 +29,8 @@ def describe(runtimes: dict[str, Any], project: Project, cluster: Cluster) -> di
         steps.append({f"run {name}": asked | _job(runtimes[name], project, name, shared)})
     if trainer(project):
         steps.append({"run promote": {"when": "--train"}})
+    if cluster.on_kafka:
+        steps.append({"schedule trim": {"when": TRIM_AT, "with": {"hours": cluster.retention_hours}}})
     return {
         "project": project.name,
         "image": cluster.image,

@@ -32,6 +32,8 @@ class StandIn:
         """Argo's YAML, as it was submitted."""
         self.failing: dict[str, str] = {}
         """What goes wrong: the name of a function or job, and the words of its error."""
+        self.schedules: dict[str, dict[str, Any]] = {}
+        """Jobs that run by a schedule: what was asked for."""
         self.status = 200
         """What every call is answered with, if it isn't 200."""
         self.unknown: list[str] = []
@@ -109,6 +111,11 @@ class StandIn:
     def _submit(self, body: Any) -> Any:
         task = body["task"]
         name, uid = task["metadata"]["name"], task["metadata"].get("uid") or f"{len(self.runs):032x}"
+        if body.get("schedule"):
+            if name in self.failing:
+                return 403, {"detail": self.failing[name]}, {}
+            self.schedules[name] = body
+            return 200, {"data": {"action": "created", "name": name, "project": "modelstream"}}, {}
         self.steps.append(("run", name))
         task["metadata"]["uid"] = uid
         failed = self.failing.get(name)
@@ -128,7 +135,28 @@ class StandIn:
 
     def _delete(self, body: Any, name: str) -> Any:
         self.steps.append(("delete", name))
+        if name in self.failing:
+            return 202, self._task("running"), {}
+        self.stored.pop(name, None)
         return 204, b"", {}
+
+    def _task(self, state: str, error: str = "") -> dict[str, Any]:
+        times = {"created": NOW, "updated": NOW}
+        metadata = {"name": "task", "kind": "function.deletion", "project": "modelstream", "timeout": 600, **times}
+        return {"kind": "BackgroundTask", "metadata": metadata, "spec": {}, "status": {"state": state, "error": error}}
+
+    def _deletion(self, body: Any) -> Any:
+        return 200, self._task("failed", next(iter(self.failing.values()))), {}
+
+    def _get_schedule(self, body: Any, name: str) -> Any:
+        if name not in self.schedules:
+            return 404, {"detail": "no such schedule"}, {}
+        found = {"name": name, "kind": "job", "project": "modelstream", "creation_time": NOW, "scheduled_object": {}}
+        return 200, found | {"cron_trigger": {"minute": "17"}}, {}
+
+    def _unschedule(self, body: Any, name: str) -> Any:
+        self.steps.append(("unschedule", name))
+        return (204, b"", {}) if self.schedules.pop(name, None) else (404, {"detail": "no such schedule"}, {})
 
     def _submit_workflow(self, body: Any, name: str) -> Any:
         self.workflow = body | {"name": name}
@@ -160,6 +188,9 @@ _ANSWERS: tuple[tuple[str, Any], ...] = (
     (rf"(?:POST|PATCH) {_P}/runs/(\w+)", StandIn._nothing),
     (rf"GET {_P}/logs/(\w+)", StandIn._log),
     (rf"DELETE {_P}/functions/([\w-]+)", StandIn._delete),
+    (rf"GET {_P}/background-tasks/task", StandIn._deletion),
+    (rf"GET {_P}/schedules/([\w-]+)", StandIn._get_schedule),
+    (rf"DELETE {_P}/schedules/([\w-]+)", StandIn._unschedule),
     (rf"POST {_P}/workflows/([\w-]+)/submit", StandIn._submit_workflow),
     (rf"GET {_P}/workflows/[\w-]+/runs/\w+", StandIn._workflow_id),
     (rf"POST {_P}/pipelines/([\w-]+)/push-notifications", StandIn._nothing),

@@ -12,6 +12,7 @@ from modelstream import project as projects
 from modelstream.cluster import config, functions, places
 from modelstream.errors import ConfigurationError
 from modelstream.streams.kafka import KafkaStreams
+from modelstream.streams.kafka_client import parse, variable_of
 from modelstream.tables import v3io_frames
 
 ROOT = Path(__file__).parent.parent.parent
@@ -46,6 +47,32 @@ def test_shipped_file_is_right(name: str) -> None:
         ("kafka", "  event-handler: {replicas", "  event-handler: {replica", "unknown name (did you mean 'replicas'?"),
         ("v3io", "  V3IO_ACCESS_KEY: {", "  OTHER: {", "secrets: no access key for V3IO (make a secret of one"),
         ("v3io", "streams: v3io://projects", "streams: v3io:///projects", "names no container"),
+        ("kafka", ".local:9092/churn", ".local:99999/churn", "is no address of a Kafka broker"),
+        ("kafka", "streams: kafka://", "streams: kafka://[", "line 6, streams: "),
+        ("kafka", ":9092/churn", ":9092/a/b", "'a/b' can't be the prefix of topics"),
+        ("kafka", ":9092/churn", ":9092/churn?sasl.username=me", "Nuclio's triggers don't see it (add a line `kafka:"),
+        ("kafka", "tables: redis://", "tables: redis://[", "is no URL of a Redis server"),
+        ("kafka", "6379/0?prefix", "0/0?prefix", "no port: 0"),
+        ("kafka", "6379/0?prefix", "6379/0?prefx", "no option 'prefx' of redis:// tables"),
+        ("kafka", "logs: file:///mnt/modelstream ", "logs: s3:// ", "logs: 's3://' is no place in a bucket"),
+        ("kafka", "users: 2000", "train: 2000", "generator.train: unknown name"),
+        ("kafka", "users: 2000", "users: many", "generator.users: expected int"),
+        ("kafka", "users: 2000", "users: 0", "generator.users: expected int >= 1"),
+        ("kafka", "env: {}", "env: {}\nepoch: -1", "epoch: expected int >= 0"),
+        ("kafka", "env: {}", "env: {}\nretention_hours: 0", "retention_hours: expected int >= 1"),
+        ("kafka", "env: {}", "env: {MODELSTREAM_READS: x}", "env.MODELSTREAM_READS: is set by `deploy`"),
+        ("kafka", "secrets:", "secrets:\n  A: {secret: My_Secret, key: a}", "secrets.A.secret: no name in Kubernetes"),
+        ("kafka", "secrets:", "secrets:\n  A: {secret: a, key: b/c}", "secrets.A.key: no key of a secret"),
+        ("kafka", "env: {}", "kafka: {secret: a, tls: true, mechanism: SCRAM}", "mechanism: unknown: 'SCRAM'"),
+        ("kafka", "env: {}", "kafka: {secret: a, user: b}", "a user and a password belong together"),
+        ("kafka", "env: {}", "kafka: {secret: a}", "neither a user nor TLS"),
+        ("kafka", "cpu: 500m, memory: 1Gi", "cpu: 500m, memory: lots", "memory: no quantity: 'lots' (write cores as"),
+        ("kafka", "cpu: 500m, memory: 1Gi", "cpu: 500m, memory: 3000Mi", "memory: 3000Mi is above the limit, 2Gi"),
+        ("kafka", "cpu: 500m, memory: 1Gi", "cpu: 0, memory: 1Gi", "cpu: expected str, got int"),
+        ("v3io", "  V3IO_API: http:", "  OTHER: http:", "env: no address of V3IO's web API"),
+        ("v3io", "v3io_api: http://v3io-webapi:8081 ", "v3io_api: v3io-webapi:8081 ", "v3io_api: no address"),
+        ("v3io", "v3io_api:", "retention_hours: 5\nv3io_api:", "retention_hours: the streams are not in Kafka"),
+        ("v3io", "streams: v3io://projects/", "streams: v3io://pro jects/", "no container in the URL"),
     ],
 )
 def test_mistake_is_named_with_its_remedy(tmp_path: Path, file: str, old: str, new: str, expected: str) -> None:
@@ -81,6 +108,67 @@ def test_models_are_beside_the_logs_unless_the_file_says_otherwise(
     assert cluster.registry_url() == expected
     for name in ("model-server", "training", "promote"):
         assert functions.environment(PROJECT, cluster, name)["MODELSTREAM_REGISTRY"] == expected
+
+
+def written(tmp_path: Path, old: str, new: str) -> Path:
+    """Return the shipped file for Kafka with another text."""
+    text = FILES["kafka"].read_text()
+    assert text.count(old) == 1
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_path_of_a_key_is_no_secret(tmp_path: Path) -> None:
+    variable = "MODELSTREAM_KAFKA_SSL_KEY_LOCATION"
+    path = written(tmp_path, "env: {}", f"env: {{{variable}: /etc/modelstream/kafka/user.key}}")
+    assert config.load(path, PROJECT).env == {variable: "/etc/modelstream/kafka/user.key"}
+
+
+@pytest.mark.parametrize(
+    ("login", "expected"),
+    [
+        ("tls: true", {"SECURITY_PROTOCOL": "SSL"}),
+        (
+            "user: me, password_file: p, mechanism: PLAIN",
+            {"SECURITY_PROTOCOL": "SASL_PLAINTEXT", "SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "me"},
+        ),
+    ],
+)
+def test_login_to_kafka_is_what_the_client_reads(tmp_path: Path, login: str, expected: dict[str, str]) -> None:
+    cluster = config.load(written(tmp_path, "env: {}", f"kafka: {{secret: a, {login}}}"), PROJECT)
+    environment = functions.environment(PROJECT, cluster, "stream-to-features")
+    address = parse(cluster.streams, environment)
+    assert {variable_of(name): value for name, value in address.properties.items()} == {
+        f"MODELSTREAM_KAFKA_{name}": value for name, value in expected.items()
+    }
+
+
+def test_variable_of_the_login_is_refused_beside_it(tmp_path: Path) -> None:
+    path = written(tmp_path, "env: {}", "env: {MODELSTREAM_KAFKA_SASL_USERNAME: x}\nkafka: {secret: a, tls: true}")
+    assert config.load(path, PROJECT).env
+    path.write_text(path.read_text().replace("tls: true}", "user: a, password_file: b}"))
+    with pytest.raises(ConfigurationError, match="MODELSTREAM_KAFKA_SASL_USERNAME: is set by `deploy`"):
+        config.load(path, PROJECT)
+
+
+@pytest.mark.parametrize("name", ["env", "secrets", "generator", "functions", "volumes"])
+def test_entry_that_names_nothing_counts_as_none(tmp_path: Path, name: str) -> None:
+    lines = ["streams: kafka://a:1/b", "tables: redis://a", "logs: s3://bucket/b", "image: a:1"]
+    path = tmp_path / "cluster.yaml"
+    path.write_text("\n".join(lines))
+    without = config.load(path, PROJECT)
+    path.write_text("\n".join([*lines, f"{name}:"]))
+    assert config.load(path, PROJECT) == without
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n\n"])
+def test_empty_file_is_told_with_lines_that_such_files_have(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match="is empty") as raised:
+        config.load(path, PROJECT)
+    assert "clusters/kafka.yaml" in raised.value.remedy
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ All that imports MLRun (6 s) and loads the notebooks (a process each) is here, a
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import os
 import re
@@ -14,11 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from modelstream import notebooks
-from modelstream.cluster import config, deploy, functions
+from modelstream.cluster import config, config_check, deploy, functions, kafka_login, plan
 from modelstream.cluster.deploy import COMPILER, Deployment, Order
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.stages import model_server
@@ -143,9 +145,50 @@ def test_login_to_kafka_is_a_file_of_a_secret(written: dict[str, Any], tmp_path:
     runtimes = functions.configure(deployment.mlrun_project, deployment.project, deployment.cluster)
     annotations = runtimes["event-handler"].to_dict()["spec"]["base_spec"]["metadata"]["annotations"]
     assert annotations["nuclio.io/kafka-sasl-password"] == "password"
-    assert annotations["nuclio.io/kafka-secret-path"] == functions.KAFKA_SECRET_PATH
+    assert annotations["nuclio.io/kafka-sasl-handshake"] == "true"
+    assert annotations["nuclio.io/kafka-secret-path"] == kafka_login.PATH
+    for name in ("event-handler", "data-generator", "prepare", "trim"):
+        assert (
+            plan.environment(runtimes[name]).items()
+            >= {
+                "MODELSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+                "MODELSTREAM_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+                "MODELSTREAM_KAFKA_SASL_USERNAME": "modelstream",
+                "MODELSTREAM_KAFKA_SSL_CA_LOCATION": "/etc/modelstream/kafka/ca.crt",
+                "MODELSTREAM_KAFKA_SASL_PASSWORD": "from the secret kafka-login, key password",
+            }.items()
+        )
     volumes = runtimes["event-handler"].to_dict()["spec"]["volumes"]
     assert {"kafka-login", "modelstream"} == {volume["name"] for volume in volumes}
+
+
+def test_what_deploy_sets_is_refused_in_the_file(written: dict[str, Any]) -> None:
+    deployment = loaded(written, "kafka")
+    bare = msgspec.structs.replace(deployment.cluster, env={}, functions={})
+    names = {name for each in deployment.runtimes for name in functions.environment(deployment.project, bare, each)}
+    assert {name for name in names if name.startswith("MODELSTREAM_")} <= config_check.OURS
+
+
+def test_generator_has_parameters_of_the_workflow(written: dict[str, Any]) -> None:
+    import workflow
+
+    asked = set(inspect.signature(workflow.pipeline).parameters) - set(Order().arguments())
+    assert {field.name for field in msgspec.structs.fields(config.Generator)} == asked
+
+
+def test_what_mlrun_refuses_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ValueError("an unheard-of mistake")
+
+    monkeypatch.setattr(deploy, "configure", refuse)
+    monkeypatch.setattr("mlrun.load_project", lambda *_, **__: None)
+    with pytest.raises(ModelstreamError, match="loading the project: an unheard-of mistake"):
+        Deployment(ROOT, ROOT / "clusters" / "kafka.yaml").load()
+    told = capsys.readouterr()
+    assert told.err == "loading 6 functions from their notebooks …\n"
+    assert told.out == ""
 
 
 # Deploying.
@@ -158,6 +201,7 @@ def test_functions_are_deployed_from_the_last_to_the_first(
     deployment = loaded(written, kind)
     deploy.connect()
     assert deployment.run("local", Order()).startswith("the workflow is done")
+    assert set(api.schedules) == ({"trim"} if kind == "kafka" else set())
     assert api.steps == [("run", "prepare"), *(("deploy", name) for name in ORDER), ("run", "data-generator")]
     for name, body in api.functions.items():
         spec = body["spec"]
@@ -182,7 +226,7 @@ def test_nothing_is_generated_when_not_asked_for(written: dict[str, Any], api: S
 def test_remote_engine_gets_the_source_and_whole_functions(written: dict[str, Any], api: StandIn) -> None:
     deploy.connect()
     deployment = loaded(written, "kafka")
-    assert deployment.run("remote", Order(train=True)) == "MLRun runs it: kfp-1"
+    assert deployment.run("remote", Order(train=True)).startswith("MLRun runs it: kfp-1")
     assert api.workflow["source"] == deployment.cluster.source
     assert api.workflow["spec"]["args"]["train"] == "yes"
     stored = {each["name"]: each["spec"]["spec"] for each in api.project["spec"]["functions"]}
@@ -192,9 +236,41 @@ def test_remote_engine_gets_the_source_and_whole_functions(written: dict[str, An
 
 
 def test_functions_are_taken_down_from_the_first_to_the_last(written: dict[str, Any], api: StandIn) -> None:
+    api.stored = {name: {} for name in ORDER}
     told = deploy.undeploy(ROOT / "clusters" / "kafka.yaml", data=False, folder=ROOT)
-    assert api.steps == [("delete", name) for name in reversed(ORDER)]
+    assert api.steps == [("unschedule", "trim"), *(("delete", name) for name in reversed(ORDER))]
     assert told[-1].startswith("kept: streams at kafka://")
+    assert api.stored == {}
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_function_that_mlrun_could_not_delete_is_told_and_data_stay(
+    written: dict[str, Any], api: StandIn, data: bool
+) -> None:
+    api.stored = {name: {} for name in ORDER}
+    api.failing["stream-to-features"] = "timed out"
+    with pytest.raises(ModelstreamError, match=r"event-handler is deleted; .*could not delete stream-to-features"):
+        deploy.undeploy(ROOT / "clusters" / "kafka.yaml", data=data, folder=ROOT)
+    assert [name for what, name in api.steps if what == "delete"] == ["event-handler", "stream-to-features"]
+    assert api.runs == {}
+
+
+def test_kafka_is_trimmed_every_hour_as_the_file_says(written: dict[str, Any], api: StandIn) -> None:
+    deploy.connect()
+    deployment = loaded(written, "kafka")
+    deployment.cluster = msgspec.structs.replace(deployment.cluster, retention_hours=5)
+    assert deployment.run("remote", Order()).endswith("older than 5 h are deleted")
+    asked = api.schedules["trim"]
+    assert asked["schedule"] == "17 * * * *"
+    assert asked["task"]["spec"]["parameters"] == {"hours": 5}
+    assert asked["task"]["spec"]["handler"] == "modelstream.cluster.jobs.trim"
+
+
+def test_job_that_mlrun_did_not_schedule_is_told(written: dict[str, Any], api: StandIn) -> None:
+    deploy.connect()
+    api.failing["trim"] = "no cron today"
+    with pytest.raises(RuntimeError, match="has not scheduled the job trim"):
+        loaded(written, "kafka").run("remote", Order())
 
 
 # Errors.
@@ -204,16 +280,25 @@ def test_no_address_of_an_api_is_told(written: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="MLRUN_DBPATH is not set") as raised:
         deploy.connect()
     assert "export MLRUN_DBPATH" in raised.value.remedy
+    with pytest.raises(ConfigurationError, match="MLRUN_DBPATH is not set") as raised:
+        deploy.undeploy(ROOT / "clusters" / "kafka.yaml", data=False, folder=ROOT)
+    assert "--dry-run" not in raised.value.remedy, "undeploy has none"
 
 
-def test_api_that_is_away_is_told(written: dict[str, Any]) -> None:
+def test_api_that_is_away_is_told(
+    written: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     import mlrun
+
+    monkeypatch.delenv("MLRUN_LOG_LEVEL")
+    mlrun.utils.logger.set_logger_level("INFO")
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         mlrun.mlconf.dbpath = f"http://127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(UnavailableError) as raised:
             deploy.connect()
+    assert caplog.messages == [], "nothing of MLRun's own before our words"
     assert "curl $MLRUN_DBPATH" in raised.value.remedy
     mlrun.mlconf.reload()
 
@@ -308,7 +393,8 @@ def test_workflow_deploys_in_order_then_generates_then_trains(written: dict[str,
         if "container" in template:
             assert template["metadata"]["labels"]["pipelines.kubeflow.org/enable_caching"] == "false"
             assert template["metadata"]["annotations"]["pipelines.kubeflow.org/max_cache_staleness"] == "P0D"
-    assert seconds > 0
+    assert workflow["metadata"]["generateName"] == "modelstream-main-"
+    assert 0 < seconds < 5
 
 
 def environment_of(template: dict[str, Any]) -> dict[str, Any]:
@@ -323,7 +409,7 @@ def test_kubeflow_gets_the_workflow_and_its_arguments_and_no_key(
     monkeypatch.setenv("V3IO_ACCESS_KEY", SECRET)
     deploy.connect()
     deployment = loaded(written, kind)
-    assert deployment.run("kfp", Order(generate=False)) == "Kubeflow runs the workflow: kfp-2"
+    assert deployment.run("kfp", Order(generate=False)).startswith("Kubeflow runs the workflow: kfp-2")
     assert SECRET not in str(api.pipeline)
     workflow = yaml.safe_load(api.pipeline)
     steps = [environment_of(each) for each in workflow["spec"]["templates"] if "container" in each]

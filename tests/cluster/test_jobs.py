@@ -95,6 +95,23 @@ def test_drained_waits_for_every_function(urls: dict[str, str], monkeypatch: pyt
         assert jobs.lag(streams, "inference-logger", "inference") == 0
 
 
+def test_trim_deletes_what_is_old_and_every_reader_has_acknowledged(urls: dict[str, str]) -> None:
+    jobs.prepare(CONTEXT)
+    with open_streams(urls["streams"]) as streams:
+        for name in ("inference", "dead-letters"):
+            for _ in range(3):
+                streams.append(name, [(1, b"a")])
+        first = streams.range("inference", 1)[0]
+        jobs.trim(CONTEXT, hours=0)
+        assert streams.range("inference", 1)[0] == first, "nothing is acknowledged"
+        streams.ack("inference-logger", "inference", 1, first + 1)
+        jobs.trim(CONTEXT, hours=1)
+        assert streams.range("inference", 1)[0] == first, "nothing is old"
+        jobs.trim(CONTEXT, hours=0)
+        assert streams.range("inference", 1)[0] == first + 2
+        assert streams.range("dead-letters", 1) == (first, first + 3), "nobody reads them"
+
+
 def fill(urls: dict[str, str], logs: str) -> None:
     """Put something into every stream, table and log."""
     with open_streams(urls["streams"]) as streams, open_tables(urls["tables"]) as tables:

@@ -1,0 +1,57 @@
+"""How functions and their triggers log in to Kafka: one entry of the cluster's file says it for both.
+
+Nuclio's trigger takes annotations, with the names of files of a secret; the functions' own client takes variables
+(`streams.kafka_client`), the password by reference.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+PATH = "/etc/modelstream/kafka"
+"""Where the secret is mounted, in every pod."""
+VARIABLE = "MODELSTREAM_KAFKA_"
+PASSWORD = VARIABLE + "SASL_PASSWORD"
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+"""Those that Nuclio and the client both know, with a user and a password."""
+
+
+class KafkaLogin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The login: a secret is mounted as files, and their names, which are its keys, stand here."""
+
+    secret: str
+    user: str = ""
+    password_file: str = ""
+    mechanism: str = "SCRAM-SHA-512"
+    tls: bool = False
+    ca_file: str = ""
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment of the functions' client, but for the password.
+
+        >>> KafkaLogin("login", user="me", password_file="password").variables()["MODELSTREAM_KAFKA_SECURITY_PROTOCOL"]
+        'SASL_PLAINTEXT'
+        """
+        found = {"SECURITY_PROTOCOL": f"SASL_{'SSL' if self.tls else 'PLAINTEXT'}" if self.user else "SSL"}
+        if self.user:
+            found |= {"SASL_MECHANISM": self.mechanism, "SASL_USERNAME": self.user}
+        if self.ca_file:
+            found["SSL_CA_LOCATION"] = f"{PATH}/{self.ca_file}"
+        return {VARIABLE + name: value for name, value in found.items()}
+
+    def annotations(self) -> dict[str, str]:
+        """Return the annotations of a function. Only there does Nuclio take a name for a file of the secret."""
+        found = {"secret-path": PATH}
+        if self.user:
+            found |= {
+                "sasl-enabled": "true",
+                "sasl-handshake": "true",
+                "sasl-user": self.user,
+                "sasl-password": self.password_file,
+                "sasl-mechanism": self.mechanism,
+            }
+        if self.tls:
+            found["tls-enabled"] = "true"
+        if self.ca_file:
+            found["ca-cert"] = self.ca_file
+        return {f"nuclio.io/kafka-{name}": value for name, value in found.items()}
