@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelstream import registry as module
@@ -199,7 +199,8 @@ class RegistryContract:
         assert again.before == alias.before
 
     @given(st.lists(st.sampled_from(["1", "2", "3", "4", "back"]), max_size=12))
-    @settings(max_examples=20, deadline=None)
+    # The same test for two places, which is what a contract is.
+    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
     def test_rollback_goes_back_through_what_served(
         self, tmp_path_factory: pytest.TempPathFactory, steps: list[str]
     ) -> None:

@@ -25,7 +25,13 @@ TIMEOUT = 240
 
 def start(*arguments: str, root: Path = ROOT, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, str(root / "pipeline.py"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, preexec_fn=_heed_interrupts, **pipes, **options)
+
+
+def _heed_interrupts() -> None:
+    """A shell lets what it starts in the background ignore SIGINT, and so would all that the tests start there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(*arguments: str, root: Path = ROOT, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
