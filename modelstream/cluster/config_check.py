@@ -48,10 +48,10 @@ def check(file: YamlFile, cluster: Cluster, project: Project) -> None:
     _check_functions(file, cluster, project)
 
 
-def amount(quantity: str) -> Decimal:
+def number_of(quantity: str) -> Decimal:
     """Return the number that a Kubernetes quantity says. Raises ValueError.
 
-    >>> [int(amount(text)) for text in ("2", "1.5Gi", "3000m", "2e3")]
+    >>> [int(number_of(text)) for text in ("2", "1.5Gi", "3000m", "2e3")]
     [2, 1610612736, 3, 2000]
     """
     match = _QUANTITY.fullmatch(quantity)
@@ -260,7 +260,7 @@ def _check_resource(file: YamlFile, place: Place, size: Size, resource: str) -> 
     for name in (resource, f"{resource}_limit"):
         if quantity := getattr(size, name):
             try:
-                found[name] = amount(quantity)
+                found[name] = number_of(quantity)
             except ValueError:
                 found[name] = Decimal(0)
             if found[name] <= 0:
