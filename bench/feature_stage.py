@@ -52,6 +52,10 @@ class NoStore:
         self._rows = no_rows(use_case)
         self._enrichment = enrichment
 
+    def range(self, name: str, shard: int) -> tuple[int, int]:  # noqa: ARG002
+        """Return a range that holds every message."""
+        return 0, 1 << 40
+
     def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:  # noqa: ARG002
         """Take records."""
         return [0] * len(records)
