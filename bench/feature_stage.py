@@ -142,7 +142,8 @@ def main() -> None:
         )
     else:
         streams, tables = open_streams(urls["streams"]), open_tables(urls["tables"])
-        streams.create("serving", SHARDS)
+        for name in (READS, "serving"):
+            streams.create(name, SHARDS)
         features, lookup = tables.features(use_case.row_schema), tables.lookup("enrichment")
         lookup.load(pa.table({"key": postcodes, "value": values}).to_batches())
 
