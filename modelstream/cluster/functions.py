@@ -31,10 +31,16 @@ TRIM_AT = "17 * * * *"
 """When the job `trim` runs: every hour, not in the minute in which everybody's jobs do."""
 PATHS = ("USE_CASE", "MODEL", "DERIVE")
 """Settings that are paths in the repository."""
-TERMINATION = "10s"
-"""Time that a worker has for its drain or termination callback. What is not flushed by
-then is repeated elsewhere. With Nuclio's own 5 s it stays below the 30 s that Kubernetes gives a pod."""
-SESSION, HEARTBEAT = "10s", "3s"
+TRIGGER = {
+    "explicit_ack_mode": "explicitOnly",
+    "worker_allocation_mode": "static",
+    "session_timeout": "10s",
+    "heartbeat_interval": "3s",
+    "worker_termination_timeout": "10s",
+}
+"""What triggers of Kafka and V3IO have in common. The last is the time that a worker has for its drain or termination
+callback: what is not flushed by then is repeated elsewhere. With Nuclio's own 5 s it stays below the 30 s that Kubernetes
+gives a pod."""
 FETCH_BYTES = 4 << 20
 """Bytes that Nuclio asks of a Kafka partition at once: some messages of 1 MB."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_IO_THREADS": "1"}
@@ -183,13 +189,9 @@ def _add_kafka(runtime: Any, place: places.KafkaPlace, epoch: int, stream: str, 
         topics=[place.topic(stream, epoch)],
         consumer_group=place.group(function),
         initial_offset="earliest",
-        explicit_ack_mode="explicitOnly",
-        worker_allocation_mode="static",
-        session_timeout=SESSION,
-        heartbeat_interval=HEARTBEAT,
         fetch_default=FETCH_BYTES,
         max_workers=workers,
-        worker_termination_timeout=TERMINATION,
+        **TRIGGER,
     )
     runtime.add_trigger(stream, trigger)
 
@@ -200,12 +202,8 @@ def _add_v3io(runtime: Any, place: places.V3ioPlace, stream: str, function: str,
         name=stream,
         group=place.group(function),
         seek_to="earliest",
-        explicit_ack_mode="explicitOnly",
-        worker_allocation_mode="static",
-        session_timeout=SESSION,
-        heartbeat_interval=HEARTBEAT,
         max_workers=workers,
-        worker_termination_timeout=TERMINATION,
+        **TRIGGER,
         # By reference: Nuclio puts V3IO_ACCESS_KEY of the function's environment in its place.
         access_key="$generate",
     )
