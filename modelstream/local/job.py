@@ -81,7 +81,7 @@ def main() -> None:
             context.finish()
     except UnavailableError as error:  # while starting: the supervisor tries again
         print(f"{error}; {error.remedy}", flush=True)
-        line.send(Report(held=str(error)))
+        line.send(Report(held=f"{error}; {error.remedy}"))
         status = OUTAGE
     except ModelstreamError as error:
         line.send(Report(error=str(error), remedy=error.remedy))
