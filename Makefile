@@ -97,7 +97,7 @@ endef
 
 define install_project
 PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .; \
-if [ -e modelstream/warm.py ]; then $(VENV)/bin/python -m modelstream.warm; fi;
+if [ -e modelstream/runner/warm.py ]; then $(VENV)/bin/python -m modelstream.runner.warm; fi;
 endef
 
 define find_python

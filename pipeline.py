@@ -130,8 +130,8 @@ def run(
     Run again on the same folder it goes on where it stopped, whatever stopped it, and nothing is done twice.
     Ctrl-C saves what is in hand.
     """
-    from modelstream.local import commands
-    from modelstream.local.places import Places
+    from modelstream.commands import shared as commands
+    from modelstream.runner.places import Places
 
     source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
     if input is not None:
@@ -178,8 +178,8 @@ def serve(
     GET / tells what else there is. Ctrl-C finishes what is in hand and saves it;
     the next start on the same folder goes on.
     """
-    from modelstream.local import commands
-    from modelstream.local.places import Places
+    from modelstream.commands import shared as commands
+    from modelstream.runner.places import Places
 
     raise typer.Exit(
         commands.serve(
@@ -209,7 +209,7 @@ def peek(
     On a terminal a table each; else a JSON object a row.
     Example: python pipeline.py peek dead-letters --last 100 | jq .reason
     """
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     raise typer.Exit(commands.peek(data, stream, last=last, as_json=as_json))
 
@@ -229,7 +229,7 @@ def table(
 
     Example: python pipeline.py table features --output features.parquet
     """
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     raise typer.Exit(commands.table(data, name, key=key, form=format, output=output))
 
@@ -254,7 +254,7 @@ def table_load(
     Generated events come with a table of their own.
     Example: python pipeline.py table load enrichment postcodes.csv
     """
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     raise typer.Exit(commands.load_table(data, name, file, tables=tables))
 
@@ -262,7 +262,7 @@ def table_load(
 @app.command()
 def status(as_json: AsJson = False, data: Data = Path("data")) -> None:
     """Tell what the folder holds, what waits for which function, and whether a pipeline runs on it."""
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     raise typer.Exit(commands.status(data, as_json=as_json))
 
@@ -275,7 +275,7 @@ def explain(
     data: Data = Path("data"),
 ) -> None:
     """Tell what is behind a user's prediction: the events, why each counted or not, the vector, and the row."""
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     raise typer.Exit(commands.explain(data, user, last=last, as_json=as_json))
 
@@ -286,7 +286,7 @@ def replay(as_json: AsJson = False, data: Data = Path("data")) -> None:
 
     Exits 1 with the first differences.
     """
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     raise typer.Exit(commands.replay(data, as_json=as_json))
 
@@ -308,7 +308,7 @@ def drift(
 
     Exits 0 when there is no drift or it is merely possible, 1 when there is, 2 after an error.
     """
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     raise typer.Exit(commands.drift(data, since=since, model=model, as_json=as_json, output=output))
 
@@ -345,7 +345,7 @@ def train(
 
     Runs the function of functions/optional-training.ipynb. Prints where the report is.
     """
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     parameters = {
         "labels": str(labels) if labels else None,
@@ -376,7 +376,7 @@ def _models(context: typer.Context) -> None:
 @models.command("list")
 def models_list(name: ModelName = "", as_json: AsJson = False) -> None:
     """List all versions: the one that came with the project, and those that were registered."""
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     raise typer.Exit(commands.models("list", "", name=name, as_json=as_json))
 
@@ -384,7 +384,7 @@ def models_list(name: ModelName = "", as_json: AsJson = False) -> None:
 @models.command("show")
 def models_show(version: Version, name: ModelName = "", as_json: AsJson = False) -> None:
     """Show a version and its card."""
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     raise typer.Exit(commands.models("show", version, name=name, as_json=as_json))
 
@@ -392,7 +392,7 @@ def models_show(version: Version, name: ModelName = "", as_json: AsJson = False)
 @models.command("promote")
 def models_promote(version: Version, name: ModelName = "") -> None:
     """Let a version serve, from now on: a pipeline that runs takes it within 5 s, and nothing is lost."""
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     raise typer.Exit(commands.models("promote", version, name=name, as_json=False))
 
@@ -400,7 +400,7 @@ def models_promote(version: Version, name: ModelName = "") -> None:
 @models.command("rollback")
 def models_rollback(name: ModelName = "") -> None:
     """Let the version serve that did before the current one."""
-    from modelstream.local import commands
+    from modelstream.commands import shared as commands
 
     raise typer.Exit(commands.models("rollback", "", name=name, as_json=False))
 
@@ -436,8 +436,8 @@ def deploy(
 
     Example: python pipeline.py deploy --config clusters/kafka.yaml --dry-run
     """
-    from modelstream.cluster import commands
     from modelstream.cluster.deploy import Order
+    from modelstream.commands import deploy as commands
 
     order = Order(generate=generate, train=train, model_version=model_version)
     folder = Path(__file__).parent
@@ -452,7 +452,7 @@ def undeploy(
     ] = False,
 ) -> None:
     """Take the functions down, the first one first; streams, tables and logs stay."""
-    from modelstream.cluster import commands
+    from modelstream.commands import deploy as commands
 
     raise typer.Exit(commands.undeploy(config, data=data, folder=Path(__file__).parent))
 

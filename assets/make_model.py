@@ -16,7 +16,7 @@ from pathlib import Path
 
 from modelstream import notebooks
 from modelstream import project as projects
-from modelstream.local.train_command import environment, mlrun_context, training_function
+from modelstream.commands.train import environment, mlrun_context, training_function
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "assets" / "models" / "churn" / "1"

@@ -30,9 +30,9 @@ from page import write_page
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from modelstream.identity import Checkpoint  # noqa: E402
+from modelstream.messages.identity import Checkpoint  # noqa: E402
 from modelstream.tables import open_tables  # noqa: E402
-from modelstream.use_case import load  # noqa: E402
+from modelstream.use_case.declared import load  # noqa: E402
 from tests import redis_server  # noqa: E402
 from tests.kafka_server import Broker  # noqa: E402
 from tests.v3io_server.process import Server  # noqa: E402

@@ -25,17 +25,17 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from modelstream.events import encode
-from modelstream.features import no_rows
-from modelstream.identity import Checkpoint
-from modelstream.json_kernels import Int64s
-from modelstream.lines import LineSplitter
-from modelstream.parsing import LineParser
+from modelstream.base.json_bytes import Int64s
+from modelstream.events.parsing import LineParser
+from modelstream.features.engine import no_rows
+from modelstream.messages.codec import encode
+from modelstream.messages.identity import Checkpoint
 from modelstream.settings import Settings
+from modelstream.source.lines import LineSplitter
 from modelstream.stages.stream_to_features import StreamToFeatures
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
-from modelstream.use_case import UseCase, load
+from modelstream.use_case.declared import UseCase, load
 
 ROOT = Path(__file__).resolve().parents[1]
 READS = "incoming-events"

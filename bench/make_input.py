@@ -12,8 +12,8 @@ import pyarrow as pa
 from pyarrow import csv
 
 from modelstream import notebooks
-from modelstream.generator import GeneratorSource, Order, enrichment_table
-from modelstream.use_case import load
+from modelstream.source.generator import GeneratorSource, Order, enrichment_table
+from modelstream.use_case.declared import load
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 1

@@ -111,7 +111,7 @@ class Family:
         command = " ".join(process.cmdline())
         if found := FUNCTION.search(command):
             return found[1]
-        return "source" if "modelstream.local.job" in command else "pipeline.py"
+        return "source" if "modelstream.runner.job" in command else "pipeline.py"
 
 
 def seconds_to_table(python: str, data: Path) -> float:

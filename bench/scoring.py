@@ -55,7 +55,7 @@ def golden_messages(use_case: Any, count: int) -> tuple[list[bytes], Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from modelstream.events import encode
+    from modelstream.messages.codec import encode
 
     table = pq.read_table(ROOT / "tests" / "golden" / "expected_vectors.parquet")
     given = {name: table[name].combine_chunks() for name in (use_case.key, use_case.type, *use_case.features)}
@@ -149,7 +149,7 @@ async def ask(module: Any, context: Any, vectors: Any, name: str, count: int) ->
 
 async def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Start the function and measure both."""
-    from modelstream import use_case as use_cases
+    from modelstream.use_case import declared as use_cases
 
     module, context, stage = started(folder)
     use_case = use_cases.load(os.environ["MODELSTREAM_USE_CASE"])

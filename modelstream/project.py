@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
+from modelstream.base.yamlfile import YamlFile, suggestion
 from modelstream.errors import ConfigurationError
 from modelstream.settings import PREFIX, folder_of
-from modelstream.yamlfile import YamlFile, suggestion
 
 KINDS = ("job", "nuclio", "serving")
 ROWS = ("", "events", "predictions")

@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 VERSION = "3.9.2"
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 JARS = ROOT / "build" / f"kafka-{VERSION}"
 PATIENCE = 90.0
 """Seconds that a broker may take to start: 4 to 11 were seen, the longer ones on a busy machine."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from modelstream.use_case import UseCase
+from modelstream.use_case.declared import UseCase
 from tests.oracle import Event
 
 MAX_NESTING = 256

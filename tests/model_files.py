@@ -13,10 +13,10 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
-from modelstream import use_case
-from modelstream.registry import Registry
+from modelstream.registry.registry import Registry
+from modelstream.use_case import declared as use_case
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
 SHIPPED = ROOT / "assets" / "models" / "churn" / "1"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelstream.use_case import UseCase
+from modelstream.use_case.declared import UseCase
 
 Event = dict[str, Any]
 """A field's value by name: times are microseconds since 1970 UTC, a field that is missing is not there."""

@@ -14,7 +14,7 @@ import pytest
 from modelstream import notebooks
 from tests.model_files import SHIPPED
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 MODULES = {
     *("pickle", "cPickle", "_pickle", "pickletools", "cloudpickle", "dill", "joblib", "shelve", "marshal"),
     *("jsonpickle", "hickle", "klepto", "skops", "copyreg", "torch", "multiprocessing"),
@@ -76,7 +76,7 @@ def _call(node: ast.Call) -> Iterator[str]:
 def test_sources_are_found() -> None:
     names = [name for name, _ in sources()]
     assert len(names) > 80
-    assert {"pipeline.py", "modelstream/registry.py", "modelstream/stages/model_server.py"} <= set(names)
+    assert {"pipeline.py", "modelstream/registry/registry.py", "modelstream/stages/model_server.py"} <= set(names)
     assert "model-server.ipynb" in names
 
 
@@ -125,8 +125,8 @@ def test_nothing_is_unpickled_while_a_model_is_loaded(tmp_path: Path) -> None:
 import sys
 found = []
 sys.addaudithook(lambda event, args: found.append(args) if event == "pickle.find_class" else None)
-from modelstream import models
-from modelstream.registry import Registry
+from modelstream.model import onnx as models
+from modelstream.registry.registry import Registry
 from tests.model_files import CHURN, directory
 import pathlib
 folder, shipped = pathlib.Path({str(tmp_path)!r}), pathlib.Path({str(SHIPPED)!r})

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from modelstream.use_case import UseCase, load
+from modelstream.use_case.declared import UseCase, load
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(ROOT.glob("use_cases/*.yaml"))
 EVERYDAY = {"name", "label", "city", "country", "enrichment"}
 """Words that say something else too (the enrichment table is the pipeline's)."""

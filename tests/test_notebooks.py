@@ -15,7 +15,7 @@ import pytest
 from modelstream import notebooks
 from modelstream.errors import ConfigurationError
 
-FUNCTIONS = Path(__file__).parent.parent / "functions"
+FUNCTIONS = Path(__file__).parents[1] / "functions"
 
 
 def write(path: Path, *cells: str | tuple[str, dict[str, object]]) -> Path:

@@ -23,17 +23,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelstream import events, model_watch, models, notebooks, project, use_case
+from modelstream import notebooks, project
 from modelstream.errors import ConfigurationError
-from modelstream.registry import Registry
+from modelstream.messages import codec as events
+from modelstream.model import onnx as models
+from modelstream.registry import watch as model_watch
+from modelstream.registry.registry import Registry
 from modelstream.stages import base, model_server
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
+from modelstream.use_case import declared as use_case
 from tests.model_files import directory, folder_of, probability_of
 
 pytestmark = pytest.mark.xdist_group("mlrun")
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 DECLARED = project.load(ROOT / "project.yaml")
 CHURN = use_case.load(ROOT / DECLARED.params.use_case)
 SHIPPED = ROOT / DECLARED.params.model

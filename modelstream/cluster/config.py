@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from modelstream.base.yamlfile import YamlFile
 from modelstream.cluster import config_check
 from modelstream.cluster.kafka_login import KafkaLogin
 from modelstream.errors import ConfigurationError
 from modelstream.project import Project
-from modelstream.yamlfile import YamlFile
 
 Count = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from modelstream.base.yamlfile import Place, YamlFile, suggestion
 from modelstream.cluster import kafka_login, places
 from modelstream.cluster.secrecy import has_password, is_secret
 from modelstream.errors import ConfigurationError
 from modelstream.project import Project
 from modelstream.settings import PREFIX, Settings
-from modelstream.yamlfile import Place, YamlFile, suggestion
 
 if TYPE_CHECKING:
     from modelstream.cluster.config import Cluster, Size
@@ -112,7 +112,7 @@ def _read_tables(url: str) -> None:
 
 
 def _read_v3io(url: str) -> None:
-    from modelstream.v3io_client import Address
+    from modelstream.clients.v3io import Address
 
     Address.of(url)
 
@@ -120,7 +120,7 @@ def _read_v3io(url: str) -> None:
 def _check_files(file: YamlFile, name: str, url: str, cluster: Cluster) -> None:
     """Refuse a place of logs or models that is neither a bucket nor a folder on one of the volumes."""
     if url.startswith("s3://"):
-        from modelstream.s3 import Bucket
+        from modelstream.clients.s3 import Bucket
 
         try:
             Bucket(f"{url.rstrip('/')}/events")

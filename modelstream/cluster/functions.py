@@ -38,9 +38,9 @@ TRIGGER = {
     "heartbeat_interval": "3s",
     "worker_termination_timeout": "10s",
 }
-"""What triggers of Kafka and V3IO have in common. The last is the time that a worker has for its drain or termination
-callback: what is not flushed by then is repeated elsewhere. With Nuclio's own 5 s it stays below the 30 s that Kubernetes
-gives a pod."""
+"""What triggers of Kafka and V3IO have in common. The last is the time that a worker has for its drain or
+termination callback: what is not flushed by then is repeated elsewhere. With Nuclio's own 5 s it stays below the 30 s
+that Kubernetes gives a pod."""
 FETCH_BYTES = 4 << 20
 """Bytes that Nuclio asks of a Kafka partition at once: some messages of 1 MB."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_IO_THREADS": "1"}

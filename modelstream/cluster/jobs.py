@@ -16,11 +16,11 @@ import pyarrow as pa
 from modelstream import project as projects
 from modelstream.cluster.functions import consumers
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
-from modelstream.log import open_log
+from modelstream.logs.parquet import open_log
 from modelstream.settings import PREFIX, Settings, from_environment
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import Tables, open_tables
-from modelstream.use_case import load as load_use_case
+from modelstream.use_case.declared import load as load_use_case
 
 POLL_SECONDS = 1.0
 LONGEST_WAIT = 3600.0
@@ -68,7 +68,7 @@ def lag(streams: Streams, function: str, stream: str) -> int:
 
 def promote(context: Any, version: str) -> None:
     """Let a registered version of the model serve."""
-    from modelstream.registry import of_project  # onnxruntime, which the other jobs need not load
+    from modelstream.registry.registry import of_project  # onnxruntime, which the other jobs need not load
 
     with _told():
         of_project(_project(), load_use_case(_settings().use_case)).promote(str(version))

@@ -26,11 +26,11 @@ import msgspec
 import nuclio_sdk
 import pyarrow as pa
 
-from modelstream import dead_letters
-from modelstream.dead_letters import DeadLetter
 from modelstream.errors import LostStateError, ModelstreamError
-from modelstream.events import Kind, encode, split_rows
-from modelstream.identity import Checkpoint
+from modelstream.messages import dead_letters
+from modelstream.messages.codec import Kind, encode, split_rows
+from modelstream.messages.dead_letters import DeadLetter
+from modelstream.messages.identity import Checkpoint
 from modelstream.settings import Settings
 from modelstream.streams import Streams
 

@@ -1,8 +1,8 @@
 """The data generator: sends generated events, the lines of a file, or standard input to the first stream.
 
 A line becomes an event only downstream; here it gets its identity (the input's name and the line's number) and
-its shard. What a source yields is in `modelstream.sources` and `modelstream.generator`, how it is sent in
-`modelstream.sender`.
+its shard. What a source yields is in `modelstream.source.readers` and `modelstream.source.generator`, how it is sent in
+`modelstream.source.sender`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelstream.distributions import Distributions
-from modelstream.enrichment import load_enrichment
+from modelstream.base.times import INVALID, parse_times
 from modelstream.errors import ConfigurationError
-from modelstream.generator import GeneratorSource, Order, enrichment_table
-from modelstream.lines import Progress
-from modelstream.sender import Clock, Sender, Sent, Watcher
 from modelstream.settings import PREFIX, from_environment
-from modelstream.sources import START_ANEW, Source, chunk_bytes, open_file, open_stdin
+from modelstream.source.distributions import Distributions
+from modelstream.source.enrichment import load_enrichment
+from modelstream.source.generator import GeneratorSource, Order, enrichment_table
+from modelstream.source.lines import Progress
+from modelstream.source.readers import START_ANEW, Source, chunk_bytes, open_file, open_stdin
+from modelstream.source.sender import Clock, Sender, Sent, Watcher
 from modelstream.streams import open_streams
 from modelstream.tables import Input, Tables, open_tables
-from modelstream.times import INVALID, parse_times
-from modelstream.use_case import UseCase, load
+from modelstream.use_case.declared import UseCase, load
 
 STDIN = 0
 

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.checking import EventChecker, Lines, Transform, unchanged
-from modelstream.columns import EXTRA, OFFSET, ORIGIN, POSITION, SHARD
-from modelstream.dead_letters import DeadLetter, letter
 from modelstream.errors import ConfigurationError, ModelstreamError, NumberTakenError
-from modelstream.events import LINE, Kind, Rows, UnreadableError, decode, is_arrow, split_body
-from modelstream.identity import (
+from modelstream.events.checking import EventChecker, Lines, Transform, unchanged
+from modelstream.logs.parquet import ParquetLog, open_log
+from modelstream.messages.codec import LINE, Kind, Rows, UnreadableError, decode, is_arrow, split_body
+from modelstream.messages.dead_letters import DeadLetter, letter
+from modelstream.messages.identity import (
     MAX_EVENTS_A_MESSAGE,
     Checkpoint,
     Int64s,
@@ -29,12 +29,12 @@ from modelstream.identity import (
     stream_origin,
     stream_position,
 )
-from modelstream.log import ParquetLog, open_log
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import open_tables
-from modelstream.use_case import UseCase, load
+from modelstream.use_case.columns import EXTRA, OFFSET, ORIGIN, POSITION, SHARD
+from modelstream.use_case.declared import UseCase, load
 
 _TRUNCATED = msgspec.json.Decoder(dict[int, int])
 _INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**62)])

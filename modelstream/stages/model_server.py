@@ -16,21 +16,21 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from modelstream import models
-from modelstream.dead_letters import letter
 from modelstream.errors import ConfigurationError
-from modelstream.events import Rows, UnreadableError, decode, encode, is_arrow
-from modelstream.identity import Checkpoint, stream_origin, stream_position
-from modelstream.model_watch import ModelWatch
-from modelstream.models import Floats, Probabilities
-from modelstream.registry import Registry
-from modelstream.scoring import Decisions, Scorer, Scores
+from modelstream.messages.codec import Rows, UnreadableError, decode, encode, is_arrow
+from modelstream.messages.dead_letters import letter
+from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
+from modelstream.model import onnx as models
+from modelstream.model.onnx import Floats, Probabilities
+from modelstream.model.scoring import Decisions, Scorer, Scores
+from modelstream.model.v2 import OPERATIONS, BadRequestError, read_request
+from modelstream.registry.registry import Registry
+from modelstream.registry.watch import ModelWatch
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import open_tables
-from modelstream.use_case import load as load_use_case
-from modelstream.v2 import OPERATIONS, BadRequestError, read_request
+from modelstream.use_case.declared import load as load_use_case
 
 
 class ModelServerStage(Stage):

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from modelstream.columns import POSITION
-from modelstream.dead_letters import letter
 from modelstream.errors import OvertakenError
-from modelstream.events import UnreadableError, decode
-from modelstream.features import Applied, FeatureEngine, no_lookup
-from modelstream.identity import Checkpoint, Int64s, buckets_of, stream_origin, stream_position
+from modelstream.features.engine import Applied, FeatureEngine, no_lookup
+from modelstream.features.vectors import Derive, Vectors, unchanged
+from modelstream.messages.codec import UnreadableError, decode
+from modelstream.messages.dead_letters import letter
+from modelstream.messages.identity import Checkpoint, Int64s, buckets_of, stream_origin, stream_position
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import FeatureTable, LookupTable, open_tables
-from modelstream.use_case import UseCase, load
-from modelstream.vectors import Derive, Vectors, unchanged
+from modelstream.use_case.columns import POSITION
+from modelstream.use_case.declared import UseCase, load
 
 CACHED_USERS = 200_000
 """Users of a shard whose rows stay in memory (about 500 bytes each); the others are read again when they return."""

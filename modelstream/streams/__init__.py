@@ -141,7 +141,7 @@ def open_streams(url: str) -> Streams:
     """
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
-        from modelstream.sqlite_files import folder_of
+        from modelstream.clients.sqlite import folder_of
         from modelstream.streams.sqlite import SqliteStreams
 
         return SqliteStreams(folder_of(url))

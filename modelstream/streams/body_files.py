@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from modelstream.base.durable import sync_folder, write_at
 from modelstream.errors import ConfigurationError
-from modelstream.files import sync_folder, write_at
 
 FILE_BYTES = 64 << 20
 """A file that has reached this size is followed by the next. Trimming deletes whole files."""

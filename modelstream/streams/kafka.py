@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Delivered
 
 from modelstream.errors import ConfigurationError
-from modelstream.identity import BUCKETS, MAX_EPOCH
+from modelstream.messages.identity import BUCKETS, MAX_EPOCH
 from modelstream.streams import Message, StreamInfo, Streams
 from modelstream.streams.kafka_admin import Admin
 from modelstream.streams.kafka_client import Clients, parse

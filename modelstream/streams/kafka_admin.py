@@ -23,7 +23,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from modelstream.errors import ModelstreamError, UnavailableError
-from modelstream.identity import BUCKETS
+from modelstream.messages.identity import BUCKETS
 from modelstream.streams.kafka_client import MAX_MESSAGE, Clients
 
 T = TypeVar("T")

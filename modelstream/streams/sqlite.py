@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelstream.clients.sqlite import File, Format, create, guarded, writing
 from modelstream.errors import ConfigurationError
-from modelstream.identity import BUCKETS
-from modelstream.sqlite_files import File, Format, create, guarded, writing
+from modelstream.messages.identity import BUCKETS
 from modelstream.streams import Message, StreamInfo, Streams
 from modelstream.streams.body_files import BodyFiles, Place
 

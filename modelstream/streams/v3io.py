@@ -15,11 +15,11 @@ from typing import ClassVar
 
 import msgspec
 
+from modelstream.clients.v3io import Address, Container, condition_failed, item_of, rises
 from modelstream.errors import ConfigurationError
-from modelstream.identity import BUCKETS
+from modelstream.messages.identity import BUCKETS
 from modelstream.streams import Message, StreamInfo, Streams
 from modelstream.streams.v3io_records import Reader, append
-from modelstream.v3io_client import Address, Container, condition_failed, item_of, rises
 
 STATE = "modelstream-state"
 

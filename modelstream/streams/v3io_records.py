@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from modelstream.clients.v3io import Container
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams import Message
-from modelstream.v3io_client import Container
 
 MAX_RECORD = 1 << 20
 """Bytes of a record: the documentation says 1 MB, the client's 2 MB."""

@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 
 from modelstream.errors import ConfigurationError
-from modelstream.identity import Checkpoint
+from modelstream.messages.identity import Checkpoint
 
 __all__ = ["FeatureTable", "Input", "InputTable", "LookupTable", "Tables", "open_tables"]
 
@@ -186,7 +186,7 @@ def open_tables(url: str) -> Tables:
     """
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
-        from modelstream.sqlite_files import folder_of
+        from modelstream.clients.sqlite import folder_of
         from modelstream.tables.sqlite import SqliteTables
 
         return SqliteTables(folder_of(url))

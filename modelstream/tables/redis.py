@@ -28,7 +28,7 @@ import pyarrow as pa
 import redis
 
 from modelstream.errors import ConfigurationError
-from modelstream.identity import MAX_EPOCH
+from modelstream.messages.identity import MAX_EPOCH
 from modelstream.tables import FeatureTable, Input, InputTable, LookupTable, Tables
 from modelstream.tables import redis_scripts as scripts
 from modelstream.tables.lookup_cache import CachedLookup

@@ -10,7 +10,7 @@ import pyarrow as pa
 import redis
 
 from modelstream.errors import ConfigurationError, LostStateError
-from modelstream.identity import Checkpoint
+from modelstream.messages.identity import Checkpoint
 from modelstream.tables import FeatureTable
 from modelstream.tables import redis_scripts as scripts
 from modelstream.tables.redis_client import PAIRS, Server

@@ -14,11 +14,11 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
+from modelstream.clients.sqlite import File, Format, guarded, quoted, reading, writing
 from modelstream.errors import ConfigurationError
-from modelstream.identity import MAX_EPOCH, Checkpoint
-from modelstream.sqlite_files import File, Format, guarded, quoted, reading, writing
-from modelstream.sqlite_rows import batch_of, column_type, rows_of
+from modelstream.messages.identity import MAX_EPOCH, Checkpoint
 from modelstream.tables import FeatureTable, Input, InputTable, LookupTable, Tables
+from modelstream.tables.sqlite_rows import batch_of, column_type, rows_of
 
 REGISTRY = Format("registry of inputs", b"msr1")
 FEATURES = Format("table of features", b"msf1")

@@ -16,14 +16,14 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from modelstream.clients.v3io import Address, Container, condition_failed, item_of, rises
 from modelstream.errors import ConfigurationError
-from modelstream.identity import MAX_EPOCH
+from modelstream.messages.identity import MAX_EPOCH
 from modelstream.tables import FeatureTable, Input, InputTable, LookupTable, Tables, v3io_frames
 from modelstream.tables.lookup_cache import CachedLookup
 from modelstream.tables.v3io_features import V3ioFeatureTable
 from modelstream.tables.v3io_items import count_items, make_schema, scan_sorted
-from modelstream.v3io_client import Address, Container, condition_failed, item_of, rises
-from modelstream.v3io_rows import (
+from modelstream.tables.v3io_rows import (
     FLOATS,
     attribute_type,
     attributes_of,

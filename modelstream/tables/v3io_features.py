@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from modelstream.identity import Checkpoint
+from modelstream.clients.v3io import Container, condition_failed, item_of, rises
+from modelstream.messages.identity import Checkpoint
 from modelstream.tables import FeatureTable
 from modelstream.tables.v3io_items import count_items, scan_sorted
-from modelstream.v3io_client import Container, condition_failed, item_of, rises
-from modelstream.v3io_rows import attributes_of, batch_of, item_name, read_value, text_value
+from modelstream.tables.v3io_rows import attributes_of, batch_of, item_name, read_value, text_value
 
 
 class V3ioFeatureTable(FeatureTable):

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from modelstream.clients.v3io import Container
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
-from modelstream.v3io_client import Container
 
 FRAMESD = "V3IO_FRAMESD"
 """The environment variable with the address: http://framesd:8080, or framesd:8081 for gRPC. Iguazio sets it in pods."""

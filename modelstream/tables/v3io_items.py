@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelstream.v3io_client import Container
-from modelstream.v3io_rows import FLOATS, attribute_type
+from modelstream.clients.v3io import Container
+from modelstream.tables.v3io_rows import FLOATS, attribute_type
 
 SEGMENTS = 4
 """Parts of a table that are read at once, as v3io-frames reads it: 90,000 items, where each page of 1,000 takes 30 ms,

@@ -11,17 +11,17 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from modelstream.columns import TIME
-from modelstream.model_spec import SPEC_FILE
-from modelstream.registry import Registry
-from modelstream.training import card as cards
-from modelstream.training import plots_data, report
-from modelstream.training.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
-from modelstream.training.examples import Examples
-from modelstream.training.export import MODEL_FILE
-from modelstream.training.histograms import of_probabilities
-from modelstream.training.selection import Progress
+from modelstream.model.spec import SPEC_FILE
+from modelstream.registry.registry import Registry
+from modelstream.training.judge.histograms import of_probabilities
+from modelstream.training.learn.export import MODEL_FILE
+from modelstream.training.report import card as cards
+from modelstream.training.report import plots_data, report
+from modelstream.training.report.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
+from modelstream.training.snapshot.examples import Examples
+from modelstream.training.snapshot.selection import Progress
 from modelstream.training.train import Training
+from modelstream.use_case.columns import TIME
 
 METRICS = ("auc", "accuracy", "log_loss", "ece", "recall", "precision")
 DIGITS = 4

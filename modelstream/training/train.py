@@ -15,21 +15,21 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from modelstream.base.times import INVALID, parse_times
 from modelstream.errors import ConfigurationError, ModelstreamError
-from modelstream.models import Model
-from modelstream.registry import Registry
+from modelstream.model.onnx import Model
+from modelstream.registry.registry import Registry
 from modelstream.settings import PREFIX, Settings, from_environment
-from modelstream.times import INVALID, parse_times
-from modelstream.training import candidates as trials_of
-from modelstream.training.calibration import Calibrated, calibrate
-from modelstream.training.candidates import Make, Trial
-from modelstream.training.data import Data, open_data
-from modelstream.training.evaluation import Evaluation, Importance, SkewRow, evaluate, permutation_importance
-from modelstream.training.export import Comparison, Trained, as_model, compare, to_onnx
-from modelstream.training.labels import declared, read_labels
-from modelstream.training.selection import Progress, Selection
-from modelstream.training.skew import skew_table
-from modelstream.training.snapshot import Snapshot, take
+from modelstream.training.judge.evaluation import Evaluation, Importance, SkewRow, evaluate, permutation_importance
+from modelstream.training.learn import candidates as trials_of
+from modelstream.training.learn.calibration import Calibrated, calibrate
+from modelstream.training.learn.candidates import Make, Trial
+from modelstream.training.learn.export import Comparison, Trained, as_model, compare, to_onnx
+from modelstream.training.learn.skew import skew_table
+from modelstream.training.snapshot.data import Data, open_data
+from modelstream.training.snapshot.labels import declared, read_labels
+from modelstream.training.snapshot.selection import Progress, Selection
+from modelstream.training.snapshot.snapshot import Snapshot, take
 
 COMPARED = 100_000
 """Vectors that ONNX and scikit-learn are compared on."""

@@ -15,7 +15,7 @@ from modelstream.streams.kafka import KafkaStreams
 from modelstream.streams.kafka_client import parse, variable_of
 from modelstream.tables import v3io_frames
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT = projects.load(ROOT / "project.yaml")
 FILES = {name: ROOT / "clusters" / f"{name}.yaml" for name in ("kafka", "v3io")}
 
@@ -201,6 +201,6 @@ def test_functions_come_from_the_first_to_the_last() -> None:
 
 def test_importing_the_commands_imports_no_client_and_no_mlrun() -> None:
     heavy = {"mlrun", "kfp", "nuclio", "confluent_kafka", "redis", "v3io", "v3io_frames", "boto3", "obstore", "pandas"}
-    code = f"import sys, modelstream.cluster.commands, modelstream.cluster.jobs; print({heavy!r} & set(sys.modules))"
+    code = f"import sys, modelstream.commands.deploy, modelstream.cluster.jobs; print({heavy!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "set()"

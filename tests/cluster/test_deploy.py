@@ -28,7 +28,7 @@ from tests.cluster.mlrun_api import StandIn
 
 pytestmark = pytest.mark.xdist_group("mlrun")
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 KINDS = ("kafka", "v3io")
 ORDER = ["inference-logger", "model-server", "stream-to-features", "event-handler"]
 SECRET = "3f0c6f0e-hunter2"

@@ -11,18 +11,18 @@ import pyarrow as pa
 import pytest
 
 from modelstream import project as projects
-from modelstream import use_case as use_cases
 from modelstream.cluster import jobs
-from modelstream.identity import Checkpoint
-from modelstream.log import open_log
+from modelstream.logs.parquet import open_log
+from modelstream.messages.identity import Checkpoint
 from modelstream.streams import open_streams
 from modelstream.tables import Input, open_tables
+from modelstream.use_case import declared as use_cases
 from tests import redis_server, s3_server
 from tests.kafka_server import Broker, broker
 
 __all__ = ["broker"]
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT = projects.load(ROOT / "project.yaml")
 USE_CASE = use_cases.load(ROOT / "use_cases" / "churn.yaml")
 LOG = pa.schema([("user", pa.string())])

@@ -15,14 +15,14 @@ import pytest
 from modelstream import project as projects
 from modelstream.cluster import config, functions
 from modelstream.cluster.config import Cluster
-from modelstream.registry import of_project
-from modelstream.use_case import load as load_use_case
+from modelstream.registry.registry import of_project
+from modelstream.use_case.declared import load as load_use_case
 from tests import redis_server, s3_server
 from tests.kafka_server import Broker, broker
 
 __all__ = ["broker"]
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT = projects.load(ROOT / "project.yaml")
 SETTINGS = "MODELSTREAM_"
 USERS = ("--users", "150", "--events-per-user", "60")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modelstream.v3io_client import Address, Container
+from modelstream.clients.v3io import Address, Container
 
 PROGRAM = "MODELSTREAM_FRAMESD"
 """The environment variable with the path of the program."""

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from modelstream.errors import ConfigurationError, NumberTakenError
-from modelstream.identity import Checkpoint, Watermarks
-from modelstream.log import ParquetLog
+from modelstream.logs.parquet import ParquetLog
+from modelstream.messages.identity import Checkpoint, Watermarks
 
 SCHEMA = pa.schema(
     [

@@ -16,17 +16,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelstream import registry as module
 from modelstream.errors import ConfigurationError
-from modelstream.registry import Registry
-from modelstream.registry_alias import ALIAS, ALIAS_BYTES, FORMAT, Promotion
-from modelstream.registry_store import TakenError
+from modelstream.registry import registry as module
+from modelstream.registry.current import ALIAS, ALIAS_BYTES, FORMAT, Promotion
+from modelstream.registry.registry import Registry
+from modelstream.registry.store import TakenError
 from tests.model_files import CHURN, SHIPPED, directory
 
 PATIENCE = 60.0
 FORKS = get_context("forkserver")
 """For processes that write: a bucket's client has threads, which a fork of this process would not have."""
-FORKS.set_forkserver_preload(["registry_contract", "modelstream.models", "obstore.store"])
+FORKS.set_forkserver_preload(["tests.contract.registry_contract", "modelstream.model.onnx", "obstore.store"])
 
 
 def promotion(version: str) -> Promotion:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelstream.errors import ConfigurationError
-from modelstream.identity import Checkpoint, Watermarks
+from modelstream.messages.identity import Checkpoint, Watermarks
 from modelstream.tables import Input, Tables, open_tables
 
 ROWS = pa.schema(

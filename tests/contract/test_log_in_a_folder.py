@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from log_contract import SCHEMA, LogContract, checkpoint, deliver, positions, state, table
 
 from modelstream.errors import ConfigurationError, UnavailableError
-from modelstream.log import ABANDONED_SECONDS, ParquetLog
-from modelstream.log_files import FOOTER, Footer
+from modelstream.logs.file import FOOTER, Footer
+from modelstream.logs.parquet import ABANDONED_SECONDS, ParquetLog
+from tests.contract.log_contract import SCHEMA, LogContract, checkpoint, deliver, positions, state, table
 
 
 def hidden_files(folder: Path) -> list[Path]:

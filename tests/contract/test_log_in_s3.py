@@ -13,15 +13,16 @@ from typing import Any
 import obstore
 import pyarrow as pa
 import pytest
-from log_contract import SCHEMA, LogContract, checkpoint, deliver, positions, state, table
 from obstore import exceptions
-from s3_places import environment, new_url, port
 
-from modelstream import log_s3, s3
+from modelstream.clients import s3
 from modelstream.errors import ConfigurationError, NumberTakenError, UnavailableError
-from modelstream.log import open_log
-from modelstream.log_s3 import S3Log
+from modelstream.logs import bucket as log_s3
+from modelstream.logs.bucket import S3Log
+from modelstream.logs.parquet import open_log
 from tests import s3_server
+from tests.contract.log_contract import SCHEMA, LogContract, checkpoint, deliver, positions, state, table
+from tests.contract.s3_places import environment, new_url, port
 
 __all__ = ["environment", "port"]
 

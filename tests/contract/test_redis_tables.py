@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import redis
-from tables_contract import ROWS, TablesContract, checkpoint, fill, held, rows, same
 
 from modelstream.errors import ConfigurationError, LostStateError, UnavailableError
-from modelstream.identity import Checkpoint
+from modelstream.messages.identity import Checkpoint
 from modelstream.tables import Input, Tables, open_tables, redis_features
 from modelstream.tables.redis_client import PASSWORD, USERNAME
 from tests import redis_server
+from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, fill, held, rows, same
 from tests.redis_server import RedisServer
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from registry_contract import RegistryContract, promotion
 
-from modelstream import registry as module
-from modelstream import registry_files as files
 from modelstream.errors import UnavailableError
-from modelstream.registry import Registry
+from modelstream.registry import folder as files
+from modelstream.registry import registry as module
+from modelstream.registry.registry import Registry
+from tests.contract.registry_contract import RegistryContract, promotion
 from tests.model_files import directory, folder_of
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 
 # Kills. A child does the writing and ends at once, without cleaning up, before or after its n-th call to the system.
 
@@ -66,7 +66,7 @@ def survives(action: Callable[[], None], at: int, *, after: bool, patch: pytest.
 
 
 def module_of_files() -> Any:
-    from modelstream import files as synced
+    from modelstream.base import durable as synced
 
     return synced
 
@@ -166,7 +166,7 @@ class TestRegistryInAFolder(RegistryContract):
 
 def test_client_of_s3_is_imported_only_for_its_urls() -> None:
     code = (
-        "import sys; from modelstream.registry import Registry; import modelstream.cluster.jobs; "
+        "import sys; from modelstream.registry.registry import Registry; import modelstream.cluster.jobs; "
         "Registry(sys.argv[1], 'm', []); print('obstore' in sys.modules)"
     )
     for place, expected in (("models", "False"), ("s3://bucket/models", "True")):

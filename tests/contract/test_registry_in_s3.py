@@ -10,16 +10,18 @@ from typing import Any
 import obstore
 import pytest
 from obstore import exceptions
-from registry_contract import FORKS, RegistryContract, opened
-from s3_places import environment, new_url, port
 
-from modelstream import model_watch, models, s3
-from modelstream import registry as module
+from modelstream.clients import s3
+from modelstream.clients.s3 import Bucket
 from modelstream.errors import ConfigurationError, UnavailableError
-from modelstream.model_watch import ModelWatch
-from modelstream.registry import Registry
-from modelstream.s3 import Bucket
+from modelstream.model import onnx as models
+from modelstream.registry import registry as module
+from modelstream.registry import watch as model_watch
+from modelstream.registry.registry import Registry
+from modelstream.registry.watch import ModelWatch
 from tests import s3_server
+from tests.contract.registry_contract import FORKS, RegistryContract, opened
+from tests.contract.s3_places import environment, new_url, port
 from tests.model_files import CHURN, SHIPPED, directory
 
 __all__ = ["environment", "port"]

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streams_contract import FOREVER, MEGABYTE, StreamsContract, read_all
 
-from modelstream import sqlite_files
+from modelstream.clients import sqlite as sqlite_files
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams import Streams, open_streams
 from modelstream.streams import body_files as body_files_module
 from modelstream.streams import sqlite as sqlite_streams
 from modelstream.streams.sqlite import SqliteStreams
+from tests.contract.streams_contract import FOREVER, MEGABYTE, StreamsContract, read_all
 
 LARGE = 200_000
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tables_contract import ROWS, TablesContract, checkpoint, held, rows
 
-from modelstream import sqlite_files
+from modelstream.clients import sqlite as sqlite_files
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.tables import Input, Tables, open_tables
 from modelstream.tables.sqlite import SqliteFeatureTable
+from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, held, rows
 
 
 def commit_until_killed(url: str, shard: int, confirmed: Any) -> None:

@@ -14,16 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import framesd
 import pyarrow as pa
 import pytest
-from tables_contract import ODD_KEYS, ROWS, TablesContract, checkpoint, rows
-from v3io_places import new_url, no_faults, server
 
+from modelstream.clients.v3io import Address, Container
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.tables import Tables, open_tables, v3io_frames
 from modelstream.tables.v3io import V3ioLookupTable
-from modelstream.v3io_client import Address, Container
+from tests.contract import framesd
+from tests.contract.tables_contract import ODD_KEYS, ROWS, TablesContract, checkpoint, rows
+from tests.contract.v3io_places import new_url, no_faults, server
 from tests.v3io_server.process import Server
 
 __all__ = ["no_faults", "server"]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streams_contract import SHARDS, StreamsContract, read_all
-from v3io_places import new_url, no_faults, server
 
+from modelstream.clients.v3io import Address, Container
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams import Streams, open_streams, v3io_records
 from modelstream.streams.v3io import IDLE_ASKS, IDLE_SECONDS
-from modelstream.v3io_client import Address, Container
+from tests.contract.streams_contract import SHARDS, StreamsContract, read_all
+from tests.contract.v3io_places import new_url, no_faults, server
 from tests.v3io_server.process import Server
 
 __all__ = ["no_faults", "server"]

@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tables_contract import ROWS, TablesContract, checkpoint, held, rows
-from v3io_places import new_url, no_faults, server
 
+from modelstream.clients.v3io import Address, Container
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.tables import Tables, open_tables
 from modelstream.tables.v3io_items import SEGMENTS
-from modelstream.v3io_client import Address, Container
+from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, held, rows
+from tests.contract.v3io_places import new_url, no_faults, server
 from tests.v3io_server.process import Server
 
 __all__ = ["no_faults", "server"]

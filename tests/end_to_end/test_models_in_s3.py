@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modelstream.registry import Registry
+from modelstream.registry.registry import Registry
 from tests import s3_server
 from tests.end_to_end.test_promotion import answered, model_status, pipeline, wait_for
 from tests.end_to_end.test_serve import event, serving, until

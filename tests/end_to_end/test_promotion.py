@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from modelstream.registry import Registry
+from modelstream.registry.registry import Registry
 from tests.end_to_end.test_serve import ROOT, Service, event, serving, until
 from tests.model_files import CHURN, SHIPPED, directory, folder_of, probability_of
 

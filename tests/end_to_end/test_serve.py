@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 START_SECONDS = 90.0
 STORED_SECONDS = 30.0
 

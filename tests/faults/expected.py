@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelstream import dead_letters
-from modelstream.dead_letters import DeadLetter
-from modelstream.events import LINE, UnreadableError, decode, is_arrow, split_body
-from modelstream.identity import MAX_EVENTS_A_MESSAGE, bucket_of, stream_origin, stream_position
-from modelstream.log import ParquetLog
+from modelstream.logs.parquet import ParquetLog
+from modelstream.messages import dead_letters
+from modelstream.messages.codec import LINE, UnreadableError, decode, is_arrow, split_body
+from modelstream.messages.dead_letters import DeadLetter
+from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, bucket_of, stream_origin, stream_position
 from modelstream.tables import FeatureTable
-from modelstream.use_case import UseCase
+from modelstream.use_case.declared import UseCase
 from tests.faults import inputs
 from tests.lines_oracle import Expected, Unreadable, read_line
 from tests.oracle import Oracle

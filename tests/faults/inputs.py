@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelstream.events import encode
-from modelstream.use_case import UseCase
+from modelstream.messages.codec import encode
+from modelstream.use_case.declared import UseCase
 
 KEYS: tuple[str | int, ...] = ("u1", "u2", "u3", 4, 5, "ü ☂", "u7", "u8")
 VALUES = {"10115": 1.5, "20095": 3.25, "7": 0.125}

@@ -18,18 +18,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from modelstream import dead_letters, use_case
 from modelstream.errors import ModelstreamError
-from modelstream.lines import LineSplitter
-from modelstream.log import ParquetLog
-from modelstream.sender import messages
+from modelstream.logs.parquet import ParquetLog
+from modelstream.messages import dead_letters
+from modelstream.source.lines import LineSplitter
+from modelstream.source.sender import messages
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
+from modelstream.use_case import declared as use_case
 from tests.faults import inputs
 from tests.faults.expected import Truth
 from tests.oracle import read_values
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
 KILLS = int(os.environ.get("MODELSTREAM_KILLS", "20"))

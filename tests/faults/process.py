@@ -22,20 +22,20 @@ import nuclio_sdk.event
 import pyarrow as pa
 import xxhash
 
-from modelstream import use_case
 from modelstream.errors import NumberTakenError, UnavailableError
-from modelstream.events import Rows
+from modelstream.messages.codec import Rows
 from modelstream.settings import Settings
 from modelstream.stages.base import Stage
 from modelstream.stages.event_handler import EventHandler
 from modelstream.stages.model_server import ModelServerStage
 from modelstream.stages.stream_to_features import StreamToFeatures
 from modelstream.streams import Message
+from modelstream.use_case import declared as use_case
 
 if TYPE_CHECKING:
     from tests.faults.world import World
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
 
 CHAIN = (

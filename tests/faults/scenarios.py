@@ -7,7 +7,7 @@ import contextlib
 import random
 from pathlib import Path
 
-from modelstream import dead_letters
+from modelstream.messages import dead_letters
 from tests.faults import inputs
 from tests.faults.expected import Truth
 from tests.faults.process import CHURN, Faults, probability_of

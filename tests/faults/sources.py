@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modelstream import identity
-from modelstream.lines import Lines, LineSplitter
-from modelstream.sender import messages
+from modelstream.messages import identity
+from modelstream.source.lines import Lines, LineSplitter
+from modelstream.source.sender import messages
 from tests.faults import inputs
 from tests.faults.process import CHURN
 

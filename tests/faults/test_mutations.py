@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from modelstream import dead_letters
 from modelstream.errors import UnavailableError
-from modelstream.events import UnreadableError, is_arrow, split_body
-from modelstream.features import Applied, FeatureEngine
-from modelstream.identity import Checkpoint, Watermarks, stream_position
+from modelstream.features.engine import Applied, FeatureEngine
+from modelstream.messages import dead_letters
+from modelstream.messages.codec import UnreadableError, is_arrow, split_body
+from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
 from modelstream.stages import event_handler
 from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.stages.event_handler import EventHandler, Kept

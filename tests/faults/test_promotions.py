@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modelstream.events import decode
-from modelstream.registry import Registry
+from modelstream.messages.codec import decode
+from modelstream.registry.registry import Registry
 from modelstream.streams import Message, open_streams
 from tests.faults.kills import CHURN, KILLS, ROOT, SHARDS, Run, compare
 from tests.model_files import SHIPPED, directory, folder_of, probability_of
@@ -33,7 +33,7 @@ PROMOTER = """
 import random, sys, time
 from pathlib import Path
 from modelstream.errors import ModelstreamError
-from modelstream.registry import Registry
+from modelstream.registry.registry import Registry
 from tests.model_files import CHURN, SHIPPED
 registry = Registry(Path(sys.argv[1]), CHURN.model_name, CHURN.features, shipped=SHIPPED)
 draw = random.Random(int(sys.argv[2]))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from modelstream.errors import UnavailableError
-from modelstream.identity import Checkpoint, Watermarks
+from modelstream.messages.identity import Checkpoint, Watermarks
 from modelstream.tables import FeatureTable, open_tables
 from tests import redis_server
 from tests.redis_server import RedisServer

@@ -21,8 +21,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from modelstream import dead_letters, log, sqlite_files
-from modelstream.log import ParquetLog
+from modelstream.clients import sqlite as sqlite_files
+from modelstream.logs import parquet as log
+from modelstream.logs.parquet import ParquetLog
+from modelstream.messages import dead_letters
 from modelstream.stages import base, stream_to_features
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import Tables, open_tables

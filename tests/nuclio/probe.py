@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modelstream.events import decode, is_arrow
-from modelstream.log import ParquetLog
+from modelstream.logs.parquet import ParquetLog
+from modelstream.messages.codec import decode, is_arrow
 from modelstream.settings import Settings, folder_of, from_environment
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
-from modelstream.use_case import load
+from modelstream.use_case.declared import load
 
 FOOTER = "\nfrom tests.nuclio.probe import watch\ninit_context, handler = watch(init_context, handler)\n"
 WRONG = "TESTS_NUCLIO_WRONG"

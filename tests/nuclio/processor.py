@@ -22,7 +22,7 @@ import msgspec
 
 from modelstream.streams import Message
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 DEADLINE = 60.0
 """Seconds within which anything must happen, on a busy machine too."""
 

@@ -9,18 +9,21 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from modelstream import dead_letters, models, notebooks, use_case
+from modelstream import notebooks
 from modelstream import project as projects
-from modelstream.identity import bucket_of
-from modelstream.log import ParquetLog
+from modelstream.logs.parquet import ParquetLog
+from modelstream.messages import dead_letters
+from modelstream.messages.identity import bucket_of
+from modelstream.model import onnx as models
 from modelstream.settings import PREFIX
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import Tables, open_tables
+from modelstream.use_case import declared as use_case
 from tests.faults import inputs
 from tests.faults.expected import Truth
 from tests.nuclio import probe
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
 CHAIN = ("event-handler", "stream-to-features", "model-server", "inference-logger")
 SHARDS = 4

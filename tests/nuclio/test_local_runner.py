@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from modelstream import notebooks
-from modelstream.local.control import DESCRIPTOR, Command, Line
-from modelstream.local.worker import Assignment
+from modelstream.runner.line import DESCRIPTOR, Command, Line
+from modelstream.runner.worker import Assignment
 from modelstream.streams import Streams
 from tests.nuclio import probe
 from tests.nuclio.scene import ROOT, SHARDS, Scene
@@ -45,7 +45,7 @@ class Runner:
                 shards=mine,
                 worker=number,
             )
-            command = [sys.executable, "-m", "modelstream.local.worker", msgspec.json.encode(assignment).decode()]
+            command = [sys.executable, "-m", "modelstream.runner.worker", msgspec.json.encode(assignment).decode()]
             environment = os.environ | self._environment | {DESCRIPTOR: str(end.fileno()), "PYTHONPATH": str(ROOT)}
             process = subprocess.Popen(command, env=environment, pass_fds=[end.fileno()], stdout=subprocess.DEVNULL)
             end.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 def main(folder: str, serving: bool) -> None:
     """Serve until standard input ends."""
-    import modelstream.compiled
+    import modelstream.base.compiled
     import modelstream.stages.event_handler
     import modelstream.stages.stream_to_features
     import tests.nuclio.probe  # noqa: F401

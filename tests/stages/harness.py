@@ -12,8 +12,8 @@ import nuclio_sdk
 import nuclio_sdk.event
 import pytest
 
-from modelstream.dead_letters import STREAM, DeadLetter, decode_letters
-from modelstream.events import Rows, decode
+from modelstream.messages.codec import Rows, decode
+from modelstream.messages.dead_letters import STREAM, DeadLetter, decode_letters
 from modelstream.settings import Settings
 from modelstream.stages import base
 from modelstream.stages.base import Stage

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from modelstream import dead_letters
-from modelstream.dead_letters import letter
 from modelstream.errors import ConfigurationError, LostStateError, UnavailableError
-from modelstream.identity import Checkpoint, Watermarks
+from modelstream.messages import dead_letters
+from modelstream.messages.dead_letters import letter
+from modelstream.messages.identity import Checkpoint, Watermarks
 from modelstream.stages.base import LAST_BACKOFF, Incoming, Shard, Stage
 from tests.stages.harness import APPENDED_AT, Harness, event, settings
 

@@ -15,18 +15,18 @@ import pytest
 
 from modelstream import notebooks
 from modelstream.errors import ConfigurationError, UnavailableError
-from modelstream.events import decode
-from modelstream.identity import Watermarks, buckets_of
-from modelstream.parsing import LineParser
-from modelstream.sender import Sent
+from modelstream.events.parsing import LineParser
+from modelstream.messages.codec import decode
+from modelstream.messages.identity import Watermarks, buckets_of
+from modelstream.source.sender import Sent
 from modelstream.stages import data_generator
 from modelstream.stages.data_generator import Options, send
 from modelstream.streams import Streams, open_streams
 from modelstream.streams.sqlite import SqliteStreams
 from modelstream.tables import Tables, open_tables
-from modelstream.use_case import load
+from modelstream.use_case.declared import load
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 NOTEBOOK = notebooks.load(ROOT / "functions" / "data-generator.ipynb")
 USE_CASE = load(ROOT / "use_cases" / "churn.yaml")
 END = "2026-11-20 12:00:00"
@@ -162,7 +162,7 @@ def test_another_seed_is_another_input(job: Job) -> None:
 
 def test_a_stopped_run_goes_on_with_the_same_events(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_generator, "_now", lambda: datetime(2026, 11, 20, 12, tzinfo=UTC))
-    monkeypatch.setattr("modelstream.sender.MOST_BEHIND", 0.01)
+    monkeypatch.setattr("modelstream.source.sender.MOST_BEHIND", 0.01)
     job.stop_after = 100
     sent = job.send(**{**SOME, "end": None}, rate=6000.0)
     assert 100 <= sent.lines < 620
@@ -191,7 +191,7 @@ def test_another_end_is_refused(job: Job) -> None:
 
 def test_changed_distributions_are_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     job.send(**SOME)
-    monkeypatch.setattr("modelstream.generator.POOL", 900)
+    monkeypatch.setattr("modelstream.source.generator.POOL", 900)
     with pytest.raises(ConfigurationError, match="distributions have changed"):
         job.send(**SOME)
 
@@ -251,7 +251,7 @@ def test_a_kill_between_any_two_steps_loses_and_doubles_nothing(
     job: Job, file: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str, call: int
 ) -> None:
     monkeypatch.setattr(data_generator, "chunk_bytes", lambda _: 10_000)
-    monkeypatch.setattr("modelstream.sender.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("modelstream.source.sender.SAVE_SECONDS", 0.0)
     file.write_bytes(b"\n".join(event(i) for i in range(1500)))
     with job.tables as tables:
         owner = SqliteStreams if step == "append" else type(tables.inputs())

@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from modelstream import use_case
 from modelstream.errors import UnavailableError
-from modelstream.events import MAX_LINE, encode, lines_batch
-from modelstream.identity import MAX_EVENTS_A_MESSAGE, bucket_of, stream_position
-from modelstream.log import ParquetLog
+from modelstream.logs.parquet import ParquetLog
+from modelstream.messages.codec import MAX_LINE, encode, lines_batch
+from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, bucket_of, stream_position
 from modelstream.stages.event_handler import EventHandler
+from modelstream.use_case import declared as use_case
+from tests.events.test_parsing import BAD
 from tests.faults.expected import Truth
 from tests.stages.harness import APPENDED_AT, Harness, event, settings
-from tests.test_parsing import BAD
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
 SHARDS = 4
 READS = "generated"

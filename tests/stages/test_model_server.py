@@ -19,17 +19,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelstream import dead_letters, events, models, use_case
 from modelstream.errors import ConfigurationError, UnavailableError
-from modelstream.events import UnreadableError
-from modelstream.models import Floats, Probabilities
-from modelstream.scoring import AtThreshold, Decisions, Hooks, Scorer
+from modelstream.messages import codec as events
+from modelstream.messages import dead_letters
+from modelstream.messages.codec import UnreadableError
+from modelstream.model import onnx as models
+from modelstream.model.onnx import Floats, Probabilities
+from modelstream.model.scoring import AtThreshold, Decisions, Hooks, Scorer
+from modelstream.model.v2 import BadRequestError, read_request
 from modelstream.settings import Settings
 from modelstream.stages.model_server import ModelServerStage
 from modelstream.streams import Streams, open_streams
-from modelstream.v2 import BadRequestError, read_request
+from modelstream.use_case import declared as use_case
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
 MODEL = models.load(ROOT / "assets" / "models" / "churn" / "1", CHURN.features)
 

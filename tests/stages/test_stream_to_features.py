@@ -15,19 +15,19 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from modelstream import use_case
 from modelstream.errors import UnavailableError
-from modelstream.events import encode
-from modelstream.features import features_of
-from modelstream.identity import stream_position
-from modelstream.parsing import LineParser
+from modelstream.events.parsing import LineParser
+from modelstream.features.engine import features_of
+from modelstream.messages.codec import encode
+from modelstream.messages.identity import stream_position
 from modelstream.stages import stream_to_features
 from modelstream.stages.stream_to_features import StreamToFeatures
 from modelstream.tables import Tables, open_tables
+from modelstream.use_case import declared as use_case
 from tests.oracle import bits, read_values
 from tests.stages.harness import Harness, event, settings
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
 READS = "incoming-events"

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modelstream import notebooks
-from modelstream.generator import GeneratorSource, Order, enrichment_table
-from modelstream.local.train_command import environment
-from modelstream.local.view import View
+from modelstream.commands.train import environment
+from modelstream.commands.view import View
 from modelstream.settings import Settings, from_environment
-from modelstream.training.data import Data, open_data
-from modelstream.use_case import load
-from tests.local.folders import PROJECT, ROOT, make_folder
+from modelstream.source.generator import GeneratorSource, Order, enrichment_table
+from modelstream.training.snapshot.data import Data, open_data
+from modelstream.use_case.declared import load
+from tests.runner.folders import PROJECT, ROOT, make_folder
 
 USE_CASE = load(ROOT / "use_cases" / "churn.yaml")
 END = 1_767_225_600_000_000

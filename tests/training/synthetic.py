@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from modelstream.training.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
-from modelstream.training.evaluation import evaluate, permutation_importance, skew_row
-from modelstream.training.examples import Examples
-from modelstream.training.histograms import Histograms, of_probabilities
-from modelstream.use_case import load
+from modelstream.training.judge.evaluation import evaluate, permutation_importance, skew_row
+from modelstream.training.judge.histograms import Histograms, of_probabilities
+from modelstream.training.report.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
+from modelstream.training.snapshot.examples import Examples
+from modelstream.use_case.declared import load
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 USE_CASE = load(ROOT / "use_cases" / "churn.yaml")
 COUNT = USE_CASE.features.index("bet_count")
 Floats = np.ndarray

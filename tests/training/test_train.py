@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 import yaml
 
-from modelstream import models, notebooks
+from modelstream import notebooks
+from modelstream.commands import shared as commands
+from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
-from modelstream.local import commands
-from modelstream.local.view import View
-from modelstream.registry import Registry
-from modelstream.training import card as cards
+from modelstream.model import onnx as models
+from modelstream.registry.registry import Registry
 from modelstream.training import train as training
-from modelstream.training.calibration import LIMIT, Platt, calibrate, fit
-from modelstream.training.candidates import Trial, choose, cross_validate, fitted, named
-from modelstream.training.data import Data
-from modelstream.training.evaluation import expected_calibration_error
+from modelstream.training.judge.evaluation import expected_calibration_error
+from modelstream.training.learn.calibration import LIMIT, Platt, calibrate, fit
+from modelstream.training.learn.candidates import Trial, choose, cross_validate, fitted, named
+from modelstream.training.report import card as cards
+from modelstream.training.snapshot.data import Data
 from modelstream.training.train import Options, Recipe
-from tests.local.folders import PROJECT
+from tests.runner.folders import PROJECT
 from tests.training.folder import USE_CASE, generated, opened, settings
 
 NOTEBOOK = PROJECT.notebook("training")
@@ -133,13 +134,13 @@ def test_cross_validation_judges_by_models_that_have_not_seen_the_user(data: Dat
     assert len(unique) > 1000
     examples = examples.where(np.sort(first))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("modelstream.training.candidates._speed", lambda *_: 1.0)
+        patch.setattr("modelstream.training.learn.candidates._speed", lambda *_: 1.0)
         (found,) = cross_validate({"memory": lambda _: Memory()}, examples, 1, 0.5, ignore)
     assert (found.probabilities == 0.5).all()
 
 
 def test_same_seed_and_data_give_the_same_file(data: Data, candidates: Any) -> None:
-    from modelstream.training.export import Trained, to_onnx
+    from modelstream.training.learn.export import Trained, to_onnx
 
     examples = training.take(data, None, training.Selection(), ignore).learn
     for make in candidates.values():
@@ -214,7 +215,7 @@ def test_trained_version_is_registered_described_and_logged(
 
 
 def training_environment(view: View, folder: Path) -> dict[str, str]:
-    from modelstream.local.train_command import environment
+    from modelstream.commands.train import environment
 
     return environment(PROJECT, view.path)
 

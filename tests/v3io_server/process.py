@@ -13,7 +13,7 @@ import msgspec
 
 from .service import FAULTS_PATH, Faults, Seen
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 class Server:

@@ -1,0 +1,263 @@
+"""SQLite files of streams and tables: made in one step, checked when opened, with errors in our words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelstream.base.durable import outages, sync_folder
+from modelstream.errors import ConfigurationError, UnavailableError
+
+LOCK_WAIT_SECONDS = 10.0
+"""How long to wait for a file's lock. A writer holds it for some milliseconds, 100 ms on a slow disk; longer
+only one that was stopped (a debugger, a suspended machine): then the shard is held and says so."""
+
+LOCK_POLL_SECONDS = 0.001
+"""SQLite's own busy handler sleeps up to 100 ms between tries: alone as much as the delay allowed at p99."""
+
+WAL_SIZE_LIMIT = 32 << 20
+"""A write-ahead log that grew beyond this (a reader was slow) is cut back to it."""
+
+_OUTAGES = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a file holds: its name in messages, four bytes as its application id, its layout's version."""
+
+    name: str
+    code: bytes
+    version: int = 1
+
+    @property
+    def application_id(self) -> int:
+        """The number that stands in the file's header."""
+        return int.from_bytes(self.code, "big")
+
+
+def folder_of(url: str) -> Path:
+    """Return the folder of a URL `sqlite://folder` (relative) or `sqlite:///folder` (absolute).
+
+    >>> str(folder_of("sqlite:///data/streams")), str(folder_of("sqlite://data/streams"))
+    ('/data/streams', 'data/streams')
+    """
+    scheme, separator, path = url.partition("://")
+    if scheme != "sqlite" or not separator or not path:
+        raise ConfigurationError(f"no folder in the URL {url!r}", remedy="write sqlite:///absolute/folder")
+    return Path(path)
+
+
+def create(path: Path, form: Format, statements: Sequence[str]) -> bool:
+    """Make a file in one step: whole under its name, or not there. Return False if it was there.
+
+    It is built in a hidden folder and linked to its name, so a kill leaves no half-made file and of several
+    processes that start together one makes it.
+    """
+    if path.exists():
+        return False
+    with guarded(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as temporary:
+            built = Path(temporary) / path.name
+            connection = sqlite3.connect(built, isolation_level=None)
+            try:
+                # Nothing is there to lose before the link, so one sync at the end will do: a run makes 8 files.
+                connection.execute("PRAGMA synchronous=OFF")
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("BEGIN")
+                for statement in statements:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id={form.application_id}")
+                connection.execute(f"PRAGMA user_version={form.version}")
+                connection.execute("COMMIT")
+            finally:
+                connection.close()
+            with built.open("rb+") as file:
+                os.fsync(file.fileno())
+            try:
+                os.link(built, path)
+            except FileExistsError:
+                return False
+        sync_folder(path.parent)
+    return True
+
+
+def connect(path: Path, form: Format, *, durable: bool = True) -> sqlite3.Connection:
+    """Open a file that exists. With `durable`, a commit is safe against power loss, else only against a kill.
+
+    Raises ConfigurationError when the file is missing, is something else, or of a newer version.
+    """
+    if not path.exists():
+        raise ConfigurationError(f"there is no {form.name} {path}", remedy="create it first, or give another folder")
+    with guarded(path, opening=True):
+        connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_SECONDS)
+        try:
+            (found,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            _check(path, form, found, version)
+            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_LIMIT}")
+            # Debian's SQLite overwrites what is deleted with zeros unless told otherwise.
+            connection.execute("PRAGMA secure_delete=OFF")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _check(path: Path, form: Format, found: int, version: int) -> None:
+    if found != form.application_id:
+        raise ConfigurationError(
+            f"{path} is not a {form.name} of this pipeline",
+            remedy="give another folder, or move this file away if nothing in it is needed",
+        )
+    if version > form.version:
+        raise ConfigurationError(
+            f"{path} is a {form.name} of version {version}; this program reads up to {form.version}",
+            remedy="use the newer program that wrote it, or another folder",
+        )
+
+
+class File:
+    """One connection to a file, opened when it is first used in a process.
+
+    With `statements`, the file is made if it isn't there. See `create` and `connect` for what is raised.
+    """
+
+    def __init__(self, path: Path, form: Format, statements: Sequence[str] = (), *, durable: bool = True) -> None:
+        self.path = path
+        self._form = form
+        self._statements = statements
+        self._durable = durable
+        self._connection: sqlite3.Connection | None = None
+        self._process = os.getpid()
+        self._of_parents: list[sqlite3.Connection | None] = []
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection of this process."""
+        if self._process != os.getpid():
+            # Opened before a fork: in the child it may be neither used nor closed.
+            self._of_parents.append(self._connection)
+            self._connection, self._process = None, os.getpid()
+        if self._connection is None:
+            if self._statements:
+                create(self.path, self._form, self._statements)
+            self._connection = connect(self.path, self._form, durable=self._durable)
+        return self._connection
+
+    def close(self) -> None:
+        """Give the connection back; the next use opens another."""
+        if self._connection is not None and self._process == os.getpid():
+            self._connection.close()
+            self._connection = None
+
+
+@contextmanager
+def guarded(path: Path, *, opening: bool = False) -> Iterator[None]:
+    """Turn errors of SQLite and of the file system into ours, with the path.
+
+    Locked, full, read-only or unreadable just now: UnavailableError. Corrupt, not a database, or (when
+    opening) not permitted: ConfigurationError. Errors of the program itself pass through.
+    """
+    try:
+        with outages(path):
+            yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:
+            raise
+        raise _translated(path, error, code, opening) from error
+
+
+def _translated(path: Path, error: sqlite3.Error, code: int, opening: bool) -> Exception:
+    primary = code & 0xFF
+    if primary in _BROKEN:
+        return ConfigurationError(
+            f"{path} is broken: {error}", remedy="restore it from a copy, or begin anew in another folder"
+        )
+    if code == sqlite3.SQLITE_READONLY_DBMOVED:
+        return ConfigurationError(
+            f"{path} was moved or deleted while in use",
+            remedy="put it back, or stop everything and begin anew",
+        )
+    if opening and primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
+        return ConfigurationError(
+            f"{path} can't be opened: {error}", remedy="give this user the right to read and write it"
+        )
+    if primary in _OUTAGES:
+        return UnavailableError(
+            f"{path}: {error}",
+            remedy="free space, or end what holds the file; the pipeline goes on by itself",
+        )
+    return error
+
+
+@contextmanager
+def writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do everything within in one transaction: all of it is stored when this returns, or nothing."""
+    _begin(connection)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        raise
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    """Take the write lock, trying once a millisecond, for at most LOCK_WAIT_SECONDS."""
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(LOCK_POLL_SECONDS)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={int(LOCK_WAIT_SECONDS * 1000)}")
+
+
+@contextmanager
+def reading(connection: sqlite3.Connection) -> Iterator[None]:
+    """See one state of the file in several statements. Keep it short: meanwhile the log can't be cut."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        with suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.execute("COMMIT")
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL writes it.
+
+    >>> quoted('a "b"')
+    '"a ""b\"""'
+    """
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,174 @@
+"""`pipeline.py explain`: what is known of a user: events, why each counted or not, vector, predictions, row."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modelstream.commands.output import Row, console, shown, table
+from modelstream.commands.view import View
+from modelstream.features.engine import Applied, FeatureEngine, features_of, no_rows
+from modelstream.messages.identity import bucket_of
+from modelstream.replay.recompute import Recomputation
+from modelstream.use_case.columns import INGESTED_AT, MODEL_VERSION, OFFSET, ORIGIN, POSITION, PREDICTED_AT, SHARD
+from modelstream.use_case.declared import UseCase
+
+COUNTED = "counted"
+
+
+class Explanation(msgspec.Struct, kw_only=True):
+    """What `--json` prints."""
+
+    user: str
+    shard: int
+    events: int
+    """Events in the log, and how many of them counted, or didn't, by reason."""
+    counted: int
+    not_counted: dict[str, int]
+    vectors: int
+    predictions: int
+    """Predictions in the inference log."""
+    last_events: list[dict[str, Any]]
+    """The last events, each with `counted`: "counted" or the reason why not, and its prediction if it has one."""
+    vector: dict[str, Any] | None
+    """The features after the last event that sent them, computed from the log."""
+    row: dict[str, Any] | None
+    """The user's row in the table of features."""
+    on_the_way: int
+    """Messages that are not through: the log may not have all events yet."""
+
+
+def explain(view: View, user: str, last: int) -> Explanation:
+    """Return what is known of a user, with the last events and predictions."""
+    use_case = view.use_case
+    shard = bucket_of(user) % view.marker.shards
+    shards = [shard] if view.epoch == 0 else None
+    story = _Story(view.recomputation(shards, user), view, user)
+    story.tell(last)
+    predictions, number = _predictions(view, user, shards, last)
+    for event in story.last:
+        event.update(predictions.get((event[ORIGIN], event[POSITION]), {}))
+        for name in (SHARD, OFFSET, ORIGIN, POSITION, INGESTED_AT):
+            event[name] = event.pop(name)  # to the end
+    row = view.features.get(user)
+    return Explanation(
+        user=user,
+        shard=shard,
+        events=story.events,
+        counted=story.counted,
+        not_counted=story.not_counted,
+        vectors=story.vectors,
+        predictions=number,
+        last_events=story.last,
+        vector=story.vector,
+        row=features_of(row, use_case).to_pylist()[0] if row.num_rows else None,
+        on_the_way=sum(view.measure_lag().values()),
+    )
+
+
+class _Story:
+    """A user's events, applied again: all but the last ones at once, the last ones one by one."""
+
+    def __init__(self, again: Recomputation, view: View, user: str) -> None:
+        self.events = self.counted = self.vectors = 0
+        self.not_counted: dict[str, int] = {}
+        self.last: list[dict[str, Any]] = []
+        self.vector: dict[str, Any] | None = None
+        self._again = again
+        self._use_case = view.use_case
+        self._engine = FeatureEngine(view.use_case)
+        self._engine.load([user], no_rows(view.use_case))
+
+    def tell(self, last: int) -> None:
+        """Apply all events; describe the last ones."""
+        logged: pa.RecordBatch | None = None
+        ready: pa.RecordBatch | None = None
+        for batch in self._again.logged():
+            prepared = self._again.lookup.prepare(batch)
+            logged = batch if logged is None else pa.concat_batches([logged, batch])
+            ready = prepared if ready is None else pa.concat_batches([ready, prepared])
+            if (surely_earlier := logged.num_rows - last) > 0:
+                self._apply(ready.slice(0, surely_earlier))
+                logged, ready = logged.slice(surely_earlier), ready.slice(surely_earlier)
+        if logged is None or ready is None:
+            return
+        for place, event in enumerate(logged.to_pylist()):
+            applied = self._apply(ready.slice(place, 1))
+            known = {name: value for name, value in event.items() if value is not None}
+            self.last.append({COUNTED: next(iter(applied.not_counted), COUNTED), **known})
+
+    def _apply(self, events: pa.RecordBatch) -> Applied:
+        positions = np.arange(self.events, self.events + events.num_rows)
+        applied = self._engine.apply(events, positions, self._again.lookup)
+        self.events += events.num_rows
+        self.counted += applied.counted
+        self.vectors += len(applied.indices)
+        for reason, number in applied.not_counted.items():
+            self.not_counted[reason] = self.not_counted.get(reason, 0) + number
+        vectors = self._again.vectors(events, applied)
+        if vectors.num_rows:
+            final = vectors.slice(vectors.num_rows - 1).to_pylist()[0]
+            self.vector = {name: final[name] for name in (self._use_case.time, *self._use_case.features)}
+        return applied
+
+
+def _predictions(
+    view: View, user: str, shards: list[int] | None, last: int
+) -> tuple[dict[tuple[str, int], dict[str, Any]], int]:
+    """Return the user's last predictions by origin and position of their events, and how many there are."""
+    use_case = view.use_case
+    wanted = [use_case.prediction, use_case.probability, MODEL_VERSION, PREDICTED_AT]
+    kept: deque[dict[str, Any]] = deque(maxlen=last)
+    number = 0
+    for batch in view.inference_log.scan([use_case.key, ORIGIN, POSITION, *wanted], shards):
+        mine = batch.filter(pc.equal(batch.column(use_case.key), user))
+        number += mine.num_rows
+        kept.extend(mine.slice(max(0, mine.num_rows - last)).to_pylist())
+    return {(row[ORIGIN], row[POSITION]): {name: row[name] for name in wanted} for row in kept}, number
+
+
+def show(found: Explanation, view: View) -> None:
+    """Print an explanation for a person."""
+    out = console()
+    use_case = view.use_case
+    reasons = "".join(f", {number:,} {reason}" for reason, number in found.not_counted.items())
+    out.print(
+        f"{use_case.key} {found.user} (shard {found.shard}): {found.events:,} events, "
+        f"{found.counted:,} counted{reasons}; {found.vectors:,} vectors, {found.predictions:,} predictions"
+    )
+    if found.on_the_way:
+        out.print(f"{found.on_the_way:,} messages are on their way: what they bring is not in the log yet")
+    rows = [_told(event, use_case) for event in found.last_events]
+    out.print(table(rows, out.width, f"the last {len(rows)} events"))
+    if found.vector is None:
+        out.print("no event of this user has sent a vector")
+    if found.row is None:
+        out.print("no row in the table features: a user has one from the profile event on")
+    if found.vector is not None or found.row is not None:
+        sent = "vector sent last" if found.vector is None else f"vector sent at {shown(found.vector[use_case.time])}"
+        names = [name for name in use_case.features_schema.names if name != use_case.key]
+        pairs: list[Row] = [
+            {"": name, sent: (found.vector or {}).get(name), "row in features": (found.row or {}).get(name)}
+            for name in names
+        ]
+        out.print(table(pairs, out.width, "features"))
+
+
+def _told(event: dict[str, Any], use_case: UseCase) -> Row:
+    """Return what matters of an event first: its one value, whether it counted, and what was predicted."""
+    values = {name for event_name in use_case.value_events if (name := use_case.value_field(event_name))}
+    value = next((event[name] for name in values if event.get(name) is not None), None)
+    predicted = event.get(use_case.prediction)
+    told = {
+        use_case.time: event[use_case.time],
+        use_case.type: event.get(use_case.type),
+        "value": value,
+        COUNTED: event[COUNTED],
+        use_case.prediction: None if predicted is None else f"{predicted} ({event[use_case.probability]:.3f})",
+    }
+    return told | {name: other for name, other in event.items() if name not in {use_case.key, *values, *told}}

@@ -1,0 +1,174 @@
+"""`pipeline.py replay`: compute all features again from the log of events, and compare them, bit for bit, with the
+rows of the table and with the vectors that were served.
+
+Memory holds the rows of one shard's users. While events are on their way (a pipeline works, or was stopped in the
+middle), table and inference log are ahead of the log of events or behind it: rows that differ prove nothing then,
+but a vector that was served must be equal all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from modelstream.commands.view import View
+from modelstream.features.engine import FeatureEngine
+from modelstream.features.engine import replay as replay_events
+from modelstream.replay.parity import Parity, Served
+from modelstream.use_case.columns import APPLIED, ORIGIN
+
+KEYS_AT_ONCE = 10_000
+
+Progress = Callable[[int], None]
+"""Is told how many events were replayed since the last call."""
+
+
+@dataclass
+class Findings(Parity):
+    """What came of a replay; `apart` has rows that differ, too. They are differences if nothing was on its way."""
+
+    settled: bool = True
+    """Nothing was on its way, so that everything must be there and equal."""
+    events: int = 0
+    rows: int = 0
+    """Rows of the table that are equal."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether no difference was found."""
+        return self.differing.count == 0 and (self.unmatched.count == 0 or not self.settled)
+
+
+def replay(view: View, progress: Progress = lambda _: None) -> Findings:
+    """Replay the log of events of a data folder. Raises ModelstreamError for what can't be read."""
+    found = Findings()
+    before = _state(view)
+    known: list[npt.NDArray[np.uint64]] = []
+    stored = 0
+    # Within an epoch a user's events are all in one shard; from one epoch to the next shards may change.
+    parts: list[Sequence[int] | None] = [[shard] for shard in view.shards] if view.epoch == 0 else [None]
+    for part in parts:
+        engine = FeatureEngine(view.use_case)
+        _compare_vectors(view, part, engine, found, progress)
+        rows = engine.changed()
+        known.append(_hashes(rows.column(0)))
+        stored += _compare_rows(view, rows, found)
+    extra = view.features.count() - stored
+    if extra > 0:
+        examples = ", ".join(_unexplained(view, np.concatenate(known)))
+        found.unmatched.add(f"{extra:,} rows of the table that no event of the log explains, such as {examples}", extra)
+    found.settled = before[0] == 0 and _state(view) == before
+    return found
+
+
+def _state(view: View) -> tuple[int, list[int]]:
+    """Return how many messages are on their way, and the ends of the shards of the first stream."""
+    first = next(iter(view.consumers.values()))
+    return sum(view.measure_lag().values()), [view.streams.range(first, shard)[1] for shard in view.shards]
+
+
+def _compare_vectors(
+    view: View, shards: Sequence[int] | None, engine: FeatureEngine, found: Findings, progress: Progress
+) -> None:
+    again = view.recomputation(shards)
+    served = Served(view.use_case, view.inference_log, shards)
+    for events, applied in replay_events(view.use_case, again.events(), again.lookup, engine):
+        vectors = again.vectors(events, applied)
+        served.compare(events.column(ORIGIN).take(pa.array(applied.indices)), vectors, found)
+        found.events += events.num_rows
+        progress(events.num_rows)
+    served.end(found)
+
+
+def _compare_rows(view: View, rows: pa.RecordBatch, found: Findings) -> int:
+    """Compare replayed rows with the table's; return how many of them it has."""
+    key = view.use_case.key
+    stored = 0
+    for start in range(0, rows.num_rows, KEYS_AT_ONCE):
+        expected = rows.slice(start, KEYS_AT_ONCE)
+        actual = view.features.get_many(expected.column(key).to_pylist())
+        stored += actual.num_rows
+        places = pc.index_in(expected.column(key), value_set=actual.column(key))
+        has = pc.is_valid(places)
+        lacking = expected.column(key).filter(pc.invert(has))
+        if len(lacking):
+            found.unmatched.add(f"{len(lacking):,} users have no row in the table, such as {lacking[0]}", len(lacking))
+        _compare_columns(key, expected.filter(has), actual.take(places.drop_null()), found)
+    return stored
+
+
+def _compare_columns(key: str, expected: pa.RecordBatch, actual: pa.RecordBatch, found: Findings) -> None:
+    unequal = np.zeros(expected.num_rows, np.bool_)
+    for name in expected.schema.names:
+        if name == APPLIED:  # a position in a stream, which a replay doesn't have
+            continue
+        ours, theirs = expected.column(name), actual.column(name)
+        if ours.equals(theirs):
+            continue
+        for place in np.flatnonzero(_differ(ours, theirs) & ~unequal):
+            unequal[place] = True
+            found.unmatched.add(
+                f"the row of {expected.column(key)[place]}: {name} is {theirs[place]} in the table "
+                f"and {ours[place]} in the replay"
+            )
+    found.rows += expected.num_rows - int(np.count_nonzero(unequal))
+
+
+def _differ(ours: pa.Array, theirs: pa.Array) -> npt.NDArray[np.bool_]:
+    if pa.types.is_float64(ours.type):  # 0.0 and -0.0 are one in SQLite
+        mine, its = (column.to_numpy(zero_copy_only=False) for column in (ours, theirs))
+        result: npt.NDArray[np.bool_] = (mine != its) & ~(np.isnan(mine) & np.isnan(its))
+        result |= ours.is_null().to_numpy(zero_copy_only=False) != theirs.is_null().to_numpy(zero_copy_only=False)
+        return result
+    pairs = zip(ours.to_pylist(), theirs.to_pylist(), strict=True)
+    return np.array([one != other for one, other in pairs], np.bool_)
+
+
+def _hashes(keys: pa.Array) -> npt.NDArray[np.uint64]:
+    """Return 8 bytes for each key, to know it again."""
+    return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys.to_pylist()), np.uint64, len(keys))
+
+
+def _unexplained(view: View, known: npt.NDArray[np.uint64]) -> Iterator[str]:
+    """Yield keys of rows of the table that are not known, three at most."""
+    left = 3
+    for batch in view.features.scan():
+        keys = batch.column(0)
+        for place in np.flatnonzero(~np.isin(_hashes(keys), known)):
+            if left:
+                left -= 1
+                yield str(keys[place])
+
+
+def told(found: Findings, seconds: float) -> str:
+    """Return findings as a person reads them."""
+    lines = [
+        f"Replayed {found.events:,} events in {seconds:.1f} s: {found.vectors:,} vectors as served and "
+        f"{found.rows:,} rows as stored, equal to the last bit."
+    ]
+    lines += [f"DIFFERENT: {what}" for what in found.differing.first]
+    if found.settled:
+        lines += [f"DIFFERENT: {what}" for what in found.unmatched.first]
+        count = found.differing.count + found.unmatched.count
+    else:
+        count = found.differing.count
+        if found.unmatched.count:
+            lines.append(
+                f"{found.unmatched.count:,} vectors and rows can't be compared: events are on their way. When "
+                "`python pipeline.py status` shows no messages that wait, replay again."
+            )
+    if count:
+        lines.append(f"{count:,} differences in all.")
+    return "\n".join(lines)
+
+
+def as_json(found: Findings) -> str:
+    """Return findings as one JSON object."""
+    return msgspec.json.encode({"equal": found.equal} | asdict(found)).decode()

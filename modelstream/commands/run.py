@@ -1,0 +1,163 @@
+"""`pipeline.py run`: an input through the whole pipeline, to its end, and what came of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from modelstream.errors import UnavailableError
+from modelstream.project import Project
+from modelstream.runner.data_folder import DataFolder
+from modelstream.runner.display import Display
+from modelstream.runner.line import Command
+from modelstream.runner.pipeline import HELD_LIMIT, Pipeline
+from modelstream.runner.supervisor import Supervisor
+
+T = TypeVar("T")
+
+POLL = 0.02
+SHOW_EVERY = 0.12
+COMMIT_MS = 2000.0
+"""A run commits every two seconds: what a crash makes it repeat."""
+
+
+class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
+    """What a run came to: the object that `--json` prints."""
+
+    events: int
+    vectors: int
+    predictions: int
+    dead_letters: int
+    not_counted: dict[str, int]
+    startup_seconds: float
+    seconds: float
+    events_per_second: float
+    delay_ms: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    peak_rss_mb: float
+    model_version: str
+    """The version of the model that served at the end; several, if workers had not taken the promoted one yet."""
+    data: str
+    logs: str
+    """The folder, or URL, of the Parquet logs."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What to run; see `pipeline.py run --help`."""
+
+    source: dict[str, Any]
+    """Parameters of the data generator's `main`."""
+    workers: int
+    rate: float | None
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Ctrl-C: everything in hand was saved (or not, if `saved` is false)."""
+
+    def __init__(self, saved: bool) -> None:
+        super().__init__()
+        self.saved = saved
+
+
+def run(project: Project, folder: DataFolder, options: RunOptions, display: Display) -> Summary:
+    """Run the pipeline until every event has reached the end.
+
+    Raises ModelstreamError for what can't go on, and Interrupted on Ctrl-C.
+    """
+    begun = time.monotonic()
+    with Supervisor(folder.lock) as supervisor:
+        pipeline = Pipeline(project, folder, supervisor, options.workers)
+        try:
+            pipeline.prepare()
+            pipeline.start(commit_ms=COMMIT_MS)
+            pipeline.start_source(options.source)
+            watcher = _Watcher(pipeline, display)
+            while not pipeline.is_ready():
+                watcher.tick("starting")
+            ready = time.monotonic()
+            supervisor.send(pipeline.source, Command("go"))
+            opened = time.time()
+            while not pipeline.finish():
+                watcher.tick("")
+            seconds = time.monotonic() - ready
+            watcher.tick("done", force=True)
+            handled = supervisor.processes[pipeline.source].rows()[1]
+            versions = {process.report.model for process in supervisor.processes.values()} - {""}
+            supervisor.stop()
+        except KeyboardInterrupt:
+            raise Interrupted(_save(pipeline)) from None
+        from modelstream.commands.results import delays, totals
+
+        found = patiently(lambda: totals(folder.places, project))
+        delay = patiently(lambda: delays(pipeline.streams, "inference", opened)) if options.rate else None
+        return Summary(
+            **found,
+            startup_seconds=round(ready - begun, 3),
+            seconds=round(seconds, 3),
+            events_per_second=round(handled / seconds, 1),
+            delay_ms=delay if delay is not None else msgspec.UNSET,
+            peak_rss_mb=round(watcher.peak / 1e6, 1),
+            model_version=", ".join(sorted(versions)),
+            data=str(folder.path),
+            logs=folder.places.logs,
+        )
+
+
+def patiently(look: Callable[[], T]) -> T:
+    """Look at what is stored, and again if a store is away: everything is done by now."""
+    deadline = time.monotonic() + HELD_LIMIT
+    while True:
+        try:
+            return look()
+        except UnavailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def _save(pipeline: Pipeline) -> bool:
+    """Let the source end after what it has in hand, then flush everything; return whether that could be done."""
+    held = any(process.report.held for process in pipeline.supervisor.processes.values())
+    try:
+        return pipeline.supervisor.stop() and not held
+    except KeyboardInterrupt:
+        return False
+
+
+class _Watcher:
+    """Keeps an eye on the pipeline while waiting."""
+
+    def __init__(self, pipeline: Pipeline, display: Display) -> None:
+        self._pipeline = pipeline
+        self._display = display
+        self._show_at = 0.0
+        self.peak = 0
+
+    def tick(self, what: str, *, force: bool = False) -> None:
+        self._pipeline.watch()
+        now = time.monotonic()
+        if force or now >= self._show_at:
+            self._show_at = now + SHOW_EVERY
+            self.peak = max(self.peak, self._pipeline.resident_bytes())
+            states = self._pipeline.states()
+            self._display.show(states, what or self._progress())
+        time.sleep(POLL)
+
+    def _progress(self) -> str:
+        report = self._pipeline.supervisor.processes[self._pipeline.source].report
+        sent = f"{report.rows_out:,}"
+        if report.total:
+            sent += f" of {report.total:,} ({100 * report.rows_out / report.total:.0f} %)"
+        return f"{sent} lines sent"
+
+
+def default_project() -> Path:
+    """Return the path of the project's file: beside the `pipeline.py` that was started, or else of this library."""
+    beside = Path(sys.argv[0]).resolve().with_name("project.yaml")
+    return beside if beside.exists() else Path(__file__).resolve().parents[2] / "project.yaml"

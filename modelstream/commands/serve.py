@@ -1,0 +1,246 @@
+"""`pipeline.py serve`: the functions stay up and take events by HTTP, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from modelstream.errors import ConfigurationError, ModelstreamError
+from modelstream.http.about import about
+from modelstream.http.app import Edge, create_app
+from modelstream.http.intake import Intake
+from modelstream.http.server import HttpServer, bind
+from modelstream.project import Project
+from modelstream.runner import rpc
+from modelstream.runner.data_folder import DataFolder
+from modelstream.runner.display import Display, FunctionState
+from modelstream.runner.metrics import FunctionNow, Metrics, Snapshot
+from modelstream.runner.pipeline import Consumer, Pipeline
+from modelstream.runner.retention import Trimmer
+from modelstream.runner.supervisor import Supervisor
+from modelstream.source.enrichment import load_enrichment
+from modelstream.streams import open_streams
+from modelstream.use_case import declared as use_cases
+from modelstream.use_case.declared import UseCase
+
+COMMIT_MS = 5000.0
+"""Every commit of a shard is a file of its log: 8 shards write 1.6 files a second at this pace when busy, and an
+event is found in Parquet within 5 s."""
+POLL = 0.05
+LOOK_EVERY = 0.25
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How to serve; see `pipeline.py serve --help`."""
+
+    port: int
+    workers: int
+    enrichment: Path | None = None
+
+
+class SavedFunction(msgspec.Struct, frozen=True):
+    """What a function has done since the start, and where it goes on."""
+
+    name: str
+    reads: str
+    rows_in: int
+    rows_out: int
+    offsets: dict[int, int]
+    """By shard, the last message that is done with; -1 for none."""
+    waiting: int
+    """Messages that the next start takes."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What stands when serving has ended."""
+
+    accepted: int
+    """Events taken by HTTP since the start."""
+    complete: bool
+    """Everything in hand was flushed; else it is done again at the next start."""
+    functions: tuple[SavedFunction, ...]
+
+
+def serve(project: Project, folder: DataFolder, options: ServeOptions, display: Display) -> Saved:
+    """Serve until SIGINT or SIGTERM. Raises ModelstreamError for what can't start, KeyboardInterrupt on a second."""
+    use_case = use_cases.load(project.folder / project.params.use_case)
+    with bind(options.port) as listener, Supervisor(folder.lock) as supervisor, _stopping() as stopping:
+        pipeline = Pipeline(project, folder, supervisor, options.workers)
+        pipeline.prepare()
+        if options.enrichment is not None:
+            _load(options.enrichment, use_case, pipeline)
+        service = Service(pipeline, use_case, listener, display)
+        service.run(stopping)
+        return service.stop()
+
+
+class Service:
+    """A pipeline with an HTTP server in front of it."""
+
+    def __init__(self, pipeline: Pipeline, use_case: UseCase, listener: socket.socket, display: Display) -> None:
+        folder, consumers = pipeline.folder, pipeline.consumers
+        functions = pipeline.project.functions
+        model_server = next(one.name for one in consumers if functions[one.name].kind == "serving")
+        self._pipeline = pipeline
+        self._display = display
+        self._monitor = Monitor(pipeline)
+        self._intake = Intake(partial(open_streams, folder.places.streams), consumers[0].reads, use_case.key)
+        edge = Edge(
+            intake=self._intake,
+            ask=partial(rpc.ask, pipeline.supervisor.socket(model_server)),
+            metrics=self._monitor.metrics,
+            about=partial(about, use_case, folder.path),
+        )
+        self._server = HttpServer(create_app(edge), listener, folder.path / "logs" / "http.log")
+
+    def run(self, stopping: threading.Event) -> None:
+        """Keep everything running until it is time to stop."""
+        pipeline, server = self._pipeline, self._server
+        server.start()
+        try:
+            pipeline.start(commit_ms=COMMIT_MS)
+            Trimmer(pipeline.folder.places.streams, _groups(pipeline)).start()
+            self._display.console.print(
+                f"Listening on {server.url} (GET / tells what is there; Ctrl-C ends it)", soft_wrap=True
+            )
+            look_at = 0.0
+            while not stopping.wait(POLL):
+                self._watch()
+                if time.monotonic() >= look_at:
+                    look_at = time.monotonic() + LOOK_EVERY
+                    self._look()
+        except BaseException:
+            server.stop()
+            raise
+
+    def stop(self) -> Saved:
+        """Answer the requests in hand, let the functions flush, and tell what is saved."""
+        answered = self._server.stop()
+        flushed = self._pipeline.supervisor.stop()
+        return Saved(self._intake.events, answered and flushed, _saved(self._pipeline))
+
+    def _watch(self) -> None:
+        supervisor = self._pipeline.supervisor
+        supervisor.watch()
+        self._pipeline.note_models()
+        if supervisor.gives_up and self._pipeline.is_ready():
+            supervisor.gives_up = False  # it has worked: what fails from now on may be mended while we wait
+        if not self._server.is_alive():
+            raise ModelstreamError("the HTTP server has ended", remedy="see logs/http.log in the data folder")
+
+    def _look(self) -> None:
+        states = self._monitor.look()
+        text = f"{self._server.url}   {self._intake.events:,} events taken, {_summary(states)}"
+        self._display.show(states, text)
+
+
+def _summary(states: Sequence[FunctionState]) -> str:
+    lag = sum(state.lag for state in states)
+    problems = [f"{state.name}: {why}" for state in states for why in (state.problem, state.refused) if why]
+    busy = sorted({state.state for state in states} - {"idle", "working"})
+    parts = [f"{lag:,} messages under way"] if lag else ["nothing under way"]
+    return "; ".join(parts + busy + problems)
+
+
+class Monitor:
+    """Looks at a pipeline's functions, for the live table and the metrics. Use it in one thread."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.metrics = Metrics()
+        self._pipeline = pipeline
+        self._lag_since: dict[str, float] = {}
+
+    def look(self) -> list[FunctionState]:
+        """Return the functions' states, and leave a snapshot for the metrics."""
+        now = time.time()
+        states = self._pipeline.states()
+        consumers = {consumer.name: consumer for consumer in self._pipeline.consumers}
+        functions = tuple(self._now(consumers[state.name], state, now) for state in states)
+        self.metrics.snapshot = Snapshot(now, functions, self._pipeline.resident())
+        return states
+
+    def _now(self, consumer: Consumer, state: FunctionState, now: float) -> FunctionNow:
+        processes = [self._pipeline.supervisor.processes[worker] for worker in consumer.workers]
+        if not state.lag:
+            self._lag_since.pop(state.name, None)
+        return FunctionNow(
+            name=state.name,
+            state=state.state,
+            rows_in=state.rows_in,
+            rows_out=state.rows_out,
+            rejects=state.rejects,
+            repeated=sum(one.before.repeated + one.report.repeated for one in processes),
+            restarts=state.restarts,
+            commits=sum(one.before.commits + one.report.commits for one in processes),
+            lag=state.lag,
+            lag_since=self._lag_since.setdefault(state.name, now) if state.lag else 0.0,
+            committed_at=max(max(one.before.committed_at, one.report.committed_at) for one in processes),
+            held=state.problem,
+            models=tuple(filter(None, state.model.split(", "))),
+            refused=state.refused,
+        )
+
+
+def _groups(pipeline: Pipeline) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for consumer in pipeline.consumers:
+        groups.setdefault(consumer.reads, []).append(consumer.name)
+    return groups
+
+
+def _load(path: Path, use_case: UseCase, pipeline: Pipeline) -> None:
+    if use_case.lookup is None:
+        raise ConfigurationError(
+            f"the use case {use_case.name} looks nothing up, so an enrichment file has no use",
+            remedy="leave --enrichment out",
+        )
+    load_enrichment(path, use_case.lookup, pipeline.tables.lookup(use_case.lookup.table))
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """Give an event that SIGINT or SIGTERM sets; the second signal raises KeyboardInterrupt."""
+    stopping = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _saved(pipeline: Pipeline) -> tuple[SavedFunction, ...]:
+    found = []
+    for consumer, state in zip(pipeline.consumers, pipeline.states(), strict=True):
+        offsets = pipeline.streams.acked(consumer.name, consumer.reads)
+        found.append(SavedFunction(consumer.name, consumer.reads, state.rows_in, state.rows_out, offsets, state.lag))
+    return tuple(found)
+
+
+def told(saved: Saved, data: Path) -> str:
+    """Return what was saved, as a person reads it."""
+    what = "everything in hand is saved" if saved.complete else "what was in hand is done again at the next start"
+    lines = [f"Stopped: {what} in {data}. {saved.accepted:,} events were taken by HTTP."]
+    lines += [
+        f"  {function.name:20}{function.rows_in:>12,} rows in {function.rows_out:>12,} out   "
+        + (f"{function.waiting:,} messages wait in {function.reads}" if function.waiting else "nothing waits")
+        for function in saved.functions
+    ]
+    return "\n".join([*lines, "The same command goes on from here."])

@@ -1,0 +1,192 @@
+"""`pipeline.py status`: what a data folder holds, how far its functions are, and whether a pipeline runs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from modelstream.commands.output import console
+from modelstream.commands.view import View
+from modelstream.errors import ModelstreamError
+from modelstream.messages import dead_letters
+from modelstream.registry import registry as registries
+from modelstream.runner.places import NAMES, Places
+from modelstream.runner.served import ServedModel, read_served
+from modelstream.streams import Streams
+
+
+class StreamStatus(msgspec.Struct, frozen=True):
+    """A stream: messages ever appended, in all and by shard, and those that are still kept."""
+
+    messages: int
+    by_shard: list[int]
+    kept: int
+
+
+class FunctionStatus(msgspec.Struct, frozen=True):
+    """A function between streams, and the messages that it has not acknowledged."""
+
+    reads: str
+    lag: int
+
+
+class LogStatus(msgspec.Struct, frozen=True):
+    """A Parquet log."""
+
+    rows: int
+    files: int
+
+
+class InputStatus(msgspec.Struct, frozen=True):
+    """An input that was taken in, and how far."""
+
+    origin: str
+    kind: str
+    lines: int
+    bytes: int
+    finished: bool
+
+
+class ModelStatus(msgspec.Struct, frozen=True):
+    """The model: what is to serve, and what does."""
+
+    name: str
+    promoted: str
+    """The version that is to serve: promoted in the registry, or the one that comes with the project."""
+    serving: dict[str, ServedModel]
+    """What each worker of the model server serves; empty when none runs."""
+    problem: str = ""
+    """Why the registry can't be read, if so."""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What `--json` prints."""
+
+    data: str
+    places: Places
+    """URLs of streams, tables and logs."""
+    use_case: str
+    shards: int
+    running: bool
+    process: int | None
+    """The process of the supervisor that runs on the folder."""
+    streams: dict[str, StreamStatus]
+    functions: dict[str, FunctionStatus]
+    tables: dict[str, int]
+    """Rows of each table."""
+    logs: dict[str, LogStatus]
+    vectors: int
+    not_counted: dict[str, int]
+    dead_letters: int
+    inputs: list[InputStatus]
+    model: ModelStatus
+
+
+def status(view: View) -> Status:
+    """Return the state of a data folder, as far as it is durable."""
+    holder = view.holder()
+    params = view.project.params
+    made = set(view.streams.names())
+    lag = view.measure_lag()
+    counters = _counters(view)
+    return Status(
+        data=str(view.path),
+        places=view.places,
+        use_case=view.use_case.name,
+        shards=view.marker.shards,
+        running=holder is not None,
+        process=holder,
+        streams={name: _stream(view.streams, name) for name in params.streams if name in made},
+        functions={name: FunctionStatus(view.consumers[name], number) for name, number in lag.items()},
+        tables={name: (view.features if name == "features" else view.lookup(name)).count() for name in params.tables},
+        logs={name: LogStatus(view.log(name).count(), view.log(name).files()) for name in params.logs},
+        vectors=counters.pop("vectors", 0),
+        not_counted=counters,
+        dead_letters=sum(1 for _ in dead_letters.read_letters(view.streams)) if dead_letters.STREAM in made else 0,
+        inputs=[
+            InputStatus(one.origin, one.kind, one.lines, one.bytes, one.finished) for one in view.tables.inputs().all()
+        ],
+        model=_model(view, running=holder is not None),
+    )
+
+
+def _model(view: View, *, running: bool) -> ModelStatus:
+    serving = read_served(view.path) if running else {}
+    registry = registries.of_project(view.project, view.use_case)
+    try:
+        return ModelStatus(registry.name, registry.current() or registry.shipped_version(), serving)
+    except ModelstreamError as error:
+        return ModelStatus(registry.name, "", serving, str(error))
+
+
+def _stream(streams: Streams, name: str) -> StreamStatus:
+    ranges = list(streams.ranges(name).values())
+    ends = [end for _, end in ranges]
+    return StreamStatus(sum(ends), ends, sum(end - first for first, end in ranges))
+
+
+def _counters(view: View) -> dict[str, int]:
+    counters: dict[str, int] = {}
+    for shard in view.shards:
+        for name, number in view.features.load(shard).counters.items():
+            counters[name] = counters.get(name, 0) + number
+    return dict(sorted(counters.items()))
+
+
+def show(found: Status) -> None:
+    """Print a state for a person."""
+    running = f"running (process {found.process})" if found.running else "not running"
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.not_counted.items())
+    own = Places().within(Path(found.data))
+    elsewhere = [
+        f"{name} at {getattr(found.places, name)}" for name in NAMES if _lies_elsewhere(found.places, own, name)
+    ]
+    parts: list[RenderableType] = [
+        "; ".join([f"{found.data}: use case {found.use_case}, {found.shards} shards, {running}", *elsewhere]),
+        _table(
+            ("stream", "messages", "kept", "messages by shard", "read by (messages that wait)"),
+            [
+                (name, one.messages, one.kept, " ".join(map(str, one.by_shard)), _readers(found, name))
+                for name, one in found.streams.items()
+            ],
+        ),
+        _table(("table", "rows"), list(found.tables.items())),
+        _table(("log", "rows", "files"), [(name, log.rows, log.files) for name, log in found.logs.items()]),
+        _model_line(found.model),
+        f"{found.vectors:,} feature vectors, {found.dead_letters:,} dead letters; not counted: {reasons or 'none'}",
+    ]
+    if found.inputs:
+        rows = [(one.origin, one.lines, "finished" if one.finished else "not finished") for one in found.inputs]
+        parts.append(_table(("input", "lines", "state"), rows))
+    console().print(Group(*parts))
+
+
+def _lies_elsewhere(places: Places, own: Places, name: str) -> bool:
+    return bool(getattr(places, name) != getattr(own, name))
+
+
+def _model_line(model: ModelStatus) -> str:
+    wanted = f"version {model.promoted} is to serve" if not model.problem else f"[red]{escape(model.problem)}[/]"
+    served = ", ".join(f"{worker} serves {one.version}" for worker, one in sorted(model.serving.items()))
+    refused = {one.refused for one in model.serving.values() if one.refused}
+    lines = [f"model {model.name}: {wanted}" + (f"; {served}" if served else "")]
+    return "\n".join([*lines, *(f"[red]{escape(why)}[/]" for why in sorted(refused))])
+
+
+def _readers(found: Status, stream: str) -> str:
+    return ", ".join(f"{name} ({one.lag:,})" for name, one in found.functions.items() if one.reads == stream)
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str | int]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for i, name in enumerate(names):
+        number = bool(rows) and isinstance(rows[0][i], int)
+        table.add_column(name, justify="right" if number else "left", header_style="bold", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else value for value in row))
+    return table

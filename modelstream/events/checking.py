@@ -1,0 +1,155 @@
+"""Lines of any number of messages to checked events: parsing, the transform hook, and what an event must have.
+
+Messages are checked together, because most calls cost as much for one event as for a hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from modelstream.errors import ConfigurationError
+from modelstream.messages.codec import MAX_LINE
+from modelstream.messages.identity import Int64s, buckets_of
+from modelstream.use_case.columns import POSITION
+from modelstream.use_case.declared import UseCase
+
+if TYPE_CHECKING:
+    from modelstream.events.parsing import Reject
+
+Transform = Callable[[pa.RecordBatch], pa.RecordBatch]
+"""A hook that maps foreign events to the use case's: takes and returns a batch of `UseCase.event_schema`.
+
+It may change values and leave rows out, by what stands in the row alone: a batch is cut anywhere.
+"""
+
+
+def unchanged(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch as it is: the transform of events that are the use case's own."""
+    return batch
+
+
+@dataclass
+class Lines:
+    """The raw lines of a message: n texts with their positions (int64, rising) in one origin."""
+
+    origin: str
+    texts: pa.BinaryArray
+    positions: Int64s
+    ingested_at: int | Int64s
+    """When they were taken in, in microseconds: all, or each."""
+    sizes: dict[int, int] = field(default_factory=dict)
+    """Bytes of the whole line, by position, where the reader cut it."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def uncut(self) -> pa.BinaryArray:
+        """Return the texts to parse: a cut one is no event, even where its beginning happens to be one."""
+        if not self.sizes:
+            return self.texts
+        cut = np.isin(self.positions, list(self.sizes))
+        return pa.compute.if_else(pa.array(cut), pa.scalar(b"", pa.binary()), self.texts)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the lines of messages gave, counted over all messages: n lines, k events.
+
+    `events` has `UseCase.event_schema`; row i is of line `places[i]` (int64[k], rising). `buckets` (uint8[n]) are those
+    of the events' keys, 0 for lines that are none. `rejects` are in the order of their lines. Lines that the transform
+    left out are in neither.
+    """
+
+    events: pa.RecordBatch
+    places: Int64s
+    buckets: npt.NDArray[np.uint8]
+    rejects: list[Reject]
+
+
+class EventChecker:
+    """Checks lines against a use case."""
+
+    def __init__(self, use_case: UseCase, transform: Transform = unchanged) -> None:
+        # numba comes with it, 100 MB: the inference logger, which shares its module with us, does without.
+        from modelstream.events.parsing import Checker, LineParser
+
+        self._use_case = use_case
+        self._transform = transform
+        self._parser = LineParser(use_case)
+        self._checker = Checker(use_case)
+
+    def check(self, messages: Sequence[Lines]) -> Checked:
+        """Check the lines of messages, of any origins. Raises ConfigurationError for what a transform must not do."""
+        sizes = [len(message) for message in messages]
+        positions = np.concatenate([message.positions for message in messages])
+        ingested_at = np.concatenate(
+            [np.full(size, message.ingested_at, np.int64) for size, message in zip(sizes, messages, strict=True)]
+        )
+        texts = pa.concat_arrays([message.uncut() for message in messages])
+        parsed = self._parser.parse(texts, positions, ingested_at)
+        rejects = [self._named(reject, messages, positions) for reject in parsed.rejects]
+        events, places = self._transformed(parsed.events, parsed.indices, np.cumsum(sizes))
+        lacking = self._checker.check(events)
+        if lacking:
+            rejects += [replace(reject, index=int(places[reject.index])) for reject in lacking]
+            rejects.sort(key=lambda reject: reject.index)
+            complete = np.ones(len(places), np.bool_)
+            complete[[reject.index for reject in lacking]] = False
+            events, places = events.filter(pa.array(complete)), places[complete]
+        buckets = np.zeros(len(texts), np.uint8)
+        buckets[places] = buckets_of(events.column(self._use_case.key))
+        return Checked(events, places, buckets, rejects)
+
+    def _named(self, reject: Reject, messages: Sequence[Lines], positions: Int64s) -> Reject:
+        """Return a reject with its true reason, if its line was cut."""
+        index = reject.index
+        for message in messages:
+            if index < len(message):
+                size = message.sizes.get(int(message.positions[index])) if message.sizes else None
+                return replace(reject, reason=f"longer than {MAX_LINE:,} bytes: {size:,}") if size else reject
+            index -= len(message)
+        raise IndexError(f"no line {reject.index} among {len(positions)}")
+
+    def _transformed(self, events: pa.RecordBatch, places: Int64s, ends: Int64s) -> tuple[pa.RecordBatch, Int64s]:
+        if self._transform is unchanged:
+            return events, places
+        changed = self._transform(events)
+        if changed is events:
+            return events, places
+        # Positions tell rows apart within an origin only, so a transform that does something sees each message alone.
+        pieces, kept = [], []
+        first = 0
+        for last in np.searchsorted(places, ends):
+            piece = events.slice(first, last - first)
+            changed = self._checked_transform(piece)
+            pieces.append(changed)
+            kept.append(places[first:last][np.isin(_positions(piece), _positions(changed))])
+            first = int(last)
+        return pa.concat_batches(pieces), np.concatenate(kept)
+
+    def _checked_transform(self, events: pa.RecordBatch) -> pa.RecordBatch:
+        changed = self._transform(events)
+        wanted = self._use_case.event_schema
+        if not isinstance(changed, pa.RecordBatch) or not changed.schema.equals(wanted):
+            raise ConfigurationError(
+                "transform(batch) did not return a batch with the columns that it was given",
+                remedy=f"return a pyarrow.RecordBatch with the schema {', '.join(wanted.names)}",
+            )
+        positions = _positions(changed)
+        if not np.isin(positions, _positions(events)).all() or not (positions[1:] > positions[:-1]).all():
+            raise ConfigurationError(
+                "transform(batch) returned rows that it was not given, or in another order",
+                remedy=f"it may change values and leave rows out, and keeps the column {POSITION} as it is",
+            )
+        return changed
+
+
+def _positions(batch: pa.RecordBatch) -> Int64s:
+    positions: Int64s = batch.column(POSITION).to_numpy()
+    return positions

@@ -1,0 +1,261 @@
+"""The feature engine: events in, feature vectors out, and the rows of users that stay behind.
+
+What counts and what a feature is, the use case says; `modelstream.features.kernel` has the loop over events,
+`modelstream.features.users` the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from modelstream.features import kernel, statistics
+from modelstream.features.users import UserRows, texts
+from modelstream.use_case.columns import STORED_STATISTICS
+from modelstream.use_case.declared import UseCase
+
+Float64s = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
+
+LookupFunction = Callable[[Sequence[str]], Sequence[float | None]]
+"""Gives the value of each key, None if there is none."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of a batch of n events: `counted + sum(not_counted) + skipped == n`."""
+
+    indices: Int64s
+    """int64[k]: the events, by their row in the batch, that a vector stands after; rising."""
+    codes: Int64s
+    """int64[k]: their types, as indices into `UseCase.event_names` (aliases are resolved)."""
+    vectors: Float64s
+    """float64[k, features], in the order of `UseCase.computed`; each column is contiguous in memory."""
+    counted: int
+    """Events that changed their user's row, profiles among them."""
+    not_counted: dict[str, int]
+    """Events that changed nothing, by reason (`kernel.REASONS`); only reasons that occurred."""
+    skipped: int
+    """Events that their user's row held already."""
+
+
+class FeatureEngine:
+    """The state of the users of one shard.
+
+    >>> from modelstream.use_case.declared import parse
+    >>> use_case = parse('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> events = pa.RecordBatch.from_pydict(
+    ...     {"house": ["h1", "h1"], "at": [0, 1], "kind": ["reading", "reading"], "celsius": [20.0, 21.0]},
+    ...     schema=pa.schema([use_case.event_schema.field(name) for name in use_case.fields]))
+    >>> engine = FeatureEngine(use_case)
+    >>> engine.load(engine.missing(["h1", "h1"]), no_rows(use_case))
+    >>> engine.apply(events, np.array([0, 1]), no_lookup).vectors.tolist()
+    [[20.0, 1.0], [20.5, 2.0]]
+    >>> engine.changed().to_pydict()["reading_mean"]
+    [20.5]
+    """
+
+    def __init__(self, use_case: UseCase) -> None:
+        self.use_case = use_case
+        self._rows = UserRows(use_case)
+        self._plan = _plan(use_case)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Return the keys, each once, whose rows are not in memory: `load` them before `apply`."""
+        return self._rows.missing(keys)
+
+    def load(self, keys: Iterable[str], rows: pa.RecordBatch) -> None:
+        """Take in the stored rows (`row_schema`) of some of `keys`; the others are users without a row.
+
+        Users who are in memory already stay as they are.
+        """
+        self._rows.load(keys, rows)
+
+    def apply(self, events: pa.RecordBatch, stream_positions: Int64s, lookup: LookupFunction) -> Applied:
+        """Apply events in order, and return the feature vectors that stand after some of them.
+
+        `events`: n rows of the use case's `event_schema`, each with a key, a time and, if its type has one,
+        a value; columns that would be all null may be absent. `stream_positions`: int64[n], rising; an event
+        at or below the position that its user's row has applied is skipped. `lookup` is called at most once,
+        with distinct keys.
+
+        Raises ValueError, with nothing applied, for events that are not so, or whose users were not loaded.
+        """
+        batch = self._batch(events, stream_positions, lookup)
+        n = events.num_rows
+        output = kernel.Output(
+            indices=np.empty(n, np.int64),
+            vectors=np.empty((len(self.use_case.computed), n)),
+            profiles=np.empty(np.count_nonzero(batch.codes == self._plan.profile), np.int64),
+            counts=np.zeros(8, np.int64),
+        )
+        with np.errstate(all="ignore"):  # sums may overflow to inf; without numba numpy would warn
+            kernel.apply(self._plan, self._rows.state, batch, output)
+        counts = output.counts.tolist()
+        reasons = zip(kernel.REASONS, counts, strict=False)  # counts has more
+        if taken := counts[kernel.PROFILES]:
+            profiles = output.profiles[:taken]
+            self._rows.set_profiles(batch.slots[profiles], events, profiles)
+        indices = output.indices[: counts[kernel.VECTORS]]
+        return Applied(
+            indices=indices,
+            codes=batch.codes[indices],
+            vectors=output.vectors[:, : len(indices)].T,
+            counted=counts[kernel.COUNTED],
+            not_counted={reason: count for reason, count in reasons if count},
+            skipped=counts[kernel.SKIPPED],
+        )
+
+    def changed(self) -> pa.RecordBatch:
+        """Return the rows (`row_schema`) of users that changed since `clean`, in no particular order."""
+        return self._rows.changed()
+
+    def clean(self) -> None:
+        """Note that all rows are stored."""
+        self._rows.clean()
+
+    def forget(self, keys: Iterable[str] | None = None) -> None:
+        """Drop some users, or all, also what is not stored of them: they are loaded again when needed."""
+        self._rows.forget(keys)
+
+    def evict(self, limit: int) -> int:
+        """Drop the least recently used stored users above `limit`; return how many."""
+        return self._rows.evict(limit)
+
+    def _batch(self, events: pa.RecordBatch, positions: Int64s, lookup: LookupFunction) -> kernel.Batch:
+        use_case, plan = self.use_case, self._plan
+        keys, times = events.column(use_case.key), events.column(use_case.time)
+        if keys.null_count or times.null_count:
+            raise ValueError(f"events without {use_case.key} or {use_case.time}")
+        if len(positions) != events.num_rows:
+            raise ValueError(f"{events.num_rows} events, but {len(positions)} positions")
+        slots = self._slots_of(keys)
+        codes = _codes(events.column(use_case.type), use_case.event_codes)
+        profiles = np.flatnonzero(codes == plan.profile) if plan.lookup else np.empty(0, np.int64)
+        profiles = profiles[positions[profiles] > self._rows.state.applied[slots[profiles]]]
+        batch = kernel.Batch(
+            slots=slots,
+            codes=codes,
+            # Copies, as numba would compile anew for the read-only arrays that Arrow gives.
+            positions=np.array(positions, np.int64),
+            times=times.to_numpy(zero_copy_only=False).astype(np.int64),
+            values=_values(events, use_case),
+            looked_up=self._look_up(events, profiles, lookup),
+        )
+        bad = kernel.first_without_value(plan, batch)
+        if bad >= 0:
+            name = use_case.event_names[codes[bad]]
+            raise ValueError(f"event {bad} of the batch ({name}) has no finite {use_case.value_field(name)}")
+        return batch
+
+    def _slots_of(self, keys: pa.Array) -> Int64s:
+        encoded = keys.dictionary_encode()
+        try:
+            slots = self._rows.use(texts(encoded.dictionary))
+        except KeyError as error:
+            raise ValueError(f"user {error} was not loaded") from None
+        indices: Int64s = encoded.indices.to_numpy()
+        return slots[indices]
+
+    def _look_up(self, events: pa.RecordBatch, profiles: Int64s, lookup: LookupFunction) -> Float64s:
+        if not len(profiles) or self.use_case.lookup is None:
+            return np.empty(0)
+        looked_up = np.full(events.num_rows, np.nan)
+        if self.use_case.lookup.by in events.schema.names:
+            asked = events.column(self.use_case.lookup.by).take(pa.array(profiles)).dictionary_encode()
+            found = lookup(texts(asked.dictionary)) if len(asked.dictionary) else []
+            values = np.array([*found, None], np.float64)  # None becomes NaN; the last is for a null key
+            looked_up[profiles] = values[asked.indices.fill_null(len(found)).to_numpy()]
+        return looked_up
+
+
+def _codes(types: pa.Array, known: dict[str, int]) -> Int64s:
+    encoded = types.dictionary_encode()
+    codes = np.array([known.get(name, -1) for name in texts(encoded.dictionary)] + [-1], np.int64)
+    indices = encoded.indices.fill_null(len(codes) - 1) if encoded.null_count else encoded.indices
+    result: Int64s = codes[indices.to_numpy()]
+    return result
+
+
+def _values(events: pa.RecordBatch, use_case: UseCase) -> Float64s:
+    values = np.full((len(use_case.value_events), events.num_rows), np.nan)
+    for row, event in zip(values, use_case.value_events, strict=True):
+        field = use_case.value_field(event)
+        if field in events.schema.names:
+            row[:] = events.column(field).to_numpy(zero_copy_only=False)
+    return values
+
+
+def _plan(use_case: UseCase) -> kernel.Plan:
+    names, lookup = use_case.event_names, use_case.lookup
+    value_events = use_case.value_events
+    return kernel.Plan(
+        profile=names.index(use_case.profile.event) if use_case.profile else -1,
+        opens=names.index(use_case.window.opens) if use_case.window else -1,
+        window=use_case.window.microseconds if use_case.window else 0,
+        value_of=np.array([value_events.index(n) if n in value_events else -1 for n in names], np.int64),
+        predicts=np.array([name in use_case.predict_on for name in names], np.bool_),
+        statistics=np.array([statistics.STATISTICS[name] for name in use_case.statistics], np.int64),
+        lookup=lookup is not None,
+        default=lookup.default if lookup else 0.0,
+    )
+
+
+def no_rows(use_case: UseCase) -> pa.RecordBatch:
+    """Return an empty batch of rows: what a table holds of users it doesn't know."""
+    return pa.RecordBatch.from_pylist([], schema=use_case.row_schema)
+
+
+def no_lookup(keys: Sequence[str]) -> list[float | None]:
+    """Find nothing, for each key.
+
+    >>> no_lookup(["a", "b"])
+    [None, None]
+    """
+    return [None] * len(keys)
+
+
+def features_of(rows: pa.RecordBatch, use_case: UseCase) -> pa.RecordBatch:
+    """Return stored rows (`row_schema`) as a person looks at them (`features_schema`).
+
+    That is key, profile, and features by name. A value that was not found is null here, not the default.
+    """
+    derived = {}
+    for event in use_case.value_events:
+        stored = np.column_stack([rows.column(f"{event}_{name}") for name in STORED_STATISTICS])
+        for name in use_case.statistics:
+            derived[f"{event}_{name}"] = statistics.get_many(stored, statistics.STATISTICS[name])
+    schema: pa.Schema = use_case.features_schema
+    columns = [pa.array(derived[name]) if name in derived else rows.column(name) for name in schema.names]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def replay(
+    use_case: UseCase,
+    batches: Iterable[pa.RecordBatch],
+    lookup: LookupFunction,
+    engine: FeatureEngine | None = None,
+) -> Iterator[tuple[pa.RecordBatch, Applied]]:
+    """Apply batches of events to users that start from nothing, and yield each batch with what became of it.
+
+    Give an empty `engine` to have the rows afterwards: its `changed()` holds all users.
+    """
+    engine = FeatureEngine(use_case) if engine is None else engine
+    position = 0
+    for events in batches:
+        keys = texts(events.column(use_case.key).unique())
+        engine.load(engine.missing(keys), no_rows(use_case))
+        positions = np.arange(position, position + events.num_rows)
+        position += events.num_rows
+        yield events, engine.apply(events, positions, lookup)

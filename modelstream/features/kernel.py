@@ -1,0 +1,172 @@
+"""The loop that applies events to users, one by one in order: the only place where features are computed.
+
+It is used online, in replay and for training sets. A user's features equal, bit for bit, those of applying the
+user's events one at a time, however they were batched: nothing here looks beyond one event and its user.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from modelstream.base.compiled import compiled
+from modelstream.features import statistics
+
+Float64s = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+NEVER = int(np.iinfo(np.int64).min)
+"""The time of what hasn't happened."""
+
+UNKNOWN_TYPE, UNREGISTERED, WINDOW_NOT_OPEN, WINDOW_CLOSED, COUNTED, SKIPPED, PROFILES, VECTORS = range(8)
+REASONS = ("unknown_type", "unregistered", "window_not_open", "window_closed")
+"""Why an event isn't counted; the first that holds is given."""
+
+_update = statistics.update
+_get = statistics.get
+
+
+class Plan(NamedTuple):
+    """A use case for the kernel; event types are codes 0 to m-1, -1 stands for none."""
+
+    profile: int
+    """The event that makes a user known; -1: every user is."""
+    opens: int
+    """The event that opens the window; -1: there is no window."""
+    window: int
+    """Microseconds."""
+    value_of: Int64s
+    """int64[m]: which of the e values each event has, or -1."""
+    predicts: Bools
+    """bool[m]: after which events a vector is wanted."""
+    statistics: Int64s
+    """The statistics of each value that are features."""
+    lookup: bool
+    """Whether the first feature is the value looked up."""
+    default: float
+    """The feature for a user of whom nothing was found."""
+
+
+class State(NamedTuple):
+    """Users in arrays, one place ("slot") a user."""
+
+    applied: Int64s
+    """The position of the last event that changed the row; -1: none."""
+    known: Bools
+    """Whether the user has a row."""
+    changed: Bools
+    """Whether the row is not stored as it is."""
+    known_at: Int64s
+    """The time of the profile."""
+    looked_up: Float64s
+    """NaN: nothing was found."""
+    opened: Int64s
+    """The time of the event that opened the window, or NEVER."""
+    statistics: Float64s
+    """float64[users, e, 4], see `modelstream.features.statistics`."""
+
+
+class Batch(NamedTuple):
+    """n events in order."""
+
+    slots: Int64s
+    codes: Int64s
+    """-1: a type that the use case doesn't know."""
+    positions: Int64s
+    times: Int64s
+    values: Float64s
+    """float64[e, n]; NaN where an event has another value."""
+    looked_up: Float64s
+    """float64[n], read at profiles; empty if the batch holds none."""
+
+
+class Output(NamedTuple):
+    """What the kernel fills."""
+
+    indices: Int64s
+    """int64[n]: the events that got a vector."""
+    vectors: Float64s
+    """float64[features, n]: a vector is a column, so that a feature becomes an Arrow array without a copy."""
+    profiles: Int64s
+    """The events that were taken as profiles."""
+    counts: Int64s
+    """int64[8]: by reason, COUNTED, SKIPPED, PROFILES, VECTORS."""
+
+
+@compiled
+def first_without_value(plan: Plan, batch: Batch) -> int:
+    """Return the first event that should have a value and has none that is finite, or -1."""
+    for i in range(len(batch.codes)):
+        code = batch.codes[i]
+        if code >= 0 and plan.value_of[code] >= 0 and not np.isfinite(batch.values[plan.value_of[code], i]):
+            return i
+    return -1
+
+
+@compiled
+def _refusal(plan: Plan, state: State, slot: int, code: int, time: int) -> int:
+    """Return why an event doesn't count, or COUNTED."""
+    if code < 0:
+        return UNKNOWN_TYPE
+    if code == plan.profile:
+        return COUNTED
+    if plan.profile >= 0 and not state.known[slot]:
+        return UNREGISTERED
+    if plan.opens >= 0:
+        if state.opened[slot] == NEVER:
+            return COUNTED if code == plan.opens else WINDOW_NOT_OPEN
+        if time - state.opened[slot] > plan.window:
+            return WINDOW_CLOSED
+    return COUNTED
+
+
+@compiled
+def _write_vector(plan: Plan, state: State, slot: int, vectors: Float64s, column: int) -> None:
+    feature = 0
+    if plan.lookup:
+        looked_up = state.looked_up[slot]
+        vectors[0, column] = plan.default if np.isnan(looked_up) else looked_up
+        feature = 1
+    for value in range(state.statistics.shape[1]):
+        for statistic in plan.statistics:
+            vectors[feature, column] = _get(state.statistics[slot, value], statistic)
+            feature += 1
+
+
+@compiled
+def apply(plan: Plan, state: State, batch: Batch, output: Output) -> None:
+    """Apply the events of `batch` to `state` in order, and fill `output`.
+
+    An event at or below the position that its user's row has applied is skipped: the row holds it already.
+    """
+    counts = output.counts
+    for i in range(len(batch.codes)):
+        slot, code, time = batch.slots[i], batch.codes[i], batch.times[i]
+        if batch.positions[i] <= state.applied[slot]:
+            counts[SKIPPED] += 1
+            continue
+        outcome = _refusal(plan, state, slot, code, time)
+        counts[outcome] += 1
+        if outcome != COUNTED:
+            continue
+        if code == plan.profile:
+            state.known_at[slot] = time
+            if plan.lookup:
+                state.looked_up[slot] = batch.looked_up[i]
+            output.profiles[counts[PROFILES]] = i
+            counts[PROFILES] += 1
+        elif code == plan.opens and state.opened[slot] == NEVER:
+            state.opened[slot] = time
+        if plan.value_of[code] >= 0:
+            value = plan.value_of[code]
+            _update(state.statistics[slot, value], batch.values[value, i])
+        state.known[slot] = True
+        state.changed[slot] = True
+        state.applied[slot] = batch.positions[i]
+        if plan.predicts[code]:
+            _write_vector(plan, state, slot, output.vectors, counts[VECTORS])
+            output.indices[counts[VECTORS]] = i
+            counts[VECTORS] += 1

@@ -1,0 +1,197 @@
+"""The rows of users in memory: arrays that grow, with a place ("slot") for each user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from modelstream.features.kernel import NEVER, State
+from modelstream.use_case.columns import TIME
+from modelstream.use_case.declared import UseCase
+
+Int64s = npt.NDArray[np.int64]
+
+FIRST_CAPACITY = 1024
+
+
+class UserRows:
+    """The rows of some users, loaded from the table of features and changed by the kernel.
+
+    A user who has no row (who is not registered) has a slot too, so that it isn't looked for again.
+    """
+
+    def __init__(self, use_case: UseCase) -> None:
+        self._use_case = use_case
+        self._slots: dict[str, int] = {}
+        self._free: list[int] = []
+        self._keys = np.empty(0, object)
+        self._used = np.empty(0, np.int64)  # when a slot was last used; -1: it is free
+        self._clock = 0
+        self._profile = [np.empty(0, object) for _ in (use_case.profile.fields if use_case.profile else ())]
+        self.state = _empty_state(use_case, 0)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Return the keys, each once, that have no slot."""
+        slots = self._slots
+        return [key for key in dict.fromkeys(keys) if key not in slots]
+
+    def use(self, keys: Sequence[str]) -> Int64s:
+        """Return the slots of users, int64[len(keys)], and note that they were used. Raises KeyError."""
+        slots = np.fromiter(map(self._slots.__getitem__, keys), np.int64, len(keys))
+        self._clock += 1
+        self._used[slots] = self._clock
+        return slots
+
+    def load(self, keys: Iterable[str], rows: pa.RecordBatch) -> None:
+        """Give each of `keys` a slot and fill in its row, if there is one in `rows`.
+
+        A user who is in memory already stays as it is: what is in memory is newer.
+        """
+        if not rows.schema.equals(self._use_case.row_schema):
+            raise ValueError(f"rows of another use case: {rows.schema.names}")
+        found = texts(rows.column(0))
+        new = self.missing([*keys, *found])
+        self._add(new)
+        fresh = set(new)
+        if rows.num_rows and not fresh.issuperset(found):
+            rows = rows.filter(pa.array([key in fresh for key in found]))
+            found = texts(rows.column(0))
+        if found:
+            self._fill(self.use(found), rows)
+
+    def set_profiles(self, slots: Int64s, events: pa.RecordBatch, indices: Int64s) -> None:
+        """Put the profile fields of the events `indices` into `slots`; the last of a slot stays."""
+        fields = self._use_case.profile.fields if self._use_case.profile else ()
+        for held, name in zip(self._profile, fields, strict=True):
+            held[slots] = None
+            if name in events.schema.names:
+                held[slots] = _objects(events.column(name).take(pa.array(indices)))
+
+    def changed(self) -> pa.RecordBatch:
+        """Return the rows that changed since `clean`, in the use case's `row_schema`."""
+        slots = np.flatnonzero(self.state.changed)
+        state, use_case = self.state, self._use_case
+        schema: pa.Schema = use_case.row_schema
+        arrays = [pa.array(self._keys[slots], pa.string()), pa.array(state.applied[slots])]
+        if use_case.profile:
+            arrays.append(pa.array(state.known_at[slots]).cast(TIME))
+            types = (schema.field(name).type for name in use_case.profile.fields)
+            arrays += [pa.array(held[slots], kind) for held, kind in zip(self._profile, types, strict=True)]
+        if use_case.lookup:
+            looked_up = state.looked_up[slots]
+            arrays.append(pa.array(looked_up, mask=np.isnan(looked_up)))
+        if use_case.window:
+            opened = state.opened[slots]
+            arrays.append(pa.array(opened, mask=opened == NEVER).cast(TIME))
+        statistics = state.statistics[slots].reshape(len(slots), 4 * len(use_case.value_events))
+        arrays += [pa.array(np.ascontiguousarray(column)) for column in statistics.T]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def clean(self) -> None:
+        """Note that all rows are stored as they are."""
+        self.state.changed[:] = False
+
+    def forget(self, keys: Iterable[str] | None = None) -> None:
+        """Drop some users, or all, whether they are stored or not."""
+        doomed = list(self._slots) if keys is None else [key for key in keys if key in self._slots]
+        self._drop([self._slots[key] for key in doomed])
+
+    def evict(self, limit: int) -> int:
+        """Drop the least recently used stored users above `limit`; return how many. Changed ones stay."""
+        excess = len(self._slots) - limit
+        if excess <= 0:
+            return 0
+        clean = np.flatnonzero((self._used >= 0) & ~self.state.changed)
+        if excess < len(clean):
+            clean = clean[np.argpartition(self._used[clean], excess)[:excess]]
+        self._drop(clean.tolist())
+        return len(clean)
+
+    def _add(self, keys: Sequence[str]) -> None:
+        while len(self._free) < len(keys):
+            self._grow()
+        for key in keys:
+            slot = self._free.pop()
+            self._slots[key] = slot
+            self._keys[slot] = key
+        self.use(keys)
+
+    def _grow(self) -> None:
+        """Double the arrays; amortised, a user costs one copy of its row."""
+        before = len(self._keys)
+        more = max(before, FIRST_CAPACITY)
+        self._keys = np.concatenate([self._keys, np.empty(more, object)])
+        self._used = np.concatenate([self._used, np.full(more, -1, np.int64)])
+        self._profile = [np.concatenate([held, np.empty(more, object)]) for held in self._profile]
+        empty = _empty_state(self._use_case, more)
+        self.state = State(*(np.concatenate(pair) for pair in zip(self.state, empty, strict=True)))
+        self._free.extend(range(before + more - 1, before - 1, -1))
+
+    def _drop(self, slots: Sequence[int]) -> None:
+        for slot in slots:
+            del self._slots[self._keys[slot]]
+        self._free.extend(slots)
+        self._used[slots] = -1
+        self._keys[slots] = None
+        for held in self._profile:
+            held[slots] = None
+        for array, empty in zip(self.state, _empty_state(self._use_case, 1), strict=True):
+            array[slots] = empty
+
+    def _fill(self, slots: Int64s, rows: pa.RecordBatch) -> None:
+        state, use_case = self.state, self._use_case
+        state.known[slots] = True
+        columns = iter(rows.columns[1:])
+        state.applied[slots] = next(columns).to_numpy()
+        if use_case.profile:
+            state.known_at[slots] = next(columns).cast(pa.int64()).to_numpy()
+            for held in self._profile:
+                held[slots] = _objects(next(columns))
+        if use_case.lookup:
+            state.looked_up[slots] = next(columns).to_numpy(zero_copy_only=False)
+        if use_case.window:
+            state.opened[slots] = next(columns).cast(pa.int64()).fill_null(NEVER).to_numpy()
+        for value in range(state.statistics.shape[1]):
+            for statistic in range(state.statistics.shape[2]):
+                # Sums of huge numbers can overflow to NaN, which some tables give back as null.
+                state.statistics[slots, value, statistic] = next(columns).to_numpy(zero_copy_only=False)
+
+
+def texts(column: pa.Array) -> list[str]:
+    """Return a column of text without nulls as a list: ten times as fast as `to_pylist`.
+
+    >>> texts(pa.array(["a", "ü"]))
+    ['a', 'ü']
+    """
+    result: list[str] = column.to_numpy(zero_copy_only=False).tolist()
+    return result
+
+
+def _empty_state(use_case: UseCase, users: int) -> State:
+    return State(
+        applied=np.full(users, -1, np.int64),
+        known=np.zeros(users, np.bool_),
+        changed=np.zeros(users, np.bool_),
+        known_at=np.full(users, NEVER, np.int64),
+        looked_up=np.full(users, np.nan),
+        opened=np.full(users, NEVER, np.int64),
+        statistics=np.zeros((users, len(use_case.value_events), 4)),
+    )
+
+
+def _objects(column: pa.Array) -> npt.NDArray[np.object_]:
+    """Return the column as Python objects, times as microseconds, nulls as None."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    if pa.types.is_string(column.type):
+        strings: npt.NDArray[np.object_] = column.to_numpy(zero_copy_only=False)
+        return strings
+    objects = np.empty(len(column), object)
+    objects[:] = column.to_pylist()
+    return objects

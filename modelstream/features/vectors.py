@@ -1,0 +1,72 @@
+"""What a model is asked: the vector after each event that counts, with the notebook's own features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from modelstream.errors import ConfigurationError
+from modelstream.features.engine import Applied
+from modelstream.use_case.columns import EXTRA, INGESTED_AT, POSITION
+from modelstream.use_case.declared import UseCase
+
+Derive = Callable[[pa.RecordBatch, pa.RecordBatch], pa.RecordBatch]
+"""A hook for features that the use-case file can't express: (events, their vectors) to vectors, row by row.
+
+It gets the event of each vector (`UseCase.event_schema` without `extra`) and the vectors without the features that the
+use case lists as `derived`; it returns `UseCase.vector_schema`.
+"""
+
+
+def unchanged(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:  # noqa: ARG001
+    """Return the vectors as they are."""
+    return vectors
+
+
+class Vectors:
+    """Makes batches of vectors from what the feature engine gives."""
+
+    def __init__(self, use_case: UseCase, derive: Derive = unchanged) -> None:
+        self._use_case = use_case
+        self._types = pa.array(use_case.event_names)
+        self._derive = derive
+        # A hook that just returns the vectors is not asked: gathering its events is the dearest step of the stage.
+        code = getattr(derive, "__code__", None)
+        self._asks = code is None or code.co_code != unchanged.__code__.co_code
+        self._events = pa.schema([field for field in use_case.event_schema if field.name != EXTRA])
+        self._computed = pa.schema([f for f in use_case.vector_schema if f.name not in use_case.derived])
+
+    def batch(self, events: pa.RecordBatch, applied: Applied) -> pa.RecordBatch:
+        """Return the vectors that followed from events, in `UseCase.vector_schema`. Raises ConfigurationError."""
+        use_case = self._use_case
+        which = pa.array(applied.indices)
+        names = [POSITION, INGESTED_AT, use_case.key, use_case.time]
+        columns = [events.column(name).take(which) for name in names]
+        columns.append(self._types.take(pa.array(applied.codes)))
+        columns += [pa.array(applied.vectors[:, i]) for i in range(applied.vectors.shape[1])]
+        vectors = pa.RecordBatch.from_arrays(columns, schema=self._computed)
+        if (not self._asks and not use_case.derived) or not vectors.num_rows:
+            return vectors
+        return self._derived(events, which, vectors)
+
+    def _derived(self, events: pa.RecordBatch, which: pa.Array, vectors: pa.RecordBatch) -> pa.RecordBatch:
+        columns = [
+            events.column(field.name).take(which)
+            if events.schema.get_field_index(field.name) >= 0
+            else pa.nulls(len(which), field.type)
+            for field in self._events
+        ]
+        changed = self._derive(pa.RecordBatch.from_arrays(columns, schema=self._events), vectors)
+        wanted = self._use_case.vector_schema
+        if not isinstance(changed, pa.RecordBatch) or changed.num_rows != vectors.num_rows:
+            raise ConfigurationError(
+                "derive(batch, vectors) did not return one row for each vector",
+                remedy="return a pyarrow.RecordBatch with the rows of `vectors`, in their order",
+            )
+        if not changed.schema.equals(wanted):
+            raise ConfigurationError(
+                f"derive(batch, vectors) returned the columns {', '.join(changed.schema.names)}",
+                remedy=f"return {', '.join(wanted.names)}; list new features, float64, under `derived` in the use case",
+            )
+        return changed

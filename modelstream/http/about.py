@@ -1,0 +1,75 @@
+"""What `GET /` tells someone who has just started the pipeline: what is there, and commands to try."""
+
+from __future__ import annotations
+
+import textwrap
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelstream.use_case.declared import UseCase
+
+EXAMPLE_KEY = "somebody"
+
+_PAGE = """\
+{title}: events in, predictions out. The data are in {data}.
+
+{paths}
+
+Try:
+
+  curl -d '{events}' {url}/events
+
+  curl -d '{{"inputs": [{zeros}]}}' {url}{model}/infer
+
+  python pipeline.py explain {key} --data {data}     # events and predictions are in Parquet within 5 s
+  python pipeline.py --help
+"""
+_WIDTH = 34
+
+
+def about(use_case: UseCase, data: Path, url: str) -> str:
+    """Return the page, for a server at `url`."""
+    model = f"/v2/models/{use_case.model_name}"
+    features = f"{len(use_case.features)} features: {', '.join(use_case.features)}"
+    paths = {
+        "POST /events": "a JSON object, an array of objects, or one object a line: 202 when all of them are durable; "
+        "4xx with the reason when nothing was taken; 503: send it again",
+        f"POST {model}/infer": f"predictions for vectors of {features}",
+        f"GET  {model}/ready": "whether the model server answers",
+        "GET  /healthz": "200, or 503 when messages wait and nothing was committed for 30 s",
+        "GET  /metrics": "for Prometheus",
+    }
+    return _PAGE.format(
+        title=use_case.title or use_case.name,
+        data=data,
+        url=url.rstrip("/"),
+        model=model,
+        paths="\n".join(_described(path, text) for path, text in paths.items()),
+        zeros=[0.0] * len(use_case.features),
+        events=msgspec.json.encode(example_events(use_case)).decode().replace("},{", "},\n           {"),
+        key=EXAMPLE_KEY,
+    )
+
+
+def _described(path: str, text: str) -> str:
+    return textwrap.fill(text, 116, initial_indent=f"  {path}".ljust(_WIDTH), subsequent_indent=" " * _WIDTH)
+
+
+def example_events(use_case: UseCase) -> list[dict[str, Any]]:
+    """Return the fewest events that lead to a prediction."""
+    names = [use_case.profile.event] if use_case.profile else []
+    names += [use_case.window.opens] if use_case.window else []
+    names += [name for name in use_case.predict_on[:1] if name not in names]
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat(" ", "seconds")
+    events: list[dict[str, Any]] = []
+    for name in names:
+        event: dict[str, Any] = {use_case.key: EXAMPLE_KEY, use_case.type: name, use_case.time: now}
+        if value := use_case.value_field(name):
+            event[value] = 10
+        if use_case.lookup and use_case.profile and name == use_case.profile.event:
+            event[use_case.lookup.by] = "20000"
+        events.append(event)
+    return events

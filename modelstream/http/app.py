@@ -1,0 +1,196 @@
+"""HTTP: events in, predictions for vectors on request, and how the pipeline is doing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from modelstream.errors import ModelstreamError, UnavailableError
+from modelstream.http.intake import MAX_BODY, Intake, RefusedError
+from modelstream.runner.metrics import CONTENT_TYPE, Metrics
+from modelstream.runner.rpc import Answer, Request
+
+IN_HAND_LIMIT = 128 << 20
+"""Bytes of bodies that are held at the same time. Beyond, clients are asked to come back: memory stays bounded."""
+RETRY_SECONDS = 2
+"""When a client should come back after an outage. The model server is started again after 0.2 s, and needs 6 s."""
+INFER_SECONDS = 10.0
+"""The longest wait for the model server: longer, it is held by an outage, and the client shall know."""
+
+METHODS = frozenset({"GET", "HEAD", "POST"})
+
+FORM = "application/x-www-form-urlencoded"
+"""What curl says of any body, if it isn't told otherwise: JSON is meant."""
+
+Handler = Callable[[HttpRequest], Awaitable[Response]]
+Ask = Callable[[Request], Awaitable[Answer]]
+"""Sends a request to the model server; OSError when it isn't there."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What the HTTP edge needs of the pipeline behind it."""
+
+    intake: Intake
+    ask: Ask
+    metrics: Metrics
+    about: Callable[[str], str]
+    """Returns what `GET /` tells, for the address of the server."""
+    infer_seconds: float = INFER_SECONDS
+    in_hand_limit: int = IN_HAND_LIMIT
+
+
+def create_app(edge: Edge) -> Starlette:
+    """Return the application. Its answers are JSON, but for `/` and the metrics; an error says why in `error`."""
+    handlers = _Handlers(edge)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await edge.intake.start()
+        yield
+        await edge.intake.close()
+
+    def route(path: str, handler: Handler, *methods: str) -> Route:
+        return Route(path, handlers.answering(path, handler), methods=methods)
+
+    return Starlette(
+        routes=[
+            route("/", handlers.about, "GET"),
+            route("/events", handlers.events, "POST"),
+            route("/v2/{rest:path}", handlers.model, "GET", "POST"),
+            route("/metrics", handlers.metrics, "GET"),
+            route("/healthz", handlers.health, "GET"),
+        ],
+        exception_handlers={HTTPException: handlers.no_route, Exception: handlers.defect},
+        lifespan=lifespan,
+    )
+
+
+class _Handlers:
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._in_hand = 0
+
+    def answering(self, path: str, handler: Handler) -> Handler:
+        """Return a handler that answers our errors too, and counts its answers under `path`."""
+
+        async def answer(request: HttpRequest) -> Response:
+            try:
+                response = await handler(request)
+            except RefusedError as error:
+                response = _problem(error, error.status)
+            except UnavailableError as error:
+                response = _unavailable(str(error))
+            except ModelstreamError as error:
+                response = _problem(error, 500)
+            except ClientDisconnect:
+                response = Response(status_code=400)  # nobody is there to read it
+            return self._count(request, path, response)
+
+        return answer
+
+    async def events(self, request: HttpRequest) -> Response:
+        """Take events: 202 once they are durable."""
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise RefusedError("the body is compressed: send it as it is, without a Content-Encoding", 415)
+        async with self._body(request) as body:
+            count = await self._edge.intake.take(body)
+        self._edge.metrics.accepted.inc(count)
+        return _json({"accepted": count}, 202)
+
+    async def model(self, request: HttpRequest) -> Response:
+        """Pass a V2 request to the model server, and its answer back."""
+        async with self._body(request) as body:
+            kind = request.headers.get("content-type", FORM)
+            kind = "application/json" if kind.startswith(FORM) else kind
+            # MLRun answers broken JSON by itself, with plain text: as text it goes to the model server as it is.
+            kind = "text/plain" if body and kind == "application/json" else kind if body else ""
+            asked = Request(request.method, request.url.path, kind, body)
+            try:
+                answer = await asyncio.wait_for(self._edge.ask(asked), self._edge.infer_seconds)
+            except TimeoutError:
+                seconds = self._edge.infer_seconds
+                raise UnavailableError(f"the model server gave no answer within {seconds:g} s; see /healthz") from None
+            except OSError:
+                raise UnavailableError("the model server is starting; see /healthz") from None
+        return Response(answer.body, answer.status, media_type=answer.content_type)
+
+    async def metrics(self, _: HttpRequest) -> Response:
+        """Return Prometheus' text."""
+        return Response(self._edge.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def health(self, _: HttpRequest) -> Response:
+        """Return 200, or 503 when messages wait and nothing has been committed for 30 s."""
+        health = self._edge.metrics.health()
+        return _json(health, 200 if health["status"] == "ok" else 503)
+
+    async def about(self, request: HttpRequest) -> Response:
+        """Tell a newcomer what is here."""
+        return Response(self._edge.about(str(request.base_url)), media_type="text/plain")
+
+    async def no_route(self, request: HttpRequest, error: Exception) -> Response:
+        """Answer what has no route."""
+        assert isinstance(error, HTTPException)
+        what = f"{request.method} {request.url.path}"
+        response = _json({"error": f"{error.detail}: {what}", "remedy": "GET / tells what is here"}, error.status_code)
+        response.headers.update(error.headers or {})
+        return self._count(request, "other", response)
+
+    async def defect(self, request: HttpRequest, error: Exception) -> Response:
+        """Answer a defect of ours; its traceback goes to the log."""
+        return self._count(request, "other", _json({"error": f"{type(error).__name__}: {error}"}, 500))
+
+    @asynccontextmanager
+    async def _body(self, request: HttpRequest) -> AsyncIterator[bytes]:
+        """Read a request's body, and keep account of the memory until it is handled."""
+        size = 0
+        chunks = []
+        try:
+            declared = request.headers.get("content-length", "0")
+            if declared.isdecimal() and int(declared) > MAX_BODY:
+                raise _too_large(int(declared))
+            async for chunk in request.stream():
+                size += len(chunk)
+                self._in_hand += len(chunk)
+                if size > MAX_BODY:
+                    raise _too_large(size)
+                if self._in_hand > self._edge.in_hand_limit:
+                    raise UnavailableError("too much is being sent at the same time")
+                chunks.append(chunk)
+            yield b"".join(chunks)
+        finally:
+            self._in_hand -= size
+
+    def _count(self, request: HttpRequest, path: str, response: Response) -> Response:
+        method = request.method if request.method in METHODS else "other"  # clients may invent them
+        self._edge.metrics.requests.labels(method, path, str(response.status_code)).inc()
+        return response
+
+
+def _too_large(size: int) -> RefusedError:
+    return RefusedError(f"the body has more than {MAX_BODY:,} bytes (at least {size:,}): send it in parts", 413)
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+def _problem(error: ModelstreamError, status: int) -> Response:
+    return _json({"error": str(error), "remedy": error.remedy}, status)
+
+
+def _unavailable(reason: str) -> Response:
+    response = _json({"error": reason, "remedy": f"send the same again after {RETRY_SECONDS} s"}, 503)
+    response.headers["Retry-After"] = str(RETRY_SECONDS)
+    return response

@@ -1,0 +1,100 @@
+"""A log in a bucket: `s3://bucket/prefix/NAME/EPOCH-SHARD-NUMBER.parquet`, on any store that speaks S3.
+
+Appending is one PUT with `If-None-Match: *`, which fails if that number exists: commit and compare-and-set in one
+step, as linking is in a folder (see `log`). An object is there as a whole or not at all, and listed at once. A store
+that ignores the condition would lose rows, so that is tried out before the first append.
+See `s3` for address and credentials.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
+from obstore import exceptions
+
+from modelstream.clients.s3 import Bucket
+from modelstream.errors import NumberTakenError
+from modelstream.logs.file import Footer, Place, content, read_footer
+from modelstream.logs.parquet import SCHEMA_FILE, ParquetLog
+
+END = 64 << 10
+"""Bytes read for a footer: it has some 10 KB, and more with watermarks of many inputs, which takes a second read."""
+
+
+class S3Log(ParquetLog):
+    """The log behind a URL, for rows of a schema, written in an epoch. See the module, and `ParquetLog`."""
+
+    def __init__(self, url: str, schema: pa.Schema, epoch: int) -> None:
+        self.bucket = Bucket(url)
+        super().__init__(Path(self.bucket.prefix), schema, epoch)
+        self._tried = False
+
+    def place(self, name: str = "") -> str:
+        return self.bucket.place(name) if name else self.bucket.url
+
+    def remove(self) -> None:
+        with self._outages():
+            names = [name for name in self._names() if name == SCHEMA_FILE or Place.of(name)]
+            for first in range(0, len(names), 1000):
+                obstore.delete(self.bucket.store, [self.bucket.key(name) for name in names[first : first + 1000]])
+        self._tails, self._rows = {}, {}
+
+    def _outages(self) -> AbstractContextManager[None]:
+        return self.bucket.guarded()
+
+    def _names(self) -> list[str]:
+        return [found["path"] for found in self.bucket.objects() if "/" not in found["path"]]
+
+    def _file(self, name: str) -> pq.ParquetFile:
+        whole = obstore.get(self.bucket.store, self.bucket.key(name)).bytes()
+        return pq.ParquetFile(pa.BufferReader(pa.py_buffer(whole)))
+
+    def _read_footer(self, name: str) -> tuple[Footer, pa.Schema]:
+        with self._outages():
+            end = self._end(name, END)
+            # The last 8 bytes of a Parquet file: the length of what stands before them, and PAR1.
+            length = int.from_bytes(end[-8:-4], "little") + 8
+            if len(end) == END < length and end[-4:] == b"PAR1":
+                end = self._end(name, length)
+        return read_footer(self.place(name), pa.py_buffer(end))
+
+    def _end(self, name: str, size: int) -> bytes:
+        try:
+            return bytes(
+                obstore.get(self.bucket.store, self.bucket.key(name), options={"range": {"suffix": size}}).bytes()
+            )
+        except exceptions.GenericError:
+            if obstore.head(self.bucket.store, self.bucket.key(name))["size"]:
+                raise
+            return b""  # which has no last part
+
+    def _make(self) -> bool:
+        return SCHEMA_FILE in self._names()
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        if self._tried:
+            return
+        footer = Footer(epoch=self.epoch, shard=-1, number=-1, rows=0, offset=-1, watermarks={}, counters={})
+        try:
+            self._commit(SCHEMA_FILE, content(self.schema.empty_table(), footer))
+        except NumberTakenError:
+            self._tried = True
+        else:
+            raise self.bucket.no_conditions(
+                "If-None-Match: *", "two owners of a shard would overwrite each other's rows"
+            )
+
+    def _settle(self) -> None:
+        """An object that is listed is durable."""
+
+    def _remove_abandoned(self, shard: int) -> None:
+        """There are no hidden files."""
+
+    def _commit(self, name: str, file: pa.Buffer) -> None:
+        if not self.bucket.create(file.to_pybytes(), name):
+            raise NumberTakenError(f"{self.place(name)} was written by another process")

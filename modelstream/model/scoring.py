@@ -1,0 +1,161 @@
+"""Vectors in, predictions out: what the model and the notebook's hooks say of a batch. No stream, no MLRun."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from modelstream.errors import ConfigurationError
+from modelstream.messages.codec import UnreadableError
+from modelstream.model.onnx import Floats, Model, Probabilities, as_input
+from modelstream.use_case.columns import INGESTED_AT
+from modelstream.use_case.declared import UseCase
+
+Decisions = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the model and the hooks say of n vectors."""
+
+    prediction: Decisions
+    probability: Probabilities
+
+
+class Hooks(Protocol):
+    """What becomes of the model's probabilities: the part that a notebook changes."""
+
+    def calibrate(self, probability: Probabilities, vectors: Floats) -> Probabilities:
+        """Return the probabilities to report, float64[n], 0 to 1."""
+
+    def decide(self, probability: Probabilities, vectors: Floats) -> Decisions:
+        """Return 0 or 1 for each vector, int8[n]."""
+
+
+@dataclass
+class AtThreshold:
+    """The hooks without any: probabilities as they are, 1 at and above the threshold."""
+
+    threshold: float
+
+    def calibrate(self, probability: Probabilities, vectors: Floats) -> Probabilities:  # noqa: ARG002
+        """Return the probabilities as they are."""
+        return probability
+
+    def decide(self, probability: Probabilities, vectors: Floats) -> Decisions:  # noqa: ARG002
+        """Return 1 at and above the threshold."""
+        return (probability >= self.threshold).astype(np.int8)
+
+
+class Scorer:
+    """Vectors in, predictions out: no stream, no MLRun."""
+
+    def __init__(
+        self,
+        use_case: UseCase,
+        model: Model,
+        hooks: Hooks | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Take the model of a use case; `clock` gives nanoseconds since 1970 for `predicted_at`."""
+        self.use_case = use_case
+        self.model = model
+        self._hooks = hooks or AtThreshold(use_case.threshold)
+        self._clock = clock
+        self._vectors = use_case.vector_schema
+        self._predictions = use_case.prediction_schema
+        self._constants: dict[int, tuple[pa.Array, pa.Array]] = {}
+
+    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch of vectors (`UseCase.vector_schema`) with what the model says of each.
+
+        The result has `UseCase.prediction_schema`, rows in the same order. Raises UnreadableError for a batch
+        that isn't this use case's vectors.
+        """
+        batch = self.checked(batch)
+        return self.predictions(batch, self.scores(self.vectors(batch)))
+
+    def checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch in `UseCase.vector_schema`. Raises UnreadableError if it isn't this use case's vectors.
+
+        A column of nulls, which a message leaves out, comes back; features must have no null.
+        """
+        wanted = self._vectors
+        if not batch.schema.equals(wanted):
+            batch = pa.RecordBatch.from_arrays([_column(batch, field) for field in wanted], schema=wanted)
+        for name, column in zip(self.use_case.features, batch.columns[-self.model.features :], strict=True):
+            if column.null_count:
+                raise UnreadableError(f"a batch of vectors with a null in {name!r}")
+        return batch
+
+    def vectors(self, batch: pa.RecordBatch) -> Floats:
+        """Return the features of a checked batch as the model takes them, float32[n, features]."""
+        return as_input([column.to_numpy() for column in batch.columns[-self.model.features :]])
+
+    def scores(self, vectors: Floats) -> Scores:
+        """Return what the model and the hooks say of vectors float32[n, features]."""
+        count = len(vectors)
+        if not count:
+            return Scores(np.empty(0, np.int8), np.empty(0))
+        probability = _hooked("calibrate", self._hooks.calibrate(self.model.predict(vectors), vectors), count)
+        if not ((probability >= 0) & (probability <= 1)).all():
+            raise _hook_error("calibrate", "a probability from 0 to 1")
+        prediction = _hooked("decide", self._hooks.decide(probability, vectors), count)
+        if not ((prediction == 0) | (prediction == 1)).all():
+            raise _hook_error("decide", "0 or 1")
+        return Scores(prediction.astype(np.int8), probability)
+
+    def predictions(self, batch: pa.RecordBatch, scores: Scores) -> pa.RecordBatch:
+        """Return a checked batch with its scores, in `UseCase.prediction_schema`."""
+        count = batch.num_rows
+        name, version = self._constant(count)
+        now = np.full(count, self._clock() // 1000, np.int64)
+        columns = [*batch.columns, pa.array(scores.prediction), pa.array(scores.probability), name, version]
+        columns.append(pa.array(now).view(self._predictions.field(-1).type))
+        return pa.RecordBatch.from_arrays(columns, schema=self._predictions)
+
+    def _constant(self, count: int) -> tuple[pa.Array, pa.Array]:
+        """Return columns of the model's name and version. Messages often have the same size."""
+        if count not in self._constants:
+            if len(self._constants) >= 64:
+                self._constants.clear()
+            spec = self.model.spec
+            self._constants[count] = (
+                pa.repeat(self.use_case.model_name, count),
+                pa.repeat(spec.version, count),
+            )
+        return self._constants[count]
+
+
+def _hooked(name: str, result: object, count: int) -> Probabilities:
+    """Return what a hook returned as float64[count]."""
+    try:
+        values = np.asarray(result, np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (count,):
+        raise _hook_error(name, "one number")
+    return values
+
+
+def _hook_error(name: str, wanted: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name}(probability, vectors) did not return {wanted} for each vector",
+        remedy="mend it in the model server's notebook",
+    )
+
+
+def _column(batch: pa.RecordBatch, wanted: pa.Field) -> pa.Array:
+    """Return a column; one that was left out because every row is null comes back as nulls."""
+    index = batch.schema.get_field_index(wanted.name)
+    if index < 0 and wanted.name == INGESTED_AT:
+        return pa.nulls(batch.num_rows, wanted.type)
+    if index < 0 or batch.schema.field(index).type != wanted.type:
+        raise UnreadableError(f"a batch of vectors without a column {wanted.name!r} of type {wanted.type}")
+    return batch.column(index)

@@ -1,0 +1,235 @@
+"""The versions of a model in a folder: a kill while writing leaves the old or the new; reading follows no link.
+
+A version is written under a hidden name, synced, and then named. A file beside the versions is changed by one writer
+at a time (`flock`), and replaced as a whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from modelstream.base.durable import outages, sync_folder, write_at
+from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.registry.store import WAIT_SECONDS, ModelStore, Stamp, TakenError, check_names
+
+LOCK = ".lock"
+WRITING = ".writing-"
+LEFT_AFTER = 3600.0
+"""Seconds after which a hidden folder is one that a killed writer left: writing one takes less than a second."""
+
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe must not hold the reader
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_PASSING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+"""Errors of reading that may pass. The others say what the file is, or who may read it."""
+_REMEDY = "the files of a version lie in its folder as they were registered: restore them, or promote another version"
+
+
+class FolderStore(ModelStore):
+    """Versions in a folder, which need not exist yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def place(self, *names: str) -> str:
+        return str(self.folder.joinpath(*names))
+
+    def names(self) -> list[str]:
+        with outages(self.folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return [path.name for path in self.folder.iterdir()]
+        return []
+
+    def files(self, name: str) -> Folder:
+        return Folder(self.folder / name)
+
+    def written(self, name: str, file: str) -> datetime:
+        path = self.folder / name / file
+        with outages(path):
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+    def write(self, name: str, content: Mapping[str, bytes]) -> None:
+        check_names(content)
+        write_folder(self.folder, name, content)
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        path = self.folder / name
+        return _read(str(path), path, limit, None)
+
+    def change(self, name: str, limit: int, change: Callable[[bytes | None], bytes]) -> None:
+        with locked(self.folder):
+            replace_file(self.folder / name, change(self.read(name, limit)))
+
+    def stamp(self, *names: str) -> Stamp:
+        try:
+            found = self.folder.joinpath(*names).stat(follow_symlinks=False)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class Folder:
+    """A folder to read files from: what is in the folder itself, whatever happens to its name meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.place = str(path)
+
+    def __enter__(self) -> Folder:
+        """Open it. Raises ConfigurationError when there is none, or a link to one."""
+        try:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise _refusal(error, self._path) from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Return the content of a file of at most `limit` bytes.
+
+        Raises ConfigurationError when it is missing, larger, a link or something else than a file, and
+        UnavailableError when it can't be read just now.
+        """
+        content = _read(name, self._path / name, limit, self._descriptor)
+        if content is None:
+            raise ConfigurationError(f"{self._path / name}: No such file", remedy=_REMEDY)
+        return content
+
+
+def _read(name: str, path: Path, limit: int, folder: int | None) -> bytes | None:
+    try:
+        descriptor = os.open(name, _READ, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _refusal(error, path) from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigurationError(f"{path} is no file", remedy=_REMEDY)
+        if found.st_size > limit:
+            raise ConfigurationError(f"{path} has more than {limit:,} bytes, too many for what it is", remedy=_REMEDY)
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            return file.read(limit)  # no more, should it be growing
+    except OSError as error:
+        raise _refusal(error, path) from None
+    finally:
+        os.close(descriptor)
+
+
+def _refusal(error: OSError, path: Path) -> ConfigurationError | UnavailableError:
+    if error.errno in _PASSING:
+        return UnavailableError(f"{path}: {error.strerror}", remedy="mend the storage; it is read again by itself")
+    if path.is_symlink():
+        return ConfigurationError(f"{path} is a symbolic link, which may lead anywhere", remedy=_REMEDY)
+    return ConfigurationError(f"{path}: {error.strerror}", remedy=_REMEDY)
+
+
+def write_folder(parent: Path, name: str, content: Mapping[str, bytes]) -> None:
+    """Make a folder of files: durable when this returns, and there whole or not at all at every moment before.
+
+    Raises TakenError when there is something of that name, and UnavailableError when it can't be written.
+    """
+    with outages(parent):
+        make_folder(parent)
+        _remove_left(parent)
+        hidden = parent / f"{WRITING}{name}-{secrets.token_hex(8)}"
+        try:
+            hidden.mkdir()
+            for file, data in content.items():
+                _write(hidden / file, data, os.O_EXCL)
+            sync_folder(hidden)
+            _name(hidden, parent / name)
+        except BaseException:
+            shutil.rmtree(hidden, ignore_errors=True)
+            raise
+        sync_folder(parent)
+
+
+def _name(hidden: Path, path: Path) -> None:
+    """Rename a folder that is not empty: fails if there is something of that name, unless it is an empty folder."""
+    try:
+        hidden.rename(path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise TakenError(f"{path} is there already", remedy="take another name") from None
+        raise
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Give a file another content: durable when this returns, the old one or the new at every moment before.
+
+    Call it inside of `locked`. Raises UnavailableError.
+    """
+    with outages(path):
+        hidden = path.with_name(f".{path.name}.writing")
+        _write(hidden, content, os.O_TRUNC)
+        hidden.replace(path)
+        sync_folder(path.parent)
+
+
+def _write(path: Path, content: bytes, flag: int) -> None:
+    descriptor = os.open(path, _WRITE | flag, 0o666)
+    try:
+        write_at(descriptor, content, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other writers out of a folder. A lock ends with its process, however that ends.
+
+    Raises UnavailableError when another has it for 10 s.
+    """
+    with outages(folder):
+        make_folder(folder)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not _lock(descriptor):
+            if time.monotonic() > deadline:
+                raise UnavailableError(
+                    f"{folder}: another process has been changing it for {WAIT_SECONDS:.0f} s", remedy="end that one"
+                )
+            time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_left(parent: Path) -> None:
+    """Remove what killed writers left."""
+    for path in parent.glob(f"{WRITING}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > LEFT_AFTER:
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,117 @@
+"""Where the versions of a model lie: a contract with two implementations, a folder and a bucket.
+
+Nothing here knows what the files hold. A version is there whole or not at all, and a file that is changed is the old
+one or the new at every moment, however many write and wherever they are killed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from modelstream.errors import ConfigurationError, ModelstreamError
+from modelstream.settings import folder_of
+
+WAIT_SECONDS = 10.0
+"""How long `change` tries while others are first: each of them needs some milliseconds."""
+
+Stamp = tuple[object, ...] | None
+"""What changes with a file; None while it is not there."""
+
+
+class TakenError(ModelstreamError):
+    """There is something of that name already: another writer was first."""
+
+
+class Files(Protocol):
+    """The files of a version, to be read."""
+
+    place: str
+    """Where they are: for messages."""
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Return the content of a file of at most `limit` bytes.
+
+        Raises ConfigurationError when it is missing, larger, or something else than a file, and UnavailableError
+        when it can't be read just now.
+        """
+        ...
+
+
+class ModelStore(ABC):
+    """The versions of a model, by name, and a file beside them that is changed.
+
+    Every method may raise UnavailableError for an outage, and ConfigurationError for what a person has to mend.
+    """
+
+    @abstractmethod
+    def place(self, *names: str) -> str:
+        """Return where all of it, or a version or file, is: for messages."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the names of what is there whole, in any order; none if nothing was written yet."""
+
+    def taken(self) -> list[str]:
+        """Return the names that no writer can have any more: of what is there, or was begun."""
+        return self.names()
+
+    @abstractmethod
+    def files(self, name: str) -> AbstractContextManager[Files]:
+        """Open a version to read its files. Raises ConfigurationError when there is none."""
+
+    @abstractmethod
+    def written(self, name: str, file: str) -> datetime:
+        """Return when a file of a version was written."""
+
+    @abstractmethod
+    def write(self, name: str, content: Mapping[str, bytes]) -> None:
+        """Write a version, a model_spec.yaml among its files: durable when this returns.
+
+        Raises TakenError when there is something of that name, and ConfigurationError for a file's name that is none.
+        """
+
+    @abstractmethod
+    def read(self, name: str, limit: int) -> bytes | None:
+        """Return the content of a file beside the versions, None if it is not there; otherwise as `Files.read`."""
+
+    @abstractmethod
+    def change(self, name: str, limit: int, change: Callable[[bytes | None], bytes]) -> None:
+        """Give a file beside the versions another content: what `change` makes of the one that it has.
+
+        Nothing that others wrote meanwhile is lost: `change` may be called again. Durable when this returns.
+        """
+
+    @abstractmethod
+    def stamp(self, *names: str) -> Stamp:
+        """Return the stamp of a file, beside the versions or in one."""
+
+
+def check_names(content: Mapping[str, bytes]) -> None:
+    """Raise ConfigurationError for a file's name that leads elsewhere, or is one of ours."""
+    for file in content:
+        if Path(file).name != file or file.startswith(".") or not file.isprintable():
+            raise ConfigurationError(f"{file!r} is no name of a file in a folder", remedy="give plain names")
+
+
+def open_store(url: str | Path, model: str) -> ModelStore:
+    """Return where the versions of a model lie, below a folder (a path or `file://`) or `s3://bucket/prefix`.
+
+    >>> open_store("models", "mine").place("2"), open_store("s3://bucket/models/", "mine").place("2")
+    ('models/mine/2', 's3://bucket/models/mine/2')
+    >>> open_store("tape://reel", "mine")
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: tape://reel is no folder
+    """
+    url = str(url)
+    if url.startswith("s3://"):
+        from modelstream.registry.bucket import BucketStore
+
+        return BucketStore(f"{url.rstrip('/')}/{model}")
+    from modelstream.registry.folder import FolderStore
+
+    return FolderStore(folder_of(url) / model)

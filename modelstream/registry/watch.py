@@ -1,0 +1,129 @@
+"""Which model serves: the promoted version, taken from the registry while the server works.
+
+A thread looks once a second at one small file, and loads what is promoted beside the server's work. A version that must
+not serve, or an outage of where it lies, is told once and changes nothing: what served before goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
+from modelstream.model.onnx import Model
+from modelstream.registry.current import ALIAS, Promotion
+from modelstream.registry.registry import Registry
+from modelstream.registry.store import Stamp
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks: a promotion has to serve within 5, and loading a model takes some hundredths."""
+
+Say = Callable[[str, str], None]
+"""Is told what happened and why: a new version serves, or one was refused."""
+
+
+class ModelWatch:
+    """The model that is to serve. Use `begin`, then `start`, or `look` by yourself."""
+
+    def __init__(self, registry: Registry, shipped: Model, say: Say) -> None:
+        """Take the registry of a model, and the model that serves while no version of it is promoted."""
+        self.model = shipped
+        """What serves."""
+        self.refused = ""
+        """Why what is promoted does not serve, if so."""
+        self._registry = registry
+        self._shipped = shipped
+        self._say = say
+        self._seen: tuple[Stamp, ...] | None = None
+        self._suspect: Promotion | None = None
+
+    def begin(self) -> Model:
+        """Return the model to begin with: what is promoted, or else the last before it that may serve.
+
+        Raises ConfigurationError when the registry can't say which version that is, UnavailableError when it can't be
+        read.
+        """
+        stamp = self._registry.stamp()
+        alias = self._registry.alias()
+        if alias is None:
+            self._seen = (stamp,)
+        elif not self._follow(alias.current, stamp):
+            refused = self.refused
+            any(self._try(earlier) is None for earlier in (*reversed(alias.before), Promotion("")))
+            self.refused = refused
+        return self.model
+
+    def look(self) -> bool:
+        """Look once; tell whether `model` or `refused` are others than before."""
+        before = self.model, self.refused
+        seen, self._seen = self._seen, None
+        try:
+            stamp = self._registry.stamp()
+            if (stamp, *self._stamps_of(self._suspect)) == seen:
+                self._seen = seen
+                return False
+            self._suspect = None
+            self._follow(self._promoted(stamp), stamp)
+        except Exception as error:  # the thread must go on, whatever it meets
+            self._refuse("what is promoted", error)
+        return (self.model, self.refused) != before
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Look in a thread of its own, which calls `changed` when `look` found something."""
+
+        def watch() -> None:
+            pause = threading.Event()
+            while not pause.wait(LOOK_EVERY):
+                if self.look():
+                    changed()
+
+        threading.Thread(target=watch, name="model-watch", daemon=True).start()
+
+    def _promoted(self, stamp: Stamp) -> Promotion:
+        try:
+            alias = self._registry.alias()
+        except ConfigurationError:  # look again when the file has changed
+            self._seen = (stamp,)
+            raise
+        if alias is None:
+            raise UnavailableError(f"{self._registry.place(ALIAS)} is gone", remedy="promote a version again")
+        return alias.current
+
+    def _follow(self, promotion: Promotion, stamp: Stamp) -> bool:
+        """Let the promoted version serve if it may, and note when to look at it again."""
+        stamps = self._stamps_of(promotion)
+        error = self._try(promotion)
+        if error is None:
+            self._seen, self.refused = (stamp,), ""
+        elif not isinstance(error, UnavailableError):  # look again when one of its files has changed
+            self._suspect, self._seen = promotion, (stamp, *stamps)
+        return error is None
+
+    def _try(self, promotion: Promotion) -> Exception | None:
+        """Let a version serve; return why, and say it, if it must not."""
+        try:
+            model = self._registry.open(promotion) if promotion.version else self._shipped
+        except Exception as error:  # whatever a hostile file makes a library raise
+            self._refuse(f"version {promotion.version}", error)
+            return error
+        spec, served = model.spec, self.model.spec
+        if (spec.version, spec.sha256) != (served.version, served.sha256):
+            self.model = model
+            self._say(f"serving version {spec.version} from now on", f"sha256 {spec.sha256}")
+        return None
+
+    def _refuse(self, what: str, error: Exception) -> None:
+        away = f"{what} can't be read just now"
+        if isinstance(error, UnavailableError):
+            if self.refused.startswith(away):  # it was said; a client's messages differ in how long it tried
+                return
+            reason = f"{away}: {error}"
+        else:
+            told = isinstance(error, ModelstreamError)
+            reason = f"{what} is refused: {error}" if told else f"{what} is refused: {type(error).__name__}: {error}"
+        if reason != self.refused:
+            self.refused = reason
+            self._say(reason, getattr(error, "remedy", ""))
+
+    def _stamps_of(self, promotion: Promotion | None) -> tuple[Stamp, ...]:
+        return self._registry.stamps_of(promotion) if promotion is not None else ()

@@ -1,0 +1,124 @@
+"""Parity: the vectors that a replay gives are those that were served, to the bit, in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modelstream.logs.parquet import ParquetLog
+from modelstream.use_case.columns import ORIGIN, POSITION
+from modelstream.use_case.declared import UseCase
+
+MOST = 10
+"""Differences that are told in words."""
+
+
+@dataclass
+class Differences:
+    """Differences: how many, and the first in words."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, what: str, count: int = 1) -> None:
+        """Note some."""
+        self.count += count
+        if count and len(self.first) < MOST:
+            self.first.append(what)
+
+
+@dataclass
+class Parity:
+    """What came of the comparison."""
+
+    vectors: int = 0
+    """Vectors that were served and are equal."""
+    differing: Differences = field(default_factory=Differences)
+    """Vectors that were served otherwise."""
+    unmatched: Differences = field(default_factory=Differences)
+    """What only one side has."""
+
+
+class Served:
+    """The vectors in the inference log. Within a shard they stand in the order in which replay gives them."""
+
+    def __init__(self, use_case: UseCase, log: ParquetLog, shards: Sequence[int] | None) -> None:
+        self._key = use_case.key
+        self._features = use_case.features
+        columns = [self._key, ORIGIN, POSITION, *self._features]
+        self._batches = log.scan(columns, shards)
+        self._rest = pa.table({})
+        self._out_of_step = False
+
+    def compare(self, origins: pa.Array, vectors: pa.RecordBatch, found: Parity) -> None:
+        """Compare the next vectors of the replay with the next of the log."""
+        served = self._take(vectors.num_rows)
+        count = served.num_rows
+        if self._out_of_step:
+            return
+        if count < vectors.num_rows:
+            missing = vectors.num_rows - count
+            at = _event(vectors.column(self._key), origins, vectors.column(POSITION), count)
+            found.unmatched.add(f"{missing:,} vectors are not in the inference log, the first {at}", missing)
+        origins, vectors = origins.slice(0, count), vectors.slice(0, count)
+        other = pc.or_(
+            pc.not_equal(origins, served.column(ORIGIN).combine_chunks()),
+            pc.not_equal(vectors.column(POSITION), served.column(POSITION).combine_chunks()),
+        )
+        if pc.any(other).as_py():
+            place = pc.index(other, True).as_py()
+            ours = _event(vectors.column(self._key), origins, vectors.column(POSITION), place)
+            theirs = _event(served.column(self._key), served.column(ORIGIN), served.column(POSITION), place)
+            found.differing.add(f"the replay goes on with the vector {ours}, the inference log with that {theirs}")
+            self._out_of_step = True
+            count = place
+        unequal = np.zeros(count, np.bool_)
+        for name in self._features:
+            ours_, theirs_ = _floats(vectors.column(name), count), _floats(served.column(name), count)
+            wrong = ours_.view(np.int64) != theirs_.view(np.int64)
+            wrong &= ~(np.isnan(ours_) & np.isnan(theirs_))
+            for place in np.flatnonzero(wrong & ~unequal):
+                at = _event(vectors.column(self._key), origins, vectors.column(POSITION), int(place))
+                what = f"{name} was served as {theirs_[place]!r} and is {ours_[place]!r} in the replay"
+                found.differing.add(f"the vector {at}: {what}")
+            unequal |= wrong
+        found.vectors += count - int(np.count_nonzero(unequal))
+
+    def end(self, found: Parity) -> None:
+        """Count what the inference log has beyond the replay."""
+        if self._out_of_step:
+            return
+        rest = self._rest.num_rows + sum(batch.num_rows for batch in self._batches)
+        found.unmatched.add(f"{rest:,} vectors in the inference log that follow from no event of the log", rest)
+
+    def _take(self, count: int) -> pa.Table:
+        parts, rows = [self._rest] if self._rest.num_rows else [], self._rest.num_rows
+        while rows < count and (batch := next(self._batches, None)) is not None:
+            parts.append(pa.Table.from_batches([batch]))
+            rows += batch.num_rows
+        whole = pa.concat_tables(parts) if parts else self._empty()
+        self._rest = whole.slice(count)
+        return whole.slice(0, count)
+
+    def _empty(self) -> pa.Table:
+        fields = [(self._key, pa.string()), (ORIGIN, pa.string()), (POSITION, pa.int64())]
+        return pa.schema([*fields, *((name, pa.float64()) for name in self._features)]).empty_table()
+
+
+def _floats(column: pa.Array | pa.ChunkedArray, count: int) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = np.ascontiguousarray(column.slice(0, count).to_numpy())
+    return values
+
+
+def _event(
+    keys: pa.Array | pa.ChunkedArray,
+    origins: pa.Array | pa.ChunkedArray,
+    positions: pa.Array | pa.ChunkedArray,
+    place: int,
+) -> str:
+    return f"of {keys[place]} after the event {positions[place]} of {origins[place]}"

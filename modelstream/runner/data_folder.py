@@ -1,0 +1,190 @@
+"""The data folder: what a pipeline on one machine keeps, and the lock that keeps two from sharing it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.runner.places import Places, differing
+
+VERSION = 2
+"""Of the marker: 2 if something lies behind a URL, which a reader of version 1 would overlook, else 1."""
+MARKER = "modelstream.json"
+LOCK = ".lock"
+LOGS = ("events", "inference")
+OURS = ("streams", "tables", *LOGS, *(f".{log}.writing" for log in LOGS), "logs", "served.json", MARKER)
+"""What a fresh start removes, and nothing else."""
+WAIT_FOR_ORPHANS = 3.0
+"""Seconds to wait for the lock: workers of a killed supervisor end within one."""
+
+
+NOWHERE_ELSE = Places()
+
+
+class Marker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The file that makes a folder ours."""
+
+    version: int
+    shards: int
+    use_case: str
+    """Name of the use case whose columns the tables and logs have."""
+    places: Places = Places()
+    """Where streams, tables and logs are that are not in the folder."""
+
+
+@dataclass
+class DataFolder:
+    """An open data folder. Its lock is held until the process and all workers that inherited it have ended."""
+
+    path: Path
+    marker: Marker
+    lock: int
+    """File descriptor of the lock, for workers to inherit."""
+
+    @property
+    def places(self) -> Places:
+        """URLs of streams, tables and logs."""
+        return self.marker.places.within(self.path)
+
+
+def read_marker(path: Path) -> Marker | None:
+    """Return the marker of a data folder, None where there is none. Raises ConfigurationError."""
+    try:
+        text = (path / MARKER).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}", remedy="give a folder that you may read") from None
+    try:
+        marker = msgspec.json.decode(text, type=Marker)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path / MARKER} is broken: {error}", remedy="restore it from a copy, or begin anew with --fresh"
+        ) from None
+    if marker.version > VERSION:
+        raise ConfigurationError(
+            f"{path} was written by a newer version (format {marker.version}; this one knows {VERSION})",
+            remedy="update modelstream, or give another --data",
+        )
+    return marker
+
+
+def require(path: Path) -> Marker:
+    """Return the marker of a data folder that must exist."""
+    marker = read_marker(path)
+    if marker is None:
+        raise ConfigurationError(
+            f"{path} holds no data of a pipeline",
+            remedy="run `python pipeline.py run` first, or give its folder with --data",
+        )
+    return marker
+
+
+def open_folder(
+    path: Path,
+    *,
+    shards: int | None,
+    default_shards: int,
+    use_case: str,
+    places: Places = NOWHERE_ELSE,
+    fresh: Callable[[Places, Places], None] | None = None,
+) -> DataFolder:
+    """Lock a data folder, make it if need be, and return it.
+
+    `places` are the URLs that were given; what was given once is kept in the folder. With `fresh` it begins anew:
+    what the folder holds is removed, after `fresh` has removed what lies behind URLs; it is also given those that the
+    folder was made with.
+    Raises ConfigurationError when another run has it, when it holds something else, or when it was made with
+    other shards or URLs, or another use case.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _lock(path)
+        if fresh is not None:
+            made_with = _remembered(path)
+            places = places.or_else(made_with)
+            fresh(places, made_with)
+            _remove(path)
+        marker = read_marker(path)
+        if marker is None:
+            marker = _begin(path, shards or default_shards, use_case, places)
+    except FileExistsError:
+        raise ConfigurationError(f"{path} is a file", remedy="give a folder with --data") from None
+    except PermissionError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}", remedy="give a folder that you may write to") from None
+    except OSError as error:
+        raise UnavailableError(f"{path}: {error.strerror}", remedy="free space, then run the same again") from None
+    if shards is not None and shards != marker.shards:
+        raise ConfigurationError(
+            f"{path} has {marker.shards} shards, not {shards}: events of a user would change their shard and order",
+            remedy=f"leave out --shards, or begin anew with --fresh --shards {shards}",
+        )
+    if use_case != marker.use_case:
+        raise ConfigurationError(
+            f"{path} holds data of the use case {marker.use_case!r}, not {use_case!r}",
+            remedy="give another --data, or begin anew with --fresh",
+        )
+    differing(places, marker.places, path)
+    return DataFolder(path, marker, lock)
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    deadline = time.monotonic() + WAIT_FOR_ORPHANS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+                os.close(descriptor)
+                raise ConfigurationError(
+                    f"{path} is in use by another run (process {holder or 'unknown'})",
+                    remedy="wait for it, stop it, or give another --data",
+                ) from None
+            time.sleep(0.05)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def _remove(path: Path) -> None:
+    for name in OURS:
+        entry = path / name
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _remembered(path: Path) -> Places:
+    """Return the URLs that a folder was made with; none of a folder whose marker can't be read."""
+    try:
+        marker = read_marker(path)
+    except ConfigurationError:
+        marker = None
+    return marker.places if marker else NOWHERE_ELSE
+
+
+def _begin(path: Path, shards: int, use_case: str, places: Places) -> Marker:
+    strangers = [entry.name for entry in path.iterdir() if entry.name != LOCK]
+    if strangers:
+        raise ConfigurationError(
+            f"{path} is not empty and holds no data of a pipeline ({', '.join(sorted(strangers)[:3])}, …)",
+            remedy="give an empty or a new folder with --data",
+        )
+    version = 1 if places == NOWHERE_ELSE else VERSION
+    marker = Marker(version=version, shards=shards, use_case=use_case, places=places)
+    written = path / f".{MARKER}.tmp"
+    written.write_bytes(msgspec.json.format(msgspec.json.encode(marker)))
+    written.replace(path / MARKER)
+    return marker

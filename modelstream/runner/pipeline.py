@@ -1,0 +1,254 @@
+"""The pipeline on one machine: the functions of project.yaml as processes over a data folder."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelstream.errors import UnavailableError
+from modelstream.messages import dead_letters
+from modelstream.project import Project
+from modelstream.runner.data_folder import DataFolder
+from modelstream.runner.display import FunctionState
+from modelstream.runner.line import Command
+from modelstream.runner.served import ServedModels
+from modelstream.runner.supervisor import FunctionFailedError, Process, Supervisor
+from modelstream.runner.worker import Assignment
+from modelstream.settings import PREFIX
+from modelstream.streams import Streams, open_streams
+from modelstream.tables import Tables, open_tables
+
+HELD_LIMIT = 30.0
+"""Seconds that a `run` waits for something outside (a full disk, a broken hook) before it ends and says so."""
+DRAIN_EVERY = 0.1
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A function between streams, and its workers."""
+
+    name: str
+    reads: str
+    writes: str
+    workers: tuple[str, ...]
+
+
+class Pipeline:
+    """The functions, running. Poll it with `watch`; `remaining` tells what is left to do."""
+
+    def __init__(self, project: Project, folder: DataFolder, supervisor: Supervisor, workers: int = 1) -> None:
+        self.project = project
+        self.folder = folder
+        self.supervisor = supervisor
+        self.shards = folder.marker.shards
+        self.workers = min(workers, self.shards)
+        self.source: str = ""
+        self._states: dict[str, FunctionState] = {}
+        self._drained_at: dict[str, float] = {}
+        self._held_since: dict[str, float] = {}
+        self._served = ServedModels(folder.path)
+
+    @cached_property
+    def streams(self) -> Streams:
+        """The streams, for this process."""
+        return open_streams(self.folder.places.streams)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The tables, for this process."""
+        return open_tables(self.folder.places.tables)
+
+    @cached_property
+    def consumers(self) -> tuple[Consumer, ...]:
+        """The functions between streams, from the first to the last."""
+        wiring = self.project.params.wiring
+        stream = next(wire.writes for wire in wiring.values() if wire.writes and not wire.reads)
+        chain: list[Consumer] = []
+        while found := [name for name, wire in wiring.items() if stream and wire.reads == stream]:
+            name = found[0]
+            numbers = range(self.workers)
+            names = (name,) if self.workers == 1 else tuple(f"{name}/{number}" for number in numbers)
+            chain.append(Consumer(name, stream, wiring[name].writes, names))
+            stream = wiring[name].writes
+        return tuple(chain)
+
+    def prepare(self) -> None:
+        """Make the streams and tables that are not there yet."""
+        epoch = self.tables.epoch()
+        for name in self.project.params.streams:
+            self.streams.create(name, self.shards, epoch)
+
+    def start(self, *, commit_ms: float) -> None:
+        """Start the workers of every function."""
+        for consumer in sorted(self.consumers, key=lambda one: one.name != "model-server"):
+            for number, name in enumerate(consumer.workers):
+                self.supervisor.add(self._process(consumer, number, name, commit_ms))
+
+    def _process(self, consumer: Consumer, number: int, name: str, commit_ms: float) -> Process:
+        function = self.project.functions[consumer.name]
+        serving = function.kind == "serving"
+        assignment = Assignment(
+            function=consumer.name,
+            notebook=str(self.project.notebook(consumer.name)),
+            serving=serving,
+            reads=consumer.reads,
+            streams=self.folder.places.streams,
+            shards=tuple(range(number, self.shards, self.workers)),
+            worker=number,
+            socket=str(self.supervisor.socket(consumer.name)) if serving and number == 0 else "",
+        )
+        environment = self.environment(consumer.name) | {PREFIX + "COMMIT_MS": str(commit_ms)}
+        if serving:
+            environment["SERVING_SPEC_ENV"] = self.project.serving_spec(consumer.name)
+        command = ("-m", "modelstream.runner.worker", msgspec.json.encode(assignment).decode())
+        log = self.folder.path / "logs" / f"{name.replace('/', '-')}.log"
+        return Process(name, command, environment, log)
+
+    def environment(self, function: str) -> dict[str, str]:
+        """Return the environment of a function's process."""
+        project = self.project
+        paths = {"USE_CASE": project.params.use_case, "MODEL": project.params.model}
+        return {
+            **project.environment(function),
+            **{PREFIX + name: str((project.folder / path).resolve()) for name, path in paths.items()},
+            PREFIX + "REGISTRY": project.registry(),
+            PREFIX + "STREAMS": self.folder.places.streams,
+            PREFIX + "TABLES": self.folder.places.tables,
+            PREFIX + "LOGS": self.folder.places.logs,
+            PREFIX + "SHARDS": str(self.shards),
+            # One thread each: the parallelism is in the processes.
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "ARROW_IO_THREADS": "1",
+            "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false",
+            "MLRUN_LOG_LEVEL": "ERROR",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def start_source(self, parameters: dict[str, Any]) -> None:
+        """Start the job that sends events: the data generator, or a reader. It waits for `go`."""
+        wiring = self.project.params.wiring.items()
+        name = next(name for name, wire in wiring if wire.writes and not wire.reads)
+        self.source = name
+        job = msgspec.json.encode(
+            {
+                "notebook": str(self.project.notebook(name)),
+                "handler": self.project.functions[name].handler,
+                "parameters": parameters,
+            }
+        )
+        command = ("-m", "modelstream.runner.job", job.decode())
+        log = self.folder.path / "logs" / f"{name}.log"
+        self.supervisor.add(Process(name, command, self.environment(name), log, once=True))
+
+    def is_ready(self) -> bool:
+        """Tell whether every function has been set up and takes messages."""
+        return all(process.report.ready or process.ended for process in self.supervisor.processes.values())
+
+    def watch(self) -> None:
+        """Start again what died. Raises FunctionFailedError for what can't go on."""
+        self.supervisor.watch()
+        self.note_models()
+        now = time.monotonic()
+        for name, process in self.supervisor.processes.items():
+            if not process.report.held:
+                self._held_since.pop(name, None)
+            elif now - self._held_since.setdefault(name, now) > HELD_LIMIT:
+                raise FunctionFailedError(
+                    f"{name} can't go on: {process.report.held}",
+                    remedy="nothing is lost: mend the cause and run the same command again",
+                )
+
+    def note_models(self) -> None:
+        """Write down, for `status`, which version of the model each worker serves."""
+        self._served.note(self.supervisor.processes.values())
+
+    def lag(self, consumer: Consumer) -> int:
+        """Return how many messages of its stream a function has not acknowledged."""
+        try:
+            acked = self.streams.acked(consumer.name, consumer.reads)
+            return sum(end - 1 - acked[shard] for shard, (_, end) in self.streams.ranges(consumer.reads).items())
+        except UnavailableError:
+            return 1
+
+    def finish(self) -> bool:
+        """Help the pipeline to its end once the source has sent everything; return whether it is there.
+
+        The first function that is not through is asked to flush now, not when its time is up.
+        """
+        if self.source and not self.supervisor.processes[self.source].ended:
+            return False
+        for consumer in self.consumers:
+            if self.lag(consumer):
+                now = time.monotonic()
+                if now - self._drained_at.get(consumer.name, 0.0) >= DRAIN_EVERY:
+                    self._drained_at[consumer.name] = now
+                    for name in consumer.workers:
+                        self.supervisor.send(name, Command("drain"))
+                return False
+        return True
+
+    def states(self) -> list[FunctionState]:
+        """Return the state of every function, for the live table."""
+        shown = []
+        if self.source:
+            shown.append(self._state(self.source, (self.source,), 0))
+        shown += [self._state(consumer.name, consumer.workers, self.lag(consumer)) for consumer in self.consumers]
+        return shown
+
+    def _state(self, name: str, workers: Sequence[str], lag: int) -> FunctionState:
+        state = self._states.setdefault(name, FunctionState(name))
+        processes = [self.supervisor.processes[worker] for worker in workers]
+        rows = [process.rows() for process in processes]
+        state.rows_in, state.rows_out = sum(row[0] for row in rows), sum(row[1] for row in rows)
+        state.rejects = sum(process.before.rejects + process.report.rejects for process in processes)
+        state.restarts = sum(process.restarts for process in processes)
+        state.lag = lag
+        state.problem = next((process.report.held for process in processes if process.report.held), "")
+        state.model = ", ".join(sorted({process.report.model for process in processes if process.report.model}))
+        state.refused = next((process.report.refused for process in processes if process.report.refused), "")
+        if all(process.ended for process in processes):
+            state.state = "done"
+        elif state.problem:
+            state.state = "waiting"
+        elif any(process.popen is not None and process.popen.poll() is not None for process in processes):
+            state.state = "restarting"
+        elif not all(process.report.ready for process in processes):
+            state.state = "starting"
+        else:
+            state.state = "working" if lag or (name == self.source and not processes[0].ended) else "idle"
+        return state
+
+    def resident(self) -> dict[str, int]:
+        """Return the memory of each process, this one included, in bytes (resident sets; shared pages count twice)."""
+        pids = {
+            process.name: process.popen.pid
+            for process in self.supervisor.processes.values()
+            if process.popen is not None
+        }
+        return {"supervisor": _resident("self")} | {name: _resident(pid) for name, pid in pids.items()}
+
+    def resident_bytes(self) -> int:
+        """Return the memory of all processes together."""
+        return sum(self.resident().values())
+
+
+def _resident(pid: int | str) -> int:
+    if sys.platform != "linux":
+        return 0
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+    except (OSError, IndexError):
+        return 0
+
+
+def dead_letter_count(streams: Streams) -> int:
+    """Return the number of dead letters, each identity once."""
+    return sum(1 for _ in dead_letters.read_letters(streams))

@@ -1,0 +1,53 @@
+"""Which version of the model each worker serves: a small file in the data folder, for `status` to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from modelstream.runner.supervisor import Process
+
+SERVED = "served.json"
+
+
+class ServedModel(msgspec.Struct, frozen=True):
+    """The model of a worker."""
+
+    version: str
+    refused: str = ""
+    """Why the version that is promoted does not serve, if so."""
+
+
+class ServedModels:
+    """Writes the file, whenever a worker tells something new."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / SERVED
+        self._written: dict[str, ServedModel] | None = None
+
+    def note(self, processes: Iterable[Process]) -> None:
+        """Write what the workers last told. A disk that is full keeps the old file: only `status` reads it."""
+        told = {
+            process.name: ServedModel(process.report.model, process.report.refused)
+            for process in processes
+            if process.report.model
+        }
+        if told == self._written:
+            return
+        written = self._path.with_name(f".{SERVED}.tmp")
+        try:
+            written.write_bytes(msgspec.json.format(msgspec.json.encode(told)))
+            written.replace(self._path)
+        except OSError:
+            return
+        self._written = told
+
+
+def read_served(folder: Path) -> dict[str, ServedModel]:
+    """Return what the workers of a running pipeline serve, by worker. It stays behind when the pipeline ends."""
+    try:
+        return msgspec.json.decode((folder / SERVED).read_bytes(), type=dict[str, ServedModel])
+    except (OSError, msgspec.DecodeError):
+        return {}

@@ -1,0 +1,206 @@
+"""The supervisor: starts a process for every function worker, starts it again when it dies, and ends them all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from modelstream.errors import ModelstreamError
+from modelstream.runner.line import DESCRIPTOR, OUTAGE, Command, Line, Report
+
+FIRST_BACKOFF, LAST_BACKOFF = 0.2, 5.0
+GIVE_UP_AFTER = 5
+"""Deaths in a row, without a commit in between, after which a function is not started again by a `run`."""
+STOP_GRACE = 4.0
+"""Seconds for all workers to flush and end; then they are killed, and lose nothing."""
+
+
+@dataclass
+class Process:
+    """A worker's process, as the supervisor sees it. `totals` adds up what its earlier lives reported."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    once: bool = False
+    """A job that ends by itself: status 0 is its end, not its death."""
+    report: Report = field(default_factory=Report)
+    before: Report = field(default_factory=Report)
+    restarts: int = 0
+    deaths: int = 0
+    """Deaths in a row without progress."""
+    start_again_at: float = 0.0
+    popen: subprocess.Popen[bytes] | None = None
+    line: Line | None = None
+    listener: threading.Thread | None = None
+    gone: bool = False
+    """It was told to go: a job that is started again goes on at once."""
+    ended: bool = False
+
+    def rows(self) -> tuple[int, int]:
+        """Return rows in and out over all lives."""
+        return self.before.rows_in + self.report.rows_in, self.before.rows_out + self.report.rows_out
+
+    def is_alive(self) -> bool:
+        """Tell whether the process runs."""
+        return self.popen is not None and self.popen.poll() is None
+
+    def last_words(self, limit: int = 12) -> str:
+        """Return the last lines of the log."""
+        try:
+            lines = self.log.read_text("utf-8", "replace").rstrip().splitlines()
+        except OSError:
+            return ""
+        return "\n".join(lines[-limit:])
+
+
+class FunctionFailedError(ModelstreamError):
+    """A function can't be kept running."""
+
+
+class Supervisor:
+    """Keeps processes running. Use it as a context: at its end no process is left."""
+
+    def __init__(self, lock: int) -> None:
+        self.processes: dict[str, Process] = {}
+        self.gives_up = True
+        """Whether a function that can't be kept running ends it all; a service, once up, goes on trying."""
+        self._lock = lock
+        self._sockets = tempfile.TemporaryDirectory(prefix="modelstream-")
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._sockets.cleanup()
+
+    def socket(self, name: str) -> Path:
+        """Return the path of a worker's socket."""
+        return Path(self._sockets.name) / name
+
+    def add(self, process: Process) -> None:
+        """Start a process and keep it running."""
+        self.processes[process.name] = process
+        self._start(process)
+
+    def _start(self, process: Process) -> None:
+        line, theirs = Line.pair()
+        process.log.parent.mkdir(parents=True, exist_ok=True)
+        with process.log.open("ab") as log:
+            process.popen = self._spawn(process, theirs.fileno(), log)
+        theirs.close()
+        if process.line is not None:
+            process.line.close()
+        process.line = line
+        process.report = Report(held=process.report.held)  # until it says otherwise
+        process.listener = threading.Thread(target=self._listen, args=(process, line), name=process.name, daemon=True)
+        process.listener.start()
+        if process.gone:
+            line.send(Command("go"))
+
+    def _spawn(self, process: Process, control: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, *process.command],
+            env={**os.environ, **process.environment, DESCRIPTOR: str(control)},
+            pass_fds=(control, self._lock),
+            stdin=None if process.once else subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def _listen(self, process: Process, line: Line) -> None:
+        for report in line.reports():
+            before = process.report
+            if report.commits > before.commits or (process.once and report.rows_out > before.rows_out):
+                process.deaths = 0
+            if before.held and not (report.ready or report.held or report.error):  # a new life, still starting
+                report = msgspec.structs.replace(report, held=before.held)
+            process.report = report
+
+    def watch(self) -> None:
+        """Start again what has died and has waited long enough. Raises FunctionFailedError."""
+        now = time.monotonic()
+        for process in self.processes.values():
+            if process.ended or process.popen is None or process.popen.poll() is None:
+                continue
+            status = process.popen.returncode
+            if process.once and status == 0:
+                process.ended = True
+            elif process.report.error and self.gives_up:
+                raise FunctionFailedError(process.report.error, remedy=process.report.remedy)
+            elif process.start_again_at == 0.0:
+                process.deaths += status != OUTAGE  # how long a run waits for an outage to end is not decided here
+                self._note_death(process, status)
+                wait = min(FIRST_BACKOFF * 2 ** min(max(process.deaths - 1, 0), 10), LAST_BACKOFF)
+                process.start_again_at = now + wait
+            elif now >= process.start_again_at:
+                process.start_again_at = 0.0
+                process.restarts += 1
+                self._start(process)
+
+    def _note_death(self, process: Process, status: int) -> None:
+        ended = process.report
+        process.before = msgspec.structs.replace(
+            process.before,
+            rows_in=process.before.rows_in + ended.rows_in,
+            rows_out=process.before.rows_out + ended.rows_out,
+            rejects=process.before.rejects + ended.rejects,
+            repeated=process.before.repeated + ended.repeated,
+            commits=process.before.commits + ended.commits,
+            committed_at=max(process.before.committed_at, ended.committed_at),
+        )
+        process.report = Report(held=ended.error or ended.held)
+        if process.deaths > GIVE_UP_AFTER and self.gives_up:
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            raise FunctionFailedError(
+                f"{process.name} has died {process.deaths} times in a row ({how}); the end of its log "
+                f"{process.log}:\n{process.last_words()}",
+                remedy="mend its cause and run the same command again: it goes on where it stopped",
+            )
+
+    def send(self, name: str, command: Command) -> None:
+        """Send a command to a worker."""
+        process = self.processes[name]
+        process.gone |= command.do == "go"
+        if process.line is not None:
+            process.line.send(command)
+
+    def stop(self) -> bool:
+        """Ask all workers to flush and end. Returns whether all did in time; the others are killed."""
+        for name, process in self.processes.items():
+            if process.report.ready:
+                self.send(name, Command("stop"))
+            elif process.popen is not None:
+                process.popen.kill()  # it is importing, for seconds, and has nothing in hand
+        deadline = time.monotonic() + STOP_GRACE
+        for process in self.processes.values():
+            if process.popen is not None:
+                try:
+                    process.popen.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    self.kill()
+                    return False
+            if process.listener is not None:
+                process.listener.join(0.5)  # its last report
+        return True
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for process in self.processes.values():
+            if process.is_alive() and process.popen is not None:
+                process.popen.kill()
+        for process in self.processes.values():
+            if process.popen is not None:
+                process.popen.wait()

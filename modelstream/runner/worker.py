@@ -1,0 +1,286 @@
+"""A worker: one process that runs a function on its shards, behaving as Nuclio's Python wrapper does.
+
+The function sees the real `nuclio_sdk` classes and the contract of `docs/architecture.md`: `init_context` once,
+then `handler` for one message at a time, in order per shard; a message is delivered again after a restart
+unless it was acknowledged; drain and termination callbacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import itertools
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import nuclio_sdk
+import nuclio_sdk.event
+import nuclio_sdk.logger
+
+from modelstream import notebooks
+from modelstream.base.without_pandas import start_without_pandas
+from modelstream.errors import ModelstreamError, UnavailableError
+from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
+from modelstream.streams import Message, Streams, open_streams
+
+FIRST_PAUSE, LAST_PAUSE = 0.002, 0.010
+"""Seconds between two looks for new messages. A look costs some 10 µs; four hops of 10 ms are 40 ms of delay."""
+BATCH_MESSAGES, BATCH_BYTES = 256, 8_000_000
+REPORT_EVERY = 0.2
+ACK_SECONDS = 5.0
+GRACE = 3.0
+"""Seconds that a worker has to flush when it is asked to stop; then it ends as it is, and loses nothing."""
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker runs: the `--assignment` of its command line, as JSON."""
+
+    function: str
+    notebook: str
+    serving: bool = False
+    """An MLRun serving function: its entry points are those that MLRun appends to the notebook's code."""
+    reads: str
+    streams: str
+    shards: tuple[int, ...]
+    worker: int = 0
+    socket: str = ""
+    """Path of the Unix socket at which the function answers HTTP events, if it does."""
+
+
+class Worker:
+    """Runs the entry points of a function over a part of a stream's shards."""
+
+    def __init__(self, assignment: Assignment, line: Line) -> None:
+        self.assignment = assignment
+        self._line = line
+        self._streams: Streams = open_streams(assignment.streams)
+        self._loop = asyncio.new_event_loop()
+        self._draining = self._stopping = False
+        self._stage: Any = None
+        self._busy = asyncio.Lock()
+        self._ids = itertools.count()
+        self.context = self._new_context()
+
+    def _new_context(self) -> Any:
+        logger = nuclio_sdk.logger.Logger(logging.INFO, self.assignment.function)
+        logger.set_handler("default", sys.stdout, nuclio_sdk.logger.HumanReadableFormatter())
+        if self.assignment.serving:  # at INFO, MLRun logs the notebook's whole namespace, Python's licence included
+            for handler in logging.getLogger(self.assignment.function).handlers:
+                handler.setLevel(logging.WARNING)
+        platform = nuclio_sdk.Platform("local", "modelstream", on_control_callback=self._acknowledge)
+        trigger = nuclio_sdk.event.TriggerInfo("modelstream", self.assignment.reads)
+        return nuclio_sdk.Context(logger, platform, str(self.assignment.worker), trigger)
+
+    def run(self) -> int:
+        """Run until asked to stop. Returns the exit status."""
+        obey(self._line, self._on_command)
+        threading.Thread(target=self._report_often, name="reports", daemon=True).start()
+        try:
+            return self._loop.run_until_complete(self._main())
+        except Exception as error:
+            known = _known(error)
+            if known is None:
+                raise
+            if isinstance(known, UnavailableError):  # while starting: the supervisor tries again
+                print(f"{known}; {known.remedy}", flush=True)
+                self._line.send(Report(held=f"{known}; {known.remedy}"))
+                return OUTAGE
+            self._line.send(Report(error=str(known), remedy=known.remedy))
+            return 2
+
+    async def _main(self) -> int:
+        module = notebooks.load(self.assignment.notebook, _footer() if self.assignment.serving else "")
+        if hasattr(module, "init_context"):
+            await _awaited(module.init_context(self.context))
+        from modelstream.stages.base import STARTED
+
+        self._stage = STARTED[-1] if STARTED else None
+        if self._stage is not None:
+            self._stage.check(self.assignment.shards)
+        server = await self._serve_http(module)
+        gc.freeze()  # hundreds of thousands of objects that libraries made: never garbage, so never looked at again
+        self._line.send(self._report())
+        await self._pump(module.handler)
+        if server is not None:
+            server.close()
+        await _awaited(self.context.platform._on_signal("termination"))
+        self._line.send(self._report())
+        return 0
+
+    async def _pump(self, handler: Callable[[Any, Any], Any]) -> None:
+        """Deliver messages, one at a time per worker, from after the last that was acknowledged."""
+        assignment = self.assignment
+        acked = self._streams.acked(assignment.function, assignment.reads)
+        ranges = self._streams.ranges(assignment.reads)
+        offsets = {shard: max(acked.get(shard, -1) + 1, ranges[shard][0]) for shard in assignment.shards}
+        pause = FIRST_PAUSE
+        version = None
+        while not self._is_stopping():
+            now = self._changed()
+            found = False
+            if now is None or now != version:
+                version = now
+                for shard in assignment.shards:
+                    for message in self._read(shard, offsets[shard]):
+                        found = True
+                        async with self._busy:
+                            await _awaited(handler(self.context, self._event(message)))
+                        offsets[shard] = message.offset + 1
+                        await asyncio.sleep(0)
+                        if self._is_stopping():
+                            return
+            if found:
+                version, pause = None, FIRST_PAUSE
+                continue
+            if self._draining:
+                self._draining = False
+                await _awaited(self.context.platform._on_signal("drain"))
+                self._line.send(self._report())
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LAST_PAUSE)
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
+
+    def _changed(self) -> int | None:
+        try:
+            return self._streams.version(self.assignment.reads)
+        except UnavailableError:
+            return None
+
+    def _read(self, shard: int, offset: int) -> list[Message]:
+        try:
+            return self._streams.read(self.assignment.reads, shard, offset, BATCH_MESSAGES, BATCH_BYTES)
+        except UnavailableError as error:
+            self.context.logger.warn_with("Can't read", stream=self.assignment.reads, why=str(error))
+            time.sleep(REPORT_EVERY)
+            return []
+
+    def _event(self, message: Message) -> Any:
+        stream = self.assignment.reads
+        return nuclio_sdk.Event(
+            body=message.body,
+            content_type="",
+            trigger=self.context.trigger,
+            _id=str(next(self._ids)),
+            path=stream,
+            topic=stream,
+            size=len(message.body),
+            timestamp=datetime.fromtimestamp(message.appended_at / 1e6, UTC).replace(tzinfo=None),
+            shard_id=message.shard,
+            offset=message.offset,
+            method="",
+            url="",
+            num_shards=0,
+            _type="",
+            type_version="",
+            version="",
+        )
+
+    async def _acknowledge(self, message: dict[str, Any]) -> None:
+        attributes = message["attributes"]
+        deadline = time.monotonic() + ACK_SECONDS
+        while True:
+            try:
+                self._streams.ack(
+                    self.assignment.function,
+                    attributes["topic"],
+                    attributes["partition"],
+                    attributes["offset"],
+                )
+                return
+            except UnavailableError:  # an acknowledgement may be late: the stage makes it with its next ones
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def _serve_http(self, module: types.ModuleType) -> asyncio.Server | None:
+        if not self.assignment.socket:
+            return None
+        from modelstream.runner.rpc import serve
+
+        async def answer(event: Any) -> Any:
+            async with self._busy:
+                return await _awaited(module.handler(self.context, event))
+
+        return await serve(Path(self.assignment.socket), answer)
+
+    def _on_command(self, command: Command) -> None:
+        self._loop.call_soon_threadsafe(self._follow, command)
+
+    def _follow(self, command: Command) -> None:
+        if command.do == "drain":
+            self._draining = True
+        else:
+            self._stopping = True
+            if self._stage is not None:
+                self._stage.give_up()
+            threading.Timer(GRACE, lambda: os._exit(0)).start()
+
+    def _report(self) -> Report:
+        metrics = getattr(self._stage, "metrics", None)
+        if metrics is None:
+            return Report(ready=True)
+        return Report(
+            ready=True,
+            rows_in=metrics.rows_in,
+            rows_out=metrics.rows_out,
+            rejects=metrics.rejects,
+            repeated=metrics.repeated,
+            commits=metrics.commits,
+            committed_at=metrics.committed_at,
+            held=metrics.held,
+            model=metrics.model,
+            refused=metrics.refused,
+        )
+
+    def _report_often(self) -> None:
+        while True:
+            time.sleep(REPORT_EVERY)
+            if self._stage is not None:
+                self._line.send(self._report())
+
+
+def _known(error: BaseException | None) -> ModelstreamError | None:
+    """Return the error of ours behind an error: MLRun raises its own when a model can't be loaded."""
+    while error is not None and not isinstance(error, ModelstreamError):
+        error = error.__cause__
+    return error
+
+
+def _footer() -> str:
+    from modelstream.stages.model_server import entry_points
+
+    return entry_points()
+
+
+async def _awaited(result: Any) -> Any:
+    return await result if inspect.isawaitable(result) else result
+
+
+def main() -> None:
+    """Run the worker that the command line describes."""
+    # Ctrl-C, and a service manager's signal to the group, reach the supervisor, which asks us to stop.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start_without_pandas()
+    assignment = msgspec.json.decode(sys.argv[1], type=Assignment)
+    line = Line.inherited()
+    status = Worker(assignment, line).run()
+    sys.stdout.flush()
+    os._exit(status)  # threads of libraries can't hold up the end
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The table to look up, from a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import pyarrow as pa
+
+from modelstream.errors import ConfigurationError
+from modelstream.tables import LookupTable
+from modelstream.use_case.declared import Lookup
+
+
+def load_enrichment(path: Path | str, lookup: Lookup, table: LookupTable) -> int:
+    """Put a CSV file's rows into a lookup table, replacing those with the same key; return how many.
+
+    The file's first line names its columns; the two named `lookup.by` and `lookup.value` are taken, or `key` and
+    `value`, as `table` writes them. A value is a finite number, or empty for none. Raises ConfigurationError with the
+    file and line.
+    """
+    return table.load([read_enrichment(path, lookup)])
+
+
+def read_enrichment(path: Path | str, lookup: Lookup) -> pa.RecordBatch:
+    """Return a CSV file's rows (key string, value float64 or null); see `load_enrichment`."""
+    rows = csv.reader(io.StringIO(_text(Path(path)), newline=""), strict=True)
+    values: dict[str, float | None] = {}
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        names = next((pair for pair in ((lookup.by, lookup.value), ("key", "value")) if {*pair} <= {*header}), None)
+        if names is None:
+            found = ", ".join(header) or "nothing"
+            raise _wrong(path, 1, f"no columns {lookup.by!r} and {lookup.value!r}, nor 'key' and 'value', but {found}")
+        by, value = map(header.index, names)
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise _wrong(path, rows.line_num, f"{len(row)} columns, where the first line has {len(header)}")
+            key, number = row[by].strip(), _number(row[value], path, rows.line_num)
+            if not key:
+                raise _wrong(path, rows.line_num, f"{lookup.by} is empty")
+            if values.setdefault(key, number) != number:
+                raise _wrong(path, rows.line_num, f"{lookup.by} {key} has another value in a line before")
+    except csv.Error as error:
+        raise _wrong(path, rows.line_num, str(error)) from None
+    return pa.record_batch({"key": pa.array(values, pa.string()), "value": pa.array(values.values(), pa.float64())})
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"the enrichment file {path} can't be read: {error.strerror or error}",
+            remedy="give the path of a CSV file that this user may read",
+        ) from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _wrong(path, line, "not UTF-8 text") from None
+
+
+def _number(text: str, path: Path | str, line: int) -> float | None:
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or "_" in text:
+        raise _wrong(path, line, f"{text!r} is not a finite number")
+    return number
+
+
+def _wrong(path: Path | str, line: int, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the enrichment file {path}, line {line}: {what}",
+        remedy="give a CSV file (UTF-8, commas) whose first line names the columns",
+    )

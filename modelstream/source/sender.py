@@ -1,0 +1,238 @@
+"""The sender: puts the lines of a source into a stream, each at least once, in order, and remembers how far it is.
+
+At most one append is unconfirmed at any time. If its outcome is not known the same records are sent again, and
+nothing after them. How far the input was sent is saved once the records are durable: a crash in between sends
+lines twice, with the same identity, and every consumer drops the second.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from modelstream.base.json_bytes import gather
+from modelstream.errors import UnavailableError
+from modelstream.messages.codec import LINES_SCHEMA, MAX_MESSAGE_BYTES, MAX_MESSAGE_EVENTS, encode
+from modelstream.source.lines import Chunk, Lines, Progress
+from modelstream.source.readers import Source
+from modelstream.streams import Streams
+
+FIRST_BACKOFF = 0.1
+LAST_BACKOFF = 5.0
+"""Seconds between tries during an outage."""
+SAVE_SECONDS = 0.1
+"""Progress is saved so often: what a crash sends again. A save is a synced commit, about 1 ms."""
+TICK = 0.01
+"""Seconds for which due lines are collected at a high rate: each append is a synced commit, too."""
+MOST_BEHIND = 1.0
+"""Seconds of lines that are sent at once after an outage; the rest of the time is not made up for."""
+SINGLE_RATE = 5_000
+"""Lines a second up to which each is a message by itself, as clients send them."""
+ROW_BYTES = 12
+"""What a line takes in a message besides its text: its position and where it ends."""
+
+
+class Clock:
+    """Time as the sender sees it, and whether it shall stop. Tests have their own."""
+
+    def __init__(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        self.stopped = stopped
+
+    def now_us(self) -> int:
+        """Return microseconds since 1970 UTC."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, or until the sender shall stop; return whether it shall."""
+        until = time.monotonic() + seconds
+        while not self.stopped() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+        return self.stopped()
+
+
+class Pace:
+    """Says how many lines may go now, for so many a second; 0 is as fast as it goes."""
+
+    def __init__(self, rate: float, clock: Clock) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._next = clock.monotonic()
+        """When the next line is due."""
+
+    def take(self, waiting: int) -> int:
+        """Wait until lines are due; return how many of those waiting. 0 means stop."""
+        if not self._rate:
+            return waiting
+        while not (stop := self._clock.stopped()) and (early := self._next - self._clock.monotonic()) > 0:
+            self._clock.wait(max(early, TICK if self._rate > 1 / TICK else 0))
+        if stop:
+            return 0
+        now = self._clock.monotonic()
+        self._next = max(self._next, now - MOST_BEHIND)
+        count = min(int((now - self._next) * self._rate) + 1, waiting)
+        self._next += count / self._rate
+        return count
+
+
+def messages(
+    lines: Lines, shards: int, origin: str, ingested_at: int, *, most: int = MAX_MESSAGE_EVENTS
+) -> list[tuple[int, bytes]]:
+    """Return lines as records (shard, message of kind `lines`), those of a shard in order.
+
+    A message has at most `most` lines and `MAX_MESSAGE_BYTES` of them, but a single line of any size.
+    `ingested_at` is in microseconds since 1970 UTC.
+    """
+    of_row = lines.buckets % np.uint8(shards)
+    order = np.argsort(of_row, kind="stable")
+    starts, ends, positions = lines.starts[order], lines.ends[order], lines.positions[order]
+    texts = gather(lines.data, starts, ends, pa.binary())
+    batch = pa.record_batch([pa.array(positions), texts], LINES_SCHEMA)
+    sizes = np.concatenate([[0], np.cumsum(ends - starts + ROW_BYTES)])
+    bounds = np.searchsorted(of_row[order], np.arange(shards + 1))
+    records = []
+    for shard, (first, last) in enumerate(itertools.pairwise(bounds.tolist())):
+        for start, stop in _pieces(sizes, first, last, most):
+            metadata = {"ingested_at": str(ingested_at)}
+            if lines.truncated:
+                cut = {str(p): lines.truncated[p] for p in positions[start:stop].tolist() if p in lines.truncated}
+                metadata |= {"truncated": json.dumps(cut)} if cut else {}
+            records.append((shard, encode("lines", origin, batch.slice(start, stop - start), **metadata)))
+    return records
+
+
+def _pieces(sizes: npt.NDArray[np.int64], first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
+    """Cut rows into pieces that fit a message, none much smaller; `sizes[i]` bytes stand before row i."""
+    while first < last:
+        begin, left = int(sizes[first]), int(sizes[last] - sizes[first])
+        pieces = max(-(-left // MAX_MESSAGE_BYTES), -(-(last - first) // most))
+        even = int(np.searchsorted(sizes, begin + left / pieces))
+        fitting = int(np.searchsorted(sizes, begin + MAX_MESSAGE_BYTES, side="right")) - 1
+        stop = max(min(even, fitting, first + most), first + 1)
+        yield first, stop
+        first = stop
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a sender has done."""
+
+    lines: int
+    """Lines sent by this sender; blank ones don't count."""
+    messages: int
+    finished: bool
+    """The input came to its end, and not the sender to an early stop."""
+
+
+class Watcher:
+    """Is told what a sender does; this one does nothing with it."""
+
+    def sent(self, lines: int) -> None:
+        """So many lines were sent by this sender up to now."""
+
+    def waits(self, why: str) -> None:
+        """The sender waits for this reason, or goes on again if it is empty."""
+
+
+class _StopError(Exception):
+    """The sender shall stop in the middle of an outage."""
+
+
+class Sender:
+    """Sends a source to a stream.
+
+    `save` makes the progress of the input durable. A rate above 0 sends so many lines a second.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        stream: str,
+        save: Callable[[Progress], None],
+        *,
+        rate: float = 0.0,
+        clock: Clock | None = None,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self._streams = streams
+        self._stream = stream
+        self._save_progress = save
+        self._rate = rate
+        self._clock = clock or Clock()
+        self._watcher = watcher or Watcher()
+        self._lines = 0
+        self._messages = 0
+        self._reached = Progress()
+        self._due: Callable[[], Progress] | None = None
+        """The progress that is durable in the stream but not yet saved."""
+        self._saved_at = self._clock.monotonic()
+
+    def run(self, source: Source) -> Sent:
+        """Send the source to its end, or until the clock says stop: then after what is in hand.
+
+        An outage is waited for, and told to the watcher.
+        """
+        shards = self._streams.describe(self._stream).shards
+        pace = Pace(self._rate, self._clock)
+        most = 1 if 0 < self._rate <= SINGLE_RATE else MAX_MESSAGE_EVENTS
+        try:
+            for chunk in source.chunks(self._clock.stopped):
+                self._send(source.origin, chunk, shards, pace, most)
+                if self._clock.stopped():
+                    break
+            self._save()
+        except _StopError:
+            pass
+        return Sent(self._lines, self._messages, self._reached.finished)
+
+    def _send(self, origin: str, chunk: Chunk, shards: int, pace: Pace, most: int) -> None:
+        count = len(chunk.lines)
+        at = 0
+        while at < count and (due := pace.take(count - at)):
+            lines = chunk.lines.slice(at, at + due)
+            records = messages(lines, shards, origin, self._clock.now_us(), most=most)
+            self._surely("append", partial(self._streams.append, self._stream, records))
+            at += due
+            self._lines += due
+            self._messages += len(records)
+            self._watcher.sent(self._lines)
+            self._due = partial(chunk.progress_at, at)
+            if self._clock.monotonic() - self._saved_at >= SAVE_SECONDS:
+                self._save()
+        if at == count:
+            self._due = partial(chunk.progress_at, count)
+
+    def _save(self) -> None:
+        if self._due is None:
+            return
+        reached = self._due()
+        self._due = None
+        self._surely("save how far the input was sent", partial(self._save_progress, reached))
+        self._reached = reached
+        self._saved_at = self._clock.monotonic()
+
+    def _surely(self, what: str, action: Callable[[], object]) -> None:
+        """Do something; during an outage do the same again, more and more slowly."""
+        for attempt in itertools.count():
+            try:
+                action()
+            except UnavailableError as error:
+                wait = min(FIRST_BACKOFF * 2**attempt, LAST_BACKOFF)
+                self._watcher.waits(f"can't {what}: {error}; trying again in {wait:g} s")
+                if self._clock.wait(wait):
+                    raise _StopError from error
+            else:
+                if attempt:
+                    self._watcher.waits("")
+                return

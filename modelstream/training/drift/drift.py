@@ -1,0 +1,303 @@
+"""Drift: how far the vectors that were served lie from those that the model was made of.
+
+The log of predictions streams by in batches, its vectors are counted in the bins of the model's card, and the
+distances of the two histograms are those of MLRun's model monitoring. MLRun's verdict is on the mean, over all
+features, of (total variation + Hellinger) / 2, from 0.5 on "possible", from 0.7 on "detected"; the mean hides one
+feature that has broken among many, so here the same bounds hold for each feature and the prediction too.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modelstream.base.times import INVALID, parse_times
+from modelstream.errors import ConfigurationError
+from modelstream.logs.parquet import ParquetLog
+from modelstream.messages import dead_letters
+from modelstream.messages.dead_letters import DeadLetter, decode_letters, once
+from modelstream.model.onnx import as_input
+from modelstream.streams import Streams
+from modelstream.training.judge.histograms import (
+    Counts,
+    Histogram,
+    hellinger,
+    kullback_leibler,
+    population_stability_index,
+    shares,
+    total_variation,
+)
+from modelstream.training.report.card import ModelCard
+from modelstream.use_case.columns import INGESTED_AT, MODEL_VERSION, PREDICTED_AT, TIME
+from modelstream.use_case.declared import UseCase
+
+POSSIBLE, DETECTED = 0.5, 0.7
+"""MLRun's bounds (`DataDriftClassifier` of its histogram data drift application)."""
+LETTERS_POSSIBLE, LETTERS_DETECTED = 0.01, 0.05
+"""How many more of the rows taken in became dead letters than in the data of the card."""
+FEW = 1000
+"""With fewer vectors distances are large by chance."""
+
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Verdict(enum.StrEnum):
+    """What to make of a distance."""
+
+    NONE = "no drift"
+    POSSIBLE = "possible drift"
+    DRIFT = "drift"
+
+
+class Distance(msgspec.Struct, frozen=True):
+    """How far a column of what was served lies from the card's."""
+
+    name: str
+    psi: float
+    """Population stability index."""
+    total_variation: float
+    hellinger: float
+    kullback_leibler: float
+    """The sum of both directions."""
+    value: float
+    """(total variation + Hellinger) / 2, which MLRun judges by."""
+    verdict: Verdict
+    then: list[float]
+    """Share of the card's vectors in each bin."""
+    now: list[float]
+
+
+class Letters(msgspec.Struct, frozen=True):
+    """Dead letters among the rows that were taken in."""
+
+    letters: int
+    rows: int
+    """Events and letters."""
+    then: float
+    """Share in the data of the card."""
+    now: float
+    verdict: Verdict
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """What `drift` finds."""
+
+    model: str
+    version: str
+    since: str | None
+    first: str | None
+    last: str | None
+    """When the first and the last of the predictions were made, ISO 8601."""
+    vectors: int
+    other_versions: dict[str, int]
+    """Predictions of the same time by other versions, which are left out."""
+    features: list[Distance]
+    """In the order of the vector."""
+    mean: float
+    """The mean value of the features: MLRun's general drift."""
+    prediction: Distance
+    dead_letters: Letters
+    verdict: Verdict
+    reasons: list[str]
+    """What the verdict rests on, the worst first."""
+    few: bool
+    """Too few vectors to go by."""
+
+
+@dataclass
+class Served:
+    """What was served, counted in the bins of a card while it streams by."""
+
+    card: ModelCard
+    use_case: UseCase
+    since: int | None = None
+    """Microseconds since 1970: only predictions made from then on."""
+    vectors: int = 0
+    first: int | None = None
+    last: int | None = None
+    others: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, Counts] = field(default_factory=dict)
+    prediction: Counts = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        """Begin with nothing."""
+        self.counts = {name: np.zeros(len(one.counts)) for name, one in self.card.features.items()}
+        self.prediction = np.zeros(len(self.card.prediction.counts))
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the log that are needed."""
+        return [*self.use_case.features, self.use_case.probability, MODEL_VERSION, PREDICTED_AT]
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count a batch of the log of predictions."""
+        if self.since is not None:
+            batch = batch.filter(pc.greater_equal(batch.column(PREDICTED_AT), pa.scalar(self.since, TIME)))
+        versions = pc.value_counts(batch.column(MODEL_VERSION)).to_pylist()
+        self.others.update({one["values"]: one["counts"] for one in versions if one["values"] != self.card.version})
+        batch = batch.filter(pc.equal(batch.column(MODEL_VERSION), self.card.version))
+        if not batch.num_rows:
+            return
+        ends = pc.min_max(batch.column(PREDICTED_AT).cast(pa.int64())).as_py()
+        self.first = ends["min"] if self.first is None else min(self.first, ends["min"])
+        self.last = ends["max"] if self.last is None else max(self.last, ends["max"])
+        self.vectors += batch.num_rows
+        vectors = as_input([batch.column(name).to_numpy() for name in self.use_case.features])
+        for i, name in enumerate(self.use_case.features):
+            self.counts[name] += self.card.features[name].count(vectors[:, i])
+        self.prediction += self.card.prediction.count(batch.column(self.use_case.probability).to_numpy())
+
+
+def drift(
+    card: ModelCard, use_case: UseCase, predictions: ParquetLog, events: ParquetLog, streams: Streams, since: int | None
+) -> Drift:
+    """Compare what was served since a time (microseconds since 1970; None: ever) with a card.
+
+    Raises ConfigurationError when the card's version made no prediction then, or is of other features.
+    """
+    if list(card.features) != list(use_case.features):
+        raise ConfigurationError(
+            f"the card of {card.name} {card.version} is of other features than the use case has",
+            remedy="train the model again",
+        )
+    served = Served(card, use_case, since)
+    for batch in predictions.scan(served.columns):
+        served.add(batch)
+    if not served.vectors:
+        others = ", ".join(f"{number:,} by version {version}" for version, number in served.others.items())
+        raise ConfigurationError(
+            f"version {card.version} made no prediction in {predictions.folder}"
+            + (f" since {told(since)}" if since is not None else "")
+            + (f" (there are {others})" if others else ""),
+            remedy="name another version with --model" if others else "run the pipeline, or give an earlier --since",
+        )
+    letters = sum(1 for _ in letters_since(streams, since))
+    return judge(served, letters, _rows_since(events, since) + letters)
+
+
+def judge(served: Served, letters: int, rows: int) -> Drift:
+    """Return the verdict on what was served; `letters` of `rows` taken in were dead letters."""
+    card = served.card
+    features = [distance(name, card.features[name], served.counts[name]) for name in served.use_case.features]
+    prediction = distance(served.use_case.probability, card.prediction, served.prediction)
+    mean = float(np.mean([one.value for one in features])) if features else 0.0
+    dead = _letters(letters, rows, card.data.dead_letter_share)
+    found = [(one.verdict, f"{one.name}: {one.value:.2f}") for one in sorted(features, key=lambda one: -one.value)]
+    found.append((prediction.verdict, f"the prediction: {prediction.value:.2f}"))
+    found.append((_verdict(mean), f"the mean of all features: {mean:.2f}"))
+    found.append((dead.verdict, f"dead letters: {dead.now:.1%} of the rows, {dead.then:.1%} in the data of the card"))
+    order = list(Verdict)
+    worst = max((verdict for verdict, _ in found), key=order.index)
+    reasons = sorted((one for one in found if one[0] != Verdict.NONE), key=lambda one: -order.index(one[0]))
+    return Drift(
+        model=card.name,
+        version=card.version,
+        since=told(served.since),
+        first=told(served.first),
+        last=told(served.last),
+        vectors=served.vectors,
+        other_versions=dict(served.others),
+        features=features,
+        mean=mean,
+        prediction=prediction,
+        dead_letters=dead,
+        verdict=worst,
+        reasons=[reason for _, reason in reasons],
+        few=served.vectors < FEW,
+    )
+
+
+def distance(name: str, reference: Histogram, counts: Counts) -> Distance:
+    """Return how far counts, float64[bins], lie from a histogram of the card."""
+    now, then = shares(counts), reference.shares
+    apart, value = total_variation(now, then), hellinger(now, then)
+    mean = (apart + value) / 2
+    return Distance(
+        name=name,
+        psi=population_stability_index(now, then),
+        total_variation=apart,
+        hellinger=value,
+        kullback_leibler=kullback_leibler(now, then),
+        value=mean,
+        verdict=_verdict(mean),
+        then=then.tolist(),
+        now=now.tolist(),
+    )
+
+
+def parse_since(text: str, now: float | None = None) -> int:
+    """Return the time, in microseconds since 1970, of ISO 8601 text, or of so long ago: 90s, 15m, 6h, 7d.
+
+    Raises ConfigurationError. `now` is in seconds since 1970.
+
+    >>> parse_since("1970-01-01T00:00:01Z"), parse_since("1.5h", now=10_000)
+    (1000000, 4600000000)
+    """
+    if found := _DURATION.fullmatch(text):
+        seconds = (time.time() if now is None else now) - float(found[1]) * _SECONDS[found[2]]
+        return round(seconds * 1e6)
+    # A day is its first moment.
+    parsed = int(parse_times(pa.array([f"{text} 00:00" if len(text) == 10 else text]))[0])
+    if parsed == INVALID:
+        raise ConfigurationError(
+            f"--since {text!r} is no time", remedy="give ISO 8601 text such as 2026-01-31T12:00, or 90s, 15m, 6h, 7d"
+        )
+    return parsed
+
+
+def told(microseconds: int | None) -> str | None:
+    """Return a time as ISO 8601 text, to the second."""
+    if microseconds is None:
+        return None
+    text: str = np.datetime_as_string(np.datetime64(microseconds, "us"), unit="s")
+    return f"{text}Z"
+
+
+def letters_since(streams: Streams, since: int | None) -> Iterator[DeadLetter]:
+    """Yield each dead letter once, of those that were written from a time on (None: all that are kept)."""
+    if dead_letters.STREAM in streams.names():
+        for shard in range(streams.describe(dead_letters.STREAM).shards):
+            yield from once(_letters_of(streams, shard, since))
+
+
+def _letters_of(streams: Streams, shard: int, since: int | None) -> Iterator[DeadLetter]:
+    offset, end = streams.range(dead_letters.STREAM, shard)
+    while offset < end:
+        messages = streams.read(dead_letters.STREAM, shard, offset, 64, 8_000_000)
+        if not messages:
+            return
+        for message in messages:
+            offset = message.offset + 1
+            if since is None or message.appended_at >= since:
+                yield from decode_letters(message.body)
+
+
+def _rows_since(events: ParquetLog, since: int | None) -> int:
+    if since is None:
+        return events.count()
+    start = pa.scalar(since, TIME)
+    taken = (pc.sum(pc.greater_equal(batch.column(INGESTED_AT), start)).as_py() for batch in events.scan([INGESTED_AT]))
+    return sum(number or 0 for number in taken)
+
+
+def _letters(letters: int, rows: int, then: float) -> Letters:
+    now = letters / rows if rows else 0.0
+    more = now - then
+    verdict = Verdict.DRIFT if more >= LETTERS_DETECTED else Verdict.POSSIBLE
+    return Letters(letters, rows, then, now, verdict if more >= LETTERS_POSSIBLE else Verdict.NONE)
+
+
+def _verdict(value: float) -> Verdict:
+    if value >= DETECTED:
+        return Verdict.DRIFT
+    return Verdict.POSSIBLE if value >= POSSIBLE else Verdict.NONE

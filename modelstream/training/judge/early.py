@@ -1,0 +1,103 @@
+"""Early detection: how good the model is after so many events of a user, and so many hours after the window opened."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from modelstream.training.judge.bootstrap import Array, Metrics, measure
+from modelstream.training.snapshot.examples import Examples, ordinals
+from modelstream.use_case.declared import Statistic, UseCase
+
+LEAST_USERS = 20
+"""A point with fewer users says nothing: the curve leaves it out."""
+HOURS = (0.25, 0.5, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24)
+"""Points of a curve over a window of 24 hours; they are stretched to other windows."""
+REPLICATES = 200
+SCORE_BINS = 64
+
+Rows = npt.NDArray[np.int64]
+
+
+class EarlyPoint(msgspec.Struct, frozen=True):
+    """A point of an early-detection curve: one vector of each user who has one."""
+
+    at: float
+    """Number of events, or hours."""
+    metrics: Metrics
+
+
+def by_events(
+    examples: Examples, probabilities: Array, *, threshold: float, use_case: UseCase, seed: int
+) -> list[EarlyPoint]:
+    """Return the curve over the number of a user's events of the first type in `predict_on`: 1, 2, 5, 10, 20, …"""
+    counts = event_counts(examples, use_case)
+    points = []
+    number = 0
+    for step in range(30):
+        number = (1, 2, 5)[step % 3] * 10 ** (step // 3)
+        rows = _first_of_each(examples, np.flatnonzero(counts == number))
+        if len(rows) < LEAST_USERS:
+            break
+        points.append(_point(float(number), rows, examples, probabilities, threshold, seed))
+    return points
+
+
+def by_hours(
+    examples: Examples, probabilities: Array, *, threshold: float, use_case: UseCase, seed: int
+) -> list[EarlyPoint]:
+    """Return the curve over hours since the user's window opened; empty for a use case without a window."""
+    if use_case.window is None:
+        return []
+    points = []
+    for hour in HOURS:
+        at = hour * use_case.window.hours / HOURS[-1]
+        rows = rows_at_hour(examples, at)
+        if len(rows) >= LEAST_USERS:
+            points.append(_point(at, rows, examples, probabilities, threshold, seed))
+    return points
+
+
+def event_counts(examples: Examples, use_case: UseCase) -> npt.NDArray[np.float64]:
+    """Return how many events of the first type in `predict_on` the user had had at each vector that follows such an
+    event, float64[n]; 0 at the others.
+
+    It is the feature `<event>_count`. Without it, vectors are counted, which needs all of a user's.
+    """
+    event = use_case.predict_on[0]
+    feature = f"{event}_{Statistic.COUNT}"
+    of_type = examples.kinds == 0
+    if feature in use_case.features:
+        return np.where(of_type, examples.vectors[:, use_case.features.index(feature)], 0.0)
+    counts = np.zeros(len(examples))
+    counts[of_type] = ordinals(examples.users[of_type]) + 1
+    return counts
+
+
+def rows_at_event(examples: Examples, use_case: UseCase, number: int) -> Rows:
+    """Return the row right after each user's event of that number, int64[users who have it]."""
+    return _first_of_each(examples, np.flatnonzero(event_counts(examples, use_case) == number))
+
+
+def rows_at_hour(examples: Examples, hour: float) -> Rows:
+    """Return each user's last row of those whose event lies at most so many hours after the window opened."""
+    rows = np.flatnonzero(examples.hours <= hour)
+    return rows[::-1][np.unique(examples.users[rows[::-1]], return_index=True)[1]]
+
+
+def _first_of_each(examples: Examples, rows: Rows) -> Rows:
+    return rows[np.unique(examples.users[rows], return_index=True)[1]]
+
+
+def _point(at: float, rows: Rows, examples: Examples, probabilities: Array, threshold: float, seed: int) -> EarlyPoint:
+    measured = measure(
+        examples.labels[rows],
+        probabilities[rows],
+        examples.users[rows],
+        threshold=threshold,
+        seed=seed,
+        replicates=REPLICATES,
+        score_bins=SCORE_BINS,
+    )
+    return EarlyPoint(at, measured.metrics)

@@ -1,0 +1,183 @@
+"""The model card: what a model was made of, how good it is and at what, and what it is not for.
+
+`card.json` holds everything that the report, the plots and the drift check need; `README.md` says it to a person.
+Both are written by code from the same structure, into the folder of the model.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from modelstream.errors import ConfigurationError
+from modelstream.training.judge.evaluation import Evaluation, Importance, SkewRow
+from modelstream.training.judge.histograms import Histogram
+
+CARD_FILE = "card.json"
+README_FILE = "README.md"
+FORMAT = 1
+"""Version of card.json."""
+NO_CARD = "a model made by `python pipeline.py train` has a card: train it again"
+
+LIBRARIES = ("numpy", "pyarrow", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "mlrun")
+
+
+class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the model was made of. Times are ISO 8601 text, UTC."""
+
+    source: str
+    """In words: replay of the log of events, or the inference log; generated or real."""
+    labels_from: str
+    seed: int
+    """Of the sample, the split and the candidates."""
+    generator_seed: int | None = None
+    """Of generated data."""
+    first_event: str
+    last_event: str
+    cut_off: str | None = None
+    """No vector after it was used."""
+    users: int
+    training_users: int
+    test_users: int
+    vectors: int
+    """All as served."""
+    training_vectors: int
+    test_vectors: int
+    vectors_per_user: int | None = None
+    """At most so many of each user were learned from."""
+    dead_letter_share: float = 0.0
+    """Share of the rows taken in that became dead letters: the reference for drift."""
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that was tried, judged by cross-validation with whole users left out."""
+
+    name: str
+    parameters: dict[str, str | int | float | bool | None] = {}
+    log_loss: float
+    log_loss_std: float = 0.0
+    """Between the folds."""
+    auc: float
+    accuracy: float | None = None
+    vectors_per_second: float | None = None
+    """Scored in batches of 1,000 on one core."""
+    fit_seconds: float | None = None
+    chosen: bool = False
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done to the probabilities, and their expected calibration error."""
+
+    method: str
+    """"none" or the method's name."""
+    before: float
+    after: float
+    why: str = ""
+
+
+class Threshold(msgspec.Struct, frozen=True, kw_only=True):
+    """The probability at and above which the decision is 1, and how it was chosen."""
+
+    value: float
+    how: str
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a model.
+
+    `features` and `prediction` are of vectors as served, not of a sample per user: see `histograms`.
+    """
+
+    format: int = FORMAT
+    name: str
+    version: str
+    title: str = ""
+    sha256: str
+    """Of model.onnx."""
+    algorithm: str
+    created: str
+    """ISO 8601, UTC."""
+    data: DataFacts
+    features: dict[str, Histogram]
+    """In the order of the vector."""
+    prediction: Histogram
+    """Of the probabilities for all vectors as served, or for all of users not learned from."""
+    candidates: list[Candidate]
+    chosen_because: str
+    calibration: Calibration
+    threshold: Threshold
+    evaluation: Evaluation
+    """On users never seen."""
+    skew: list[SkewRow] = []
+    importance: list[Importance] = []
+    conversion: str = ""
+    """How ONNX compares with what was trained: rows, classes that differ, greatest difference."""
+    intended_use: list[str] = []
+    limits: list[str] = []
+    libraries: dict[str, str] = {}
+    python: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Write card.json and README.md into a folder, each whole or not at all."""
+        for name, content in self.files().items():
+            hidden = folder / f".{name}.tmp"
+            hidden.write_bytes(content)
+            hidden.replace(folder / name)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the contents of card.json and README.md by name."""
+        from modelstream.training.report.card_text import markdown
+
+        return {CARD_FILE: self.json(), README_FILE: markdown(self).encode()}
+
+    def json(self) -> bytes:
+        """Return card.json: numbers to full precision, one value a line but for short lists."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
+
+
+def read(folder: Path) -> ModelCard:
+    """Return the card of a model's folder. Raises ConfigurationError: which file, what is wrong, and a remedy."""
+    path = folder / CARD_FILE
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}", remedy=NO_CARD) from None
+    return parse(content, str(path))
+
+
+def parse(content: bytes, source: str) -> ModelCard:
+    """Return the card in the content of a card.json; `source` is what errors call it. Raises ConfigurationError."""
+    try:
+        found = msgspec.json.decode(content, type=_Format)
+        if found.format > FORMAT:
+            raise ConfigurationError(
+                f"{source} is of format {found.format}; this program reads up to {FORMAT}",
+                remedy="use the newer program that wrote it",
+            )
+        return msgspec.json.decode(content, type=ModelCard)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{source}: {error}", remedy="train the model again") from None
+
+
+def library_versions(names: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """Return the versions of the libraries that a model depends on, of those that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def python_version() -> str:
+    """Return the version of Python."""
+    return platform.python_version()
+
+
+class _Format(msgspec.Struct):
+    format: int

@@ -1,0 +1,198 @@
+"""Check that the parts of a use case fit together."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from modelstream.base.yamlfile import Place, YamlFile, suggestion
+from modelstream.use_case import columns
+
+if TYPE_CHECKING:
+    from modelstream.use_case.declared import UseCase
+
+Problem = tuple[Place, str, str]
+"""Where, what, and the remedy."""
+
+VERSION = 1
+"""The version of use-case files that this code reads."""
+
+
+def check(use_case: UseCase, file: YamlFile) -> None:
+    """Raise ConfigurationError for the first thing in `use_case`, read from `file`, that doesn't fit."""
+    parts = (_names, _key_time_type, _events, _profile, _lookup, _window, _features, _label, _model, _columns)
+    for part in parts:
+        for problem in part(use_case):
+            raise file.error(*problem)
+
+
+def _unknown(place: Place, what: str, word: str, known: Iterable[str]) -> Problem:
+    return place, f"no {what} {word!r}", suggestion(word, known)
+
+
+def _repeated(place: Place, words: Iterable[str]) -> Iterator[Problem]:
+    yield from ((place, f"{word!r} stands twice", "keep one") for word, n in Counter(words).items() if n > 1)
+
+
+def _names(use_case: UseCase) -> Iterator[Problem]:
+    """Names become columns in SQL, Parquet and Python, and parts of URLs."""
+    names: list[Place] = [("fields", name) for name in use_case.fields]
+    names += [("events", name) for name in use_case.events]
+    for place in names:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(place[-1])):
+            yield place, "not a plain name", "use letters, digits and _, beginning with a letter"
+    for place, name in ((("name",), use_case.name), (("model", "name"), use_case.model.name)):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            yield place, f"{name!r} can't stand in a URL", "use letters, digits, - and _"
+    added = [(("profile", "time"), use_case.profile.time)] if use_case.profile else []
+    added += [(("lookup", "value"), use_case.lookup.value)] if use_case.lookup else []
+    for place, name in (*added, (("model", "prediction"), use_case.model.prediction)):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            yield place, f"{name!r} is not a plain name", "use letters, digits and _, beginning with a letter"
+
+
+def _key_time_type(use_case: UseCase) -> Iterator[Problem]:
+    if use_case.version != VERSION:
+        yield ("version",), f"{use_case.version} is not a version", f"write `version: {VERSION}`"
+    for part, name, type_ in (
+        ("key", use_case.key, "key"),
+        ("time", use_case.time, "time"),
+        ("type", use_case.type, "text"),
+    ):
+        if name not in use_case.fields:
+            yield _unknown((part,), "field", name, use_case.fields)
+        elif use_case.fields[name] != type_:
+            yield (part,), f"{name!r} is a {use_case.fields[name]}", f"declare it as {type_} under fields"
+    for name, field_type in use_case.fields.items():
+        if field_type == "key" and name != use_case.key:
+            yield ("fields", name), "a second key", f"make it an identifier: {use_case.key!r} is the key"
+
+
+def _events(use_case: UseCase) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for event, declared in use_case.events.items():
+        for name in (event, *declared.aliases):
+            if not name:
+                yield ("events", event, "aliases"), "an empty name", "remove it"
+            if name in seen:
+                yield (
+                    ("events", event),
+                    f"{name!r} also means {seen[name]!r}",
+                    "let it mean only one",
+                )
+            seen[name] = event
+        if declared.value is None:
+            continue
+        place = ("events", event, "value")
+        if declared.value not in use_case.fields:
+            yield _unknown(place, "field", declared.value, use_case.fields)
+        elif use_case.fields[declared.value] != "number":
+            type_ = use_case.fields[declared.value]
+            yield place, f"{declared.value!r} is of type {type_}", "declare it as number under fields"
+    for name in use_case.predict_on:
+        if name not in use_case.events:
+            yield _unknown(("predict_on",), "event", name, use_case.events)
+    yield from _repeated(("predict_on",), use_case.predict_on)
+
+
+def _profile(use_case: UseCase) -> Iterator[Problem]:
+    profile = use_case.profile
+    if profile is None:
+        return
+    if profile.event not in use_case.events:
+        yield _unknown(("profile", "event"), "event", profile.event, use_case.events)
+    elif use_case.events[profile.event].value is not None:
+        yield (
+            *(("events", profile.event, "value"), "the profile's event can't have statistics"),
+            "remove it, or take another event for the profile",
+        )
+    for name in profile.fields:
+        if name not in use_case.fields:
+            yield _unknown(("profile", "fields"), "field", name, use_case.fields)
+    yield from _repeated(("profile", "fields"), profile.fields)
+
+
+def _lookup(use_case: UseCase) -> Iterator[Problem]:
+    lookup = use_case.lookup
+    if lookup is None:
+        return
+    if use_case.profile is None:
+        yield ("lookup",), "done when the profile arrives, but there is no profile", "add `profile`"
+    if lookup.by not in use_case.fields:
+        yield _unknown(("lookup", "by"), "field", lookup.by, use_case.fields)
+    elif use_case.fields[lookup.by] not in ("identifier", "text", "key"):
+        type_ = use_case.fields[lookup.by]
+        yield ("lookup", "by"), f"{lookup.by!r} is of type {type_}", "declare it as identifier under fields"
+    if not math.isfinite(lookup.default):
+        yield ("lookup", "default"), "not a finite number", "give one, such as 0"
+
+
+def _window(use_case: UseCase) -> Iterator[Problem]:
+    window = use_case.window
+    if window is None:
+        return
+    if window.opens not in use_case.events:
+        yield _unknown(("window", "opens"), "event", window.opens, use_case.events)
+    elif use_case.profile and window.opens == use_case.profile.event:
+        yield ("window", "opens"), "the profile's event can't open the window", "take another event"
+    if not 0 < window.hours <= 1_000_000:  # a century; the sum of two times stays an int64
+        yield ("window", "hours"), f"{window.hours} is not in 0 to 1,000,000", "give hours of event time"
+
+
+def _features(use_case: UseCase) -> Iterator[Problem]:
+    yield from _repeated(("statistics",), (statistic.value for statistic in use_case.statistics))
+    if not use_case.features:
+        yield (
+            ("events",),
+            "there is no feature",
+            "give an event a `value`, and list `statistics`",
+        )
+    if not use_case.predict_on:
+        yield ("predict_on",), "no event asks for a prediction", "list at least one"
+
+
+def _label(use_case: UseCase) -> Iterator[Problem]:
+    label = use_case.label
+    if label is None:
+        return
+    if label.field not in use_case.fields:
+        yield _unknown(("label", "field"), "field", label.field, use_case.fields)
+    else:
+        type_ = use_case.fields[label.field]
+        fits = {"integer": int, "boolean": bool, "text": str, "identifier": str}.get(type_)
+        if type(label.positive) is not fits:
+            yield (
+                ("label", "positive"),
+                f"{label.field!r} can't be {label.positive!r}",
+                f"it is of type {type_}",
+            )
+    if label.event is not None and label.event not in use_case.events:
+        yield _unknown(("label", "event"), "event", label.event, use_case.events)
+    if label.wait is not None:
+        if label.event is None or (use_case.profile and label.event == use_case.profile.event):
+            yield ("label", "wait"), "nothing to wait for: the profile brings the label", "name a later `event`"
+        if not 0 < label.wait <= 1_000_000:
+            yield ("label", "wait"), f"{label.wait} is not in 0 to 1,000,000", "give hours of event time"
+
+
+def _model(use_case: UseCase) -> Iterator[Problem]:
+    if not 0 <= use_case.model.threshold <= 1:
+        yield ("model", "threshold"), f"{use_case.model.threshold} is no probability", "give one, 0 to 1"
+
+
+def _columns(use_case: UseCase) -> Iterator[Problem]:
+    """No column may stand for two things; SQL takes `A` and `a` for the same column."""
+    added = {name.lower() for name in columns.ADDED}
+    for name in use_case.fields:
+        if name.lower() in added:
+            yield ("fields", name), "the pipeline adds a column of that name", "rename it"
+    for schema in (
+        *(use_case.event_schema, use_case.row_schema, use_case.features_schema),
+        *(use_case.prediction_schema, use_case.events_log_schema, use_case.inference_log_schema),
+    ):
+        for name, count in Counter(name.lower() for name in schema.names).items():
+            if count > 1:
+                yield (), f"two columns would be called {name!r}", "rename the field, the event or the value"

@@ -1,0 +1,111 @@
+"""Event times are read as `datetime` reads them, and nothing else passes for a time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from modelstream.base.times import INVALID, TIMESTAMP, parse_times
+from tests.lines_oracle import time_of
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse(texts: list[str | None]) -> list[int | None]:
+    return [None if micros == INVALID else micros for micros in parse_times(pa.array(texts, pa.string())).tolist()]
+
+
+@st.composite
+def times(draw: st.DrawFn) -> str:
+    """Return a text as a source may write a time; some say a day that doesn't exist."""
+    year, month, day = draw(st.integers(0, 9999)), draw(st.integers(0, 13)), draw(st.integers(0, 32))
+    date = f"{year:04d}-{month:02d}-{day:02d}"
+    clock = ":".join(f"{draw(st.integers(0, top)):02d}" for top in (24, 60, 60)[: draw(st.integers(2, 3))])
+    fraction = draw(st.one_of(st.just(""), st.from_regex(r"[.,][0-9]{1,10}", fullmatch=True)))
+    offset = draw(
+        st.one_of(st.sampled_from(["", "Z", "z"]), st.from_regex(r"[+-][0-2][0-9](:?[0-6][0-9])?", fullmatch=True))
+    )
+    return date + draw(st.sampled_from(" Tt_")) + clock + fraction + offset
+
+
+EDIT = st.tuples(st.integers(0, 40), st.integers(0, 2), st.sampled_from("0123456789-:.,+ZTtz \x00é٣"))
+
+
+def edited(text: str, edits: list[tuple[int, int, str]]) -> str:
+    """Replace, insert or delete characters."""
+    for place, what, character in edits:
+        at = place % (len(text) + 1)
+        text = text[:at] + ("" if what == 2 else character) + text[at + (what != 1) :]
+    return text
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(times(), max_size=8))
+def test_times_are_read_as_datetime_reads_them(texts: list[str]) -> None:
+    assert parse([*texts]) == [time_of(text) for text in texts]
+
+
+@settings(deadline=None, max_examples=300)
+@given(times(), st.lists(EDIT, min_size=1, max_size=3))
+@example("2026-03-28T20:01:19", [(19, 1, "٣")])
+def test_a_text_that_is_almost_a_time_is_told_from_one(text: str, edits: list[tuple[int, int, str]]) -> None:
+    text = edited(text, edits)
+    assert parse([text]) == [time_of(text)]
+
+
+@given(st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC)))
+def test_what_datetime_writes_is_read(moment: datetime) -> None:
+    expected = (moment - EPOCH) // timedelta(microseconds=1)
+    written = [moment.isoformat(), moment.isoformat(" "), moment.replace(tzinfo=None).isoformat("T", "microseconds")]
+    assert parse(written) == [expected] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "micros"),
+    [
+        ("1970-01-01 00:00", 0),
+        ("1969-12-31 23:59:59.999999", -1),
+        ("1970-01-01 00:00:00.123456789", 123456),
+        ("1970-01-01 00:00:00,5", 500000),
+        ("1970-01-01T01:30:00+0130", 0),
+        ("1970-01-01T01:00:00+01", 0),
+        ("1969-12-31T23:00:00-01:00", 0),
+        ("2000-02-29 00:00:00Z", 951782400000000),
+        ("1900-02-29 00:00:00", None),  # 1900 was no leap year
+        ("2026-01-01 24:00:00", None),
+        ("2026-01-01 00:00:60", None),
+        ("2026-01-01 00:00:00.1234567890", None),
+        ("2026-01-01 00:00:00.", None),
+        ("2026-01-01 00:00.5", None),
+        ("2026-01-01", None),
+        ("1764000000", None),
+        ("", None),
+        (" 2026-01-01 00:00:00", None),
+        ("2026-01-01 00:00:00 ", None),
+        ("2026-01-01 00:00:00+24:00", None),
+    ],
+)
+def test_time(text: str, micros: int | None) -> None:
+    assert parse([text]) == [micros]
+
+
+def test_a_null_is_no_time_and_changes_no_other() -> None:
+    assert parse([None, "1970-01-01 00:00:01", None]) == [None, 1_000_000, None]
+
+
+def test_a_slice_of_an_array_is_read_from_its_place() -> None:
+    texts = pa.array(["x", None, "1970-01-01 00:00:01", "1970-01-01 00:00:02", "y"])
+    assert parse_times(texts.slice(2, 2)).tolist() == [1_000_000, 2_000_000]
+    assert parse_times(texts.slice(5)).tolist() == []
+    assert parse_times(pa.array([], pa.string())).tolist() == []
+    assert parse_times(pa.array(["", ""])).tolist() == [INVALID, INVALID]
+
+
+def test_the_first_and_last_times_can_be_kept() -> None:
+    texts = ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.999999-23:59"]
+    kept = pa.array(parse_times(pa.array(texts))).cast(TIMESTAMP)
+    assert kept.cast(pa.int64()).to_pylist() == [time_of(text) for text in texts]

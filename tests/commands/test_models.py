@@ -1,0 +1,87 @@
+"""`pipeline.py models`: what it prints, and that a mistake is told in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modelstream.commands import shared as commands
+from modelstream.registry.registry import Registry
+from tests.model_files import CHURN, SHIPPED, directory, folder_of
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
+    made = Registry(tmp_path / "models", CHURN.model_name, CHURN.features, shipped=SHIPPED)
+    for _ in range(2):
+        made.register(directory)
+    return made
+
+
+def models(action: str, version: str = "", *, name: str = "", as_json: bool = False) -> int:
+    return commands.models(action, version, name=name, as_json=as_json)
+
+
+def test_list_shows_every_version_and_which_serves(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    registry.promote("3")
+    (folder_of(registry) / "2" / "model_spec.yaml").write_text("{")
+    assert models("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
+    assert ["serves" in line for line in lines[1:4]] == [False, False, True]
+    assert "with the project" in lines[1]
+    assert "Constant" in lines[3]
+    assert "can't be read" in "".join(lines[4:])
+    assert models("list", as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["version"], one["current"], one["shipped"]) for one in found] == [
+        ("1", False, True),
+        ("2", False, False),
+        ("3", True, False),
+    ]
+
+
+def test_show_tells_of_a_version_and_prints_its_card(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert models("show", "2") == 0
+    shown = capsys.readouterr().out
+    assert "# A card" in shown
+    assert str(folder_of(registry) / "2") in shown
+    assert registry.load("2").spec.sha256 in shown
+    assert models("show", "1", as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["version"], found["current"], found["features"]) == ("1", True, list(CHURN.features))
+
+
+def test_promote_and_rollback_tell_what_serves(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert models("promote", "3") == 0
+    assert "churn 3 serves from now on, instead of 1" in capsys.readouterr().out
+    assert models("rollback") == 0
+    assert "churn 1 serves again, instead of 3" in capsys.readouterr().out
+    assert registry.current() is None
+
+
+@pytest.mark.parametrize(
+    ("action", "version", "expected"),
+    [
+        ("show", "9", "has no version 9"),
+        ("promote", "9", "has no version 9"),
+        ("promote", "../1", "'../1' is no version"),
+        ("promote", "latest", "'latest' is no version"),
+        ("rollback", "", "no version served before"),
+    ],
+)
+def test_mistake_is_told_with_what_to_do(
+    registry: Registry, capsys: pytest.CaptureFixture[str], action: str, version: str, expected: str
+) -> None:
+    assert models(action, version) == 1
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "models list" in said
+
+
+def test_another_model_has_versions_of_its_own(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert models("list", name="other") == 0
+    assert "no version" in capsys.readouterr().out

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from modelstream.errors import ConfigurationError
+from modelstream.features.engine import Applied, FeatureEngine, no_lookup, no_rows
+from modelstream.features.vectors import Derive, Vectors
+from modelstream.use_case.declared import UseCase, parse
+
+HEATING = """
+{version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+ fields: {house: key, at: time, kind: text, celsius: number, wind: number},
+ events: {reading: {value: celsius, aliases: [measure]}}, predict_on: [reading],
+ model: {name: frost, prediction: will_freeze}}
+"""
+
+
+def use_case(derived: str = "[]") -> UseCase:
+    return parse(HEATING.replace("statistics:", f"derived: {derived}, statistics:"))
+
+
+def applied_events(case: UseCase) -> tuple[pa.RecordBatch, Applied]:
+    schema = pa.schema([field for field in case.event_schema if field.name not in ("extra", "wind")])
+    rows = [
+        {"position": i, "ingested_at": i, "house": "h1", "at": i, "kind": kind, "celsius": celsius}
+        for i, (kind, celsius) in enumerate([("reading", 20.0), ("login", None), ("measure", 21.0)])
+    ]
+    events = pa.RecordBatch.from_pylist(rows, schema)
+    engine = FeatureEngine(case)
+    engine.load(engine.missing(["h1"]), no_rows(case))
+    return events, engine.apply(events, np.arange(3), no_lookup)
+
+
+def test_vectors_stand_beside_their_events_with_aliases_resolved() -> None:
+    case = use_case()
+    vectors = Vectors(case).batch(*applied_events(case))
+    assert vectors.schema.equals(case.vector_schema)
+    assert vectors.column("position").to_pylist() == [0, 2]
+    assert vectors.column("kind").to_pylist() == ["reading", "reading"]
+    assert vectors.column("reading_mean").to_pylist() == [20.0, 20.5]
+
+
+def test_hook_adds_the_features_that_the_use_case_lists() -> None:
+    case = use_case("[difference]")
+    assert case.features == ("reading_mean", "reading_count", "difference")
+
+    def derive(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:
+        difference = pc.subtract(batch.column("celsius"), vectors.column("reading_mean"))
+        return vectors.append_column("difference", difference)
+
+    vectors = Vectors(case, derive).batch(*applied_events(case))
+    assert vectors.column("difference").to_pylist() == [0.0, 0.5]
+    assert vectors.schema.equals(case.vector_schema)
+
+
+def test_hook_sees_every_field_also_one_that_the_message_left_out() -> None:
+    case = use_case()
+    seen: list[pa.RecordBatch] = []
+
+    def derive(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:
+        seen.append(batch)
+        return vectors
+
+    Vectors(case, derive).batch(*applied_events(case))
+    assert seen[0].column("wind").to_pylist() == [None, None]
+    assert seen[0].column("celsius").to_pylist() == [20.0, 21.0]
+
+
+def fewer_rows(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:
+    return vectors.slice(1)
+
+
+def other_columns(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:
+    return vectors.append_column("difference", vectors.column("reading_mean"))
+
+
+@pytest.mark.parametrize(
+    ("derived", "hook", "said"),
+    [
+        ("[]", fewer_rows, "one row for each vector"),
+        ("[]", other_columns, "returned the columns"),
+        ("[difference]", lambda batch, vectors: vectors, "returned the columns"),
+    ],
+)
+def test_hook_that_returns_something_else_is_refused(derived: str, hook: Derive, said: str) -> None:
+    case = use_case(derived)
+    with pytest.raises(ConfigurationError, match=said):
+        Vectors(case, hook).batch(*applied_events(case))
+
+
+def test_derived_feature_must_not_have_the_name_of_another_column() -> None:
+    with pytest.raises(ConfigurationError, match="two columns"):
+        use_case("[celsius, reading_mean]")

@@ -1,0 +1,17 @@
+"""Where a pipeline keeps things: looked at before it starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelstream.errors import UnavailableError
+from modelstream.runner.places import Places, checked
+
+
+def test_bucket_that_nobody_answers_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ENDPOINT_URL", "http://127.0.0.1:1"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(UnavailableError, match="s3://bucket/churn") as told:
+        checked(Places(logs="s3://bucket/churn"))
+    assert "AWS_ENDPOINT_URL" in told.value.remedy

@@ -1,0 +1,83 @@
+"""A table to look up comes in as its file says, or the file's line is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelstream.errors import ConfigurationError
+from modelstream.source.enrichment import load_enrichment, read_enrichment
+from modelstream.tables import open_tables
+from modelstream.use_case.declared import Lookup
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+LOOKUP = Lookup(table="areas", by="area", value="wealth")
+
+
+def rows(tmp_path: Path, content: bytes) -> dict[str, list[object]]:
+    file = tmp_path / "areas.csv"
+    file.write_bytes(content)
+    return read_enrichment(file, LOOKUP).to_pydict()
+
+
+def test_the_reference_table_is_loaded(tmp_path: Path) -> None:
+    lookup = Lookup(table="enrichment", by="postcode", value="socioeconomic_idx")
+    with open_tables(f"sqlite://{tmp_path}") as tables:
+        table = tables.lookup("enrichment")
+        assert load_enrichment(GOLDEN / "enrichment.csv", lookup, table) == 89_999
+        assert table.get_many(["10000", "99998", "9999"]) == [3.0, 6.0, None]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"area,wealth\n1,2.5\nx y,-1e3\n0012,\n",
+        b"area,wealth\r\n1,2.5\r\nx y,-1e3\r\n0012,\r\n",
+        b"\xef\xbb\xbfarea,wealth\n1,2.5\nx y,-1e3\n0012,",
+        b'wealth , other,area\n2.5,"a,\nb", 1\n\n-1e3,,"x y"\n ,,0012\n\n',
+        b"area,wealth\n1,2.5\n1,2.5\nx y,-1e3\n0012,\n",
+    ],
+)
+def test_columns_are_found_by_name_and_values_may_be_empty(tmp_path: Path, content: bytes) -> None:
+    assert rows(tmp_path, content) == {"key": ["1", "x y", "0012"], "value": [2.5, -1000.0, None]}
+
+
+def test_a_table_that_was_written_is_loaded(tmp_path: Path) -> None:
+    assert rows(tmp_path, b'"key","value"\n"1",4\n') == {"key": ["1"], "value": [4.0]}
+
+
+def test_a_table_may_have_no_rows(tmp_path: Path) -> None:
+    assert rows(tmp_path, b"area,wealth\n") == {"key": [], "value": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "problem"),
+    [
+        (b"", 1, "no columns 'area' and 'wealth', nor 'key' and 'value', but nothing"),
+        (b"area;wealth\n1;2\n", 1, "but area;wealth"),
+        (b"area,wealth\n1,2\n3\n", 3, "1 columns, where the first line has 2"),
+        (b"area,wealth\n1,2\n\n3,4,5\n", 4, "3 columns"),
+        (b"area,wealth\n1,high\n", 2, "'high' is not a finite number"),
+        (b"area,wealth\n1,nan\n", 2, "'nan'"),
+        (b"area,wealth\n1,inf\n", 2, "'inf'"),
+        (b"area,wealth\n1,1_0\n", 2, "'1_0'"),
+        (b"area,wealth\n ,1\n", 2, "area is empty"),
+        (b"area,wealth\n1,2\n2,3\n1,4\n", 4, "area 1 has another value"),
+        (b"area,wealth\n1,2\n\xff,3\n", 3, "not UTF-8"),
+        (b'area,wealth\n1,2\n"3" x,3\n', 3, "expected after"),
+        (b"area,wealth\n1,2\n3,\x004\n", 3, "NUL|finite number"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, content: bytes, line: int, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem) as refused:
+        rows(tmp_path, content)
+    assert f"areas.csv, line {line}:" in str(refused.value)
+    assert refused.value.remedy
+
+
+def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    for name, problem in (("none.csv", "No such file"), (".", "Is a directory")):
+        with pytest.raises(ConfigurationError, match=problem) as refused:
+            read_enrichment(tmp_path / name, LOOKUP)
+        assert str(tmp_path) in str(refused.value)
