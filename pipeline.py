@@ -131,7 +131,7 @@ def run(
     Ctrl-C saves what is in hand.
     """
     from modelstream.commands import shared as commands
-    from modelstream.runner.places import Places
+    from modelstream.settings import StoreUrls
 
     source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
     if input is not None:
@@ -149,7 +149,7 @@ def run(
             fresh=fresh,
             as_json=as_json,
             quiet=quiet,
-            places=Places(streams, tables, logs),
+            urls=StoreUrls(streams, tables, logs),
         )
     )
 
@@ -179,7 +179,7 @@ def serve(
     the next start on the same folder goes on.
     """
     from modelstream.commands import shared as commands
-    from modelstream.runner.places import Places
+    from modelstream.settings import StoreUrls
 
     raise typer.Exit(
         commands.serve(
@@ -189,7 +189,7 @@ def serve(
             shards=shards,
             workers=workers,
             quiet=quiet,
-            places=Places(streams, tables, logs),
+            urls=StoreUrls(streams, tables, logs),
         )
     )
 

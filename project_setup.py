@@ -1,19 +1,23 @@
-"""MLRun runs this when it loads `project.yaml`: functions get their environment, the server its graph."""
+"""MLRun runs this when it loads `project.yaml`: functions get their environment, the server its graph.
+
+And the workflow gets the chain of functions, since the library is not installed where it runs.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from modelstream import project as declared
+from modelstream.project import load_project
 
 
 def setup(project: Any) -> Any:
     """Configure the functions of an `mlrun.projects.MlrunProject` as `params` say; return it."""
-    declaration = declared.load(Path(project.spec.context) / "project.yaml")
+    declaration = load_project(Path(project.spec.context) / "project.yaml")
+    project.spec.params["chain"] = declaration.chain.as_dict()
     for name, function in declaration.functions.items():
         runtime = project.get_function(name)
-        runtime.set_envs(declaration.environment(name))
+        runtime.set_envs(declaration.settings(name).environment())
         if function.kind == "serving":
             graph = declaration.graph(name)
             flow = runtime.set_topology("flow", engine=graph["engine"])

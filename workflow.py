@@ -26,20 +26,22 @@ def pipeline(
     """
     from kfp import dsl
 
-    roles = Roles(mlrun.get_current_project().spec.params["wiring"])
+    chain = _chain()
     step = _always(mlrun.run_function("prepare", name="prepare"))
     with dsl.Condition(model_version != "", name="choose-model"):
         version = {"version": model_version}
         chosen = _always(mlrun.run_function("promote", name="choose-model", params=version)).after(step)
-    for name in roles.last_to_first:
+    for name in reversed(chain["consumers"]):
         step = _always(mlrun.deploy_function(name)).after(step, chosen)
     with dsl.Condition(generate == "yes", name="generate"):
         params = {"users": users, "events_per_user": events_per_user, "seed": seed}
-        sent = _always(mlrun.run_function(roles.source, name=roles.source, params=params)).after(step)
-    if roles.trainer:
+        sent = _always(mlrun.run_function(chain["source"], name=chain["source"], params=params)).after(step)
+    if chain["trainer"]:
         with dsl.Condition(train == "yes", name="train"):
             drained = _always(mlrun.run_function("drained", name="drained")).after(step, sent)
-            trained = _always(mlrun.run_function(roles.trainer, name=roles.trainer, outputs=["version"])).after(drained)
+            trained = _always(mlrun.run_function(chain["trainer"], name=chain["trainer"], outputs=["version"])).after(
+                drained
+            )
             version = {"version": trained.outputs["version"]}
             _always(mlrun.run_function("promote", name="promote", params=version)).after(trained)
 
@@ -60,17 +62,17 @@ def in_order(
     seed: int = 1,
 ) -> None:
     """Do what `pipeline` does, one step after the other."""
-    roles = Roles(mlrun.get_current_project().spec.params["wiring"])
+    chain = _chain()
     _run("prepare")
     if model_version:
         _run("promote", version=model_version)
-    for name in roles.last_to_first:
+    for name in reversed(chain["consumers"]):
         mlrun.deploy_function(name)
     if generate == "yes":
-        _run(roles.source, users=users, events_per_user=events_per_user, seed=seed)
-    if train == "yes" and roles.trainer:
+        _run(chain["source"], users=users, events_per_user=events_per_user, seed=seed)
+    if train == "yes" and chain["trainer"]:
         _run("drained")
-        trained = _run(roles.trainer)
+        trained = _run(chain["trainer"])
         _run("promote", version=trained.status.results["version"])
 
 
@@ -82,15 +84,7 @@ def _run(name: str, **params: Any) -> Any:
     return run
 
 
-class Roles:
-    """Which function is what, by what it reads and writes (`wiring` in project.yaml)."""
-
-    def __init__(self, wiring: dict[str, dict[str, str]]) -> None:
-        self.source = next(name for name, wire in wiring.items() if wire.get("writes") and not wire.get("reads"))
-        self.trainer = next((name for name, wire in wiring.items() if not wire), "")
-        chain = []
-        stream = wiring[self.source]["writes"]
-        while stream:
-            name, stream = next(((n, w.get("writes")) for n, w in wiring.items() if w.get("reads") == stream), ("", ""))
-            chain += [name] if name else []
-        self.last_to_first = chain[::-1]
+def _chain() -> dict[str, Any]:
+    """Return the chain of functions: `source`, `consumers` in order and `trainer`, as `project_setup.py` has put it."""
+    chain: dict[str, Any] = mlrun.get_current_project().spec.params["chain"]
+    return chain

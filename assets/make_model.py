@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from modelstream import notebooks
-from modelstream import project as projects
 from modelstream.commands.train import environment, mlrun_context, training_function
+from modelstream.project import load_project
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "assets" / "models" / "churn" / "1"
@@ -32,7 +32,7 @@ def main() -> None:
     arguments.add_argument("--users", default="2000")
     arguments.add_argument("--seed", default="1")
     given = arguments.parse_args()
-    project = projects.load(ROOT / "project.yaml")
+    project = load_project(ROOT / "project.yaml")
     with tempfile.TemporaryDirectory(prefix="modelstream-model-") as folder:
         data, registry = Path(folder) / "data", Path(folder) / "models"
         generated = ["--users", given.users, "--seed", given.seed, "--end", f"{END} 00:00"]

@@ -74,18 +74,19 @@ def started(folder: Path) -> tuple[Any, Any, Any]:
     import nuclio_sdk
     import nuclio_sdk.logger
 
-    from modelstream import notebooks, project
+    from modelstream import notebooks
+    from modelstream.project import load_project
     from modelstream.stages import base
     from modelstream.stages.model_server import entry_points
     from modelstream.streams import open_streams
     from modelstream.tables import open_tables
 
-    declared = project.load(ROOT / "project.yaml")
+    declared = load_project(ROOT / "project.yaml")
     urls = {name: f"sqlite://{folder / name}" for name in ("streams", "tables")}
     streams, epoch = open_streams(urls["streams"]), open_tables(urls["tables"]).epoch()
     for name in declared.params.streams:
         streams.create(name, SHARDS, epoch)
-    os.environ |= declared.environment(FUNCTION)
+    os.environ |= declared.settings(FUNCTION).environment()
     os.environ |= {f"MODELSTREAM_{name.upper()}": url for name, url in urls.items()}
     os.environ |= {"MODELSTREAM_REGISTRY": declared.registry(), "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false"}
     os.environ |= {"SERVING_SPEC_ENV": declared.serving_spec(FUNCTION), "MLRUN_LOG_LEVEL": "ERROR"}

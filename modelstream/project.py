@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from modelstream.base.urls import folder_of
 from modelstream.base.yamlfile import YamlFile, suggestion
 from modelstream.errors import ConfigurationError
-from modelstream.settings import PREFIX, folder_of
+from modelstream.settings import PREFIX, Settings, StoreNames, StoreUrls
 
 KINDS = ("job", "nuclio", "serving")
 ROWS = ("", "events", "predictions")
@@ -32,16 +35,18 @@ class Function(msgspec.Struct, frozen=True):
 
 
 class Wiring(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"class_name": "class"}):
-    """What a function reads and writes."""
+    """What a function reads, writes and keeps."""
 
     reads: str = ""
     """The stream that it consumes; a function without is a job, and one that writes none either trains a model."""
     writes: str = ""
     """The stream that it appends to."""
+    table: str = ""
+    """The table in which it keeps a row for every user."""
     log: str = ""
     """The folder, below the logs, of the Parquet log that it writes."""
     rows: str = ""
-    """What its log holds."""
+    """What its log holds, one of `ROWS`; events if nothing is said."""
     step: str = ""
     """A serving function's step, which is the model's name in URLs."""
     class_name: str = ""
@@ -59,8 +64,55 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tables: tuple[str, ...]
     logs: tuple[str, ...]
     wiring: dict[str, Wiring]
+    dead_letters: str = StoreNames().dead_letters
+    """The stream for what can never be read."""
     registry: str = "artifacts/models"
     """Where registered models are: a folder, as a path or a `file://` URL, or `s3://bucket/prefix`."""
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """The functions in the order in which an event passes them: it follows from what they read and write.
+
+    >>> chain_of({"b": Wiring(reads="x", writes="y"), "a": Wiring(writes="x"), "c": Wiring(reads="y"), "t": Wiring()})
+    Chain(source='a', consumers=('b', 'c'), trainer='t')
+    """
+
+    source: str
+    """The job that sends events."""
+    consumers: tuple[str, ...]
+    """The functions between streams, from the first to the last."""
+    trainer: str = ""
+    """The job that trains a model, if there is one."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for `workflow.py`, which has no library."""
+        return msgspec.structs.asdict(self) | {"consumers": [*self.consumers]}
+
+
+def chain_of(wiring: Mapping[str, Wiring]) -> Chain:
+    """Return the chain of functions that a project's wiring makes.
+
+    Raises ValueError(function, problem) where the functions don't make one chain.
+    """
+    sources = [name for name, wire in wiring.items() if wire.writes and not wire.reads]
+    if not sources:
+        raise ValueError("", "no function sends events")
+    if len(sources) > 1:
+        raise ValueError(sources[1], f"sends events, as {sources[0]} does")
+    consumers: list[str] = []
+    stream = wiring[sources[0]].writes
+    while stream and (found := [name for name, wire in wiring.items() if wire.reads == stream]):
+        if len(found) > 1:
+            raise ValueError(found[1], f"reads {stream}, which {found[0]} reads")
+        if found[0] in consumers:
+            raise ValueError(found[0], f"reads {stream}, which comes from itself")
+        consumers.append(found[0])
+        stream = wiring[found[0]].writes
+    trainers = [name for name, wire in wiring.items() if wire == Wiring()]
+    if stray := [name for name in wiring if name not in (*sources, *consumers, *trainers[:1])]:
+        reads = wiring[stray[0]].reads
+        raise ValueError(stray[0], f"reads {reads}, which nothing writes" if reads else "is a second job that trains")
+    return Chain(sources[0], tuple(consumers), next(iter(trainers), ""))
 
 
 class Project(msgspec.Struct, frozen=True):
@@ -70,6 +122,33 @@ class Project(msgspec.Struct, frozen=True):
     name: str
     params: Params
     functions: dict[str, Function]
+    chain: Chain
+
+    @property
+    def use_case_file(self) -> Path:
+        """The path of the use-case file."""
+        return self.folder / self.params.use_case
+
+    @property
+    def names(self) -> StoreNames:
+        """What the things that every pipeline keeps are called."""
+        wiring = self.params.wiring.values()
+        logs = {wire.rows or "events": wire.log for wire in wiring if wire.log}
+        usual = StoreNames()
+        return StoreNames(
+            features=next((wire.table for wire in wiring if wire.table), usual.features),
+            dead_letters=self.params.dead_letters,
+            events_log=logs.get("events", usual.events_log),
+            inference_log=logs.get("predictions", usual.inference_log),
+        )
+
+    def reads(self, function: str) -> str:
+        """Return the stream that a function consumes."""
+        return self.params.wiring[function].reads
+
+    def readers(self) -> dict[str, list[str]]:
+        """Return the functions that consume each stream; a stream that nobody reads is not among them."""
+        return {self.reads(name): [name] for name in self.chain.consumers}
 
     def notebook(self, function: str) -> Path:
         """Return the path of a function's notebook."""
@@ -78,7 +157,7 @@ class Project(msgspec.Struct, frozen=True):
     def registry(self) -> str:
         """Return where registered models are: a folder's absolute path, or `s3://bucket/prefix`.
 
-        `MODELSTREAM_REGISTRY` in the environment goes first.
+        `MODELSTREAM_REGISTRY` in the environment goes first. Raises ConfigurationError for any other URL.
         """
         url = os.environ.get(f"{PREFIX}REGISTRY") or self.params.registry
         return url if url.startswith("s3://") else str((self.folder / folder_of(url)).resolve())
@@ -89,27 +168,42 @@ class Project(msgspec.Struct, frozen=True):
         served = {wire.reads for wire in wiring.values() if wire.class_name}
         return next((self.notebook(name) for name, wire in wiring.items() if wire.writes in served), None)
 
-    def environment(self, function: str) -> dict[str, str]:
-        """Return a function's environment (see `settings`), but for the URLs of streams, tables and logs."""
-        wiring = self.params.wiring[function]
-        trains = not (wiring.reads or wiring.writes)
-        logs = {wire.rows or "events": wire.log for wire in self.params.wiring.values() if wire.log}
-        hook = self.vectors_notebook()
-        values = {
-            "function": function,
-            "use_case": self.params.use_case,
-            "shards": str(self.params.shards),
-            "reads": wiring.reads,
-            "writes": wiring.writes,
-            "log": wiring.log,
-            "rows": wiring.rows,
-            "model": self.params.model if wiring.class_name or trains else "",
-            "registry": self.params.registry if wiring.class_name or trains else "",
-            "events_log": logs.get("events", "") if trains else "",
-            "inference_log": logs.get("predictions", "") if trains else "",
-            "derive": str(hook.relative_to(self.folder)) if hook and trains else "",
-        }
-        return {PREFIX + name.upper(): value for name, value in values.items() if value}
+    def settings(
+        self,
+        function: str,
+        urls: StoreUrls = StoreUrls(),  # noqa: B008 (it is frozen)
+        *,
+        folder: str | Path = "",
+        registry: str = "",
+        shards: int = 0,
+    ) -> Settings:
+        """Return the settings of a function, or of a job that `project.yaml` doesn't know.
+
+        `folder` is where the project's files are for the function's process; `registry` and `shards` are those of
+        `project.yaml` unless others are given.
+        """
+        wiring = self.params.wiring.get(function, Wiring())
+        trains = function == self.chain.trainer
+        hook = self.vectors_notebook() if trains else None
+
+        def at(path: str) -> str:
+            return str(Path(folder) / path) if folder and path else path
+
+        return Settings(
+            function=function,
+            use_case=at(self.params.use_case),
+            streams=urls.streams,
+            tables=urls.tables,
+            logs=urls.logs,
+            reads=wiring.reads,
+            writes=wiring.writes,
+            rows="predictions" if wiring.rows == "predictions" else "events",
+            **msgspec.structs.asdict(self.names),
+            derive=at(str(hook.relative_to(self.folder))) if hook else "",
+            model=at(self.params.model) if wiring.class_name or trains else "",
+            registry=(registry or self.params.registry) if wiring.class_name or trains else "",
+            shards=shards or self.params.shards,
+        )
 
     def graph(self, function: str) -> dict[str, Any]:
         """Return a serving function's graph as MLRun stores it: flow topology, engine sync, one step.
@@ -138,9 +232,18 @@ class Project(msgspec.Struct, frozen=True):
         )
 
 
-def load(path: str | Path = "project.yaml") -> Project:
-    """Return the project that a file declares. Raises ConfigurationError: file, place and remedy."""
-    path = Path(path)
+def default_file() -> Path:
+    """Return the path of the project's file: beside the `pipeline.py` that was started, or else of this library."""
+    beside = Path(sys.argv[0]).resolve().with_name("project.yaml")
+    return beside if beside.exists() else Path(__file__).resolve().parents[1] / "project.yaml"
+
+
+def load_project(path: str | Path | None = None) -> Project:
+    """Return the project that a file declares, by default that of `default_file`.
+
+    Raises ConfigurationError: file, place and remedy.
+    """
+    path = Path(path) if path is not None else default_file()
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -157,10 +260,21 @@ def load(path: str | Path = "project.yaml") -> Project:
             raise file.error(place, f"unknown: {function.kind!r}", suggestion(function.kind, KINDS))
         functions[function.name] = function
     _check(file, params, functions)
-    return Project(path.parent, metadata.get("name", ""), params, functions)
+    try:
+        chain = chain_of(params.wiring)
+    except ValueError as error:
+        name, problem = error.args
+        place = ("spec", "params", "wiring", *([name] if name else []))
+        raise file.error(
+            place, problem, "events pass one chain of functions: each reads what one other writes"
+        ) from None
+    return Project(path.parent, metadata.get("name", ""), params, functions, chain)
 
 
 def _check(file: YamlFile, params: Params, functions: dict[str, Function]) -> None:
+    if params.dead_letters not in params.streams:
+        place = ("spec", "params", "dead_letters")
+        raise file.error(place, f"unknown: {params.dead_letters!r}", suggestion(params.dead_letters, params.streams))
     place = ("spec", "params", "wiring")
     for name in functions:
         if name not in params.wiring:
@@ -171,6 +285,7 @@ def _check(file: YamlFile, params: Params, functions: dict[str, Function]) -> No
         for key, value, known in (
             ("reads", wiring.reads, params.streams),
             ("writes", wiring.writes, params.streams),
+            ("table", wiring.table, params.tables),
             ("log", wiring.log, params.logs),
             ("rows", wiring.rows, ROWS[1:]),
         ):

@@ -1,8 +1,8 @@
-"""The settings of a function, read from its environment: `MODELSTREAM_` and the name of the setting.
+"""The settings of a function: values, which travel as environment variables, `MODELSTREAM_` and the setting's name.
 
-The local runner and `deploy` set them from `project.yaml`. Besides, backends read addresses and logins there, each
-under the names that its module tells, `compiled` reads `MODELSTREAM_NUMBA`, and `Project.registry`
-`MODELSTREAM_REGISTRY`.
+`Project.settings` makes them from `project.yaml`, the local runner and `deploy` hand them to a function's process, and
+`from_environment` reads them there. Besides, backends read addresses and logins from the environment, each under the
+names that its module tells, `base.compiled` reads `MODELSTREAM_NUMBA`, and `Project.registry` `MODELSTREAM_REGISTRY`.
 """
 
 from __future__ import annotations
@@ -17,32 +17,68 @@ import msgspec
 from modelstream.errors import ConfigurationError
 
 PREFIX = "MODELSTREAM_"
+KINDS_OF_STORES = ("streams", "tables", "logs")
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+class StoreUrls(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where streams, tables and logs are; an empty URL means: in the data folder.
+
+    >>> StoreUrls(logs="s3://bucket/mine").within(Path("data"))
+    StoreUrls(streams='sqlite://data/streams', tables='sqlite://data/tables', logs='s3://bucket/mine')
+    """
+
+    streams: str = ""
+    tables: str = ""
+    logs: str = ""
+
+    def within(self, folder: Path) -> StoreUrls:
+        """Return the URLs with those filled in that are in a data folder."""
+        return StoreUrls(
+            streams=self.streams or f"sqlite://{folder / 'streams'}",
+            tables=self.tables or f"sqlite://{folder / 'tables'}",
+            logs=self.logs or str(folder),
+        )
+
+    def or_else(self, others: StoreUrls) -> StoreUrls:
+        """Return the URLs with those filled in that others have."""
+        return StoreUrls(**{kind: getattr(self, kind) or getattr(others, kind) for kind in KINDS_OF_STORES})
+
+
+class StoreNames(msgspec.Struct, frozen=True, kw_only=True):
+    """What the things that every pipeline keeps are called in `project.yaml`."""
+
+    features: str = "features"
+    """The table with a row for every user."""
+    dead_letters: str = "dead-letters"
+    """The stream of rows that can never succeed."""
+    events_log: str = "events"
+    inference_log: str = "inference"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a function reads, writes and keeps, and when it flushes."""
 
     function: str
     """The function's name: its consumer group, and its name in logs and metrics."""
     use_case: str
     """Path of the use-case file."""
-    streams: str
+    streams: str = ""
     """URL of the streams, such as `sqlite:///path/data/streams`."""
-    tables: str
+    tables: str = ""
     """URL of the tables, such as `sqlite:///path/data/tables`."""
     logs: str = ""
     """Where the Parquet logs are: a folder or `s3://bucket/prefix`."""
-    reads: str
-    """The stream that the function consumes."""
+    reads: str = ""
+    """The stream that the function consumes; a job consumes none."""
     writes: str = ""
     """The stream that it appends to, if any."""
-    log: str = ""
-    """The name of the Parquet log that it writes, if any."""
     rows: Literal["events", "predictions"] = "events"
     """What an event-handler keeps in its log: checked events, or predictions."""
+    features: str = "features"
+    dead_letters: str = "dead-letters"
     events_log: str = "events"
     inference_log: str = "inference"
-    """The names of the logs that a training job reads, below `logs`."""
+    """See `StoreNames`."""
     derive: str = ""
     """Path of the notebook whose hook `derive` made the vectors that a training job replays."""
     model: str = ""
@@ -58,17 +94,43 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Rows of a shard after which they are committed before `commit_ms` is over. Eight shards of twice as many took
     100 MB more; half as many make files that are a tenth slower to write."""
 
+    @property
+    def urls(self) -> StoreUrls:
+        """Where streams, tables and logs are."""
+        return StoreUrls(self.streams, self.tables, self.logs)
+
+    @property
+    def names(self) -> StoreNames:
+        """What they are called."""
+        return StoreNames(**{name: getattr(self, name) for name in StoreNames.__struct_fields__})
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that `from_environment` reads: those that are not as by default, and the shards.
+
+        >>> Settings(function="f", use_case="u.yaml", commit_ms=50.0).environment()["MODELSTREAM_COMMIT_MS"]
+        '50.0'
+        """
+        told = {
+            field.name: getattr(self, field.name)
+            for field in msgspec.structs.fields(Settings)
+            if field.name == "shards" or getattr(self, field.name) != field.default
+        }
+        return {PREFIX + name.upper(): str(value) for name, value in told.items()}
+
 
 def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings of this process. Raises `ConfigurationError` for a missing or malformed one.
+    """Return the settings of this process. Raises ConfigurationError for a missing or malformed one.
 
-    >>> from_environment({"MODELSTREAM_FUNCTION": "f", "MODELSTREAM_USE_CASE": "u.yaml", "MODELSTREAM_READS": "s",
+    >>> from_environment({"MODELSTREAM_FUNCTION": "f", "MODELSTREAM_USE_CASE": "u.yaml",
     ...     "MODELSTREAM_STREAMS": "sqlite://d", "MODELSTREAM_TABLES": "sqlite://d"}).linger_ms
     10.0
     """
     found = os.environ if environment is None else environment
     values = {name.removeprefix(PREFIX).lower(): value for name, value in found.items() if name.startswith(PREFIX)}
     try:
+        for name in ("streams", "tables"):
+            if not values.get(name):
+                raise msgspec.ValidationError(f"Object missing required field `{name}`")
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(
@@ -76,17 +138,3 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
             remedy=f"the settings are variables named {PREFIX}…; "
             "`python pipeline.py` and `deploy` set them from project.yaml",
         ) from error
-
-
-def folder_of(url: str) -> Path:
-    """Return the folder that a URL of logs or models names: a path, or `file://` and a path.
-
-    >>> folder_of("file:///mnt/models"), folder_of("artifacts/models")
-    (PosixPath('/mnt/models'), PosixPath('artifacts/models'))
-    """
-    path = url.removeprefix("file://")
-    if "://" in path:
-        raise ConfigurationError(
-            f"{url} is no folder", remedy="give a path, file:// and an absolute path, or s3://bucket/prefix"
-        )
-    return Path(path)

@@ -23,10 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelstream import notebooks, project
+from modelstream import notebooks
 from modelstream.errors import ConfigurationError
 from modelstream.messages import codec as events
 from modelstream.model import onnx as models
+from modelstream.project import load_project
 from modelstream.registry import watch as model_watch
 from modelstream.registry.registry import Registry
 from modelstream.stages import base, model_server
@@ -38,7 +39,7 @@ from tests.model_files import directory, folder_of, probability_of
 pytestmark = pytest.mark.xdist_group("mlrun")
 
 ROOT = Path(__file__).parents[1]
-DECLARED = project.load(ROOT / "project.yaml")
+DECLARED = load_project(ROOT / "project.yaml")
 CHURN = use_case.load(ROOT / DECLARED.params.use_case)
 SHIPPED = ROOT / DECLARED.params.model
 
@@ -59,7 +60,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
     ("old", "new", "expected"),
     [
         ("shards: 8 ", "shards: eight ", "line 13, spec.params.shards: expected int, got str"),
-        ("writes: serving}", "writes: servin}", "writes: unknown: 'servin' (did you mean 'serving'?"),
+        ("writes: serving,", "writes: servin,", "writes: unknown: 'servin' (did you mean 'serving'?"),
         ("rows: predictions", "rows: prediction", "rows: unknown: 'prediction' (did you mean 'predictions'?"),
         ("log: events}", "log: event}", "log: unknown: 'event' (did you mean 'events'?"),
         ("  data-generator: {", "  generator: {", "spec.params.wiring: no entry for the function 'data-generator'"),
@@ -73,7 +74,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 def test_mistake_is_named_with_its_place(tmp_path: Path, old: str, new: str, expected: str) -> None:
     path = changed(tmp_path, old, new)
     with pytest.raises(ConfigurationError) as raised:
-        project.load(path)
+        load_project(path)
     shown = f"{raised.value} ({raised.value.remedy})"
     assert shown.startswith(str(path))
     assert expected in shown
@@ -81,7 +82,7 @@ def test_mistake_is_named_with_its_place(tmp_path: Path, old: str, new: str, exp
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"project\.yaml: .*No such file"):
-        project.load(tmp_path / "project.yaml")
+        load_project(tmp_path / "project.yaml")
 
 
 def test_files_that_the_project_names_are_there() -> None:
@@ -105,17 +106,17 @@ def test_registry_is_where_the_project_says_unless_the_environment_says_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: str, environment: str, expected: str
 ) -> None:
     monkeypatch.setenv("MODELSTREAM_REGISTRY", environment)
-    declared = project.load(changed(tmp_path, "registry: artifacts/models ", f"registry: {registry} "))
+    declared = load_project(changed(tmp_path, "registry: artifacts/models ", f"registry: {registry} "))
     assert declared.registry() == (expected if "://" in expected else str(tmp_path / expected))
-    assert declared.environment("model-server")["MODELSTREAM_REGISTRY"] == registry
-    assert "MODELSTREAM_REGISTRY" not in declared.environment("stream-to-features")
+    assert declared.settings("model-server").registry == registry
+    assert not declared.settings("stream-to-features").registry
 
 
 def test_registry_that_is_neither_a_folder_nor_a_bucket_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MODELSTREAM_REGISTRY")
-    declared = project.load(changed(tmp_path, "registry: artifacts/models ", "registry: ftp://models "))
+    declared = load_project(changed(tmp_path, "registry: artifacts/models ", "registry: ftp://models "))
     with pytest.raises(ConfigurationError, match="ftp://models is no folder"):
         declared.registry()
 
@@ -179,7 +180,7 @@ def test_function_has_its_kind_entry_point_and_environment(loaded: Any, name: st
         assert function.kind == {"nuclio": "remote", "serving": "serving"}[declared.kind]
         assert function.spec.function_handler == f"{stem}-nuclio:handler"
     environment = {each["name"]: each["value"] for each in function.to_dict()["spec"]["env"]}
-    assert DECLARED.environment(name).items() <= environment.items()
+    assert DECLARED.settings(name).environment().items() <= environment.items()
 
 
 @pytest.mark.parametrize("name", [n for n, f in DECLARED.functions.items() if f.kind != "serving"])
@@ -246,7 +247,7 @@ def in_worker(loaded: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     epoch = open_tables(urls["tables"]).epoch()
     for name in DECLARED.params.streams:
         streams.create(name, DECLARED.params.shards, epoch)
-    environment = DECLARED.environment("model-server")
+    environment = DECLARED.settings("model-server").environment()
     environment |= {f"MODELSTREAM_{name.upper()}": url for name, url in urls.items()}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -14,13 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from modelstream import project as projects
 from modelstream.cluster import config, plan
 from modelstream.cluster.config import Cluster
 from modelstream.cluster.failures import explained
-from modelstream.cluster.functions import TRIM_AT, configure, consumers, trainer
+from modelstream.cluster.functions import TRIM_AT, configure
 from modelstream.errors import ConfigurationError, ModelstreamError
-from modelstream.project import Project
+from modelstream.project import Project, load_project
 
 Engine = Literal["local", "kfp", "remote"]
 COMPILER = "MODELSTREAM_KFP_PYTHON"
@@ -56,7 +55,7 @@ class Deployment:
     def __init__(self, folder: Path, file: Path) -> None:
         """Read both files. Raises ConfigurationError; MLRun is not imported yet."""
         self.folder = folder.resolve()
-        self.project: Project = projects.load(folder / "project.yaml")
+        self.project: Project = load_project(folder / "project.yaml")
         self.cluster: Cluster = config.load(file, self.project)
         self.mlrun_project: Any = None
         self.runtimes: dict[str, Any] = {}
@@ -165,7 +164,7 @@ def deploy(
     _quieten(dry_run)
     deployment = Deployment(folder, file)
     order = Order(**(asdict(order) | {"generator": deployment.cluster.generator | order.generator}))
-    if order.train and not trainer(deployment.project):
+    if order.train and not deployment.project.chain.trainer:
         raise ConfigurationError(
             "project.yaml has no function that trains a model",
             remedy="leave --train out, or add one (a job without `reads` and `writes` in its wiring)",
@@ -199,7 +198,7 @@ def undeploy(file: Path, *, data: bool, folder: Path = Path()) -> list[str]:
     try:
         if deployment.cluster.on_kafka:
             _unschedule(database, project.name)
-        for name in consumers(project):
+        for name in project.chain.consumers:
             _say(f"deleting {name}")
             _delete(database, name, project.name)
             gone.append(f"{name} is deleted")

@@ -16,8 +16,8 @@ import msgspec
 
 from modelstream.cluster import kafka_login, places
 from modelstream.cluster.config import Cluster
-from modelstream.project import Function, Project, Wiring
-from modelstream.settings import PREFIX
+from modelstream.project import Function, Project
+from modelstream.settings import PREFIX, StoreUrls
 
 JOBS = {
     "prepare": "Make the streams and tables that are not there yet.",
@@ -29,8 +29,6 @@ JOBS = {
 """Jobs of the cluster's own, see `jobs`: code of the library, in the project's image."""
 TRIM_AT = "17 * * * *"
 """When the job `trim` runs: every hour, not in the minute in which everybody's jobs do."""
-PATHS = ("USE_CASE", "MODEL", "DERIVE")
-"""Settings that are paths in the repository."""
 TRIGGER = {
     "explicit_ack_mode": "explicitOnly",
     "worker_allocation_mode": "static",
@@ -47,28 +45,6 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_IO_THR
 """The parallelism is in the processes: with two threads each on a busy machine single calls took up to 1.6 s."""
 
 
-def consumers(project: Project) -> tuple[str, ...]:
-    """Return the functions between streams, from the first to the last."""
-    wiring = project.params.wiring
-    stream = wiring[source(project)].writes
-    chain: list[str] = []
-    while found := [name for name, wire in wiring.items() if stream and wire.reads == stream]:
-        chain.append(found[0])
-        stream = wiring[found[0]].writes
-    return tuple(chain)
-
-
-def source(project: Project) -> str:
-    """Return the job that sends events."""
-    return next(name for name, wire in project.params.wiring.items() if wire.writes and not wire.reads)
-
-
-def trainer(project: Project) -> str:
-    """Return the job that trains a model, "" if the project has none."""
-    jobs = (name for name, wire in project.params.wiring.items() if wire == Wiring())
-    return next(jobs, "")
-
-
 def in_image(project: Project, cluster: Cluster) -> Project:
     """Return the project with paths as they are in the image."""
     folder = Path(cluster.folder)
@@ -80,25 +56,22 @@ def in_image(project: Project, cluster: Cluster) -> Project:
 
 def environment(project: Project, cluster: Cluster, function: str) -> dict[str, str]:
     """Return the environment of a function on the cluster, but for secrets."""
-    if function in project.functions:
-        values = project.environment(function)
-    else:
-        values = {
-            PREFIX + "FUNCTION": function,
-            PREFIX + "USE_CASE": project.params.use_case,
+    settings = project.settings(
+        function,
+        StoreUrls(cluster.streams, cluster.tables, cluster.logs),
+        folder=cluster.folder,
+        registry=cluster.registry_url(),
+    )
+    own = {}
+    if function not in project.functions:
+        own = {
             PREFIX + "PROJECT": str(Path(cluster.folder) / "project.yaml"),
             PREFIX + "EPOCH": str(cluster.epoch),
+            PREFIX + "REGISTRY": cluster.registry_url(),
         }
-    for name in PATHS:
-        if PREFIX + name in values:
-            values[PREFIX + name] = str(Path(cluster.folder) / values[PREFIX + name])
     return {
-        **values,
-        PREFIX + "STREAMS": cluster.streams,
-        PREFIX + "TABLES": cluster.tables,
-        PREFIX + "LOGS": cluster.logs,
-        PREFIX + "REGISTRY": cluster.registry_url(),
-        PREFIX + "SHARDS": str(project.params.shards),
+        **settings.environment(),
+        **own,
         **(cluster.kafka.variables() if cluster.kafka else {}),
         **ONE_THREAD,
         **cluster.env,

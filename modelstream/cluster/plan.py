@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from modelstream.cluster.config import Cluster
-from modelstream.cluster.functions import TRIM_AT, consumers, source, trainer
+from modelstream.cluster.functions import TRIM_AT
 from modelstream.cluster.secrecy import is_secret
 from modelstream.project import Project
 
@@ -19,15 +19,16 @@ _REFERENCES = ("$generate",)
 def describe(runtimes: dict[str, Any], project: Project, cluster: Cluster) -> dict[str, Any]:
     """Return the plan of a deployment: streams, tables, logs, the environment, and the steps in their order."""
     params = project.params
-    order = consumers(project)[::-1]
-    jobs = [source(project), *filter(None, [trainer(project)])]
+    chain = project.chain
+    order = chain.consumers[::-1]
+    jobs = [chain.source, *filter(None, [chain.trainer])]
     shared = _shared([environment(runtimes[name]) for name in (*order, *jobs)])
     steps: list[dict[str, Any]] = [{"run prepare": "streams and tables, where they are not there yet"}]
     steps += [{f"deploy {name}": _function(runtimes[name], project, name, shared)} for name in order]
     for name in jobs:
-        asked = {"with": cluster.generator} if name == source(project) else {"when": "--train, and all is drained"}
+        asked = {"with": cluster.generator} if name == chain.source else {"when": "--train, and all is drained"}
         steps.append({f"run {name}": asked | _job(runtimes[name], project, name, shared)})
-    if trainer(project):
+    if chain.trainer:
         steps.append({"run promote": {"when": "--train"}})
     if cluster.on_kafka:
         steps.append({"schedule trim": {"when": TRIM_AT, "with": {"hours": cluster.retention_hours}}})

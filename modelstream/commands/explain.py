@@ -67,7 +67,7 @@ def explain(view: View, user: str, last: int) -> Explanation:
         last_events=story.last,
         vector=story.vector,
         row=features_of(row, use_case).to_pylist()[0] if row.num_rows else None,
-        on_the_way=sum(view.measure_lag().values()),
+        on_the_way=sum(view.lags().values()),
     )
 
 

@@ -11,10 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from modelstream import project as projects
 from modelstream.commands.output import console
-from modelstream.commands.run import default_project
 from modelstream.errors import ModelstreamError
+from modelstream.project import load_project
 from modelstream.registry import registry as registries
 from modelstream.registry.registry import Registered, Registry
 from modelstream.use_case import declared as use_cases
@@ -24,8 +23,8 @@ CARD = "README.md"
 
 def open_registry(name: str = "") -> Registry:
     """Return the registry of the project's model, or of another one by name."""
-    project = projects.load(default_project())
-    use_case = use_cases.load(project.folder / project.params.use_case)
+    project = load_project()
+    use_case = use_cases.load(project.use_case_file)
     return registries.of_project(project, use_case, name)
 
 

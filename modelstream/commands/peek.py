@@ -46,7 +46,7 @@ def peek(view: View, stream: str, last: int, *, as_json: bool) -> None:
     check_name("stream", stream, view.project.params.streams)
     epoch = view.epoch
     for message in last_messages(view.streams, stream, last):
-        content = decoded(message, stream, epoch)
+        content = decoded(message, stream, epoch, view.names.dead_letters)
         at = datetime.fromtimestamp(message.appended_at / 1e6, UTC)
         if as_json or not is_terminal():
             place = {"stream": stream, "shard": message.shard, "offset": message.offset, "appended_at": at}
@@ -94,10 +94,10 @@ def last_messages(streams: Streams, stream: str, count: int) -> Iterator[Message
                 yield message
 
 
-def decoded(message: Message, stream: str, epoch: int) -> Content:
+def decoded(message: Message, stream: str, epoch: int, dead_letters_stream: str) -> Content:
     """Return what a message holds, whatever it is."""
     body = message.body
-    if stream == dead_letters.STREAM:
+    if stream == dead_letters_stream:
         letters = [msgspec.to_builtins(letter) for letter in dead_letters.decode_letters(body)]
         return Content(f"{len(letters)} dead letters", letters)
     try:
@@ -122,7 +122,7 @@ def decoded(message: Message, stream: str, epoch: int) -> Content:
 def table_(view: View, name: str, key: str | None, form: str | None, output: Path | None) -> None:
     """Print or write a table, or one row of it. Raises ConfigurationError for an unknown table or key."""
     check_name("table", name, view.project.params.tables)
-    schema, batches = _features(view, key) if name == "features" else _lookup(view, name, key)
+    schema, batches = _features(view, key) if name == view.names.features else _lookup(view, name, key)
     if form is None and output is None and is_terminal():
         first = [view.use_case.key, *view.use_case.computed]  # what tells most; the profile where there is room
         _print(
@@ -152,7 +152,7 @@ def _features(view: View, key: str | None) -> tuple[pa.Schema, Iterator[pa.Recor
 
 
 def _lookup(view: View, name: str, key: str | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    rows = view.lookup(name)
+    rows = view.tables.lookup(name)
     if key is None:
         return _LOOKUP_SCHEMA, rows.scan()
     found = [batch.filter(pa.compute.equal(batch.column("key"), key)) for batch in rows.scan()]

@@ -70,8 +70,8 @@ def replay(view: View, progress: Progress = lambda _: None) -> Findings:
 
 def _state(view: View) -> tuple[int, list[int]]:
     """Return how many messages are on their way, and the ends of the shards of the first stream."""
-    first = next(iter(view.consumers.values()))
-    return sum(view.measure_lag().values()), [view.streams.range(first, shard)[1] for shard in view.shards]
+    first = view.project.reads(view.project.chain.consumers[0])
+    return sum(view.lags().values()), [view.streams.range(first, shard)[1] for shard in view.shards]
 
 
 def _compare_vectors(

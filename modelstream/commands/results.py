@@ -7,38 +7,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelstream.logs.parquet import open_log
 from modelstream.messages.codec import decode
-from modelstream.project import Project
-from modelstream.runner.pipeline import dead_letter_count
-from modelstream.runner.places import Places
-from modelstream.streams import Streams, open_streams
-from modelstream.tables import open_tables
-from modelstream.use_case import declared as use_cases
+from modelstream.stores import Stores
+from modelstream.streams import Streams
 from modelstream.use_case.columns import INGESTED_AT
 
 
-def totals(places: Places, project: Project) -> dict[str, Any]:
+def totals(stores: Stores, shards: int) -> dict[str, Any]:
     """Return events, vectors, predictions, dead letters and the uncounted events by reason."""
-    use_case = use_cases.load(project.folder / project.params.use_case)
-    with (
-        open_streams(places.streams) as streams,
-        open_tables(places.tables) as tables,
-    ):
-        shards = streams.describe(project.params.streams[0]).shards
-        epoch = tables.epoch()
-        features = tables.features(use_case.row_schema)
-        counters: dict[str, int] = {}
-        for shard in range(shards):
-            for name, number in features.load(shard).counters.items():
-                counters[name] = counters.get(name, 0) + number
-        return {
-            "events": open_log(places.logs, "events", use_case.events_log_schema, epoch).count(),
-            "vectors": counters.pop("vectors", 0),
-            "predictions": open_log(places.logs, "inference", use_case.inference_log_schema, epoch).count(),
-            "dead_letters": dead_letter_count(streams),
-            "not_counted": dict(sorted(counters.items())),
-        }
+    counters = stores.counters(shards)
+    return {
+        "events": stores.events_log.count(),
+        "vectors": counters.pop("vectors", 0),
+        "predictions": stores.inference_log.count(),
+        "dead_letters": stores.dead_letter_count(),
+        "not_counted": counters,
+    }
 
 
 def delays(streams: Streams, name: str, since: float) -> dict[str, float]:

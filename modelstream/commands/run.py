@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -94,8 +92,9 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             raise Interrupted(_save(pipeline)) from None
         from modelstream.commands.results import delays, totals
 
-        found = patiently(lambda: totals(folder.places, project))
-        delay = patiently(lambda: delays(pipeline.streams, "inference", opened)) if options.rate else None
+        stores, predictions = pipeline.stores, project.reads(project.chain.consumers[-1])
+        found = patiently(lambda: totals(stores, pipeline.shards))
+        delay = patiently(lambda: delays(stores.streams, predictions, opened)) if options.rate else None
         return Summary(
             **found,
             startup_seconds=round(ready - begun, 3),
@@ -105,7 +104,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             peak_rss_mb=round(watcher.peak / 1e6, 1),
             model_version=", ".join(sorted(versions)),
             data=str(folder.path),
-            logs=folder.places.logs,
+            logs=folder.urls.logs,
         )
 
 
@@ -155,9 +154,3 @@ class _Watcher:
         if report.total:
             sent += f" of {report.total:,} ({100 * report.rows_out / report.total:.0f} %)"
         return f"{sent} lines sent"
-
-
-def default_project() -> Path:
-    """Return the path of the project's file: beside the `pipeline.py` that was started, or else of this library."""
-    beside = Path(sys.argv[0]).resolve().with_name("project.yaml")
-    return beside if beside.exists() else Path(__file__).resolve().parents[2] / "project.yaml"

@@ -28,8 +28,6 @@ from modelstream.runner.pipeline import Consumer, Pipeline
 from modelstream.runner.retention import Trimmer
 from modelstream.runner.supervisor import Supervisor
 from modelstream.source.enrichment import load_enrichment
-from modelstream.streams import open_streams
-from modelstream.use_case import declared as use_cases
 from modelstream.use_case.declared import UseCase
 
 COMMIT_MS = 5000.0
@@ -74,9 +72,9 @@ class Saved:
 
 def serve(project: Project, folder: DataFolder, options: ServeOptions, display: Display) -> Saved:
     """Serve until SIGINT or SIGTERM. Raises ModelstreamError for what can't start, KeyboardInterrupt on a second."""
-    use_case = use_cases.load(project.folder / project.params.use_case)
     with bind(options.port) as listener, Supervisor(folder.lock) as supervisor, _stopping() as stopping:
         pipeline = Pipeline(project, folder, supervisor, options.workers)
+        use_case = pipeline.stores.use_case
         pipeline.prepare()
         if options.enrichment is not None:
             _load(options.enrichment, use_case, pipeline)
@@ -95,7 +93,7 @@ class Service:
         self._pipeline = pipeline
         self._display = display
         self._monitor = Monitor(pipeline)
-        self._intake = Intake(partial(open_streams, folder.places.streams), consumers[0].reads, use_case.key)
+        self._intake = Intake(lambda: pipeline.stores.again().streams, consumers[0].reads, use_case.key)
         edge = Edge(
             intake=self._intake,
             ask=partial(rpc.ask, pipeline.supervisor.socket(model_server)),
@@ -110,7 +108,7 @@ class Service:
         server.start()
         try:
             pipeline.start(commit_ms=COMMIT_MS)
-            Trimmer(pipeline.folder.places.streams, _groups(pipeline)).start()
+            Trimmer(pipeline.stores.again(), pipeline.project.readers()).start()
             self._display.console.print(
                 f"Listening on {server.url} (GET / tells what is there; Ctrl-C ends it)", soft_wrap=True
             )
@@ -192,20 +190,13 @@ class Monitor:
         )
 
 
-def _groups(pipeline: Pipeline) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for consumer in pipeline.consumers:
-        groups.setdefault(consumer.reads, []).append(consumer.name)
-    return groups
-
-
 def _load(path: Path, use_case: UseCase, pipeline: Pipeline) -> None:
     if use_case.lookup is None:
         raise ConfigurationError(
             f"the use case {use_case.name} looks nothing up, so an enrichment file has no use",
             remedy="leave --enrichment out",
         )
-    load_enrichment(path, use_case.lookup, pipeline.tables.lookup(use_case.lookup.table))
+    load_enrichment(path, use_case.lookup, pipeline.stores.tables.lookup(use_case.lookup.table))
 
 
 @contextmanager
@@ -229,7 +220,7 @@ def _stopping() -> Iterator[threading.Event]:
 def _saved(pipeline: Pipeline) -> tuple[SavedFunction, ...]:
     found = []
     for consumer, state in zip(pipeline.consumers, pipeline.states(), strict=True):
-        offsets = pipeline.streams.acked(consumer.name, consumer.reads)
+        offsets = pipeline.stores.streams.acked(consumer.name, consumer.reads)
         found.append(SavedFunction(consumer.name, consumer.reads, state.rows_in, state.rows_out, offsets, state.lag))
     return tuple(found)
 

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +13,15 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
-from modelstream import project as projects
 from modelstream.base.durable import open_input
-from modelstream.commands.run import Interrupted, RunOptions, Summary, default_project
+from modelstream.commands.run import Interrupted, RunOptions, Summary
 from modelstream.commands.run import run as run_pipeline
 from modelstream.errors import ConfigurationError, ModelstreamError
-from modelstream.project import Project
+from modelstream.project import load_project
 from modelstream.runner.data_folder import NOWHERE_ELSE, open_folder
 from modelstream.runner.display import Display
-from modelstream.runner.places import Places, check_own, checked, clear
+from modelstream.runner.places import checked
+from modelstream.settings import StoreUrls
 
 if TYPE_CHECKING:
     from modelstream.commands.view import View
@@ -37,22 +36,15 @@ def run(
     fresh: bool,
     as_json: bool,
     quiet: bool,
-    places: Places = NOWHERE_ELSE,
+    urls: StoreUrls = NOWHERE_ELSE,
 ) -> int:
     """Run the pipeline to its end."""
     try:
         if source.get("input") not in (None, "-"):  # a wrong name must not begin a folder, let alone empty one
             open_input(Path(source["input"]).expanduser()).close()
-        project = projects.load(default_project())
+        project = load_project()
         with Display(quiet=quiet or (as_json and not sys.stderr.isatty()), title=f"{project.name} → {data}") as display:
-            folder = open_folder(
-                data.resolve(),
-                shards=shards,
-                default_shards=project.params.shards,
-                use_case=Path(project.params.use_case).stem,
-                places=checked(places),
-                fresh=partial(clear_all, project=project) if fresh else None,
-            )
+            folder = open_folder(data.resolve(), project, shards=shards, urls=checked(urls, project), fresh=fresh)
             options = RunOptions(source, workers, source.get("rate"))
             summary = run_pipeline(project, folder, options, display)
     except Interrupted as stop:
@@ -68,12 +60,6 @@ def run(
     return 0
 
 
-def clear_all(places: Places, made_with: Places, project: Project) -> None:
-    """Delete what a pipeline keeps behind URLs, if the folder was made with them."""
-    check_own(places, made_with, project.params.logs)
-    clear(places, project.params.streams, project.params.logs)
-
-
 def serve(
     data: Path,
     *,
@@ -82,21 +68,15 @@ def serve(
     shards: int | None,
     workers: int,
     quiet: bool,
-    places: Places = NOWHERE_ELSE,
+    urls: StoreUrls = NOWHERE_ELSE,
 ) -> int:
     """Keep the functions up and take events by HTTP, until Ctrl-C."""
     from modelstream.commands import serve as serving  # HTTP is imported where it is served
 
     try:
-        project = projects.load(default_project())
+        project = load_project()
         with Display(quiet=quiet, title=f"{project.name} → {data}") as display:
-            folder = open_folder(
-                data.resolve(),
-                shards=shards,
-                default_shards=project.params.shards,
-                use_case=Path(project.params.use_case).stem,
-                places=checked(places),
-            )
+            folder = open_folder(data.resolve(), project, shards=shards, urls=checked(urls, project))
             saved = serving.serve(project, folder, serving.ServeOptions(port, workers, enrichment), display)
     except KeyboardInterrupt:
         print("Stopped at once; nothing is lost. The same command goes on where it stopped.", file=sys.stderr)
@@ -128,7 +108,7 @@ def load_table(data: Path, name: str, file: Path, *, tables: str) -> int:
     if not tables:
         return _looking(data, lambda view: load.load(view.tables, view.use_case, name, file))
     try:
-        return load.load_into(tables, projects.load(default_project()), name, file)
+        return load.load_into(tables, load_project(), name, file)
     except ModelstreamError as error:
         return fail(error)
 
@@ -216,7 +196,7 @@ def train(data: Path, parameters: dict[str, Any], *, as_json: bool) -> int:
     from modelstream.commands import train as train_command
 
     try:
-        train_command.train(projects.load(default_project()), data, parameters, as_json=as_json)
+        train_command.train(load_project(), data, parameters, as_json=as_json)
     except ModelstreamError as error:
         return fail(error)
     except KeyboardInterrupt:
@@ -227,10 +207,10 @@ def train(data: Path, parameters: dict[str, Any], *, as_json: bool) -> int:
 
 def _looking(data: Path, action: Callable[[View], int | None], failed: int = 1) -> int:
     """Do something with a data folder that may be in use; return the exit status, `failed` after an error."""
-    from modelstream.commands.view import open_view
+    from modelstream.commands.view import View
 
     try:
-        with open_view(data, projects.load(default_project())) as view:
+        with View(data, load_project()) as view:
             return action(view) or 0
     except ModelstreamError as error:
         fail(error)

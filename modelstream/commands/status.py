@@ -13,10 +13,9 @@ from rich.table import Table
 from modelstream.commands.output import console
 from modelstream.commands.view import View
 from modelstream.errors import ModelstreamError
-from modelstream.messages import dead_letters
 from modelstream.registry import registry as registries
-from modelstream.runner.places import NAMES, Places
 from modelstream.runner.served import ServedModel, read_served
+from modelstream.settings import KINDS_OF_STORES, StoreUrls
 from modelstream.streams import Streams
 
 
@@ -68,7 +67,7 @@ class Status(msgspec.Struct, frozen=True):
     """What `--json` prints."""
 
     data: str
-    places: Places
+    places: StoreUrls
     """URLs of streams, tables and logs."""
     use_case: str
     shards: int
@@ -92,22 +91,22 @@ def status(view: View) -> Status:
     holder = view.holder()
     params = view.project.params
     made = set(view.streams.names())
-    lag = view.measure_lag()
-    counters = _counters(view)
+    lag = view.lags()
+    counters = view.counters(view.marker.shards)
     return Status(
         data=str(view.path),
-        places=view.places,
+        places=view.urls,
         use_case=view.use_case.name,
         shards=view.marker.shards,
         running=holder is not None,
         process=holder,
         streams={name: _stream(view.streams, name) for name in params.streams if name in made},
-        functions={name: FunctionStatus(view.consumers[name], number) for name, number in lag.items()},
-        tables={name: (view.features if name == "features" else view.lookup(name)).count() for name in params.tables},
-        logs={name: LogStatus(view.log(name).count(), view.log(name).files()) for name in params.logs},
+        functions={name: FunctionStatus(view.project.reads(name), number) for name, number in lag.items()},
+        tables={name: _rows(view, name) for name in params.tables},
+        logs={name: LogStatus(log.count(), log.files()) for name, log in view.parquet_logs.items()},
         vectors=counters.pop("vectors", 0),
         not_counted=counters,
-        dead_letters=sum(1 for _ in dead_letters.read_letters(view.streams)) if dead_letters.STREAM in made else 0,
+        dead_letters=view.dead_letter_count(),
         inputs=[
             InputStatus(one.origin, one.kind, one.lines, one.bytes, one.finished) for one in view.tables.inputs().all()
         ],
@@ -130,22 +129,17 @@ def _stream(streams: Streams, name: str) -> StreamStatus:
     return StreamStatus(sum(ends), ends, sum(end - first for first, end in ranges))
 
 
-def _counters(view: View) -> dict[str, int]:
-    counters: dict[str, int] = {}
-    for shard in view.shards:
-        for name, number in view.features.load(shard).counters.items():
-            counters[name] = counters.get(name, 0) + number
-    return dict(sorted(counters.items()))
+def _rows(view: View, table: str) -> int:
+    return view.features.count() if table == view.names.features else view.tables.lookup(table).count()
 
 
 def show(found: Status) -> None:
     """Print a state for a person."""
     running = f"running (process {found.process})" if found.running else "not running"
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.not_counted.items())
-    own = Places().within(Path(found.data))
-    elsewhere = [
-        f"{name} at {getattr(found.places, name)}" for name in NAMES if _lies_elsewhere(found.places, own, name)
-    ]
+    own = StoreUrls().within(Path(found.data))
+    urls = [(kind, getattr(found.places, kind)) for kind in KINDS_OF_STORES]
+    elsewhere = [f"{kind} at {url}" for kind, url in urls if url != getattr(own, kind)]
     parts: list[RenderableType] = [
         "; ".join([f"{found.data}: use case {found.use_case}, {found.shards} shards, {running}", *elsewhere]),
         _table(
@@ -164,10 +158,6 @@ def show(found: Status) -> None:
         rows = [(one.origin, one.lines, "finished" if one.finished else "not finished") for one in found.inputs]
         parts.append(_table(("input", "lines", "state"), rows))
     console().print(Group(*parts))
-
-
-def _lies_elsewhere(places: Places, own: Places, name: str) -> bool:
-    return bool(getattr(places, name) != getattr(own, name))
 
 
 def _model_line(model: ModelStatus) -> str:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from modelstream.errors import ConfigurationError
 from modelstream.project import Project
+from modelstream.settings import StoreUrls
 from modelstream.source.enrichment import load_enrichment
-from modelstream.tables import Tables, open_tables
-from modelstream.use_case import declared as use_cases
+from modelstream.stores import Stores
+from modelstream.tables import Tables
 from modelstream.use_case.declared import UseCase
 
 
 def load_into(url: str, project: Project, name: str, file: Path) -> int:
     """Load a file into a lookup table behind a URL; see `load`."""
-    use_case = use_cases.load(project.folder / project.params.use_case)
-    with open_tables(url) as tables:
-        return load(tables, use_case, name, file)
+    with Stores.of_project(project, StoreUrls(tables=url)) as stores:
+        return load(stores.tables, stores.use_case, name, file)
 
 
 def load(tables: Tables, use_case: UseCase, name: str, file: Path) -> int:

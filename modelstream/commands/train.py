@@ -20,7 +20,6 @@ from modelstream.commands.output import console
 from modelstream.errors import ConfigurationError
 from modelstream.project import Project
 from modelstream.runner.data_folder import require
-from modelstream.settings import PREFIX
 
 if TYPE_CHECKING:
     from modelstream.training.report.card import ModelCard
@@ -54,38 +53,24 @@ def train(project: Project, data: Path, parameters: dict[str, Any], *, as_json: 
 
 def training_function(project: Project) -> str:
     """Return the function that trains: the job without streams. Raises ConfigurationError if there is none."""
-    for name, wire in project.params.wiring.items():
-        if not (wire.reads or wire.writes) and project.functions[name].kind == "job":
-            return name
-    raise ConfigurationError(
-        "project.yaml has no function that trains", remedy="add a job, with an empty entry under `wiring`"
-    )
+    if not project.chain.trainer:
+        raise ConfigurationError(
+            "project.yaml has no function that trains", remedy="add a job, with an empty entry under `wiring`"
+        )
+    return project.chain.trainer
 
 
 def environment(project: Project, data: Path) -> dict[str, str]:
     """Return the environment of the training function for a data folder. Raises ConfigurationError if it isn't one."""
-    marker = require(data)
-    name = training_function(project)
-    declared = project.environment(name)
-    paths = {key: declared[PREFIX + key] for key in ("USE_CASE", "MODEL", "DERIVE") if PREFIX + key in declared}
-    if marker.use_case != Path(project.params.use_case).stem:
-        raise ConfigurationError(
-            f"{data} holds data of the use case {marker.use_case!r}, not {Path(project.params.use_case).stem!r}",
-            remedy="give the folder of this use case with --data",
-        )
-    places = marker.places.within(data)
-    return {
-        **declared,
-        **{PREFIX + key: str((project.folder / path).resolve()) for key, path in paths.items()},
-        PREFIX + "READS": "",
-        PREFIX + "STREAMS": places.streams,
-        PREFIX + "TABLES": places.tables,
-        PREFIX + "LOGS": places.logs,
-        PREFIX + "REGISTRY": project.registry(),
-        PREFIX + "SHARDS": str(marker.shards),
-        "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false",
-        "MLRUN_LOG_LEVEL": "ERROR",
-    }
+    marker = require(data, project)
+    settings = project.settings(
+        training_function(project),
+        marker.places.within(data),
+        folder=project.folder.resolve(),
+        registry=project.registry(),
+        shards=marker.shards,
+    )
+    return {**settings.environment(), "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false", "MLRUN_LOG_LEVEL": "ERROR"}
 
 
 def mlrun_context(project: Project, name: str) -> Any:
@@ -135,7 +120,7 @@ def _card(project: Project, name: str, results: dict[str, Any]) -> ModelCard:
     from modelstream.training.report import card as cards
     from modelstream.use_case import declared as use_cases
 
-    use_case = use_cases.load(project.folder / project.params.use_case)
+    use_case = use_cases.load(project.use_case_file)
     registry = registries.of_project(project, use_case, name)
     return cards.parse(registry.read(results["version"], cards.CARD_FILE), f"{results['folder']}/{cards.CARD_FILE}")
 

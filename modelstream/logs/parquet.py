@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modelstream.base.durable import outages, sync_folder, write_at
+from modelstream.base.urls import folder_of
 from modelstream.errors import ConfigurationError, NumberTakenError
 from modelstream.logs.file import Footer, Place, content, read_footer, readable
 from modelstream.messages.identity import Checkpoint, Watermarks
-from modelstream.settings import folder_of
 
 SCHEMA_FILE = "schema.parquet"
 

@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from modelstream.base.urls import folder_of
 from modelstream.errors import ConfigurationError, ModelstreamError
-from modelstream.settings import folder_of
 
 WAIT_SECONDS = 10.0
 """How long `change` tries while others are first: each of them needs some milliseconds."""

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from modelstream import notebooks
 from modelstream.features.engine import Applied
 from modelstream.features.vectors import Derive, Vectors, unchanged
-from modelstream.logs.parquet import ParquetLog
-from modelstream.tables import FeatureTable, LookupTable, Tables
+from modelstream.stores import Stores
+from modelstream.tables import FeatureTable, LookupTable
 from modelstream.use_case.declared import UseCase
 
 
@@ -28,25 +28,18 @@ class Recomputation:
 
     def __init__(
         self,
-        use_case: UseCase,
-        events: ParquetLog,
-        tables: Tables,
+        stores: Stores,
         derive: Derive = unchanged,
         *,
         shards: Sequence[int] | None = None,
         user: str | None = None,
     ) -> None:
-        """Take the log of events, the tables that the values looked up are in, and the notebook's hook."""
-        self._use_case = use_case
-        self._log = events
+        """Take the stores, for the log of events and the values that were looked up, and the notebook's hook."""
+        use_case = self._use_case = stores.use_case
+        self._log = stores.events_log
         self._shards = shards
         self._user = user
-        self.lookup = StoredLookup(
-            use_case,
-            tables.features(use_case.row_schema),
-            tables.lookup(use_case.lookup.table) if use_case.lookup else None,
-            self._profiles(),
-        )
+        self.lookup = StoredLookup(use_case, stores.features, stores.enrichment, self._profiles())
         self._vectors = Vectors(use_case, derive)
 
     def logged(self) -> Iterator[pa.RecordBatch]:

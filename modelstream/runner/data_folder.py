@@ -6,27 +6,27 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from modelstream.errors import ConfigurationError, UnavailableError
-from modelstream.runner.places import Places, differing
+from modelstream.project import Project
+from modelstream.runner.places import check_own, clear, differing
+from modelstream.settings import StoreUrls
 
 VERSION = 2
 """Of the marker: 2 if something lies behind a URL, which a reader of version 1 would overlook, else 1."""
 MARKER = "modelstream.json"
 LOCK = ".lock"
-LOGS = ("events", "inference")
-OURS = ("streams", "tables", *LOGS, *(f".{log}.writing" for log in LOGS), "logs", "served.json", MARKER)
-"""What a fresh start removes, and nothing else."""
+OURS = ("streams", "tables", "logs", "served.json", MARKER)
+"""What a fresh start removes, besides the project's Parquet logs."""
 WAIT_FOR_ORPHANS = 3.0
 """Seconds to wait for the lock: workers of a killed supervisor end within one."""
 
 
-NOWHERE_ELSE = Places()
+NOWHERE_ELSE = StoreUrls()
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,7 +36,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shards: int
     use_case: str
     """Name of the use case whose columns the tables and logs have."""
-    places: Places = Places()
+    places: StoreUrls = StoreUrls()
     """Where streams, tables and logs are that are not in the folder."""
 
 
@@ -50,7 +50,7 @@ class DataFolder:
     """File descriptor of the lock, for workers to inherit."""
 
     @property
-    def places(self) -> Places:
+    def urls(self) -> StoreUrls:
         """URLs of streams, tables and logs."""
         return self.marker.places.within(self.path)
 
@@ -77,45 +77,73 @@ def read_marker(path: Path) -> Marker | None:
     return marker
 
 
-def require(path: Path) -> Marker:
-    """Return the marker of a data folder that must exist."""
+def require(path: Path, project: Project) -> Marker:
+    """Return the marker of a data folder that must exist, and hold data of the project's use case.
+
+    Raises ConfigurationError.
+    """
     marker = read_marker(path)
     if marker is None:
         raise ConfigurationError(
             f"{path} holds no data of a pipeline",
             remedy="run `python pipeline.py run` first, or give its folder with --data",
         )
+    check_use_case(path, marker, project)
     return marker
+
+
+def holder_of(path: Path) -> int | None:
+    """Return the process that runs on a data folder (0 if it didn't say which), None if none does."""
+    try:
+        descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        return int(text) if text.isdecimal() else 0
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def check_use_case(path: Path, marker: Marker, project: Project) -> None:
+    """Raise ConfigurationError if a data folder holds data of another use case than the project's."""
+    if marker.use_case != project.use_case_file.stem:
+        raise ConfigurationError(
+            f"{path} holds data of the use case {marker.use_case!r}, not {project.use_case_file.stem!r}",
+            remedy="give another --data, or begin anew with --fresh",
+        )
 
 
 def open_folder(
     path: Path,
+    project: Project,
     *,
-    shards: int | None,
-    default_shards: int,
-    use_case: str,
-    places: Places = NOWHERE_ELSE,
-    fresh: Callable[[Places, Places], None] | None = None,
+    shards: int | None = None,
+    urls: StoreUrls = NOWHERE_ELSE,
+    fresh: bool = False,
 ) -> DataFolder:
     """Lock a data folder, make it if need be, and return it.
 
-    `places` are the URLs that were given; what was given once is kept in the folder. With `fresh` it begins anew:
-    what the folder holds is removed, after `fresh` has removed what lies behind URLs; it is also given those that the
-    folder was made with.
+    `urls` are those that were given; what was given once is kept in the folder. With `fresh` it begins anew:
+    what lies behind URLs is removed, if the folder was made with them, then what the folder holds.
     Raises ConfigurationError when another run has it, when it holds something else, or when it was made with
     other shards or URLs, or another use case.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
-        if fresh is not None:
+        if fresh:
             made_with = _remembered(path)
-            places = places.or_else(made_with)
-            fresh(places, made_with)
-            _remove(path)
+            urls = urls.or_else(made_with)
+            check_own(urls, made_with, project)
+            clear(urls, project)
+            _remove(path, project)
         marker = read_marker(path)
         if marker is None:
-            marker = _begin(path, shards or default_shards, use_case, places)
+            marker = _begin(path, shards or project.params.shards, project.use_case_file.stem, urls)
     except FileExistsError:
         raise ConfigurationError(f"{path} is a file", remedy="give a folder with --data") from None
     except PermissionError as error:
@@ -127,12 +155,8 @@ def open_folder(
             f"{path} has {marker.shards} shards, not {shards}: events of a user would change their shard and order",
             remedy=f"leave out --shards, or begin anew with --fresh --shards {shards}",
         )
-    if use_case != marker.use_case:
-        raise ConfigurationError(
-            f"{path} holds data of the use case {marker.use_case!r}, not {use_case!r}",
-            remedy="give another --data, or begin anew with --fresh",
-        )
-    differing(places, marker.places, path)
+    check_use_case(path, marker, project)
+    differing(urls, marker.places, path)
     return DataFolder(path, marker, lock)
 
 
@@ -157,8 +181,9 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _remove(path: Path) -> None:
-    for name in OURS:
+def _remove(path: Path, project: Project) -> None:
+    logs = project.params.logs
+    for name in (*OURS, *logs, *(f".{log}.writing" for log in logs)):
         entry = path / name
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -166,7 +191,7 @@ def _remove(path: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
-def _remembered(path: Path) -> Places:
+def _remembered(path: Path) -> StoreUrls:
     """Return the URLs that a folder was made with; none of a folder whose marker can't be read."""
     try:
         marker = read_marker(path)
@@ -175,15 +200,15 @@ def _remembered(path: Path) -> Places:
     return marker.places if marker else NOWHERE_ELSE
 
 
-def _begin(path: Path, shards: int, use_case: str, places: Places) -> Marker:
+def _begin(path: Path, shards: int, use_case: str, urls: StoreUrls) -> Marker:
     strangers = [entry.name for entry in path.iterdir() if entry.name != LOCK]
     if strangers:
         raise ConfigurationError(
             f"{path} is not empty and holds no data of a pipeline ({', '.join(sorted(strangers)[:3])}, …)",
             remedy="give an empty or a new folder with --data",
         )
-    version = 1 if places == NOWHERE_ELSE else VERSION
-    marker = Marker(version=version, shards=shards, use_case=use_case, places=places)
+    version = 1 if urls == NOWHERE_ELSE else VERSION
+    marker = Marker(version=version, shards=shards, use_case=use_case, places=urls)
     written = path / f".{MARKER}.tmp"
     written.write_bytes(msgspec.json.format(msgspec.json.encode(marker)))
     written.replace(path / MARKER)

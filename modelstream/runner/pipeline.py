@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from modelstream.errors import UnavailableError
-from modelstream.messages import dead_letters
 from modelstream.project import Project
 from modelstream.runner.data_folder import DataFolder
 from modelstream.runner.display import FunctionState
@@ -21,13 +20,21 @@ from modelstream.runner.line import Command
 from modelstream.runner.served import ServedModels
 from modelstream.runner.supervisor import FunctionFailedError, Process, Supervisor
 from modelstream.runner.worker import Assignment
-from modelstream.settings import PREFIX
-from modelstream.streams import Streams, open_streams
-from modelstream.tables import Tables, open_tables
+from modelstream.stores import Stores
 
 HELD_LIMIT = 30.0
 """Seconds that a `run` waits for something outside (a full disk, a broken hook) before it ends and says so."""
 DRAIN_EVERY = 0.1
+PROCESS = {
+    # One thread each: the parallelism is in the processes.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_IO_THREADS": "1",
+    "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false",
+    "MLRUN_LOG_LEVEL": "ERROR",
+    "PYTHONUNBUFFERED": "1",
+}
+"""Variables of every function's process, besides its settings."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,6 @@ class Consumer:
 
     name: str
     reads: str
-    writes: str
     workers: tuple[str, ...]
 
 
@@ -47,6 +53,7 @@ class Pipeline:
         self.project = project
         self.folder = folder
         self.supervisor = supervisor
+        self.stores = Stores.of_project(project, folder.urls)
         self.shards = folder.marker.shards
         self.workers = min(workers, self.shards)
         self.source: str = ""
@@ -56,38 +63,26 @@ class Pipeline:
         self._served = ServedModels(folder.path)
 
     @cached_property
-    def streams(self) -> Streams:
-        """The streams, for this process."""
-        return open_streams(self.folder.places.streams)
-
-    @cached_property
-    def tables(self) -> Tables:
-        """The tables, for this process."""
-        return open_tables(self.folder.places.tables)
-
-    @cached_property
     def consumers(self) -> tuple[Consumer, ...]:
         """The functions between streams, from the first to the last."""
-        wiring = self.project.params.wiring
-        stream = next(wire.writes for wire in wiring.values() if wire.writes and not wire.reads)
-        chain: list[Consumer] = []
-        while found := [name for name, wire in wiring.items() if stream and wire.reads == stream]:
-            name = found[0]
-            numbers = range(self.workers)
-            names = (name,) if self.workers == 1 else tuple(f"{name}/{number}" for number in numbers)
-            chain.append(Consumer(name, stream, wiring[name].writes, names))
-            stream = wiring[name].writes
-        return tuple(chain)
+        return tuple(
+            Consumer(name, self.project.reads(name), self._workers_of(name)) for name in self.project.chain.consumers
+        )
+
+    def _workers_of(self, function: str) -> tuple[str, ...]:
+        return (function,) if self.workers == 1 else tuple(f"{function}/{number}" for number in range(self.workers))
 
     def prepare(self) -> None:
         """Make the streams and tables that are not there yet."""
-        epoch = self.tables.epoch()
+        stores = self.stores
         for name in self.project.params.streams:
-            self.streams.create(name, self.shards, epoch)
+            stores.streams.create(name, self.shards, stores.epoch)
 
     def start(self, *, commit_ms: float) -> None:
         """Start the workers of every function."""
-        for consumer in sorted(self.consumers, key=lambda one: one.name != "model-server"):
+        kind = {name: function.kind for name, function in self.project.functions.items()}
+        # The model server first: importing MLRun takes it the longest.
+        for consumer in sorted(self.consumers, key=lambda one: kind[one.name] != "serving"):
             for number, name in enumerate(consumer.workers):
                 self.supervisor.add(self._process(consumer, number, name, commit_ms))
 
@@ -99,44 +94,33 @@ class Pipeline:
             notebook=str(self.project.notebook(consumer.name)),
             serving=serving,
             reads=consumer.reads,
-            streams=self.folder.places.streams,
+            streams=self.folder.urls.streams,
             shards=tuple(range(number, self.shards, self.workers)),
             worker=number,
             socket=str(self.supervisor.socket(consumer.name)) if serving and number == 0 else "",
         )
-        environment = self.environment(consumer.name) | {PREFIX + "COMMIT_MS": str(commit_ms)}
+        environment = self.environment(consumer.name, commit_ms=commit_ms)
         if serving:
             environment["SERVING_SPEC_ENV"] = self.project.serving_spec(consumer.name)
         command = ("-m", "modelstream.runner.worker", msgspec.json.encode(assignment).decode())
         log = self.folder.path / "logs" / f"{name.replace('/', '-')}.log"
         return Process(name, command, environment, log)
 
-    def environment(self, function: str) -> dict[str, str]:
-        """Return the environment of a function's process."""
+    def environment(self, function: str, **changed: float) -> dict[str, str]:
+        """Return the environment of a function's process, with some settings changed."""
         project = self.project
-        paths = {"USE_CASE": project.params.use_case, "MODEL": project.params.model}
-        return {
-            **project.environment(function),
-            **{PREFIX + name: str((project.folder / path).resolve()) for name, path in paths.items()},
-            PREFIX + "REGISTRY": project.registry(),
-            PREFIX + "STREAMS": self.folder.places.streams,
-            PREFIX + "TABLES": self.folder.places.tables,
-            PREFIX + "LOGS": self.folder.places.logs,
-            PREFIX + "SHARDS": str(self.shards),
-            # One thread each: the parallelism is in the processes.
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "ARROW_IO_THREADS": "1",
-            "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false",
-            "MLRUN_LOG_LEVEL": "ERROR",
-            "PYTHONUNBUFFERED": "1",
-        }
+        settings = project.settings(
+            function,
+            self.folder.urls,
+            folder=project.folder.resolve(),
+            registry=project.registry(),
+            shards=self.shards,
+        )
+        return {**msgspec.structs.replace(settings, **changed).environment(), **PROCESS}
 
     def start_source(self, parameters: dict[str, Any]) -> None:
         """Start the job that sends events: the data generator, or a reader. It waits for `go`."""
-        wiring = self.project.params.wiring.items()
-        name = next(name for name, wire in wiring if wire.writes and not wire.reads)
-        self.source = name
+        name = self.source = self.project.chain.source
         job = msgspec.json.encode(
             {
                 "notebook": str(self.project.notebook(name)),
@@ -173,8 +157,7 @@ class Pipeline:
     def lag(self, consumer: Consumer) -> int:
         """Return how many messages of its stream a function has not acknowledged."""
         try:
-            acked = self.streams.acked(consumer.name, consumer.reads)
-            return sum(end - 1 - acked[shard] for shard, (_, end) in self.streams.ranges(consumer.reads).items())
+            return self.stores.lag(consumer.name, consumer.reads)
         except UnavailableError:
             return 1
 
@@ -247,8 +230,3 @@ def _resident(pid: int | str) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
     except (OSError, IndexError):
         return 0
-
-
-def dead_letter_count(streams: Streams) -> int:
-    """Return the number of dead letters, each identity once."""
-    return sum(1 for _ in dead_letters.read_letters(streams))

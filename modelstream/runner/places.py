@@ -1,58 +1,32 @@
-"""Where a pipeline on one machine keeps its streams, tables and logs: in its data folder, or behind URLs."""
+"""URLs of stores that a person gives: made absolute, checked, compared with those that a data folder was made with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-import pyarrow as pa
-
+from modelstream.base.urls import folder_of
 from modelstream.clients.sqlite import folder_of as sqlite_folder_of
 from modelstream.errors import ConfigurationError
-from modelstream.logs.parquet import open_log
-from modelstream.settings import folder_of
-from modelstream.streams import open_streams
-from modelstream.tables import open_tables
-
-NAMES = ("streams", "tables", "logs")
+from modelstream.project import Project
+from modelstream.settings import KINDS_OF_STORES, StoreUrls
+from modelstream.stores import Stores
 
 
-class Places(msgspec.Struct, frozen=True, omit_defaults=True):
-    """URLs of streams, tables and logs; an empty one means: in the data folder."""
-
-    streams: str = ""
-    tables: str = ""
-    logs: str = ""
-
-    def within(self, folder: Path) -> Places:
-        """Return the URLs with those filled in that are in a data folder."""
-        return Places(
-            streams=self.streams or f"sqlite://{folder / 'streams'}",
-            tables=self.tables or f"sqlite://{folder / 'tables'}",
-            logs=self.logs or str(folder),
-        )
-
-    def or_else(self, others: Places) -> Places:
-        """Return the URLs with those filled in that others have."""
-        return Places(**{name: getattr(self, name) or getattr(others, name) for name in NAMES})
-
-
-def checked(places: Places) -> Places:
+def checked(urls: StoreUrls, project: Project) -> StoreUrls:
     """Return URLs that hold in any working folder, when what they name answers.
 
     Raises ConfigurationError for a malformed one, and UnavailableError for a server that doesn't answer.
     """
-    found = {name: _absolute(getattr(places, name)) for name in NAMES}
-    if found["streams"]:
-        with open_streams(found["streams"]) as streams:
-            streams.names()
-    if found["tables"] and not found["tables"].startswith("sqlite://"):  # its epoch would make a file
-        with open_tables(found["tables"]) as tables:
-            tables.epoch()
-    if found["logs"]:
-        open_log(found["logs"], "events", pa.schema([]), 0).files()
-    return Places(**found)
+    found = StoreUrls(**{kind: _absolute(getattr(urls, kind)) for kind in KINDS_OF_STORES})
+    with Stores.of_project(project, found) as stores:
+        if found.streams:
+            stores.streams.names()
+        if found.tables and not found.tables.startswith("sqlite://"):  # its epoch would make a file
+            stores.tables.epoch()
+        if found.logs:
+            for log in stores.logs(project):
+                log.files()
+    return found
 
 
 def _absolute(url: str) -> str:
@@ -63,52 +37,44 @@ def _absolute(url: str) -> str:
     return url
 
 
-def differing(given: Places, kept: Places, folder: Path) -> None:
+def differing(given: StoreUrls, kept: StoreUrls, folder: Path) -> None:
     """Raise ConfigurationError if a URL is given that is not the one that a data folder was made with."""
     filled = kept.within(folder)
-    for name in NAMES:
-        url = getattr(given, name)
-        if url and url != getattr(filled, name):
+    for kind in KINDS_OF_STORES:
+        url = getattr(given, kind)
+        if url and url != getattr(filled, kind):
             raise ConfigurationError(
-                f"{folder} has its {name} at {getattr(filled, name)}, not at {url}",
-                remedy=f"leave out --{name}, give another --data, or begin anew with --fresh --{name} {url}",
+                f"{folder} has its {kind} at {getattr(filled, kind)}, not at {url}",
+                remedy=f"leave out --{kind}, give another --data, or begin anew with --fresh --{kind} {url}",
             )
 
 
-def check_own(places: Places, made_with: Places, logs: Sequence[str]) -> None:
+def check_own(urls: StoreUrls, made_with: StoreUrls, project: Project) -> None:
     """Raise ConfigurationError for a URL that a folder was not made with, if others keep something there."""
-    for name in NAMES:
-        url = getattr(places, name)
-        if url and url != getattr(made_with, name) and _is_used(name, url, logs):
-            raise ConfigurationError(
-                f"{url} holds {name} that this folder didn't make: --fresh would delete another pipeline's",
-                remedy="give another prefix, or the --data that made them",
-            )
+    with Stores.of_project(project, urls) as stores:
+        for kind in KINDS_OF_STORES:
+            url = getattr(urls, kind)
+            if url and url != getattr(made_with, kind) and _is_used(kind, stores, project):
+                raise ConfigurationError(
+                    f"{url} holds {kind} that this folder didn't make: --fresh would delete another pipeline's",
+                    remedy="give another prefix, or the --data that made them",
+                )
 
 
-def _is_used(name: str, url: str, logs: Sequence[str]) -> bool:
-    if name == "logs":
-        return any(open_log(url, log, pa.schema([]), 0).files() for log in logs)
-    if name == "streams":
-        with open_streams(url) as streams:
-            return any(
-                end > streams.first_offset for each in streams.names() for _, end in streams.ranges(each).values()
-            )
+def _is_used(kind: str, stores: Stores, project: Project) -> bool:
+    if kind == "logs":
+        return any(log.files() for log in stores.logs(project))
+    if kind == "streams":
+        streams = stores.streams
+        return any(end > streams.first_offset for each in streams.names() for _, end in streams.ranges(each).values())
+    url = stores.urls.tables
     if url.startswith("sqlite://") and not sqlite_folder_of(url).exists():
         return False
-    with open_tables(url) as tables:
-        return bool(tables.inputs().all())
+    return bool(stores.tables.inputs().all())
 
 
-def clear(places: Places, streams: Sequence[str], logs: Sequence[str]) -> None:
-    """Delete what lies behind URLs: the streams and logs of these names, and all tables."""
-    if places.streams:
-        with open_streams(places.streams) as opened:
-            for name in streams:
-                opened.remove(name)
-    if places.tables:
-        with open_tables(places.tables) as tables:
-            tables.remove()
-    if places.logs:
-        for name in logs:
-            open_log(places.logs, name, pa.schema([]), 0).remove()
+def clear(urls: StoreUrls, project: Project) -> None:
+    """Delete what lies behind URLs: the streams and logs of the project, and all tables."""
+    with Stores.of_project(project, urls) as stores:
+        for _ in stores.remove(project):
+            pass

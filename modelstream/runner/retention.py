@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from modelstream.errors import ModelstreamError
-from modelstream.streams import Streams, open_streams
+from modelstream.stores import Stores
+from modelstream.streams import Streams
 
 RETENTION_SECONDS = 24 * 3600.0
 TRIM_EVERY = 600.0
@@ -18,9 +19,9 @@ TRIM_FIRST = 30.0
 class Trimmer(threading.Thread):
     """Deletes, now and then, the messages that all of a stream's readers have acknowledged and that are old."""
 
-    def __init__(self, url: str, groups: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, stores: Stores, groups: Mapping[str, Sequence[str]]) -> None:
         super().__init__(name="trimmer", daemon=True)
-        self._url = url
+        self._stores = stores
         self._groups = groups
 
     def run(self) -> None:
@@ -29,8 +30,8 @@ class Trimmer(threading.Thread):
         while True:
             time.sleep(wait)
             wait = TRIM_EVERY
-            with open_streams(self._url) as streams:
-                trim(streams, self._groups, time.time() - RETENTION_SECONDS)
+            with self._stores as stores:
+                trim(stores.streams, self._groups, time.time() - RETENTION_SECONDS)
 
 
 def trim(streams: Streams, groups: Mapping[str, Sequence[str]], before: float) -> int:

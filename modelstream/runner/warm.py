@@ -9,17 +9,16 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from modelstream import project as projects
+from modelstream.project import Project, load_project
 
 LIBRARIES = ("mlrun.serving", "nuclio.build", "onnxruntime", "uvicorn", "starlette.applications", "typer", "faker")
 
 
-def kernels(project: projects.Project) -> None:
+def kernels(project: Project) -> None:
     """Compile every kernel for the types that the pipeline calls it with, by a small run over generated lines."""
     from modelstream import notebooks
     from modelstream.events.parsing import LineParser
@@ -28,8 +27,8 @@ def kernels(project: projects.Project) -> None:
     from modelstream.source.lines import LineSplitter
     from modelstream.use_case.declared import load
 
-    use_case = load(project.folder / project.params.use_case)
-    generator = notebooks.load(project.notebook("data-generator"))
+    use_case = load(project.use_case_file)
+    generator = notebooks.load(project.notebook(project.chain.source))
     source = GeneratorSource(use_case, generator.DISTRIBUTIONS, Order(3, 5, 1, 1_700_000_000_000_000))
     lines = [line for chunk in source.chunks(lambda: False) for line in chunk.lines.texts()]
     LineSplitter(use_case.key).feed(b"\n".join(lines) + b"\n", last=True)
@@ -46,7 +45,7 @@ def main() -> None:
     begun = time.monotonic()
     print("Compiling kernels and libraries, once ...", file=sys.stderr, flush=True)
     pa.set_cpu_count(1)
-    project = projects.load(Path(__file__).resolve().parents[2] / "project.yaml")
+    project = load_project()
     kernels(project)
     for name in LIBRARIES:
         importlib.import_module(name)

@@ -7,7 +7,6 @@ its shard. What a source yields is in `modelstream.source.readers` and `modelstr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,16 +16,16 @@ import pyarrow as pa
 
 from modelstream.base.times import INVALID, parse_times
 from modelstream.errors import ConfigurationError
-from modelstream.settings import PREFIX, from_environment
+from modelstream.settings import from_environment
 from modelstream.source.distributions import Distributions
 from modelstream.source.enrichment import load_enrichment
 from modelstream.source.generator import GeneratorSource, Order, enrichment_table
 from modelstream.source.lines import Progress
 from modelstream.source.readers import START_ANEW, Source, chunk_bytes, open_file, open_stdin
 from modelstream.source.sender import Clock, Sender, Sent, Watcher
-from modelstream.streams import open_streams
-from modelstream.tables import Input, Tables, open_tables
-from modelstream.use_case.declared import UseCase, load
+from modelstream.stores import Stores
+from modelstream.tables import Input, Tables
+from modelstream.use_case.declared import UseCase
 
 STDIN = 0
 
@@ -76,16 +75,15 @@ def send(context: Any, distributions: Distributions, options: Options) -> Sent:
     `context` is a job's: MLRun's, or the local runner's, which can ask for an early stop. Streams, tables and the
     use case are those of the environment (see `modelstream.settings`). Raises ConfigurationError.
     """
-    # A job consumes no stream.
-    settings = from_environment({PREFIX + "READS": "", **os.environ})
+    settings = from_environment()
     stopped = context.stopped.is_set if hasattr(context, "stopped") else lambda: False
-    with open_streams(settings.streams) as streams, open_tables(settings.tables) as tables:
-        shards = streams.describe(settings.writes).shards
-        source, total = open_source(distributions, options, load(settings.use_case), tables, shards)
+    with Stores.of(settings) as stores:
+        shards = stores.streams.describe(settings.writes).shards
+        source, total = open_source(distributions, options, stores.use_case, stores.tables, shards)
         sender = Sender(
-            streams,
+            stores.streams,
             settings.writes,
-            saver(tables, source.origin),
+            saver(stores.tables, source.origin),
             rate=options.rate or 0.0,
             clock=Clock(stopped),
             watcher=_Teller(context, total),

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from modelstream.errors import ConfigurationError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, Lines, Transform, unchanged
-from modelstream.logs.parquet import ParquetLog, open_log
+from modelstream.logs.parquet import ParquetLog
 from modelstream.messages.codec import LINE, Kind, Rows, UnreadableError, decode, is_arrow, split_body
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
@@ -31,10 +31,10 @@ from modelstream.messages.identity import (
 )
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
-from modelstream.streams import Streams, open_streams
-from modelstream.tables import open_tables
+from modelstream.stores import Stores
+from modelstream.streams import Streams
 from modelstream.use_case.columns import EXTRA, OFFSET, ORIGIN, POSITION, SHARD
-from modelstream.use_case.declared import UseCase, load
+from modelstream.use_case.declared import UseCase
 
 _TRUNCATED = msgspec.json.Decoder(dict[int, int])
 _INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**62)])
@@ -108,11 +108,9 @@ class EventHandler(Stage):
     async def begin(cls, context: Any, transform: Transform = unchanged) -> EventHandler:
         """Return the stage that this process's settings describe, started."""
         settings = from_environment()
-        use_case = load(settings.use_case)
-        schema = use_case.events_log_schema if settings.rows == "events" else use_case.inference_log_schema
-        epoch = open_tables(settings.tables).epoch()
-        log = open_log(settings.logs, settings.log, schema, epoch)
-        stage = cls(context, settings, open_streams(settings.streams), use_case, log, epoch, transform)
+        stores = Stores.of(settings)
+        log = stores.events_log if settings.rows == "events" else stores.inference_log
+        stage = cls(context, settings, stores.streams, stores.use_case, log, stores.epoch, transform)
         stage._load_kernels()
         stage.start()
         return stage
@@ -173,7 +171,7 @@ class EventHandler(Stage):
                 self._kept[shard.number] = self._still_new(shard, self._kept[shard.number])
         else:
             raise ModelstreamError(
-                f"other writers take the files of shard {shard.number} of the log {self.settings.log} all the time",
+                f"other writers take the files of shard {shard.number} of {self._log.place()} all the time",
                 remedy="run one pipeline on this folder",
             )
         self._kept[shard.number] = []

@@ -28,8 +28,8 @@ from modelstream.registry.registry import Registry
 from modelstream.registry.watch import ModelWatch
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
-from modelstream.streams import Streams, open_streams
-from modelstream.tables import open_tables
+from modelstream.stores import Stores
+from modelstream.streams import Streams
 from modelstream.use_case.declared import load as load_use_case
 
 
@@ -121,8 +121,8 @@ class ModelServing:
             self.threshold = use_case.threshold
         self._scorer = Scorer(use_case, model, self)
         if settings:
-            streams, epoch = open_streams(settings.streams), open_tables(settings.tables).epoch()
-            self.stage = ModelServerStage(self.context, settings, streams, epoch, self.infer)
+            stores = Stores.of(settings)
+            self.stage = ModelServerStage(self.context, settings, stores.streams, stores.epoch, self.infer)
             self._follow_registry(settings, self.stage)
             self.stage.start()
 

@@ -19,10 +19,11 @@ from modelstream.messages.dead_letters import letter
 from modelstream.messages.identity import Checkpoint, Int64s, buckets_of, stream_origin, stream_position
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
-from modelstream.streams import Streams, open_streams
-from modelstream.tables import FeatureTable, LookupTable, open_tables
+from modelstream.stores import Stores
+from modelstream.streams import Streams
+from modelstream.tables import FeatureTable, LookupTable
 from modelstream.use_case.columns import POSITION
-from modelstream.use_case.declared import UseCase, load
+from modelstream.use_case.declared import UseCase
 
 CACHED_USERS = 200_000
 """Users of a shard whose rows stay in memory (about 500 bytes each); the others are read again when they return."""
@@ -38,14 +39,14 @@ class StreamToFeatures(Stage):
         streams: Streams,
         use_case: UseCase,
         features: FeatureTable,
-        enrichment: LookupTable,
+        enrichment: LookupTable | None,
         epoch: int,
         derive: Derive = unchanged,
     ) -> None:
         super().__init__(context, settings, streams)
         self._use_case = use_case
         self._features = features
-        self._enrichment = enrichment
+        self._look_up = enrichment.get_many if enrichment else no_lookup
         self._epoch = epoch
         self._vectors = Vectors(use_case, derive)
         self._engines: dict[int, FeatureEngine] = {}
@@ -54,16 +55,15 @@ class StreamToFeatures(Stage):
     async def begin(cls, context: Any, derive: Derive = unchanged) -> StreamToFeatures:
         """Return the stage that this process's settings describe, started."""
         settings = from_environment()
-        use_case = load(settings.use_case)
-        tables = open_tables(settings.tables)
+        stores = Stores.of(settings)
         stage = cls(
             context,
             settings,
-            open_streams(settings.streams),
-            use_case,
-            tables.features(use_case.row_schema),
-            tables.lookup(use_case.lookup.table if use_case.lookup else "enrichment"),
-            tables.epoch(),
+            stores.streams,
+            stores.use_case,
+            stores.features,
+            stores.enrichment,
+            stores.epoch,
             derive,
         )
         stage._load_kernels()
@@ -120,7 +120,7 @@ class StreamToFeatures(Stage):
         missing = engine.missing(keys)
         if missing:
             engine.load(missing, self._features.get_many(missing))
-        applied = engine.apply(events, stream_positions, self._enrichment.get_many)
+        applied = engine.apply(events, stream_positions, self._look_up)
         if applied.skipped and self._features.load(shard.number).offset > shard.checkpoint.offset:
             # Its vectors are sent, but we would not count them.
             raise OvertakenError(f"another owner of shard {shard.number} is further")

@@ -88,7 +88,8 @@ def card_of(done: Training, version: str) -> ModelCard:
 
 def _facts(done: Training) -> DataFacts:
     taken, options, data = done.snapshot, done.options, done.data
-    rows = taken.events + data.dead_letters
+    dead_letters = data.stores.dead_letter_count()
+    rows = taken.events + dead_letters
     served = "compared to the bit with what was served" if taken.parity and taken.parity.vectors else "not compared"
     return DataFacts(
         source=f"replay of the log of events, {served}" if options.source == "events" else "the inference log",
@@ -105,7 +106,7 @@ def _facts(done: Training) -> DataFacts:
         training_vectors=len(taken.learn),
         test_vectors=len(taken.test),
         vectors_per_user=int(taken.learn_most),
-        dead_letter_share=data.dead_letters / rows if rows else 0.0,
+        dead_letter_share=dead_letters / rows if rows else 0.0,
     )
 
 

@@ -5,7 +5,6 @@ The notebook's `train(context, …)` calls `train` here with its candidates; `pi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,7 @@ def train(context: Any, recipe: Recipe, options: Options) -> str:
     """
     from modelstream.training import tracking  # it needs matplotlib and MLRun's context
 
-    settings = from_environment({PREFIX + "READS": "", **os.environ})
+    settings = from_environment()
     progress: Progress = getattr(context, "step", None) or _to_log(context)
     with open_data(settings) as data:
         registry = _registry(settings, data, options)

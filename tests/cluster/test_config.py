@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from modelstream import project as projects
 from modelstream.cluster import config, functions, places
 from modelstream.errors import ConfigurationError
+from modelstream.project import load_project
 from modelstream.streams.kafka import KafkaStreams
 from modelstream.streams.kafka_client import parse, variable_of
 from modelstream.tables import v3io_frames
 
 ROOT = Path(__file__).parents[2]
-PROJECT = projects.load(ROOT / "project.yaml")
+PROJECT = load_project(ROOT / "project.yaml")
 FILES = {name: ROOT / "clusters" / f"{name}.yaml" for name in ("kafka", "v3io")}
 
 
@@ -24,7 +24,7 @@ FILES = {name: ROOT / "clusters" / f"{name}.yaml" for name in ("kafka", "v3io")}
 def test_shipped_file_is_right(name: str) -> None:
     cluster = config.load(FILES[name], PROJECT)
     assert cluster.streams.startswith(f"{name}://")
-    assert set(cluster.functions) == set(functions.consumers(PROJECT))
+    assert set(cluster.functions) == set(PROJECT.chain.consumers)
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ def test_generator_on_v3io_loads_by_frames() -> None:
 
 
 def test_functions_come_from_the_first_to_the_last() -> None:
-    assert functions.consumers(PROJECT) == ("event-handler", "stream-to-features", "model-server", "inference-logger")
-    assert functions.source(PROJECT) == "data-generator"
+    assert PROJECT.chain.consumers == ("event-handler", "stream-to-features", "model-server", "inference-logger")
+    assert PROJECT.chain.source == "data-generator"
 
 
 def test_importing_the_commands_imports_no_client_and_no_mlrun() -> None:

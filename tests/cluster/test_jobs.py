@@ -10,10 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from modelstream import project as projects
 from modelstream.cluster import jobs
 from modelstream.logs.parquet import open_log
 from modelstream.messages.identity import Checkpoint
+from modelstream.project import load_project
+from modelstream.settings import from_environment
+from modelstream.stores import Stores
 from modelstream.streams import open_streams
 from modelstream.tables import Input, open_tables
 from modelstream.use_case import declared as use_cases
@@ -23,7 +25,7 @@ from tests.kafka_server import Broker, broker
 __all__ = ["broker"]
 
 ROOT = Path(__file__).parents[2]
-PROJECT = projects.load(ROOT / "project.yaml")
+PROJECT = load_project(ROOT / "project.yaml")
 USE_CASE = use_cases.load(ROOT / "use_cases" / "churn.yaml")
 LOG = pa.schema([("user", pa.string())])
 CONTEXT: Any = SimpleNamespace(logger=logging.getLogger("job"))
@@ -80,10 +82,11 @@ def test_next_epoch_is_begun_when_the_file_asks_for_it(urls: dict[str, str], mon
 def test_drained_waits_for_every_function(urls: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     jobs.prepare(CONTEXT)
     jobs.drained(CONTEXT, timeout=0)
-    with open_streams(urls["streams"]) as streams:
+    with Stores.of(from_environment()) as stores:
+        streams = stores.streams
         for _ in range(2):
             streams.append("inference", [(1, b"a")])
-        assert jobs.lag(streams, "inference-logger", "inference") == 2
+        assert stores.lag("inference-logger", "inference") == 2
 
         def acknowledge(_: float) -> None:
             streams.ack("inference-logger", "inference", 1, 1)
@@ -92,7 +95,7 @@ def test_drained_waits_for_every_function(urls: dict[str, str], monkeypatch: pyt
             jobs.drained(CONTEXT, timeout=0)
         monkeypatch.setattr(jobs.time, "sleep", acknowledge)
         jobs.drained(CONTEXT, timeout=60)
-        assert jobs.lag(streams, "inference-logger", "inference") == 0
+        assert stores.lag("inference-logger", "inference") == 0
 
 
 def test_trim_deletes_what_is_old_and_every_reader_has_acknowledged(urls: dict[str, str]) -> None:

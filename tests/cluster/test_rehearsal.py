@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from modelstream import project as projects
 from modelstream.cluster import config, functions
 from modelstream.cluster.config import Cluster
+from modelstream.project import load_project
 from modelstream.registry.registry import of_project
 from modelstream.use_case.declared import load as load_use_case
 from tests import redis_server, s3_server
@@ -23,7 +23,7 @@ from tests.kafka_server import Broker, broker
 __all__ = ["broker"]
 
 ROOT = Path(__file__).parents[2]
-PROJECT = projects.load(ROOT / "project.yaml")
+PROJECT = load_project(ROOT / "project.yaml")
 SETTINGS = "MODELSTREAM_"
 USERS = ("--users", "150", "--events-per-user", "60")
 

@@ -26,7 +26,7 @@ from modelstream.commands.peek import last_messages, peek, table_
 from modelstream.commands.replay import Findings, replay, told
 from modelstream.commands.status import ModelStatus, status
 from modelstream.commands.status import show as show_status
-from modelstream.commands.view import View, open_view
+from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from modelstream.features.engine import features_of
 from modelstream.messages.identity import Checkpoint, bucket_of
@@ -73,13 +73,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def view(made: Path, tmp_path: Path) -> Iterator[View]:
     shutil.copytree(made, tmp_path / "data")
-    with open_view(tmp_path / "data", PROJECT) as view:
+    with View(tmp_path / "data", PROJECT) as view:
         yield view
 
 
 def again(view: View) -> View:
     """Return the folder as another process sees it: nothing is in memory."""
-    return open_view(view.path, PROJECT)
+    return View(view.path, PROJECT)
 
 
 # peek
@@ -305,7 +305,7 @@ def test_what_serves_is_written_when_it_changes_and_a_broken_file_says_nothing(t
 
 def test_a_folder_without_data_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="holds no data of a pipeline"):
-        open_view(tmp_path, PROJECT)
+        View(tmp_path, PROJECT)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -525,7 +525,7 @@ def test_replay_takes_the_value_that_was_looked_up_from_the_row(tmp_path: Path) 
     view = make_folder(tmp_path / "data", lines, ENRICHMENT)
     assert replay(again(view)).equal
     change = pa.record_batch({"key": ["10001"], "value": [9.0]})
-    view.lookup("enrichment").load([change])  # what the last profile event found has changed since
+    view.tables.lookup("enrichment").load([change])  # what the last profile event found has changed since
     assert replay(again(view)).equal
     assert replay(again(view)).vectors == 3
     cut_log(view, "events", shard_of("emil"), 3)  # between emil's registrations, wherever dora's events are
@@ -543,7 +543,7 @@ def cut_log(view: View, name: str, shard: int, rows: int) -> None:
     """Put the rows of a shard's only file, but for the first ones, into a second file."""
     whole = pq.ParquetFile(view.path / name / f"00-{shard:02d}-00000000.parquet").read()
     change_log(view, name, shard, lambda _: whole.slice(0, rows))
-    view.log(name).append(shard, whole.slice(rows).replace_schema_metadata(None), Checkpoint(1))
+    view.parquet_logs[name].append(shard, whole.slice(rows).replace_schema_metadata(None), Checkpoint(1))
 
 
 def test_replay_goes_over_several_files_of_a_shard(view: View) -> None:

@@ -14,6 +14,7 @@ from modelstream.runner.data_folder import open_folder
 from modelstream.tables import open_tables
 from tests import redis_server
 from tests.redis_server import RedisServer
+from tests.runner.folders import PROJECT
 
 ROOT = Path(__file__).parents[2]
 ENRICHMENT = ROOT / "tests" / "golden" / "enrichment.csv"
@@ -35,7 +36,7 @@ def load(*arguments: object) -> tuple[int, str]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    os.close(open_folder(tmp_path / "data", shards=2, default_shards=2, use_case="churn").lock)
+    os.close(open_folder(tmp_path / "data", PROJECT, shards=2).lock)
     return tmp_path / "data"
 
 

@@ -12,16 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modelstream.logs.parquet import ParquetLog
 from modelstream.messages.codec import decode, is_arrow
-from modelstream.settings import Settings, folder_of, from_environment
-from modelstream.streams import open_streams
-from modelstream.tables import open_tables
-from modelstream.use_case.declared import load
+from modelstream.settings import Settings, from_environment
+from modelstream.stores import Stores
 
 FOOTER = "\nfrom tests.nuclio.probe import watch\ninit_context, handler = watch(init_context, handler)\n"
 WRONG = "TESTS_NUCLIO_WRONG"
 """The environment variable with the file that violations go to."""
+KEEPS = "TESTS_NUCLIO_KEEPS"
+"""The environment variable with the name of the table or log that the function keeps, empty for none."""
 
 
 def watch(init_context: Callable[..., Any], handler: Callable[..., Any]) -> tuple[Any, Any]:
@@ -85,24 +84,20 @@ class Durable:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._use_case = load(settings.use_case)
-        self._streams = open_streams(settings.streams)
-        self._tables = open_tables(settings.tables)
+        self._stores = Stores.of(settings)
+        self._streams = self._stores.streams
         self._read = dict.fromkeys(range(settings.shards), 0)
         self._sent: set[tuple[str, int]] = set()
 
     def problem(self, shard: int, offset: int) -> str:
         """Return why a shard must not be acknowledged up to an offset; "" if it may."""
-        settings = self.settings
-        if settings.log:
-            rows = settings.rows == "events"
-            schema = self._use_case.events_log_schema if rows else self._use_case.inference_log_schema
-            log = ParquetLog(folder_of(settings.logs) / settings.log, schema, self._tables.epoch())
-            kept = log.last(shard).offset
-        elif settings.model:
-            return self._not_sent(shard, offset)
+        stores, keeps = self._stores, os.environ[KEEPS]
+        if keeps in stores.parquet_logs:
+            kept = stores.parquet_logs[keeps].last(shard).offset
+        elif keeps == stores.names.features:
+            kept = stores.features.load(shard).offset
         else:
-            kept = self._tables.features(self._use_case.row_schema).load(shard).offset
+            return self._not_sent(shard, offset)
         return "" if kept >= offset else f"its state is durable up to {kept}"
 
     def _not_sent(self, shard: int, offset: int) -> str:

@@ -10,12 +10,12 @@ import msgspec
 import pyarrow as pa
 
 from modelstream import notebooks
-from modelstream import project as projects
 from modelstream.logs.parquet import ParquetLog
 from modelstream.messages import dead_letters
 from modelstream.messages.identity import bucket_of
 from modelstream.model import onnx as models
-from modelstream.settings import PREFIX
+from modelstream.project import load_project
+from modelstream.settings import StoreUrls
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import Tables, open_tables
 from modelstream.use_case import declared as use_case
@@ -35,7 +35,7 @@ class Scene:
 
     def __init__(self, folder: Path, rng: random.Random, messages: int) -> None:
         self.folder = folder
-        self.project = projects.load(ROOT / "project.yaml")
+        self.project = load_project(ROOT / "project.yaml")
         self.truth = Truth(CHURN)
         for name in self.project.params.streams:
             self.streams.create(name, SHARDS)
@@ -62,19 +62,16 @@ class Scene:
     def environment(self, name: str) -> dict[str, str]:
         """Return the environment of a function, which commits often enough to be caught in the middle."""
         project = self.project
-        values = project.environment(name) | {
-            PREFIX + "USE_CASE": str(ROOT / project.params.use_case),
-            PREFIX + "STREAMS": f"sqlite://{self.folder}/streams",
-            PREFIX + "TABLES": f"sqlite://{self.folder}/tables",
-            PREFIX + "LOGS": str(self.folder),
-            PREFIX + "REGISTRY": str(self.folder / "models"),
-            PREFIX + "SHARDS": str(SHARDS),
-            PREFIX + "COMMIT_MS": "30",
-            PREFIX + "LINGER_MS": "1",
+        wiring = project.params.wiring[name]
+        registry = str(self.folder / "models")
+        settings = project.settings(
+            name, StoreUrls().within(self.folder), folder=ROOT, registry=registry, shards=SHARDS
+        )
+        values = msgspec.structs.replace(settings, commit_ms=30.0, linger_ms=1.0).environment() | {
             probe.WRONG: str(self.folder / "wrong"),
+            probe.KEEPS: wiring.log or wiring.table,
         }
-        if project.params.wiring[name].class_name:
-            values[PREFIX + "MODEL"] = str(ROOT / project.params.model)
+        if wiring.class_name:
             params = msgspec.structs.replace(
                 project.params, use_case=str(ROOT / project.params.use_case), model=str(ROOT / project.params.model)
             )

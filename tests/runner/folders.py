@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from modelstream import project as projects
-from modelstream.commands.view import View, open_view
+from modelstream.commands.view import View
 from modelstream.events.parsing import Checker, LineParser
 from modelstream.features.engine import FeatureEngine, no_rows
 from modelstream.messages.codec import encode
 from modelstream.messages.dead_letters import encode_letters, letter
 from modelstream.messages.identity import Checkpoint, buckets_of, stream_position
+from modelstream.project import load_project
 from modelstream.runner.data_folder import open_folder
 from modelstream.use_case.columns import EXTRA, OFFSET, ORIGIN, SHARD
 
 ROOT = Path(__file__).parents[2]
-PROJECT = projects.load(ROOT / "project.yaml")
+PROJECT = load_project(ROOT / "project.yaml")
 ORIGIN_NAME = "/somewhere/events.ndjson"
 SHARDS = 4
 
@@ -32,12 +32,12 @@ def make_folder(path: Path, lines: Iterable[bytes], enrichment: dict[str, float]
 
     The model says 1 where a user has bet more than 20 in all, with probability 0.75.
     """
-    opened = open_folder(path, shards=shards, default_shards=8, use_case="churn")
+    opened = open_folder(path, PROJECT, shards=shards)
     os.close(opened.lock)
-    view = open_view(path, PROJECT)
+    view = View(path, PROJECT)
     for name in PROJECT.params.streams:
         view.streams.create(name, shards)
-    table = view.lookup("enrichment")
+    table = view.tables.lookup("enrichment")
     keys, values = pa.array(enrichment, pa.string()), pa.array(enrichment.values(), pa.float64())
     table.load([pa.record_batch({"key": keys, "value": values})])
     take(view, list(lines), table.get_many)
@@ -84,8 +84,8 @@ def _take_shard(view: View, shard: int, events: pa.RecordBatch, lines: list[byte
     known = pa.Table.from_batches([predictions])
     known = known.append_column(ORIGIN, pa.array([ORIGIN_NAME] * known.num_rows, pa.string()))
     view.inference_log.append(shard, known.select(use_case.inference_log_schema.names), Checkpoint(0))
-    for function, stream in view.consumers.items():
-        view.streams.ack(function, stream, shard, 0)
+    for function in PROJECT.chain.consumers:
+        view.streams.ack(function, PROJECT.reads(function), shard, 0)
 
 
 def _predictions(view: View, events: pa.RecordBatch, codes: np.ndarray, vectors: np.ndarray) -> pa.RecordBatch:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from modelstream.errors import UnavailableError
-from modelstream.runner.places import Places, checked
+from modelstream.runner.places import checked
+from modelstream.settings import StoreUrls
+from tests.runner.folders import PROJECT
 
 
 def test_bucket_that_nobody_answers_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,5 +15,5 @@ def test_bucket_that_nobody_answers_for_is_told(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with pytest.raises(UnavailableError, match="s3://bucket/churn") as told:
-        checked(Places(logs="s3://bucket/churn"))
+        checked(StoreUrls(logs="s3://bucket/churn"), PROJECT)
     assert "AWS_ENDPOINT_URL" in told.value.remedy

@@ -227,14 +227,14 @@ def test_a_killed_stage_sends_the_same_vectors_again(harness: Harness, tables: T
 def test_a_lookup_that_fails_in_the_middle_leaves_nothing_behind(harness: Harness, tables: Tables) -> None:
     lines = [*of_user("u1", {"bet_amount": 1.0}), *of_user("u2", {"bet_amount": 2.0})]
     stage = stage_of(harness, tables, commit_ms=10_000.0, commit_rows=1000)
-    get_many, failures = stage._enrichment.get_many, [UnavailableError("away"), UnavailableError("away")]
+    get_many, failures = stage._look_up, [UnavailableError("away"), UnavailableError("away")]
 
     def failing(keys: Sequence[str]) -> list[float | None]:
         if failures and len(keys):
             raise failures.pop()
         return get_many(keys)
 
-    stage._enrichment.get_many = failing  # type: ignore[method-assign]
+    stage._look_up = failing
     flush(harness, stage, *messages(batch(lines), [2]))
     assert not failures
     assert [vector[CHURN.features.index("bet_sum")] for *_, vector in vectors(harness)] == [1.0, 2.0]

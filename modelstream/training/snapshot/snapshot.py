@@ -175,11 +175,11 @@ class Taker:
 
 def _replay(data: Data, taker: Taker, progress: Progress) -> Parity:
     """Replay the events, take the vectors, and compare them with what was served."""
-    found, done, total = Parity(), 0, data.events.count()
+    found, done, total = Parity(), 0, data.stores.events_log.count()
     for shards in data.parts():
         engine = FeatureEngine(data.use_case)
         again = data.recomputation(shards)
-        served = Served(data.use_case, data.inference, shards)
+        served = Served(data.use_case, data.stores.inference_log, shards)
         for events, applied in replay(data.use_case, again.events(), again.lookup, engine):
             vectors = again.vectors(events, applied)
             served.compare(events.column(ORIGIN).take(pa.array(applied.indices)), vectors, found)
@@ -201,12 +201,12 @@ def _replay(data: Data, taker: Taker, progress: Progress) -> Parity:
 def _read(data: Data, taker: Taker, progress: Progress) -> None:
     """Take the vectors that were served."""
     use_case = data.use_case
-    done, total = 0, data.inference.count()
-    for batch in data.inference.scan([use_case.key, use_case.time, use_case.type, *use_case.features]):
+    done, total = 0, data.stores.inference_log.count()
+    for batch in data.stores.inference_log.scan([use_case.key, use_case.time, use_case.type, *use_case.features]):
         taker.take(batch)
         done += batch.num_rows
         progress("vectors", done, total)
-    for rows in data.tables.features(use_case.row_schema).scan(KEYS_AT_ONCE):
+    for rows in data.stores.features.scan(KEYS_AT_ONCE):
         taker.open_windows(rows)
 
 

@@ -78,7 +78,8 @@ def hashes_of(keys: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
 def read(data: Data, labels: Labels | None, selection: Selection, progress: Progress) -> Users:
     """Read the log once, for the users, and for their labels unless they are given. Raises ConfigurationError."""
     finder = Finder(data.use_case) if labels is None else None
-    log = data.events if finder or data.events.count() else data.inference
+    stores = data.stores
+    log = stores.events_log if finder or stores.events_log.count() else stores.inference_log
     total = log.count()
     if not total:
         raise ConfigurationError(

@@ -16,6 +16,7 @@ import pytest
 from modelstream.errors import ConfigurationError
 from modelstream.logs.parquet import ParquetLog
 from modelstream.model.onnx import as_input
+from modelstream.stores import Stores
 from modelstream.training.snapshot import snapshot as snapshots
 from modelstream.training.snapshot.data import Data, open_data
 from modelstream.training.snapshot.examples import Examples
@@ -40,7 +41,7 @@ def take(data: Data, labels: Labels | None = None, **selection: object) -> Snaps
 
 def served(data: Data) -> pa.Table:
     """Return the inference log: the oracle."""
-    return pa.Table.from_batches(list(data.inference.scan()))
+    return pa.Table.from_batches(list(data.stores.inference_log.scan()))
 
 
 def rows_of(examples: Examples) -> list[tuple[str, int, bytes]]:
@@ -89,7 +90,7 @@ def test_final_rows_are_the_last_vectors_of_the_users_to_learn_from(data: Data) 
 
 def test_labels_hours_and_types_are_those_of_the_event(data: Data) -> None:
     found = take(data).test
-    table = pa.Table.from_batches(list(data.events.scan()))
+    table = pa.Table.from_batches(list(data.stores.events_log.scan()))
     registered = table.filter(pc.equal(table["event_type"], "registration"))
     label = dict(zip(registered["user_id"].to_pylist(), registered["label"].to_pylist(), strict=True))
     bought = table.filter(pc.equal(table["event_type"], "purchase"))
@@ -158,7 +159,7 @@ def test_memory_is_bounded_by_taking_fewer(data: Data) -> None:
     found = take(data, most=2000)
     assert 1200 < len(found.learn) < 3000 < len(take(data).learn)
     assert len(take(data, most=2000).test) <= 2000
-    assert found.vectors == data.inference.count(), "all are counted"
+    assert found.vectors == data.stores.inference_log.count(), "all are counted"
 
 
 def test_feature_from_the_future_is_found_by_the_parity_check(data: Data) -> None:
@@ -191,7 +192,7 @@ def test_labels_of_a_file_go_before_the_logs(data: Data) -> None:
     for examples in (found.learn, found.test):
         assert [given[examples.keys[user]][0] for user in examples.users] == examples.labels.tolist()
     labelled = pc.is_in(served(data)["user_id"], value_set=pa.array(given))
-    assert found.unlabelled == data.inference.count() - pc.sum(labelled).as_py()
+    assert found.unlabelled == data.stores.inference_log.count() - pc.sum(labelled).as_py()
 
 
 @pytest.mark.parametrize(
@@ -217,8 +218,13 @@ def test_one_class_or_too_few_users_are_refused(data: Data) -> None:
         take(data, until=0)
 
 
+def of_use_case(data: Data, **changes: Any) -> Data:
+    stores = data.stores
+    return replace(data, stores=Stores(stores.urls, stores.names, msgspec.structs.replace(data.use_case, **changes)))
+
+
 def test_use_case_without_a_label_is_refused(data: Data) -> None:
-    unlabelled = replace(data, use_case=msgspec.structs.replace(data.use_case, label=None))
+    unlabelled = of_use_case(data, label=None)
     with pytest.raises(ConfigurationError, match="declares no label"):
         take(unlabelled)
 
@@ -226,7 +232,7 @@ def test_use_case_without_a_label_is_refused(data: Data) -> None:
 def test_label_event_that_never_came_makes_all_negative(data: Data) -> None:
     """With a wait: nobody withdrew, so all vectors old enough are negative, and that is one class only."""
     label = Label("label", 1, event="purchase", wait=0.5)
-    waiting = replace(data, use_case=msgspec.structs.replace(data.use_case, label=label))
+    waiting = of_use_case(data, label=label)
     with pytest.raises(ConfigurationError, match=r"only one class: all .* are negative"):
         take(waiting)
 

@@ -1,0 +1,166 @@
+"""What a pipeline keeps, opened in one way by everybody: streams, tables, logs, and the epoch that they share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from modelstream.logs.parquet import ParquetLog, open_log
+from modelstream.messages import dead_letters
+from modelstream.messages.dead_letters import DeadLetter
+from modelstream.project import Project
+from modelstream.settings import Settings, StoreNames, StoreUrls
+from modelstream.streams import Streams, open_streams
+from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
+from modelstream.use_case import declared as use_cases
+from modelstream.use_case.declared import UseCase
+
+
+class Stores:
+    """The stores behind URLs, each opened when it is first used. Use an instance in one thread, as a context.
+
+    >>> import tempfile
+    >>> from modelstream.project import load_project
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with Stores.of_project(load_project(), StoreUrls().within(folder)) as stores:
+    ...     info = stores.streams.create("generated", 8, stores.epoch)
+    ...     offsets = stores.streams.append("generated", [(3, b"{}")])
+    ...     stores.lag("event-handler", "generated")
+    1
+    """
+
+    def __init__(self, urls: StoreUrls, names: StoreNames, use_case: UseCase | Path) -> None:
+        """Take where the stores are, what they are called, and the use case or its file. Nothing is opened yet."""
+        self.urls = urls
+        self.names = names
+        self._use_case = use_case
+
+    @classmethod
+    def of(cls, settings: Settings) -> Stores:
+        """Return the stores that a function's settings name."""
+        return Stores(settings.urls, settings.names, Path(settings.use_case))
+
+    @classmethod
+    def of_project(cls, project: Project, urls: StoreUrls) -> Stores:
+        """Return the stores of a project."""
+        return Stores(urls, project.names, project.use_case_file)
+
+    def again(self) -> Stores:
+        """Return the same stores, for another thread to open."""
+        return Stores(self.urls, self.names, self._use_case)
+
+    @cached_property
+    def use_case(self) -> UseCase:
+        """The use case, whose columns the tables and logs have."""
+        return use_cases.load(self._use_case) if isinstance(self._use_case, Path) else self._use_case
+
+    @cached_property
+    def streams(self) -> Streams:
+        """The streams."""
+        return open_streams(self.urls.streams)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The tables."""
+        return open_tables(self.urls.tables)
+
+    @cached_property
+    def epoch(self) -> int:
+        """The epoch of the streams and logs, as the tables have it when this is first asked for."""
+        return self.tables.epoch()
+
+    @cached_property
+    def features(self) -> FeatureTable:
+        """The table with a row for every user."""
+        return self.tables.features(self.use_case.row_schema)
+
+    @cached_property
+    def enrichment(self) -> LookupTable | None:
+        """The table that the use case looks up, None if it looks nothing up."""
+        return self.tables.lookup(self.use_case.lookup.table) if self.use_case.lookup else None
+
+    @cached_property
+    def events_log(self) -> ParquetLog:
+        """The log that keeps events."""
+        return open_log(self.urls.logs, self.names.events_log, self.use_case.events_log_schema, self.epoch)
+
+    @cached_property
+    def inference_log(self) -> ParquetLog:
+        """The log that keeps predictions."""
+        return open_log(self.urls.logs, self.names.inference_log, self.use_case.inference_log_schema, self.epoch)
+
+    @property
+    def parquet_logs(self) -> dict[str, ParquetLog]:
+        """Both logs, by name."""
+        return {self.names.events_log: self.events_log, self.names.inference_log: self.inference_log}
+
+    def logs(self, project: Project) -> Iterator[ParquetLog]:
+        """Yield the logs of a project, to look at their files or to remove them; their columns are left out."""
+        for name in project.params.logs:
+            yield open_log(self.urls.logs, name, pa.schema([]), 0)
+
+    def make_tables(self) -> None:
+        """Make the tables, and their columns, that are not there yet."""
+        _ = self.features, self.enrichment
+        self.tables.inputs()
+
+    def lag(self, function: str, stream: str) -> int:
+        """Return how many messages of a stream a function has not acknowledged."""
+        acked, first = self.streams.acked(function, stream), self.streams.first_offset
+        ends = {shard: end for shard, (_, end) in self.streams.ranges(stream).items()}
+        return sum(max(0, end - 1 - max(acked[shard], first - 1)) for shard, end in ends.items())
+
+    def counters(self, shards: int) -> dict[str, int]:
+        """Return what was counted in all shards: `vectors`, and events that didn't count, by reason."""
+        found: Counter[str] = Counter()
+        for shard in range(shards):
+            found.update(self.features.load(shard).counters)
+        return dict(sorted(found.items()))
+
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        """Yield every dead letter once."""
+        if self.names.dead_letters in self.streams.names():
+            yield from dead_letters.read_letters(self.streams)
+
+    def dead_letter_count(self) -> int:
+        """Return the number of dead letters, each identity once."""
+        return sum(1 for _ in self.dead_letters())
+
+    def remove(self, project: Project) -> Iterator[str]:
+        """Delete the project's streams, then its tables, then its logs: those that have a URL.
+
+        Yields what is deleted, when it is. Nobody may be using them.
+        """
+        if self.urls.streams:
+            for name in project.params.streams:
+                self.streams.remove(name)
+                yield f"stream {name}"
+        if self.urls.tables:
+            self.tables.remove()
+            yield f"tables at {self.urls.tables}"
+        if self.urls.logs:
+            for log in self.logs(project):
+                log.remove()
+                yield f"log {log.place()}"
+
+    def close(self) -> None:
+        """Give back files and connections; what is used later is opened again."""
+        for opened in ("streams", "tables"):
+            if opened in self.__dict__:
+                self.__dict__.pop(opened).close()
+        for of_tables in ("features", "enrichment"):
+            self.__dict__.pop(of_tables, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
