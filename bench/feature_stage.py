@@ -35,7 +35,8 @@ from modelstream.source.lines import LineSplitter
 from modelstream.stages.stream_to_features import StreamToFeatures
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
-from modelstream.use_case.declared import UseCase, load
+from modelstream.use_case.declared import UseCase
+from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).resolve().parents[1]
 READS = "incoming-events"
@@ -122,7 +123,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pa.set_cpu_count(1)
     use_case_file = ROOT / "use_cases" / "churn.yaml"
-    use_case = load(use_case_file)
+    use_case = load_use_case(use_case_file)
     columns = csv.read_csv(arguments.enrichment).columns
     postcodes, values = columns[0].cast(pa.string()), columns[1].cast(pa.float64())
     bodies = list(messages(use_case, arguments.input))

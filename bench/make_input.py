@@ -13,7 +13,7 @@ from pyarrow import csv
 
 from modelstream import notebooks
 from modelstream.source.generator import GeneratorSource, Order, enrichment_table
-from modelstream.use_case.declared import load
+from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 1
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=2000)
     parser.add_argument("--events-per-user", type=int, default=1000)
     arguments = parser.parse_args()
-    use_case = load(ROOT / "use_cases" / "churn.yaml")
+    use_case = load_use_case(ROOT / "use_cases" / "churn.yaml")
     distributions = notebooks.load(ROOT / "functions" / "data-generator.ipynb").DISTRIBUTIONS
     order = Order(arguments.users, arguments.events_per_user, SEED, END)
     arguments.folder.mkdir(parents=True, exist_ok=True)

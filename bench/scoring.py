@@ -150,10 +150,10 @@ async def ask(module: Any, context: Any, vectors: Any, name: str, count: int) ->
 
 async def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Start the function and measure both."""
-    from modelstream.use_case import declared as use_cases
+    from modelstream.use_case.file import load_use_case
 
     module, context, stage = started(folder)
-    use_case = use_cases.load(os.environ["MODELSTREAM_USE_CASE"])
+    use_case = load_use_case(os.environ["MODELSTREAM_USE_CASE"])
     bodies, vectors = golden_messages(use_case, arguments.messages)
     gc.freeze()  # as a worker does
     result: dict[str, Any] = {"model_version": stage.metrics.model}

@@ -18,8 +18,8 @@ from modelstream.project import Project
 from modelstream.settings import Settings, StoreNames, StoreUrls
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
-from modelstream.use_case import declared as use_cases
 from modelstream.use_case.declared import UseCase
+from modelstream.use_case.file import load_use_case
 
 
 class Stores:
@@ -58,7 +58,7 @@ class Stores:
     @cached_property
     def use_case(self) -> UseCase:
         """The use case, whose columns the tables and logs have."""
-        return use_cases.load(self._use_case) if isinstance(self._use_case, Path) else self._use_case
+        return load_use_case(self._use_case) if isinstance(self._use_case, Path) else self._use_case
 
     @cached_property
     def streams(self) -> Streams:

@@ -14,10 +14,10 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from modelstream.registry.registry import Registry
-from modelstream.use_case import declared as use_case
+from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[1]
-CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 SHIPPED = ROOT / "assets" / "models" / "churn" / "1"
 
 Change = Callable[[Any], Any]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modelstream.use_case.declared import UseCase, load
+from modelstream.use_case.declared import UseCase
+from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(ROOT.glob("use_cases/*.yaml"))
@@ -28,7 +29,7 @@ def names_of(use_case: UseCase) -> set[str]:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_no_name_of_a_use_case_stands_in_the_library(path: Path) -> None:
-    names = names_of(load(path))
+    names = names_of(load_use_case(path))
     assert len(names) > 20
     word = re.compile(rf"(?<![A-Za-z])({'|'.join(map(re.escape, sorted(names)))})s?(?![A-Za-z])", re.IGNORECASE)
     found = [

@@ -33,14 +33,14 @@ from modelstream.registry.registry import Registry
 from modelstream.stages import base, model_server
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
-from modelstream.use_case import declared as use_case
+from modelstream.use_case.file import load_use_case
 from tests.model_files import directory, folder_of, probability_of
 
 pytestmark = pytest.mark.xdist_group("mlrun")
 
 ROOT = Path(__file__).parents[1]
 DECLARED = load_project(ROOT / "project.yaml")
-CHURN = use_case.load(ROOT / DECLARED.params.use_case)
+CHURN = load_use_case(ROOT / DECLARED.params.use_case)
 SHIPPED = ROOT / DECLARED.params.model
 
 

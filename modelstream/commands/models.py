@@ -16,7 +16,7 @@ from modelstream.errors import ModelstreamError
 from modelstream.project import load_project
 from modelstream.registry import registry as registries
 from modelstream.registry.registry import Registered, Registry
-from modelstream.use_case import declared as use_cases
+from modelstream.use_case.file import load_use_case
 
 CARD = "README.md"
 
@@ -24,7 +24,7 @@ CARD = "README.md"
 def open_registry(name: str = "") -> Registry:
     """Return the registry of the project's model, or of another one by name."""
     project = load_project()
-    use_case = use_cases.load(project.use_case_file)
+    use_case = load_use_case(project.use_case_file)
     return registries.of_project(project, use_case, name)
 
 

@@ -118,9 +118,9 @@ def _steps() -> Iterator[Any]:
 def _card(project: Project, name: str, results: dict[str, Any]) -> ModelCard:
     from modelstream.registry import registry as registries
     from modelstream.training.report import card as cards
-    from modelstream.use_case import declared as use_cases
+    from modelstream.use_case.file import load_use_case
 
-    use_case = use_cases.load(project.use_case_file)
+    use_case = load_use_case(project.use_case_file)
     registry = registries.of_project(project, use_case, name)
     return cards.parse(registry.read(results["version"], cards.CARD_FILE), f"{results['folder']}/{cards.CARD_FILE}")
 

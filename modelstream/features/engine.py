@@ -46,8 +46,8 @@ class Applied:
 class FeatureEngine:
     """The state of the users of one shard.
 
-    >>> from modelstream.use_case.declared import parse
-    >>> use_case = parse('''
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
     ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
     ...  fields: {house: key, at: time, kind: text, celsius: number},
     ...  events: {reading: {value: celsius}}, predict_on: [reading],

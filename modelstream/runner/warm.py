@@ -25,9 +25,9 @@ def kernels(project: Project) -> None:
     from modelstream.features.engine import FeatureEngine, no_rows
     from modelstream.source.generator import GeneratorSource, Order
     from modelstream.source.lines import LineSplitter
-    from modelstream.use_case.declared import load
+    from modelstream.use_case.file import load_use_case
 
-    use_case = load(project.use_case_file)
+    use_case = load_use_case(project.use_case_file)
     generator = notebooks.load(project.notebook(project.chain.source))
     source = GeneratorSource(use_case, generator.DISTRIBUTIONS, Order(3, 5, 1, 1_700_000_000_000_000))
     lines = [line for chunk in source.chunks(lambda: False) for line in chunk.lines.texts()]

@@ -30,7 +30,7 @@ from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.stores import Stores
 from modelstream.streams import Streams
-from modelstream.use_case.declared import load as load_use_case
+from modelstream.use_case.file import load_use_case
 
 
 class ModelServerStage(Stage):

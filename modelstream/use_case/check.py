@@ -6,13 +6,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from modelstream.base.yamlfile import Place, YamlFile, suggestion
-from modelstream.use_case import columns
-
-if TYPE_CHECKING:
-    from modelstream.use_case.declared import UseCase
+from modelstream.use_case.columns import ADDED
+from modelstream.use_case.declared import UseCase
 
 Problem = tuple[Place, str, str]
 """Where, what, and the remedy."""
@@ -185,7 +182,7 @@ def _model(use_case: UseCase) -> Iterator[Problem]:
 
 def _columns(use_case: UseCase) -> Iterator[Problem]:
     """No column may stand for two things; SQL takes `A` and `a` for the same column."""
-    added = {name.lower() for name in columns.ADDED}
+    added = {name.lower() for name in ADDED}
     for name in use_case.fields:
         if name.lower() in added:
             yield ("fields", name), "the pipeline adds a column of that name", "rename it"

@@ -1,24 +1,37 @@
 """A use case: what the events, the features, the label and the model of a business case are.
 
-It is a YAML file, for example in `use_cases/`; all that the pipeline knows of a business comes from it.
+All that the pipeline knows of a business comes from it. `file` reads it from a YAML file.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import pyarrow as pa
 
-from modelstream.base.yamlfile import YamlFile
-from modelstream.errors import ConfigurationError
-from modelstream.use_case import check as use_case_check
-from modelstream.use_case import columns
+from modelstream.use_case.columns import (
+    APPLIED,
+    EXTRA,
+    FIELD_TYPES,
+    INGESTED_AT,
+    MODEL,
+    MODEL_VERSION,
+    OFFSET,
+    ORIGIN,
+    POSITION,
+    PREDICTED_AT,
+    SHARD,
+    STORED_STATISTICS,
+    TIME,
+)
 
 MICROSECONDS_AN_HOUR = 3_600_000_000
+
+Columns = list[tuple[str, pa.DataType]]
+"""Names and types, as `pyarrow.schema` takes them."""
 
 
 class FieldType(enum.StrEnum):
@@ -104,19 +117,7 @@ class Model(_Part, frozen=True):
 
 
 class UseCase(_Part, frozen=True, dict=True):
-    """A use case as its file declares it, and what follows from that.
-
-    >>> lines = '''
-    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
-    ...  fields: {house: key, at: time, kind: text, celsius: number},
-    ...  events: {reading: {value: celsius, aliases: [measured]}}, predict_on: [reading],
-    ...  model: {name: frost, prediction: will_freeze}}'''
-    >>> use_case = parse(lines)
-    >>> use_case.features
-    ('reading_mean', 'reading_count')
-    >>> use_case.event_codes
-    {'reading': 0, 'measured': 0}
-    """
+    """A use case as its file declares it, and what follows from that."""
 
     version: int
     name: str
@@ -197,88 +198,66 @@ class UseCase(_Part, frozen=True, dict=True):
 
     @cached_property
     def event_schema(self) -> pa.Schema:
-        """See `columns.event_schema`."""
-        return columns.event_schema(self)
+        """The columns of a batch of events: position, ingested_at, the use case's fields, extra."""
+        return pa.schema([(POSITION, pa.int64()), (INGESTED_AT, TIME), *self._fields, (EXTRA, pa.string())])
 
     @cached_property
     def row_schema(self) -> pa.Schema:
-        """See `columns.row_schema`."""
-        return columns.row_schema(self)
+        """The columns of a user's stored row: key, applied, profile, lookup value, window, statistics."""
+        columns: Columns = [(self.key, pa.string()), (APPLIED, pa.int64()), *self._profile_fields]
+        if self.lookup:
+            columns.append((self.lookup.value, pa.float64()))
+        if self.first_time:
+            columns.append((self.first_time, TIME))
+        columns += _floats(f"{event}_{name}" for event in self.value_events for name in STORED_STATISTICS)
+        return pa.schema(columns)
 
     @cached_property
     def features_schema(self) -> pa.Schema:
-        """See `columns.features_schema`."""
-        return columns.features_schema(self)
+        """The columns of a row as a person or a model looks at it: key, profile, features by name."""
+        return pa.schema([(self.key, pa.string()), *self._profile_fields, *_floats(self.computed)])
 
     @cached_property
     def vector_schema(self) -> pa.Schema:
-        """See `columns.vector_schema`."""
-        return columns.vector_schema(self)
+        """The columns of a batch of feature vectors: what event each stands after, and the features."""
+        return pa.schema([(POSITION, pa.int64()), (INGESTED_AT, TIME), *self._vector])
 
     @cached_property
     def prediction_schema(self) -> pa.Schema:
-        """See `columns.prediction_schema`."""
-        return columns.prediction_schema(self)
+        """The columns of a batch of predictions: the vectors, and what the model says of each."""
+        return pa.schema([*self.vector_schema, *self._answer, (PREDICTED_AT, TIME)])
 
     @cached_property
     def events_log_schema(self) -> pa.Schema:
-        """See `columns.events_log_schema`."""
-        return columns.events_log_schema(self)
+        """The columns of the log of events."""
+        place: Columns = [(ORIGIN, pa.string()), (POSITION, pa.int64()), (SHARD, pa.int16()), (OFFSET, pa.int64())]
+        return pa.schema([*self._fields, (EXTRA, pa.string()), *place, (INGESTED_AT, TIME)])
 
     @cached_property
     def inference_log_schema(self) -> pa.Schema:
-        """See `columns.inference_log_schema`."""
-        return columns.inference_log_schema(self)
+        """The columns of the log of predictions."""
+        place: Columns = [(ORIGIN, pa.string()), (POSITION, pa.int64()), (PREDICTED_AT, TIME)]
+        return pa.schema([*self._vector, *self._answer, *place])
+
+    @property
+    def _fields(self) -> Columns:
+        return [(name, FIELD_TYPES[type_]) for name, type_ in self.fields.items()]
+
+    @property
+    def _profile_fields(self) -> Columns:
+        if self.profile is None:
+            return []
+        return [(self.profile.time, TIME), *((name, FIELD_TYPES[self.fields[name]]) for name in self.profile.fields)]
+
+    @property
+    def _vector(self) -> Columns:
+        return [(self.key, pa.string()), (self.time, TIME), (self.type, pa.string()), *_floats(self.features)]
+
+    @property
+    def _answer(self) -> Columns:
+        decision: Columns = [(self.prediction, pa.int8()), (self.probability, pa.float64())]
+        return [*decision, (MODEL, pa.string()), (MODEL_VERSION, pa.string())]
 
 
-def load(path: Path | str) -> UseCase:
-    """Return the use case that a file declares.
-
-    Raises ConfigurationError: the file, the place in it, and a remedy.
-    """
-    try:
-        text = Path(path).read_text("utf-8")
-    except OSError as error:
-        problem = f"{path}: can't read the use-case file: {error.strerror or error}"
-        raise ConfigurationError(problem, remedy="give the path of a use-case file") from None
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: not UTF-8: {error}", remedy="save the file as UTF-8") from None
-    return parse(text, str(path))
-
-
-def parse(text: str, source: str = "use case") -> UseCase:
-    """Return the use case that YAML text declares.
-
-    `source` is what errors call it. Raises ConfigurationError.
-    """
-    file = YamlFile(text, source)
-    version = file.data.get("version")
-    if type(version) is int and version > use_case_check.VERSION:
-        problem = f"{version} is newer than {use_case_check.VERSION}, the newest known here"
-        raise file.error(("version",), problem, "update modelstream")
-    _check_parts(file)
-    use_case = file.convert(file.data, UseCase)
-    use_case_check.check(use_case, file)
-    return use_case
-
-
-def _check_parts(file: YamlFile) -> None:
-    """Convert each part by itself, so that an error can name the event or field that it is about."""
-    parts: dict[str, type[_Part]] = {"profile": Profile, "lookup": Lookup, "window": Window}
-    parts |= {"label": Label, "model": Model}
-    for name, kind in parts.items():
-        if file.data.get(name) is not None:
-            file.convert(file.data[name], kind, (name,))
-    for name, value in _items(file.data.get("fields")):
-        file.convert(value, FieldType, ("fields", name))
-    for name, value in _items(file.data.get("events")):
-        if value is None:  # `login:` declares an event without further details
-            value = file.data["events"][name] = {}
-        file.convert(value, Event, ("events", name))
-    statistics = file.data.get("statistics")
-    for index, value in enumerate(statistics if isinstance(statistics, list) else ()):
-        file.convert(value, Statistic, ("statistics", index))
-
-
-def _items(part: object) -> list[tuple[str, Any]]:
-    return list(part.items()) if isinstance(part, dict) else []
+def _floats(names: Iterable[str]) -> Columns:
+    return [(name, pa.float64()) for name in names]

@@ -18,7 +18,7 @@ from modelstream.settings import from_environment
 from modelstream.stores import Stores
 from modelstream.streams import open_streams
 from modelstream.tables import Input, open_tables
-from modelstream.use_case import declared as use_cases
+from modelstream.use_case.file import load_use_case
 from tests import redis_server, s3_server
 from tests.kafka_server import Broker, broker
 
@@ -26,7 +26,7 @@ __all__ = ["broker"]
 
 ROOT = Path(__file__).parents[2]
 PROJECT = load_project(ROOT / "project.yaml")
-USE_CASE = use_cases.load(ROOT / "use_cases" / "churn.yaml")
+USE_CASE = load_use_case(ROOT / "use_cases" / "churn.yaml")
 LOG = pa.schema([("user", pa.string())])
 CONTEXT: Any = SimpleNamespace(logger=logging.getLogger("job"))
 

@@ -16,7 +16,7 @@ from modelstream.cluster import config, functions
 from modelstream.cluster.config import Cluster
 from modelstream.project import load_project
 from modelstream.registry.registry import of_project
-from modelstream.use_case.declared import load as load_use_case
+from modelstream.use_case.file import load_use_case
 from tests import redis_server, s3_server
 from tests.kafka_server import Broker, broker
 

@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelstream.events.flat_lines import FlatReader
-from modelstream.use_case import declared as use_case
+from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[2]
-READER = FlatReader(use_case.load(ROOT / "use_cases" / "churn.yaml"))
+READER = FlatReader(load_use_case(ROOT / "use_cases" / "churn.yaml"))
 LINE = (
     b'{"user_id": "u\xc3\xbc1", "event_time": "2026-03-28 20:00:00.25", "event_type": "bet", "bet_amount": 2.5, '
     b'"label": -3, "postcode": 52974, "name": null}'

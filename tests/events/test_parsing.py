@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from modelstream.events.parsing import Checker, LineParser, Parsed
 from modelstream.features.engine import FeatureEngine, replay
 from modelstream.messages.codec import key_of
-from modelstream.use_case import declared as use_case
 from modelstream.use_case.declared import UseCase
+from modelstream.use_case.file import load_use_case
 from tests.lines_oracle import MAX_NESTING, Unreadable, read_line
 from tests.oracle import bits, lookup_in, read_values
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
-BOILERS = use_case.load(ROOT / "tests" / "use_cases" / "boilers.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
+BOILERS = load_use_case(ROOT / "tests" / "use_cases" / "boilers.yaml")
 INGESTED = 1_764_000_000_000_000
 
 GOOD = b'{"user_id": "u1", "event_time": "2026-03-28 20:00:00", "event_type": "bet", "bet_amount": 2.5}'

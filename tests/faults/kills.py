@@ -25,14 +25,14 @@ from modelstream.source.lines import LineSplitter
 from modelstream.source.sender import messages
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
-from modelstream.use_case import declared as use_case
+from modelstream.use_case.file import load_use_case
 from tests.faults import inputs
 from tests.faults.expected import Truth
 from tests.oracle import read_values
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 KILLS = int(os.environ.get("MODELSTREAM_KILLS", "20"))
 """Of the functions over SQLite; the other tests that kill do as many, half of it, or a part that they name."""
 FUNCTIONS = ("event-handler", "stream-to-features", "model-server", "inference-logger", "data-generator")

@@ -30,13 +30,13 @@ from modelstream.stages.event_handler import EventHandler
 from modelstream.stages.model_server import ModelServerStage
 from modelstream.stages.stream_to_features import StreamToFeatures
 from modelstream.streams import Message
-from modelstream.use_case import declared as use_case
+from modelstream.use_case.file import load_use_case
 
 if TYPE_CHECKING:
     from tests.faults.world import World
 
 ROOT = Path(__file__).parents[2]
-CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 
 CHAIN = (
     ("event-handler", "generated", "incoming-events"),

@@ -21,19 +21,19 @@ from hypothesis import strategies as st
 from modelstream.errors import UnavailableError
 from modelstream.features import kernel
 from modelstream.features.engine import Applied, FeatureEngine, features_of, no_lookup, no_rows, replay
-from modelstream.use_case import declared as use_case
 from modelstream.use_case.declared import UseCase
+from modelstream.use_case.file import load_use_case, parse_use_case
 from tests.oracle import Event, Oracle, batch_of, bits, lookup_in, read_events, read_values
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
-BOILERS = use_case.load(ROOT / "tests" / "use_cases" / "boilers.yaml")
-BARE = use_case.parse("""
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
+BOILERS = load_use_case(ROOT / "tests" / "use_cases" / "boilers.yaml")
+BARE = parse_use_case("""
 {version: 1, name: bare, key: k, time: t, type: e, fields: {k: key, t: time, e: text, x: number},
  events: {tick: {value: x}}, statistics: [var], predict_on: [tick], model: {name: m, prediction: p}}
 """)
-UNWINDOWED = use_case.parse("""
+UNWINDOWED = parse_use_case("""
 {version: 1, name: unwindowed, key: k, time: t, type: e, fields: {k: key, t: time, e: text, x: number},
  events: {hello: , tick: {value: x}, tock: {value: x}}, profile: {event: hello, time: met_at},
  statistics: [mean, sum], predict_on: [hello, tock], model: {name: m, prediction: p}}

@@ -8,7 +8,8 @@ import pytest
 from modelstream.errors import ConfigurationError
 from modelstream.features.engine import Applied, FeatureEngine, no_lookup, no_rows
 from modelstream.features.vectors import Derive, Vectors
-from modelstream.use_case.declared import UseCase, parse
+from modelstream.use_case.declared import UseCase
+from modelstream.use_case.file import parse_use_case
 
 HEATING = """
 {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
@@ -19,7 +20,7 @@ HEATING = """
 
 
 def use_case(derived: str = "[]") -> UseCase:
-    return parse(HEATING.replace("statistics:", f"derived: {derived}, statistics:"))
+    return parse_use_case(HEATING.replace("statistics:", f"derived: {derived}, statistics:"))
 
 
 def applied_events(case: UseCase) -> tuple[pa.RecordBatch, Applied]:

@@ -34,10 +34,10 @@ from modelstream.messages.identity import bucket_of
 from modelstream.runner.metrics import FunctionNow, Metrics, Snapshot
 from modelstream.runner.rpc import Answer, Request
 from modelstream.streams import Streams, open_streams
-from modelstream.use_case.declared import load
+from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[2]
-CHURN = load(ROOT / "use_cases" / "churn.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 SHARDS = 4
 
 

@@ -28,11 +28,11 @@ from modelstream.messages.codec import (
     split_rows,
 )
 from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE
-from modelstream.use_case import declared as use_case
 from modelstream.use_case.columns import POSITION
+from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[2]
-CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 
 
 def vectors(rows: int) -> pa.RecordBatch:

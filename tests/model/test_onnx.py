@@ -20,11 +20,11 @@ from modelstream.errors import ConfigurationError
 from modelstream.model import onnx as models
 from modelstream.model.onnx import BOUND, Model, ModelSpec, as_input
 from modelstream.training.report import card as cards
-from modelstream.use_case import declared as use_case
+from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "assets" / "models" / "churn" / "1"
-CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 WEIGHTS = np.array([[2.0], [-1.0]], np.float32)
 
 

@@ -18,13 +18,13 @@ from modelstream.project import load_project
 from modelstream.settings import StoreUrls
 from modelstream.streams import Streams, open_streams
 from modelstream.tables import Tables, open_tables
-from modelstream.use_case import declared as use_case
+from modelstream.use_case.file import load_use_case
 from tests.faults import inputs
 from tests.faults.expected import Truth
 from tests.nuclio import probe
 
 ROOT = Path(__file__).parents[2]
-CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 CHAIN = ("event-handler", "stream-to-features", "model-server", "inference-logger")
 SHARDS = 4
 KEYS = tuple(f"user-{i}" for i in range(12))

@@ -29,11 +29,11 @@ from modelstream.messages.identity import bucket_of
 from modelstream.source import generator
 from modelstream.source.distributions import Distributions, Group, Pause
 from modelstream.source.generator import GeneratorSource, Order, enrichment_table
-from modelstream.use_case.declared import load, parse
+from modelstream.use_case.file import load_use_case, parse_use_case
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parents[1] / "golden"
-USE_CASE = load(ROOT / "use_cases" / "churn.yaml")
+USE_CASE = load_use_case(ROOT / "use_cases" / "churn.yaml")
 DISTRIBUTIONS: Distributions = notebooks.load(ROOT / "functions" / "data-generator.ipynb").DISTRIBUTIONS
 END = 1_795_176_000_123_456  # 2026-11-20 12:00:00.123456, as in the reference
 PLAIN = dataclasses.replace(
@@ -397,7 +397,7 @@ def test_distributions_that_make_no_sense_are_refused(changed: dict[str, Any], p
 
 
 def test_a_use_case_without_a_lookup_is_refused() -> None:
-    bare = parse(
+    bare = parse_use_case(
         "{version: 1, name: bare, key: k, time: t, type: e, fields: {k: key, t: time, e: text, x: number},"
         " events: {tick: {value: x}}, predict_on: [tick], model: {name: m, prediction: p}}"
     )
@@ -406,7 +406,7 @@ def test_a_use_case_without_a_lookup_is_refused() -> None:
 
 
 def test_another_use_case_has_its_own_names() -> None:
-    other = parse("""
+    other = parse_use_case("""
     {version: 1, name: shop, key: "who", time: at, type: "what", fields: {who: key, at: time, what: text,
      price: number, greeting: text, area: identifier}, events: {hello: , buy: {value: price}},
      profile: {event: hello, time: met},

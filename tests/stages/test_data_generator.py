@@ -24,11 +24,11 @@ from modelstream.stages.data_generator import Options, send
 from modelstream.streams import Streams, open_streams
 from modelstream.streams.sqlite import SqliteStreams
 from modelstream.tables import Tables, open_tables
-from modelstream.use_case.declared import load
+from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = notebooks.load(ROOT / "functions" / "data-generator.ipynb")
-USE_CASE = load(ROOT / "use_cases" / "churn.yaml")
+USE_CASE = load_use_case(ROOT / "use_cases" / "churn.yaml")
 END = "2026-11-20 12:00:00"
 SHARDS = 8
 

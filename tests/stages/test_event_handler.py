@@ -22,13 +22,13 @@ from modelstream.logs.parquet import ParquetLog
 from modelstream.messages.codec import MAX_LINE, encode, lines_batch
 from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, bucket_of, stream_position
 from modelstream.stages.event_handler import EventHandler
-from modelstream.use_case import declared as use_case
+from modelstream.use_case.file import load_use_case
 from tests.events.test_parsing import BAD
 from tests.faults.expected import Truth
 from tests.stages.harness import APPENDED_AT, Harness, event, settings
 
 ROOT = Path(__file__).parents[2]
-CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 SHARDS = 4
 READS = "generated"
 INGESTED = 1_700_000_000_000_000

@@ -30,10 +30,10 @@ from modelstream.model.v2 import BadRequestError, read_request
 from modelstream.settings import Settings
 from modelstream.stages.model_server import ModelServerStage
 from modelstream.streams import Streams, open_streams
-from modelstream.use_case import declared as use_case
+from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[2]
-CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 MODEL = models.load(ROOT / "assets" / "models" / "churn" / "1", CHURN.features)
 
 

@@ -23,13 +23,13 @@ from modelstream.messages.identity import stream_position
 from modelstream.stages import stream_to_features
 from modelstream.stages.stream_to_features import StreamToFeatures
 from modelstream.tables import Tables, open_tables
-from modelstream.use_case import declared as use_case
+from modelstream.use_case.file import load_use_case
 from tests.oracle import bits, read_values
 from tests.stages.harness import Harness, event, settings
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-CHURN = use_case.load(ROOT / "use_cases" / "churn.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 READS = "incoming-events"
 
 

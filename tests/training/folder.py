@@ -12,10 +12,10 @@ from modelstream.commands.view import View
 from modelstream.settings import Settings, from_environment
 from modelstream.source.generator import GeneratorSource, Order, enrichment_table
 from modelstream.training.snapshot.data import Data, open_data
-from modelstream.use_case.declared import load
+from modelstream.use_case.file import load_use_case
 from tests.runner.folders import PROJECT, ROOT, make_folder
 
-USE_CASE = load(ROOT / "use_cases" / "churn.yaml")
+USE_CASE = load_use_case(ROOT / "use_cases" / "churn.yaml")
 END = 1_767_225_600_000_000
 """2026-01-01."""
 

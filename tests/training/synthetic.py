@@ -10,10 +10,10 @@ from modelstream.training.judge.evaluation import evaluate, permutation_importan
 from modelstream.training.judge.histograms import Histograms, of_probabilities
 from modelstream.training.report.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
 from modelstream.training.snapshot.examples import Examples
-from modelstream.use_case.declared import load
+from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[2]
-USE_CASE = load(ROOT / "use_cases" / "churn.yaml")
+USE_CASE = load_use_case(ROOT / "use_cases" / "churn.yaml")
 COUNT = USE_CASE.features.index("bet_count")
 Floats = np.ndarray
 

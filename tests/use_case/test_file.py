@@ -9,7 +9,8 @@ import pytest
 
 from modelstream.errors import ConfigurationError
 from modelstream.features.statistics import STATISTICS
-from modelstream.use_case import declared as use_case
+from modelstream.use_case.declared import Statistic
+from modelstream.use_case.file import load_use_case, parse_use_case
 
 ROOT = Path(__file__).parents[2]
 CHURN = ROOT / "use_cases" / "churn.yaml"
@@ -19,17 +20,17 @@ TIME = pa.timestamp("us", "UTC")
 
 @pytest.mark.parametrize("path", [*ROOT.glob("use_cases/*.yaml"), BOILERS], ids=lambda path: path.stem)
 def test_shipped_use_cases_load(path: Path) -> None:
-    assert use_case.load(path).name == path.stem
+    assert load_use_case(path).name == path.stem
 
 
 def test_features_are_the_lookup_then_each_value_events_statistics() -> None:
-    assert use_case.load(CHURN).features == (
+    assert load_use_case(CHURN).features == (
         "socioeconomic_idx",
         *("purchase_sum", "purchase_mean", "purchase_count", "purchase_var"),
         *("bet_sum", "bet_mean", "bet_count", "bet_var"),
         *("win_sum", "win_mean", "win_count", "win_var"),
     )
-    boilers = use_case.load(BOILERS)
+    boilers = load_use_case(BOILERS)
     assert boilers.features == (
         "price",
         *("pressure_count", "pressure_mean"),
@@ -38,7 +39,7 @@ def test_features_are_the_lookup_then_each_value_events_statistics() -> None:
 
 
 def test_aliases_have_the_code_of_their_event() -> None:
-    churn = use_case.load(CHURN)
+    churn = load_use_case(CHURN)
     assert churn.event_names == ("registration", "purchase", "bet", "win")
     assert list(churn.event_codes.items()) == [
         *(("registration", 0), ("new_registration", 0)),
@@ -50,7 +51,7 @@ def test_aliases_have_the_code_of_their_event() -> None:
 
 
 def test_schemas_name_and_type_every_column() -> None:
-    boilers = use_case.load(BOILERS)
+    boilers = load_use_case(BOILERS)
     text, whole, real, yes = pa.string(), pa.int64(), pa.float64(), pa.bool_()
     fields = [
         *(("boiler", text), ("measured_at", TIME), ("what", text), ("celsius", real), ("bar", real)),
@@ -100,12 +101,12 @@ def test_schemas_name_and_type_every_column() -> None:
 
 
 def test_window_is_counted_in_microseconds() -> None:
-    window = use_case.load(BOILERS).window
+    window = load_use_case(BOILERS).window
     assert window and window.microseconds == 1_800_000_000
 
 
 def test_every_statistic_that_can_be_declared_can_be_computed() -> None:
-    assert {statistic.value for statistic in use_case.Statistic} == set(STATISTICS)
+    assert {statistic.value for statistic in Statistic} == set(STATISTICS)
 
 
 CHURN_TEXT = CHURN.read_text("utf-8")
@@ -204,7 +205,7 @@ MISTAKES = {
 def test_mistake_is_told_with_its_place_and_a_remedy(right: str, wrong: str, problem: str, remedy: str) -> None:
     assert right in CHURN_TEXT
     with pytest.raises(ConfigurationError) as caught:
-        use_case.parse(CHURN_TEXT.replace(right, wrong, 1), "mine.yaml")
+        parse_use_case(CHURN_TEXT.replace(right, wrong, 1), "mine.yaml")
     assert str(caught.value).startswith("mine.yaml")
     assert problem in str(caught.value)
     assert remedy in caught.value.remedy
@@ -213,14 +214,14 @@ def test_mistake_is_told_with_its_place_and_a_remedy(right: str, wrong: str, pro
 def test_mistake_is_told_with_its_line() -> None:
     line = CHURN_TEXT[: CHURN_TEXT.index("win_amount}")].count("\n") + 1
     with pytest.raises(ConfigurationError, match=rf"mine.yaml, line {line}, events.win.value: "):
-        use_case.parse(CHURN_TEXT.replace("win_amount}", "win_amout}"), "mine.yaml")
+        parse_use_case(CHURN_TEXT.replace("win_amount}", "win_amout}"), "mine.yaml")
 
 
 def test_mistake_in_a_list_is_told_with_the_line_of_the_item() -> None:
     listed = CHURN_TEXT.replace("[sum, mean, count, var]", "\n  - sum\n  - meen")
     line = listed[: listed.index("meen")].count("\n") + 1
     with pytest.raises(ConfigurationError, match=rf"mine.yaml, line {line}, statistics.1: 'meen' is unknown"):
-        use_case.parse(listed, "mine.yaml")
+        parse_use_case(listed, "mine.yaml")
 
 
 NESTED = "a: " + "[" * 9999
@@ -230,15 +231,15 @@ NO_USE_CASES = ["", "- 1", "just text", "{}", "\0", "a: &a [*a]", NESTED, "event
 @pytest.mark.parametrize("text", NO_USE_CASES, ids=lambda text: text[:9])
 def test_what_is_no_use_case_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="use case"):
-        use_case.parse(text)
+        parse_use_case(text)
 
 
 def test_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none.yaml: can't read"):
-        use_case.load(tmp_path / "none.yaml")
+        load_use_case(tmp_path / "none.yaml")
 
 
 def test_file_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("title: Überlauf".encode("latin-1"))
     with pytest.raises(ConfigurationError, match=r"latin.yaml: not UTF-8"):
-        use_case.load(tmp_path / "latin.yaml")
+        load_use_case(tmp_path / "latin.yaml")

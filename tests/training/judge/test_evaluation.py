@@ -15,13 +15,14 @@ from modelstream.training.judge.early import event_counts, rows_at_event, rows_a
 from modelstream.training.judge.evaluation import Evaluation, evaluate, permutation_importance, skew_row
 from modelstream.training.judge.segments import steadiness, worst_segments
 from modelstream.training.snapshot.examples import Examples
-from modelstream.use_case.declared import UseCase, parse
+from modelstream.use_case.declared import UseCase
+from modelstream.use_case.file import parse_use_case
 from tests.training.synthetic import COUNT, USE_CASE, examples, score
 
 MADE, PROBABILITIES = examples()
 OPTIONS = {"threshold": 0.5, "use_case": USE_CASE}
 
-WITHOUT_COUNT = parse(
+WITHOUT_COUNT = parse_use_case(
     """
     {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean],
      fields: {house: key, at: time, kind: text, celsius: number},

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from modelstream.errors import ConfigurationError
 from modelstream.training.snapshot.labels import NEVER, UNKNOWN, Finder, Labels, read_labels
-from modelstream.use_case.declared import Label, UseCase, load, parse
+from modelstream.use_case.declared import Label, UseCase
+from modelstream.use_case.file import load_use_case, parse_use_case
 
 ROOT = Path(__file__).parents[3]
-CHURN = load(ROOT / "use_cases" / "churn.yaml")
+CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 HOUR = 3_600_000_000
 
-LOANS = parse("""
+LOANS = parse_use_case("""
 version: 1
 name: loans
 key: loan

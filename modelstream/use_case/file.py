@@ -1,0 +1,77 @@
+"""Use-case files: YAML, for example in `use_cases/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelstream.base.yamlfile import YamlFile
+from modelstream.errors import ConfigurationError
+from modelstream.use_case.check import VERSION, check
+from modelstream.use_case.declared import Event, FieldType, Label, Lookup, Model, Profile, Statistic, UseCase, Window
+
+
+def load_use_case(path: Path | str) -> UseCase:
+    """Return the use case that a file declares.
+
+    Raises ConfigurationError: the file, the place in it, and a remedy.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except OSError as error:
+        problem = f"{path}: can't read the use-case file: {error.strerror or error}"
+        raise ConfigurationError(problem, remedy="give the path of a use-case file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8: {error}", remedy="save the file as UTF-8") from None
+    return parse_use_case(text, str(path))
+
+
+def parse_use_case(text: str, source: str = "use case") -> UseCase:
+    """Return the use case that YAML text declares.
+
+    `source` is what errors call it. Raises ConfigurationError.
+
+    >>> lines = '''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius, aliases: [measured]}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}'''
+    >>> use_case = parse_use_case(lines)
+    >>> use_case.features
+    ('reading_mean', 'reading_count')
+    >>> use_case.event_codes
+    {'reading': 0, 'measured': 0}
+    """
+    file = YamlFile(text, source)
+    version = file.data.get("version")
+    if type(version) is int and version > VERSION:
+        problem = f"{version} is newer than {VERSION}, the newest known here"
+        raise file.error(("version",), problem, "update modelstream")
+    _check_parts(file)
+    use_case = file.convert(file.data, UseCase)
+    check(use_case, file)
+    return use_case
+
+
+def _check_parts(file: YamlFile) -> None:
+    """Convert each part by itself, so that an error can name the event or field that it is about."""
+    parts: dict[str, type[msgspec.Struct]] = {"profile": Profile, "lookup": Lookup, "window": Window}
+    parts |= {"label": Label, "model": Model}
+    for name, kind in parts.items():
+        if file.data.get(name) is not None:
+            file.convert(file.data[name], kind, (name,))
+    for name, value in _items(file.data.get("fields")):
+        file.convert(value, FieldType, ("fields", name))
+    for name, value in _items(file.data.get("events")):
+        if value is None:  # `login:` declares an event without further details
+            value = file.data["events"][name] = {}
+        file.convert(value, Event, ("events", name))
+    statistics = file.data.get("statistics")
+    for index, value in enumerate(statistics if isinstance(statistics, list) else ()):
+        file.convert(value, Statistic, ("statistics", index))
+
+
+def _items(part: object) -> list[tuple[str, Any]]:
+    return list(part.items()) if isinstance(part, dict) else []
