@@ -12,11 +12,11 @@ from typing import Self
 import pyarrow as pa
 
 from modelstream.logs.parquet import ParquetLog, open_log
-from modelstream.messages import dead_letters
 from modelstream.messages.dead_letters import DeadLetter
 from modelstream.project import Project
 from modelstream.settings import Settings, StoreNames, StoreUrls
 from modelstream.streams import Streams, open_streams
+from modelstream.streams.letters import read_letters
 from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
@@ -124,9 +124,8 @@ class Stores:
         return dict(sorted(found.items()))
 
     def dead_letters(self) -> Iterator[DeadLetter]:
-        """Yield every dead letter once."""
-        if self.names.dead_letters in self.streams.names():
-            yield from dead_letters.read_letters(self.streams)
+        """Return an iterator over every dead letter, each once."""
+        return read_letters(self.streams, self.names.dead_letters)
 
     def dead_letter_count(self) -> int:
         """Return the number of dead letters, each identity once."""

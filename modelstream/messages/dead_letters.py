@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from modelstream.streams import Streams
-
 STREAM = "dead-letters"
 MAX_BYTES = 65_536
 """Bytes of a rejected row that its letter keeps; the whole of nearly every event."""
@@ -93,20 +91,3 @@ def once(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
         if item.position > seen.get(identity, -1):
             seen[identity] = item.position
             yield item
-
-
-def read_letters(streams: Streams) -> Iterator[DeadLetter]:
-    """Yield every dead letter once, shard by shard, in the order of their rows."""
-    for shard in range(streams.describe(STREAM).shards):
-        yield from once(_of_shard(streams, shard))
-
-
-def _of_shard(streams: Streams, shard: int) -> Iterator[DeadLetter]:
-    offset, end = streams.range(STREAM, shard)
-    while offset < end:
-        messages = streams.read(STREAM, shard, offset, 64, 8_000_000)
-        for message in messages:
-            yield from decode_letters(message.body)
-            offset = message.offset + 1
-        if not messages:
-            return

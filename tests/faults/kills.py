@@ -20,10 +20,10 @@ import pandas as pd
 
 from modelstream.errors import ModelstreamError
 from modelstream.logs.parquet import ParquetLog
-from modelstream.messages import dead_letters
 from modelstream.source.lines import LineSplitter
 from modelstream.source.sender import messages
 from modelstream.streams import open_streams
+from modelstream.streams.letters import read_letters
 from modelstream.tables import open_tables
 from modelstream.use_case.file import load_use_case
 from tests.faults import inputs
@@ -232,6 +232,6 @@ def compare(run: Run, summary: dict[str, object]) -> None:
     truth.check_predictions(ParquetLog(data / "inference", CHURN.inference_log_schema, 0), data / "inference")
     with open_streams(run.streams) as streams, open_tables(run.tables) as tables:
         truth.check_rows(tables.features(CHURN.row_schema))
-        truth.check_letters(list(dead_letters.read_letters(streams)))
+        truth.check_letters(list(read_letters(streams)))
     assert len(pd.read_parquet(data / "events")) == events
     assert len(pd.read_parquet(data / "inference")) == vectors

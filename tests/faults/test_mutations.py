@@ -14,13 +14,13 @@ import pytest
 
 from modelstream.errors import UnavailableError
 from modelstream.features.engine import Applied, FeatureEngine
-from modelstream.messages import dead_letters
 from modelstream.messages.codec import UnreadableError, is_arrow, split_body
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
 from modelstream.stages import event_handler
 from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.stages.event_handler import EventHandler, Kept
 from modelstream.stages.stream_to_features import StreamToFeatures
+from modelstream.streams import letters
 from modelstream.tables.sqlite import SqliteFeatureTable
 from tests.faults import scenarios
 from tests.faults.process import FaultyOs
@@ -222,7 +222,7 @@ def forget_the_epoch(patch: Patch) -> None:
 
 
 def count_letters_each_time(patch: Patch) -> None:
-    patch.setattr(dead_letters, "once", lambda letters: letters)
+    patch.setattr(letters, "once", lambda letters: letters)
 
 
 def refuse_messages_out_of_order(patch: Patch) -> None:

@@ -27,6 +27,7 @@ from modelstream.logs.parquet import ParquetLog
 from modelstream.messages import dead_letters
 from modelstream.stages import base, stream_to_features
 from modelstream.streams import Streams, open_streams
+from modelstream.streams.letters import read_letters
 from modelstream.tables import Tables, open_tables
 from tests.faults import inputs
 from tests.faults.chaos import Chaos
@@ -202,7 +203,7 @@ class World:
 
     def begin_epoch(self, shards: int) -> None:
         """Make the streams anew, with another number of shards. Everything has come to its end."""
-        self.letters += dead_letters.read_letters(self.streams)
+        self.letters += read_letters(self.streams)
         self.close()
         self.epoch = self.tables.raise_epoch()
         self.happened["epoch"] += 1

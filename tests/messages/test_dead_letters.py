@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelstream.messages.dead_letters import (
     MAX_BYTES,
-    STREAM,
     DeadLetter,
     decode_letters,
     encode_letters,
     letter,
     once,
-    read_letters,
 )
-from modelstream.streams import open_streams
 
 AT = ("generated", 3, 17)
 
@@ -81,14 +75,3 @@ def test_letters_sent_again_after_a_crash_count_once(sent_again_from: list[int])
 def test_the_same_position_in_another_origin_or_shard_is_another_row() -> None:
     letters = [numbered(1), numbered(1, "b"), numbered(1, "a", 2), numbered(1), numbered(1, "b"), numbered(1, "a", 2)]
     assert list(once(letters)) == letters[:3]
-
-
-def test_letters_are_read_once_each_shard_by_shard(tmp_path: Path) -> None:
-    with open_streams(f"sqlite://{tmp_path}") as streams:
-        streams.create(STREAM, 3)
-        sent = {shard: [numbered(position, shard=shard) for position in range(100)] for shard in (0, 2)}
-        for shard, start in itertools.product(sent, range(0, 100, 7)):
-            for again in (0, 0, 21):
-                bodies = encode_letters(sent[shard][max(0, start - again) : start + 7], 400)
-                streams.append(STREAM, [(shard, body) for body in bodies])
-        assert list(read_letters(streams)) == sent[0] + sent[2]

@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from modelstream import notebooks
 from modelstream.logs.parquet import ParquetLog
-from modelstream.messages import dead_letters
 from modelstream.messages.identity import bucket_of
 from modelstream.model import onnx as models
 from modelstream.project import load_project
 from modelstream.settings import StoreUrls
 from modelstream.streams import Streams, open_streams
+from modelstream.streams.letters import read_letters
 from modelstream.tables import Tables, open_tables
 from modelstream.use_case.file import load_use_case
 from tests.faults import inputs
@@ -106,7 +106,7 @@ class Scene:
         logs = {name: ParquetLog(self.folder / name, schema, 0) for name, schema in schemas.items()}
         self.truth.check_events(logs["events"], self.folder / "events")
         self.truth.check_rows(self.tables.features(CHURN.row_schema))
-        self.truth.check_letters(list(dead_letters.read_letters(self.streams)))
+        self.truth.check_letters(list(read_letters(self.streams)))
         vectors = sum(len(rows) for rows in self.truth.vectors.values())
         assert vectors > 100, "the input is worth the test"
         if predictions:

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.messages import codec as events
-from modelstream.messages import dead_letters
 from modelstream.messages.codec import UnreadableError
 from modelstream.model import onnx as models
 from modelstream.model.onnx import Floats, Probabilities
@@ -30,6 +29,7 @@ from modelstream.model.v2 import BadRequestError, read_request
 from modelstream.settings import Settings
 from modelstream.stages.model_server import ModelServerStage
 from modelstream.streams import Streams, open_streams
+from modelstream.streams.letters import read_letters
 from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[2]
@@ -314,7 +314,7 @@ def test_message_is_acknowledged_after_its_predictions_are_durable(streams: Stre
 def test_unreadable_message_is_one_dead_letter_and_the_next_goes_on(streams: Streams, body: bytes) -> None:
     good = events.encode("vectors", "f", VECTORS)
     run_stage(streams, [message(3, 0, body), message(3, 1, good)], platform := Platform())
-    (letter,) = dead_letters.read_letters(streams)
+    (letter,) = read_letters(streams)
     assert (letter.stream, letter.shard, letter.offset, letter.content()) == ("serving", 3, 0, body)
     assert (letter.origin, letter.position) == ("serving/3", 1 << 48)
     assert [rows.batch.num_rows for rows in sent(streams, 3)] == [VECTORS.num_rows]
@@ -333,4 +333,4 @@ def test_failing_hook_holds_the_message_and_loses_nothing(streams: Streams) -> N
     run_stage(streams, messages, platform := Platform(), infer_later)
     assert sum(rows.batch.num_rows for rows in sent(streams, 0)) == 20
     assert platform.acks[-1] == (0, 1)
-    assert list(dead_letters.read_letters(streams)) == []
+    assert list(read_letters(streams)) == []

@@ -12,7 +12,6 @@ import enum
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -23,10 +22,9 @@ import pyarrow.compute as pc
 from modelstream.base.times import INVALID, parse_times
 from modelstream.errors import ConfigurationError
 from modelstream.logs.parquet import ParquetLog
-from modelstream.messages import dead_letters
-from modelstream.messages.dead_letters import DeadLetter, decode_letters, once
 from modelstream.model.onnx import as_input
 from modelstream.streams import Streams
+from modelstream.streams.letters import read_letters
 from modelstream.training.judge.histograms import (
     Counts,
     Histogram,
@@ -181,7 +179,7 @@ def drift(
             + (f" (there are {others})" if others else ""),
             remedy="name another version with --model" if others else "run the pipeline, or give an earlier --since",
         )
-    letters = sum(1 for _ in letters_since(streams, since))
+    letters = sum(1 for _ in read_letters(streams, since=since))
     return judge(served, letters, _rows_since(events, since) + letters)
 
 
@@ -261,25 +259,6 @@ def told(microseconds: int | None) -> str | None:
         return None
     text: str = np.datetime_as_string(np.datetime64(microseconds, "us"), unit="s")
     return f"{text}Z"
-
-
-def letters_since(streams: Streams, since: int | None) -> Iterator[DeadLetter]:
-    """Yield each dead letter once, of those that were written from a time on (None: all that are kept)."""
-    if dead_letters.STREAM in streams.names():
-        for shard in range(streams.describe(dead_letters.STREAM).shards):
-            yield from once(_letters_of(streams, shard, since))
-
-
-def _letters_of(streams: Streams, shard: int, since: int | None) -> Iterator[DeadLetter]:
-    offset, end = streams.range(dead_letters.STREAM, shard)
-    while offset < end:
-        messages = streams.read(dead_letters.STREAM, shard, offset, 64, 8_000_000)
-        if not messages:
-            return
-        for message in messages:
-            offset = message.offset + 1
-            if since is None or message.appended_at >= since:
-                yield from decode_letters(message.body)
 
 
 def _rows_since(events: ParquetLog, since: int | None) -> int:

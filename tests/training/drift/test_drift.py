@@ -23,6 +23,7 @@ from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from modelstream.messages.dead_letters import encode_letters, letter
 from modelstream.model.onnx import as_input
+from modelstream.streams.letters import read_letters
 from modelstream.training.drift import drift_page
 from modelstream.training.drift.drift import (
     DETECTED,
@@ -32,7 +33,6 @@ from modelstream.training.drift.drift import (
     Verdict,
     drift,
     judge,
-    letters_since,
     parse_since,
 )
 from modelstream.training.judge.histograms import Histograms, of_probabilities
@@ -253,8 +253,8 @@ def test_dead_letters_count_once_and_since_a_time(view: View) -> None:
     again = letter("broken", "elsewhere", 5, ("generated", 0, 1), b"{")
     for body in encode_letters([again]) * 3:
         view.streams.append("dead-letters", [(0, body)])
-    assert len(list(letters_since(view.streams, None))) == 2
-    assert list(letters_since(view.streams, parse_since("2099-01-01"))) == []
+    assert len(list(read_letters(view.streams))) == 2
+    assert list(read_letters(view.streams, since=parse_since("2099-01-01"))) == []
 
 
 def test_the_table_and_the_page_say_the_verdict(view: View, own_card: ModelCard) -> None:
