@@ -1,139 +1,29 @@
 """Streams: named, split in shards, read by offset, and kept until every group of readers has acknowledged.
 
-One contract for every backend, tested by `tests/contract/streams_contract.py`. A backend's module is imported
-only when its URL is used.
+| what | files |
+|---|---|
+| the contract of every backend, tested by `tests/contract/streams_contract.py` | `contract` |
+| SQLite files on one machine | `sqlite`, `body_files` |
+| Kafka | `kafka`, `kafka_reader`, `kafka_admin`, `kafka_client` |
+| V3IO | `v3io`, `v3io_records` |
+| dead letters, read once each | `letters` |
+
+A backend's module is imported only where its URL is used.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import ClassVar
-
 from modelstream.errors import ConfigurationError
+from modelstream.streams.contract import Message, StreamInfo, Streams
 
 __all__ = ["Message", "StreamInfo", "Streams", "open_streams"]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a shard. Offsets rise by 1; `appended_at` is in us since 1970 UTC."""
-
-    shard: int
-    offset: int
-    body: bytes
-    appended_at: int
-
-
-@dataclass(frozen=True)
-class StreamInfo:
-    """What a stream is: its number of shards, and the epoch that it was made in (see `identity`)."""
-
-    name: str
-    shards: int
-    epoch: int
-
-
-class Streams(ABC):
-    """The streams behind one URL. Use an instance in one thread; any number of processes may have their own.
-
-    Every method raises ConfigurationError for a stream that doesn't exist or is broken, and UnavailableError
-    for an outage (locked too long, disk full, no connection), after which the same call may be repeated.
-    """
-
-    first_offset: ClassVar[int] = 0
-    """The offset of a shard's first message: V3IO counts from 1."""
-
-    all_or_none: ClassVar[bool] = True
-    """Whether an append that fails has appended nothing."""
-
-    @abstractmethod
-    def create(self, name: str, shards: int, epoch: int = 0) -> StreamInfo:
-        """Make a stream, or return it as it is; ConfigurationError if its shards or its epoch are others."""
-
-    @abstractmethod
-    def describe(self, name: str) -> StreamInfo:
-        """Return what a stream is."""
-
-    @abstractmethod
-    def names(self) -> list[str]:
-        """Return the names of all streams, sorted."""
-
-    @abstractmethod
-    def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
-        """Append (shard, body) records, durable when this returns; return their offsets.
-
-        After an UnavailableError none was appended where `all_or_none`; elsewhere some may have been, but none of a
-        shard without all before it. The same call may be repeated, and nothing else may be sent to these shards
-        before it succeeds: records that are stored twice are dropped as seen, one that overtakes would be lost.
-        """
-
-    @abstractmethod
-    def read(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
-        """Return messages of a shard from an offset on, in order.
-
-        At most `limit_messages`, and no more than `limit_bytes` of bodies, but a first message of any size.
-        Nothing at the end of the shard. Where messages were trimmed, it begins at the first that is left. What others
-        have appended since `range` was asked may come a moment later: `version` changes when it is there.
-        """
-
-    @abstractmethod
-    def range(self, name: str, shard: int) -> tuple[int, int]:
-        """Return the first offset and the next one to be given; both are the same in an empty shard."""
-
-    def ranges(self, name: str) -> dict[int, tuple[int, int]]:
-        """Return the same of every shard."""
-        return {shard: self.range(name, shard) for shard in range(self.describe(name).shards)}
-
-    @abstractmethod
-    def ack(self, group: str, name: str, shard: int, offset: int) -> None:
-        """Note that a group has handled a shard up to and including an offset. A lower one changes nothing.
-
-        It may be lost with the power: the messages then come once more.
-        """
-
-    @abstractmethod
-    def acked(self, group: str, name: str) -> dict[int, int]:
-        """Return the last offset that a group has acknowledged for every shard, `first_offset - 1` for none."""
-
-    @abstractmethod
-    def version(self, name: str) -> int:
-        """Return a number that changes when something was appended, cheap enough to ask all the time.
-
-        Ask for it before reading: if the read finds nothing, read again when it has changed. Only compare it
-        with what the same instance returned. Once an instance has read shards, it may tell of those only.
-        """
-
-    @abstractmethod
-    def trim(self, name: str, groups: Sequence[str], older_than_us: int) -> int:
-        """Delete what all of the groups have acknowledged and was appended before a time (us since 1970).
-
-        Return how many messages went. Without groups nothing is deleted. Offsets go on as before.
-        """
-
-    @abstractmethod
-    def remove(self, name: str) -> None:
-        """Delete a stream, if there is one, with its messages and acknowledgements. Nobody may be using it."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give back files and connections. The next call opens them again."""
-
-    def __enter__(self) -> Streams:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 def open_streams(url: str) -> Streams:
-    """Return the streams behind a URL: `sqlite:///absolute/folder`, `sqlite://relative/folder`,
-    `kafka://host:port[,host:port]/prefix?option=…` (see `kafka_client`), or `v3io://container/path?option=…` (see
-    `v3io_client`).
+    """Return the streams behind a URL. Raises ConfigurationError for one that is none.
+
+    `sqlite:///absolute/folder`, `sqlite://relative/folder`, `kafka://host:port[,host:port]/prefix?option=…` (see
+    `streams.kafka_client`), or `v3io://container/path?option=…` (see `clients.v3io`).
 
     >>> open_streams("pigeon://x")
     Traceback (most recent call last):

@@ -17,7 +17,7 @@ from confluent_kafka import Message as Delivered
 
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS, MAX_EPOCH
-from modelstream.streams import Message, StreamInfo, Streams
+from modelstream.streams.contract import Message, StreamInfo, Streams
 from modelstream.streams.kafka_admin import Admin
 from modelstream.streams.kafka_client import Clients, parse
 from modelstream.streams.kafka_reader import Reader

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as Fetched
 
 from modelstream.errors import ConfigurationError
-from modelstream.streams import Message
+from modelstream.streams.contract import Message
 from modelstream.streams.kafka_client import Clients
 
 AHEAD_BYTES = 16 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelstream.messages.dead_letters import STREAM, DeadLetter, decode_letters, once
-from modelstream.streams import Streams
+from modelstream.streams.contract import Streams
 
 MESSAGES = 64
 BYTES = 8_000_000

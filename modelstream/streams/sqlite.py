@@ -18,8 +18,8 @@ from pathlib import Path
 from modelstream.clients.sqlite import File, Format, create, guarded, writing
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS
-from modelstream.streams import Message, StreamInfo, Streams
 from modelstream.streams.body_files import BodyFiles, Place
+from modelstream.streams.contract import Message, StreamInfo, Streams
 
 STREAM = Format("stream", b"mss1")
 OFFSETS = Format("file of offsets", b"mso1")

@@ -18,7 +18,7 @@ import msgspec
 from modelstream.clients.v3io import Address, Container, condition_failed, item_of, rises
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS
-from modelstream.streams import Message, StreamInfo, Streams
+from modelstream.streams.contract import Message, StreamInfo, Streams
 from modelstream.streams.v3io_records import Reader, append
 
 STATE = "modelstream-state"

@@ -9,7 +9,7 @@ import msgspec
 
 from modelstream.clients.v3io import Container
 from modelstream.errors import ConfigurationError, UnavailableError
-from modelstream.streams import Message
+from modelstream.streams.contract import Message
 
 MAX_RECORD = 1 << 20
 """Bytes of a record: the documentation says 1 MB, the client's 2 MB."""

@@ -1,184 +1,29 @@
 """Tables: the lookup tables, the features of users, the inputs that were taken in, and the epoch.
 
-One contract for every backend, tested by `tests/contract/tables_contract.py`. A backend's module is imported
-only when its URL is used.
+| what | files |
+|---|---|
+| the contract of every backend, tested by `tests/contract/tables_contract.py` | `contract` |
+| SQLite files on one machine | `sqlite`, `sqlite_rows` |
+| Redis | `redis`, `redis_features`, `redis_rows`, `redis_scripts`, `redis_client` |
+| V3IO | `v3io`, `v3io_features`, `v3io_items`, `v3io_rows`, `v3io_frames` |
+| lookups that are kept in memory for a while | `lookup_cache` |
+
+A backend's module is imported only where its URL is used.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any
-
-import msgspec
-import pyarrow as pa
-
 from modelstream.errors import ConfigurationError
-from modelstream.messages.identity import Checkpoint
+from modelstream.tables.contract import FeatureTable, Input, InputTable, LookupTable, Tables
 
 __all__ = ["FeatureTable", "Input", "InputTable", "LookupTable", "Tables", "open_tables"]
 
 
-class Input(msgspec.Struct, kw_only=True):
-    """An input that a reader took in: what it is and how far it was sent."""
-
-    origin: str
-    kind: str
-    """`file`, `stdin`, `generator`…: how to read it again."""
-    path: str = ""
-    options: dict[str, Any] = {}
-    """What else reading it again needs, such as a generator's seed; JSON values."""
-    lines: int = 0
-    """Lines sent, blank ones counted: the position that the next line has."""
-    bytes: int = 0
-    digest: str = ""
-    """Hash of the first `bytes` bytes: a file that grew goes on, one whose read part changed is refused."""
-    finished: bool = False
-
-
-class LookupTable(ABC):
-    """Values by key, such as an index by area code."""
-
-    @abstractmethod
-    def load(self, batches: Iterable[pa.RecordBatch]) -> int:
-        """Put (key string, value float64 or null) rows, all or none; return their number. The last of a key
-        holds."""
-
-    @abstractmethod
-    def get_many(self, keys: Sequence[str]) -> list[float | None]:
-        """Return the value of each key; None when it is null or there is no such key."""
-
-    @abstractmethod
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        """Yield batches of (key string, value float64) in the order of the keys."""
-
-    @abstractmethod
-    def count(self) -> int:
-        """Return the number of keys."""
-
-
-class FeatureTable(ABC):
-    """A row for every user, and what each shard has applied.
-
-    Rows have the schema given to `Tables.features`: first the key (string), then `applied` (int64, the stream
-    position of the last event applied to the user), then string, int64, float64, bool and timestamp columns.
-    """
-
-    schema: pa.Schema
-
-    @abstractmethod
-    def get_many(self, keys: Sequence[str]) -> pa.RecordBatch:
-        """Return the rows of those of the keys that have one, in no special order."""
-
-    @abstractmethod
-    def load(self, shard: int) -> Checkpoint:
-        """Return what was committed of a shard in this epoch.
-
-        Where nothing was: offset -1, no counts, and the highest watermarks of all shards in earlier epochs,
-        since buckets may have changed their shards.
-        """
-
-    @abstractmethod
-    def commit(self, shard: int, rows: pa.RecordBatch, checkpoint: Checkpoint) -> bool:
-        """Put rows, then watermarks, then offset and counters; durable when this returns.
-
-        Each is written only if its position rises: a row's `applied`, a watermark's, the offset. Returns
-        False when the offset didn't rise: another owner of the shard was here, load again what it wrote.
-        Pass all watermarks; only those that changed cost something. A repeated call may return False although
-        it was the first that was stored, its answer lost. Raises LostStateError, and changes nothing, where a
-        backend finds that its store has lost what it had confirmed to this instance.
-        """
-
-    @abstractmethod
-    def get(self, key: str) -> pa.RecordBatch:
-        """Return the row of a key, or no row."""
-
-    @abstractmethod
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        """Yield all rows in the order of their keys. Each batch is one state of the table, but not on V3IO."""
-
-    @abstractmethod
-    def count(self) -> int:
-        """Return the number of rows."""
-
-
-class InputTable(ABC):
-    """The inputs that readers took in, by origin."""
-
-    @abstractmethod
-    def register(self, origin: str, record: Input) -> Input:
-        """Put an input durably before its first line is sent, or return it as it is stored already."""
-
-    @abstractmethod
-    def get(self, origin: str) -> Input | None:
-        """Return an input, None if it isn't known."""
-
-    @abstractmethod
-    def save_progress(self, origin: str, lines: int, bytes: int, digest: str, finished: bool) -> None:
-        """Note, durably, how far an input was sent. Fewer lines than before change nothing.
-
-        Raises ConfigurationError for an input that isn't registered.
-        """
-
-    @abstractmethod
-    def all(self) -> list[Input]:
-        """Return all inputs, in the order in which they were taken in."""
-
-
-class Tables(ABC):
-    """The tables behind one URL. Use an instance in one thread; any number of processes may have their own.
-
-    Methods of the tables raise ConfigurationError for a table that is broken, or made for another use case,
-    and UnavailableError for an outage, after which the same call may be repeated.
-    """
-
-    @abstractmethod
-    def epoch(self) -> int:
-        """Return the epoch of the streams that these tables belong to, at first 0 (see `identity`)."""
-
-    @abstractmethod
-    def raise_epoch(self) -> int:
-        """Begin the next epoch, because the streams are made anew; return it."""
-
-    @abstractmethod
-    def lookup(self, name: str) -> LookupTable:
-        """Return a lookup table, made if there is none."""
-
-    @abstractmethod
-    def features(self, row_schema: pa.Schema) -> FeatureTable:
-        """Return the table of features, made if there is none; ConfigurationError if it has other columns.
-
-        It counts offsets in the epoch that holds now; another epoch needs another instance.
-        """
-
-    @abstractmethod
-    def inputs(self) -> InputTable:
-        """Return the inputs."""
-
-    @abstractmethod
-    def remove(self) -> None:
-        """Delete all tables behind the URL, as if they had never been. Nobody may be using them.
-
-        After an outage some may be gone; the same call may be repeated, also where there are none.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give back files and connections. The next call opens them again."""
-
-    def __enter__(self) -> Tables:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 def open_tables(url: str) -> Tables:
-    """Return the tables behind a URL: `sqlite:///absolute/folder`, `sqlite://relative/folder`,
-    `redis://host:port/db?prefix=NAME` (`rediss://` for TLS), or `v3io://container/path` (see `v3io_client`).
+    """Return the tables behind a URL. Raises ConfigurationError for one that is none.
+
+    `sqlite:///absolute/folder`, `sqlite://relative/folder`, `redis://host:port/db?prefix=NAME` (`rediss://` for TLS),
+    or `v3io://container/path` (see `clients.v3io`).
 
     >>> open_tables("slate://wall")
     Traceback (most recent call last):

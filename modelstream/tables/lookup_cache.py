@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
-from modelstream.tables import LookupTable
+from modelstream.tables.contract import LookupTable
 
 CACHED_KEYS = 100_000
 """Keys kept, found or not: some 15 MB. When there are more, all are forgotten."""

@@ -29,8 +29,8 @@ import redis
 
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import MAX_EPOCH
-from modelstream.tables import FeatureTable, Input, InputTable, LookupTable, Tables
 from modelstream.tables import redis_scripts as scripts
+from modelstream.tables.contract import FeatureTable, Input, InputTable, LookupTable, Tables
 from modelstream.tables.lookup_cache import CachedLookup
 from modelstream.tables.redis_client import PAIRS, Server, parse
 from modelstream.tables.redis_features import RedisFeatureTable

@@ -11,8 +11,8 @@ import redis
 
 from modelstream.errors import ConfigurationError, LostStateError
 from modelstream.messages.identity import Checkpoint
-from modelstream.tables import FeatureTable
 from modelstream.tables import redis_scripts as scripts
+from modelstream.tables.contract import FeatureTable
 from modelstream.tables.redis_client import PAIRS, Server
 from modelstream.tables.redis_rows import WIDTH, batch_of, check_types, fixed, position_of, stamped, values_of
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from modelstream.clients.sqlite import File, Format, guarded, quoted, reading, writing
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import MAX_EPOCH, Checkpoint
-from modelstream.tables import FeatureTable, Input, InputTable, LookupTable, Tables
+from modelstream.tables.contract import FeatureTable, Input, InputTable, LookupTable, Tables
 from modelstream.tables.sqlite_rows import batch_of, column_type, rows_of
 
 REGISTRY = Format("registry of inputs", b"msr1")

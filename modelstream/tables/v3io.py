@@ -19,7 +19,8 @@ import pyarrow as pa
 from modelstream.clients.v3io import Address, Container, condition_failed, item_of, rises
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import MAX_EPOCH
-from modelstream.tables import FeatureTable, Input, InputTable, LookupTable, Tables, v3io_frames
+from modelstream.tables import v3io_frames
+from modelstream.tables.contract import FeatureTable, Input, InputTable, LookupTable, Tables
 from modelstream.tables.lookup_cache import CachedLookup
 from modelstream.tables.v3io_features import V3ioFeatureTable
 from modelstream.tables.v3io_items import count_items, make_schema, scan_sorted

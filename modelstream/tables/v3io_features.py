@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from modelstream.clients.v3io import Container, condition_failed, item_of, rises
 from modelstream.messages.identity import Checkpoint
-from modelstream.tables import FeatureTable
+from modelstream.tables.contract import FeatureTable
 from modelstream.tables.v3io_items import count_items, scan_sorted
 from modelstream.tables.v3io_rows import attributes_of, batch_of, item_name, read_value, text_value
 
