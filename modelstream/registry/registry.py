@@ -6,9 +6,8 @@ Below the registry's place each model has a folder of its own, and in it each ve
     artifacts/models/NAME/current.json     which version serves, and which ones did before
 
 A version is there whole or not at all, and never changes. `current.json` is replaced as a whole, so whoever reads it
-sees the old or the new one. Writers may be many, and may be killed at any moment (see `registry_files` for how a
-folder keeps this, and `registry_s3` for a bucket). Files are read as plain data and from where a version lies only:
-no pickle, no symbolic link.
+sees the old or the new one. Writers may be many, and may be killed at any moment: `folder` and `bucket` say how each
+keeps this. Files are read as plain data and from where a version lies only: no pickle, no symbolic link.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ from modelstream.base.durable import outages
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.model.spec import SPEC_FILE, ModelSpec, check_features, parse_spec
 from modelstream.registry.current import ALIAS, ALIAS_BYTES, Alias, Promotion, parse_alias
-from modelstream.registry.folder import Folder
-from modelstream.registry.store import Files, Stamp, TakenError, open_store
+from modelstream.registry.folder import Folder, FolderStore
+from modelstream.registry.store import Files, ModelStore, Stamp, TakenError
+from modelstream.settings import folder_of
 
 if TYPE_CHECKING:  # onnxruntime is imported where a model is loaded
     from modelstream.model.onnx import Model
@@ -299,6 +299,25 @@ class Registry:
         path = self.shipped / SPEC_FILE
         with outages(path):
             return parse_spec(path.read_bytes(), str(path))
+
+
+def open_store(url: str | Path, model: str) -> ModelStore:
+    """Return where the versions of a model lie, below a folder (a path or `file://`) or `s3://bucket/prefix`.
+
+    Raises ConfigurationError for a URL of another kind.
+
+    >>> open_store("models", "mine").place("2"), open_store("s3://bucket/models/", "mine").place("2")
+    ('models/mine/2', 's3://bucket/models/mine/2')
+    >>> open_store("tape://reel", "mine")
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: tape://reel is no folder
+    """
+    url = str(url)
+    if url.startswith("s3://"):
+        from modelstream.registry.bucket import BucketStore
+
+        return BucketStore(f"{url.rstrip('/')}/{model}")
+    return FolderStore(folder_of(url) / model)
 
 
 def of_project(project: Project, use_case: UseCase, name: str = "") -> Registry:

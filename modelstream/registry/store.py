@@ -96,22 +96,3 @@ def check_names(content: Mapping[str, bytes]) -> None:
     for file in content:
         if Path(file).name != file or file.startswith(".") or not file.isprintable():
             raise ConfigurationError(f"{file!r} is no name of a file in a folder", remedy="give plain names")
-
-
-def open_store(url: str | Path, model: str) -> ModelStore:
-    """Return where the versions of a model lie, below a folder (a path or `file://`) or `s3://bucket/prefix`.
-
-    >>> open_store("models", "mine").place("2"), open_store("s3://bucket/models/", "mine").place("2")
-    ('models/mine/2', 's3://bucket/models/mine/2')
-    >>> open_store("tape://reel", "mine")
-    Traceback (most recent call last):
-    modelstream.errors.ConfigurationError: tape://reel is no folder
-    """
-    url = str(url)
-    if url.startswith("s3://"):
-        from modelstream.registry.bucket import BucketStore
-
-        return BucketStore(f"{url.rstrip('/')}/{model}")
-    from modelstream.registry.folder import FolderStore
-
-    return FolderStore(folder_of(url) / model)
