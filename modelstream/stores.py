@@ -11,7 +11,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from modelstream.logs.parquet import ParquetLog, open_log
+from modelstream.logs import Log, open_log
 from modelstream.messages.dead_letters import DeadLetter
 from modelstream.project import Project
 from modelstream.settings import Settings, StoreNames, StoreUrls
@@ -86,21 +86,21 @@ class Stores:
         return self.tables.lookup(self.use_case.lookup.table) if self.use_case.lookup else None
 
     @cached_property
-    def events_log(self) -> ParquetLog:
+    def events_log(self) -> Log:
         """The log that keeps events."""
         return open_log(self.urls.logs, self.names.events_log, self.use_case.events_log_schema, self.epoch)
 
     @cached_property
-    def inference_log(self) -> ParquetLog:
+    def inference_log(self) -> Log:
         """The log that keeps predictions."""
         return open_log(self.urls.logs, self.names.inference_log, self.use_case.inference_log_schema, self.epoch)
 
     @property
-    def parquet_logs(self) -> dict[str, ParquetLog]:
+    def parquet_logs(self) -> dict[str, Log]:
         """Both logs, by name."""
         return {self.names.events_log: self.events_log, self.names.inference_log: self.inference_log}
 
-    def logs(self, project: Project) -> Iterator[ParquetLog]:
+    def logs(self, project: Project) -> Iterator[Log]:
         """Yield the logs of a project, to look at their files or to remove them; their columns are left out."""
         for name in project.params.logs:
             yield open_log(self.urls.logs, name, pa.schema([]), 0)

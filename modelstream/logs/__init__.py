@@ -1,0 +1,44 @@
+"""Logs: the rows that the pipeline keeps for good, in plain Parquet files, each row once.
+
+| what | files |
+|---|---|
+| the contract, and what both keep it by; tested by `tests/contract/log_contract.py` | `contract` |
+| one file: its name, its footer, its encoding | `file` |
+| in a folder | `parquet` |
+| in a bucket, on any store that speaks S3; imported only where its URL is used | `bucket` |
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from modelstream.base.urls import folder_of
+from modelstream.errors import ConfigurationError
+from modelstream.logs.contract import Log
+
+__all__ = ["Log", "open_log"]
+
+
+def open_log(url: str, name: str, schema: pa.Schema, epoch: int) -> Log:
+    """Return a log behind a logs URL. Raises ConfigurationError for one that is none; nothing is made yet.
+
+    The URL is a folder, as a path or `file://` and a path, or `s3://bucket/prefix`.
+
+    >>> open_log("/data", "events", pa.schema([]), epoch=0).place()
+    '/data/events'
+    >>> open_log("tape://reel", "events", pa.schema([]), 0)
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: no logs of the kind 'tape' (in 'tape://reel'); known: file, s3
+    """
+    scheme = url.partition("://")[0] if "://" in url else "file"
+    if scheme == "file":
+        from modelstream.logs.parquet import ParquetLog
+
+        return ParquetLog(folder_of(url) / name, schema, epoch)
+    if scheme == "s3":
+        from modelstream.logs.bucket import S3Log
+
+        return S3Log(f"{url.rstrip('/')}/{name}", schema, epoch)
+    raise ConfigurationError(
+        f"no logs of the kind {scheme!r} (in {url!r}); known: file, s3", remedy="give a folder, or s3://bucket/prefix"
+    )

@@ -1,15 +1,14 @@
 """A log in a bucket: `s3://bucket/prefix/NAME/EPOCH-SHARD-NUMBER.parquet`, on any store that speaks S3.
 
 Appending is one PUT with `If-None-Match: *`, which fails if that number exists: commit and compare-and-set in one
-step, as linking is in a folder (see `log`). An object is there as a whole or not at all, and listed at once. A store
-that ignores the condition would lose rows, so that is tried out before the first append.
-See `s3` for address and credentials.
+step, as linking is in a folder (see `parquet`). An object is there as a whole or not at all, and listed at once. A
+store that ignores the condition would lose rows, so that is tried out before the first append.
+See `clients.s3` for address and credentials.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import obstore
 import pyarrow as pa
@@ -18,19 +17,19 @@ from obstore import exceptions
 
 from modelstream.clients.s3 import Bucket
 from modelstream.errors import NumberTakenError
-from modelstream.logs.file import Footer, Place, content, read_footer
-from modelstream.logs.parquet import SCHEMA_FILE, ParquetLog
+from modelstream.logs.contract import SCHEMA_FILE, Log
+from modelstream.logs.file import Footer, LogFile, read_footer
 
 END = 64 << 10
 """Bytes read for a footer: it has some 10 KB, and more with watermarks of many inputs, which takes a second read."""
 
 
-class S3Log(ParquetLog):
-    """The log behind a URL, for rows of a schema, written in an epoch. See the module, and `ParquetLog`."""
+class S3Log(Log):
+    """The log behind a URL, for rows of a schema, written in an epoch. See `Log`."""
 
     def __init__(self, url: str, schema: pa.Schema, epoch: int) -> None:
+        super().__init__(schema, epoch)
         self.bucket = Bucket(url)
-        super().__init__(Path(self.bucket.prefix), schema, epoch)
         self._tried = False
 
     def place(self, name: str = "") -> str:
@@ -38,10 +37,10 @@ class S3Log(ParquetLog):
 
     def remove(self) -> None:
         with self._outages():
-            names = [name for name in self._names() if name == SCHEMA_FILE or Place.of(name)]
+            names = [name for name in self._names() if name == SCHEMA_FILE or LogFile.of(name)]
             for first in range(0, len(names), 1000):
                 obstore.delete(self.bucket.store, [self.bucket.key(name) for name in names[first : first + 1000]])
-        self._tails, self._rows = {}, {}
+        self._forget()
 
     def _outages(self) -> AbstractContextManager[None]:
         return self.bucket.guarded()
@@ -49,7 +48,7 @@ class S3Log(ParquetLog):
     def _names(self) -> list[str]:
         return [found["path"] for found in self.bucket.objects() if "/" not in found["path"]]
 
-    def _file(self, name: str) -> pq.ParquetFile:
+    def _open(self, name: str) -> pq.ParquetFile:
         whole = obstore.get(self.bucket.store, self.bucket.key(name)).bytes()
         return pq.ParquetFile(pa.BufferReader(pa.py_buffer(whole)))
 
@@ -79,9 +78,8 @@ class S3Log(ParquetLog):
         super()._prepare()
         if self._tried:
             return
-        footer = Footer(epoch=self.epoch, shard=-1, number=-1, rows=0, offset=-1, watermarks={}, counters={})
         try:
-            self._commit(SCHEMA_FILE, content(self.schema.empty_table(), footer))
+            self._commit(SCHEMA_FILE, self._schema_file())
         except NumberTakenError:
             self._tried = True
         else:

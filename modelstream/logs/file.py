@@ -25,11 +25,11 @@ SAMPLE_ROWS = 1024
 _NAME = re.compile(r"(\d{2})-(\d{2})-(\d{8})\.parquet")
 
 
-class Place(NamedTuple):
+class LogFile(NamedTuple):
     """Which file of a log. Their order is the order of replay.
 
-    >>> Place(0, 3, 17).name, Place.of("00-03-00000017.parquet"), Place.of("notes.txt")
-    ('00-03-00000017.parquet', Place(epoch=0, shard=3, number=17), None)
+    >>> LogFile(0, 3, 17).name, LogFile.of("00-03-00000017.parquet"), LogFile.of("notes.txt")
+    ('00-03-00000017.parquet', LogFile(epoch=0, shard=3, number=17), None)
     """
 
     epoch: int
@@ -42,8 +42,8 @@ class Place(NamedTuple):
         return f"{self.epoch:02d}-{self.shard:02d}-{self.number:08d}.parquet"
 
     @classmethod
-    def of(cls, name: str) -> Place | None:
-        """Return the place that a name says, None if it is no file of a log."""
+    def of(cls, name: str) -> LogFile | None:
+        """Return which file a name says, None if it is no file of a log."""
         match = _NAME.fullmatch(name)
         return cls(*map(int, match.groups())) if match else None
 
@@ -62,9 +62,9 @@ class Footer(msgspec.Struct, kw_only=True):
     counters: dict[str, int]
 
     @property
-    def place(self) -> Place:
-        """The place that the file was written for."""
-        return Place(self.epoch, self.shard, self.number)
+    def file(self) -> LogFile:
+        """Which file of the log it was written as."""
+        return LogFile(self.epoch, self.shard, self.number)
 
 
 def content(table: pa.Table, footer: Footer) -> pa.Buffer:

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from modelstream.base.durable import outages
+from modelstream.base.urls import folder_of
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.model.spec import SPEC_FILE, ModelSpec, check_features, parse_spec
 from modelstream.registry.current import ALIAS, ALIAS_BYTES, Alias, Promotion, parse_alias
 from modelstream.registry.folder import Folder, FolderStore
 from modelstream.registry.store import Files, ModelStore, Stamp, TakenError
-from modelstream.settings import folder_of
 
 if TYPE_CHECKING:  # onnxruntime is imported where a model is loaded
     from modelstream.model.onnx import Model

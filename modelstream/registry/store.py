@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from modelstream.base.urls import folder_of
 from modelstream.errors import ConfigurationError, ModelstreamError
 
 WAIT_SECONDS = 10.0

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelstream.logs.parquet import ParquetLog
+from modelstream.logs import Log
 from modelstream.use_case.columns import ORIGIN, POSITION
 from modelstream.use_case.declared import UseCase
 
@@ -47,7 +47,7 @@ class Parity:
 class Served:
     """The vectors in the inference log. Within a shard they stand in the order in which replay gives them."""
 
-    def __init__(self, use_case: UseCase, log: ParquetLog, shards: Sequence[int] | None) -> None:
+    def __init__(self, use_case: UseCase, log: Log, shards: Sequence[int] | None) -> None:
         self._key = use_case.key
         self._features = use_case.features
         columns = [self._key, ORIGIN, POSITION, *self._features]

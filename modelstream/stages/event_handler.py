@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from modelstream.errors import ConfigurationError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, Lines, Transform, unchanged
-from modelstream.logs.parquet import ParquetLog
+from modelstream.logs import Log
 from modelstream.messages.codec import LINE, Kind, Rows, UnreadableError, decode, is_arrow, split_body
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
@@ -92,7 +92,7 @@ class EventHandler(Stage):
         settings: Settings,
         streams: Streams,
         use_case: UseCase,
-        log: ParquetLog,
+        log: Log,
         epoch: int,
         transform: Transform = unchanged,
     ) -> None:

@@ -23,7 +23,7 @@ MAX_OPEN = 8
 """Files kept open: a reader goes from one to the next, so more would never be used."""
 
 
-class Place(NamedTuple):
+class BodyPlace(NamedTuple):
     """Where a body is: the number of its file, and the byte that it begins at."""
 
     file: int
@@ -38,13 +38,13 @@ class BodyFiles:
         self.name = name
         self._descriptors: dict[int, int] = {}
 
-    def write(self, bodies: Sequence[bytes], end: Place | None) -> tuple[list[Place], Place]:
+    def write(self, bodies: Sequence[bytes], end: BodyPlace | None) -> tuple[list[BodyPlace], BodyPlace]:
         """Write bodies from `end` on (None: no file yet) and sync them; return their places and the new end.
 
         Raises OSError, after which `end` is as it was.
         """
         if end is None or end.position >= FILE_BYTES:
-            end = Place(0 if end is None else end.file + 1, 0)
+            end = BodyPlace(0 if end is None else end.file + 1, 0)
         descriptor = self._open(end.file, os.O_CREAT)
         if end.position == 0:
             sync_folder(self.folder)
@@ -52,11 +52,11 @@ class BodyFiles:
         for body in bodies:
             places.append(end)
             write_at(descriptor, body, end.position)
-            end = Place(end.file, end.position + len(body))
+            end = BodyPlace(end.file, end.position + len(body))
         os.fdatasync(descriptor)
         return places, end
 
-    def read(self, place: Place, size: int) -> bytes:
+    def read(self, place: BodyPlace, size: int) -> bytes:
         """Return a body; FileNotFoundError when its file was trimmed, ConfigurationError when it is cut."""
         body = os.pread(self._open(place.file), size, place.position)
         if len(body) != size:

@@ -18,7 +18,7 @@ from pathlib import Path
 from modelstream.clients.sqlite import File, Format, create, guarded, writing
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS
-from modelstream.streams.body_files import BodyFiles, Place
+from modelstream.streams.body_files import BodyFiles, BodyPlace
 from modelstream.streams.contract import Message, StreamInfo, Streams
 
 STREAM = Format("stream", b"mss1")
@@ -264,11 +264,11 @@ def _range(connection: sqlite3.Connection, shard: int) -> tuple[int, int]:
     return first, first if last is None else last + 1
 
 
-def _write_bodies(connection: sqlite3.Connection, files: BodyFiles, bodies: Sequence[bytes]) -> Sequence[Place]:
+def _write_bodies(connection: sqlite3.Connection, files: BodyFiles, bodies: Sequence[bytes]) -> Sequence[BodyPlace]:
     if not bodies:
         return ()
     last = connection.execute("SELECT number, bytes FROM body_files ORDER BY number DESC LIMIT 1").fetchone()
-    places, end = files.write(bodies, Place(*last) if last else None)
+    places, end = files.write(bodies, BodyPlace(*last) if last else None)
     connection.execute(
         "INSERT INTO body_files VALUES (?, ?, ?) ON CONFLICT DO UPDATE "
         "SET bytes = excluded.bytes, messages = messages + excluded.messages",
@@ -283,7 +283,7 @@ def _read(stream: _Open, shard: int, offset: int, limit_messages: int, limit_byt
         Message(
             shard,
             found,
-            stream.bodies.read(Place(file, position), size) if body is None else body,
+            stream.bodies.read(BodyPlace(file, position), size) if body is None else body,
             appended_at,
         )
         for found, appended_at, size, body, file, position in rows

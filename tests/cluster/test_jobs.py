@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from modelstream.cluster import jobs
-from modelstream.logs.parquet import open_log
+from modelstream.logs import open_log
 from modelstream.messages.identity import Checkpoint
 from modelstream.project import load_project
 from modelstream.settings import from_environment

@@ -18,8 +18,8 @@ from obstore import exceptions
 from modelstream.clients import s3
 from modelstream.errors import ConfigurationError, NumberTakenError, UnavailableError
 from modelstream.logs import bucket as log_s3
+from modelstream.logs import open_log
 from modelstream.logs.bucket import S3Log
-from modelstream.logs.parquet import open_log
 from tests import s3_server
 from tests.contract.log_contract import SCHEMA, LogContract, checkpoint, deliver, positions, state, table
 from tests.contract.s3_places import environment, new_url, port

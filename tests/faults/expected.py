@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelstream.logs.parquet import ParquetLog
+from modelstream.logs import Log
 from modelstream.messages import dead_letters
 from modelstream.messages.codec import LINE, UnreadableError, decode, is_arrow, split_body
 from modelstream.messages.dead_letters import DeadLetter
@@ -77,7 +77,7 @@ class Truth:
 
     # Comparisons. They go by `repr`, so that numbers are equal only if they are to the last bit.
 
-    def check_events(self, log: ParquetLog, folder: Path) -> None:
+    def check_events(self, log: Log, folder: Path) -> None:
         """Check the log of events: every row, its fields and its order."""
         found: dict[Place, list[Any]] = {}
         for epoch, shard, row in _logged(log, folder):
@@ -94,7 +94,7 @@ class Truth:
         _same(found, expected, "events")
 
     def check_predictions(
-        self, log: ParquetLog, folder: Path, probability_of: Callable[[list[float]], float] | None = None
+        self, log: Log, folder: Path, probability_of: Callable[[list[float]], float] | None = None
     ) -> None:
         """Check the log of predictions: every vector, and (if it is known) what the model says of it."""
         use_case = self.use_case
@@ -152,7 +152,7 @@ def _rows(epoch: int, shard: int, offset: int, body: bytes) -> tuple[str, list[t
     return stream_origin("generated", shard), list(enumerate(lines, first))
 
 
-def _logged(log: ParquetLog, folder: Path) -> list[tuple[int, int, dict[str, Any]]]:
+def _logged(log: Log, folder: Path) -> list[tuple[int, int, dict[str, Any]]]:
     """Return (epoch, shard, row) of every row of a log, in its order, from the names of its files."""
     found = []
     epochs = {int(path.name[:2]) for path in folder.glob("??-*.parquet")}

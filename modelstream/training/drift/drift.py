@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from modelstream.base.times import INVALID, parse_times
 from modelstream.errors import ConfigurationError
-from modelstream.logs.parquet import ParquetLog
+from modelstream.logs import Log
 from modelstream.model.onnx import as_input
 from modelstream.streams import Streams
 from modelstream.streams.letters import read_letters
@@ -157,7 +157,7 @@ class Served:
 
 
 def drift(
-    card: ModelCard, use_case: UseCase, predictions: ParquetLog, events: ParquetLog, streams: Streams, since: int | None
+    card: ModelCard, use_case: UseCase, predictions: Log, events: Log, streams: Streams, since: int | None
 ) -> Drift:
     """Compare what was served since a time (microseconds since 1970; None: ever) with a card.
 
@@ -174,7 +174,7 @@ def drift(
     if not served.vectors:
         others = ", ".join(f"{number:,} by version {version}" for version, number in served.others.items())
         raise ConfigurationError(
-            f"version {card.version} made no prediction in {predictions.folder}"
+            f"version {card.version} made no prediction in {predictions.place()}"
             + (f" since {told(since)}" if since is not None else "")
             + (f" (there are {others})" if others else ""),
             remedy="name another version with --model" if others else "run the pipeline, or give an earlier --since",
@@ -261,7 +261,7 @@ def told(microseconds: int | None) -> str | None:
     return f"{text}Z"
 
 
-def _rows_since(events: ParquetLog, since: int | None) -> int:
+def _rows_since(events: Log, since: int | None) -> int:
     if since is None:
         return events.count()
     start = pa.scalar(since, TIME)

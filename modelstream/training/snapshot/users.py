@@ -83,7 +83,7 @@ def read(data: Data, labels: Labels | None, selection: Selection, progress: Prog
     total = log.count()
     if not total:
         raise ConfigurationError(
-            f"{log.folder} holds nothing to learn from",
+            f"{log.place()} holds nothing to learn from",
             remedy="run `python pipeline.py run` first, or give its folder with --data",
         )
     use_case = data.use_case

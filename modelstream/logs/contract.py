@@ -1,0 +1,225 @@
+"""A log of rows in plain Parquet files, each row once, that any reader sees whole at every moment.
+
+The files of an epoch and shard are numbered without a gap: `EPOCH-SHARD-NUMBER.parquet`. Appending puts a file under
+the next number, which fails if that number exists: this is commit and compare-and-set in one step, so of two owners of
+a shard one learns that it is late. The footer carries the checkpoint after the file's rows, so a restart reads one
+footer. `schema.parquet` has no rows: with it, a log without rows reads as a table with the right columns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from modelstream.errors import ConfigurationError, NumberTakenError
+from modelstream.logs.file import Footer, LogFile, content, readable
+from modelstream.messages.identity import Checkpoint, Watermarks
+
+SCHEMA_FILE = "schema.parquet"
+
+
+@dataclass
+class _Tail:
+    """The end of a shard as this process knows it."""
+
+    number: int = -1
+    rows: int = 0
+    offset: int = -1
+
+
+class Log(ABC):
+    """A log, for rows of a schema, written in an epoch (see `messages.identity`).
+
+    Use an instance in one thread; any number of processes may have their own. An implementation says how files are
+    listed, read, and put under a number that nobody has; `tests/contract/log_contract.py` tests each.
+
+    Every method may raise UnavailableError for an outage, after which the same call may be repeated.
+    """
+
+    def __init__(self, schema: pa.Schema, epoch: int) -> None:
+        self.schema = schema.remove_metadata()
+        self.epoch = epoch
+        self._tails: dict[int, _Tail] = {}
+        self._rows: dict[LogFile, int] = {}
+
+    @abstractmethod
+    def place(self, name: str = "") -> str:
+        """Return where the log, or a file of it, is: for messages."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Delete the log, and nothing that isn't its own. Nobody may be using it."""
+
+    def last(self, shard: int) -> Checkpoint:
+        """Return the checkpoint after the last file of a shard in this epoch.
+
+        Where there is none: offset -1, no counts, and the highest watermarks of all shards in earlier epochs.
+        Raises ConfigurationError for a missing number, an unreadable footer, another schema, a newer version
+        or a newer epoch.
+        """
+        with self._outages():
+            self._prepare()
+            self._remove_abandoned(shard)
+            files = self._files()
+            self._settle()
+            if files and files[-1].epoch > self.epoch:
+                raise ConfigurationError(
+                    f"{self.place()} has files of epoch {files[-1].epoch}; the tables are in epoch {self.epoch}",
+                    remedy="use streams, tables and logs of one moment, or begin anew in another folder",
+                )
+            last = _lasts(files).get((self.epoch, shard))
+            if last is None:
+                self._tails[shard] = _Tail()
+                return Checkpoint(watermarks=self._inherited(files))
+            footer = self._footer(last)
+        self._tails[shard] = _Tail(last.number, footer.rows, footer.offset)
+        return Checkpoint(footer.offset, Watermarks.from_json(footer.watermarks), dict(footer.counters))
+
+    def append(self, shard: int, table: pa.Table, checkpoint: Checkpoint) -> None:
+        """Append rows (the columns of the log's schema) as the next file of a shard, durable when this returns.
+
+        Raises NumberTakenError when that file exists, because another process has appended since this one
+        called `last`: call it again, drop the rows at or below its watermarks, and append what is left. Raises
+        ValueError for an offset below the last. After an UnavailableError it is unknown whether the file counts, and
+        the same call tells.
+        """
+        if shard not in self._tails:
+            self.last(shard)
+        tail = self._tails[shard]
+        if checkpoint.offset < tail.offset:
+            raise ValueError(f"offset {checkpoint.offset} after {tail.offset} in shard {shard} of {self.place()}")
+        file = LogFile(self.epoch, shard, tail.number + 1)
+        footer = Footer(
+            epoch=self.epoch,
+            shard=shard,
+            number=file.number,
+            rows=tail.rows + table.num_rows,
+            offset=checkpoint.offset,
+            watermarks=checkpoint.watermarks.to_json(),
+            counters=checkpoint.counters,
+        )
+        self._commit(file.name, content(table.select(self.schema.names).cast(self.schema), footer))
+        self._tails[shard] = _Tail(file.number, footer.rows, footer.offset)
+
+    def scan(
+        self, columns: Sequence[str] | None = None, shards: Sequence[int] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in the order in which each shard appended them: by epoch, shard, and number.
+
+        Files that are added meanwhile are left out. Raises ConfigurationError for a file that can't be read.
+        """
+        names = None if columns is None else list(columns)
+        for file in self._files():
+            if shards is None or file.shard in shards:
+                with self._outages(), readable(self.place(file.name)), self._open(file.name) as opened:
+                    yield from opened.iter_batches(columns=names)
+
+    def count(self) -> int:
+        """Return the number of rows, from the last footer of each shard."""
+        total = 0
+        for file in _lasts(self._files()).values():
+            if file not in self._rows:
+                self._rows[file] = self._footer(file).rows
+            total += self._rows[file]
+        return total
+
+    def files(self) -> int:
+        """Return the number of files with rows."""
+        return len(self._files())
+
+    # What an implementation does in its own way.
+
+    @abstractmethod
+    def _outages(self) -> AbstractContextManager[None]:
+        """Turn what the storage raises into UnavailableError, or ConfigurationError where trying again won't help."""
+
+    @abstractmethod
+    def _names(self) -> list[str]:
+        """Return the names of the files that there are; none if nothing was written yet."""
+
+    @abstractmethod
+    def _open(self, name: str) -> pq.ParquetFile:
+        """Open a file to read its rows."""
+
+    @abstractmethod
+    def _read_footer(self, name: str) -> tuple[Footer, pa.Schema]:
+        """Return what `file.read_footer` does of a file."""
+
+    @abstractmethod
+    def _make(self) -> bool:
+        """Make the place for the files; return whether it has a schema already."""
+
+    @abstractmethod
+    def _commit(self, name: str, file: pa.Buffer) -> None:
+        """Put a file under a name that doesn't exist yet, whole and durable, or raise NumberTakenError."""
+
+    @abstractmethod
+    def _settle(self) -> None:
+        """Make durable what `_names` listed."""
+
+    @abstractmethod
+    def _remove_abandoned(self, shard: int) -> None:
+        """Remove what killed writers of a shard left."""
+
+    # Inside.
+
+    def _prepare(self) -> None:
+        """Make the place of the files and the file that carries the schema, or check the schema that it has."""
+        if not self._make():
+            with suppress(NumberTakenError):
+                self._commit(SCHEMA_FILE, self._schema_file())
+        _, found = self._read_footer(SCHEMA_FILE)
+        if not found.equals(self.schema):
+            differing = sorted({field.name for field in set(found) ^ set(self.schema)}) or ["their order"]
+            raise ConfigurationError(
+                f"{self.place()} was made for another use case (differing columns: {', '.join(differing)})",
+                remedy="go back to the use case that it was made for, or begin anew in another folder",
+            )
+
+    def _schema_file(self) -> pa.Buffer:
+        footer = Footer(epoch=self.epoch, shard=-1, number=-1, rows=0, offset=-1, watermarks={}, counters={})
+        return content(self.schema.empty_table(), footer)
+
+    def _files(self) -> list[LogFile]:
+        """Return the files in order. ConfigurationError if one is missing in between."""
+        files = sorted(file for file in map(LogFile.of, self._names()) if file)
+        before = None
+        for file in files:
+            expected = before.number + 1 if before and before[:2] == file[:2] else 0
+            if file.number != expected:
+                missing = file._replace(number=expected).name
+                raise ConfigurationError(
+                    f"{self.place(missing)} is missing, while {file.name} is there",
+                    remedy="restore it from a copy, or begin anew in another folder",
+                )
+            before = file
+        return files
+
+    def _footer(self, file: LogFile) -> Footer:
+        footer, _ = self._read_footer(file.name)
+        if footer.file != file:
+            raise ConfigurationError(
+                f"{self.place(file.name)} was written as {footer.file.name}", remedy="give it its name back"
+            )
+        return footer
+
+    def _inherited(self, files: Sequence[LogFile]) -> Watermarks:
+        marks = Watermarks()
+        for file in _lasts(files).values():
+            for origin, bucket, position in Watermarks.from_json(self._footer(file).watermarks).items():
+                if file.epoch < self.epoch and position > marks.get(origin, bucket):
+                    marks.set(origin, bucket, position)
+        return marks
+
+    def _forget(self) -> None:
+        self._tails, self._rows = {}, {}
+
+
+def _lasts(files: Sequence[LogFile]) -> dict[tuple[int, int], LogFile]:
+    """Return the last file of every epoch and shard."""
+    return {file[:2]: file for file in files}
