@@ -2,7 +2,8 @@
 
 | file | what |
 |---|---|
-| `config` | a file under `clusters/`: where streams, tables and logs are, the image, how large functions are |
+| `config` | what a file under `clusters/` says: where streams, tables and logs are, the image, the size of functions |
+| `file` | reads one |
 | `config_check` | what must hold in it: whatever a function or Kubernetes would refuse |
 | `secrecy` | what is a secret, told by its name |
 | `kafka_login` | how functions and triggers log in to Kafka |

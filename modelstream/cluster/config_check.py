@@ -10,18 +10,15 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from modelstream.base.yamlfile import Place, YamlFile, suggestion
 from modelstream.cluster import kafka_login, places
+from modelstream.cluster.config import Cluster, Size
 from modelstream.cluster.secrecy import has_password, is_secret
 from modelstream.errors import ConfigurationError
 from modelstream.project import Project
 from modelstream.settings import PREFIX, Settings
-
-if TYPE_CHECKING:
-    from modelstream.cluster.config import Cluster, Size
 
 BY_REFERENCE = "keep it in a Kubernetes secret and name that under `secrets`, as in NAME: {secret: …, key: …}"
 TUNABLE = ("linger_ms", "commit_ms", "commit_rows")

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from modelstream.cluster import config, plan
+from modelstream.cluster import plan
 from modelstream.cluster.config import Cluster
 from modelstream.cluster.failures import explained
+from modelstream.cluster.file import load_cluster
 from modelstream.cluster.functions import TRIM_AT, configure
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.project import Project, load_project
@@ -56,7 +57,7 @@ class Deployment:
         """Read both files. Raises ConfigurationError; MLRun is not imported yet."""
         self.folder = folder.resolve()
         self.project: Project = load_project(folder / "project.yaml")
-        self.cluster: Cluster = config.load(file, self.project)
+        self.cluster: Cluster = load_cluster(file, self.project)
         self.mlrun_project: Any = None
         self.runtimes: dict[str, Any] = {}
 

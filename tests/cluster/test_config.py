@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from modelstream.cluster import config, functions, places
+from modelstream.cluster import functions, places
+from modelstream.cluster.file import load_cluster
 from modelstream.errors import ConfigurationError
 from modelstream.project import load_project
 from modelstream.streams.kafka import KafkaStreams
@@ -22,7 +23,7 @@ FILES = {name: ROOT / "clusters" / f"{name}.yaml" for name in ("kafka", "v3io")}
 
 @pytest.mark.parametrize("name", FILES)
 def test_shipped_file_is_right(name: str) -> None:
-    cluster = config.load(FILES[name], PROJECT)
+    cluster = load_cluster(FILES[name], PROJECT)
     assert cluster.streams.startswith(f"{name}://")
     assert set(cluster.functions) == set(PROJECT.chain.consumers)
 
@@ -81,7 +82,7 @@ def test_mistake_is_named_with_its_remedy(tmp_path: Path, file: str, old: str, n
     path = tmp_path / "cluster.yaml"
     path.write_text(text.replace(old, new))
     with pytest.raises(ConfigurationError) as raised:
-        config.load(path, PROJECT)
+        load_cluster(path, PROJECT)
     shown = f"{raised.value} ({raised.value.remedy})"
     assert shown.startswith(str(path))
     assert expected in shown
@@ -104,7 +105,7 @@ def test_models_are_beside_the_logs_unless_the_file_says_otherwise(
     text = FILES["kafka"].read_text().replace("logs: file:///mnt/modelstream", f"logs: {logs}")
     path = tmp_path / "cluster.yaml"
     path.write_text(text + (f"registry: {registry}\n" if registry else ""))
-    cluster = config.load(path, PROJECT)
+    cluster = load_cluster(path, PROJECT)
     assert cluster.registry_url() == expected
     for name in ("model-server", "training", "promote"):
         assert functions.environment(PROJECT, cluster, name)["MODELSTREAM_REGISTRY"] == expected
@@ -122,7 +123,7 @@ def written(tmp_path: Path, old: str, new: str) -> Path:
 def test_path_of_a_key_is_no_secret(tmp_path: Path) -> None:
     variable = "MODELSTREAM_KAFKA_SSL_KEY_LOCATION"
     path = written(tmp_path, "env: {}", f"env: {{{variable}: /etc/modelstream/kafka/user.key}}")
-    assert config.load(path, PROJECT).env == {variable: "/etc/modelstream/kafka/user.key"}
+    assert load_cluster(path, PROJECT).env == {variable: "/etc/modelstream/kafka/user.key"}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_path_of_a_key_is_no_secret(tmp_path: Path) -> None:
     ],
 )
 def test_login_to_kafka_is_what_the_client_reads(tmp_path: Path, login: str, expected: dict[str, str]) -> None:
-    cluster = config.load(written(tmp_path, "env: {}", f"kafka: {{secret: a, {login}}}"), PROJECT)
+    cluster = load_cluster(written(tmp_path, "env: {}", f"kafka: {{secret: a, {login}}}"), PROJECT)
     environment = functions.environment(PROJECT, cluster, "stream-to-features")
     address = parse(cluster.streams, environment)
     assert {variable_of(name): value for name, value in address.properties.items()} == {
@@ -146,10 +147,10 @@ def test_login_to_kafka_is_what_the_client_reads(tmp_path: Path, login: str, exp
 
 def test_variable_of_the_login_is_refused_beside_it(tmp_path: Path) -> None:
     path = written(tmp_path, "env: {}", "env: {MODELSTREAM_KAFKA_SASL_USERNAME: x}\nkafka: {secret: a, tls: true}")
-    assert config.load(path, PROJECT).env
+    assert load_cluster(path, PROJECT).env
     path.write_text(path.read_text().replace("tls: true}", "user: a, password_file: b}"))
     with pytest.raises(ConfigurationError, match="MODELSTREAM_KAFKA_SASL_USERNAME: is set by `deploy`"):
-        config.load(path, PROJECT)
+        load_cluster(path, PROJECT)
 
 
 @pytest.mark.parametrize("name", ["env", "secrets", "generator", "functions", "volumes"])
@@ -157,9 +158,9 @@ def test_entry_that_names_nothing_counts_as_none(tmp_path: Path, name: str) -> N
     lines = ["streams: kafka://a:1/b", "tables: redis://a", "logs: s3://bucket/b", "image: a:1"]
     path = tmp_path / "cluster.yaml"
     path.write_text("\n".join(lines))
-    without = config.load(path, PROJECT)
+    without = load_cluster(path, PROJECT)
     path.write_text("\n".join([*lines, f"{name}:"]))
-    assert config.load(path, PROJECT) == without
+    assert load_cluster(path, PROJECT) == without
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n\n"])
@@ -167,13 +168,13 @@ def test_empty_file_is_told_with_lines_that_such_files_have(tmp_path: Path, text
     path = tmp_path / "cluster.yaml"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match="is empty") as raised:
-        config.load(path, PROJECT)
+        load_cluster(path, PROJECT)
     assert "clusters/kafka.yaml" in raised.value.remedy
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.yaml.*No such file"):
-        config.load(tmp_path / "nowhere.yaml", PROJECT)
+        load_cluster(tmp_path / "nowhere.yaml", PROJECT)
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
@@ -187,10 +188,10 @@ def test_triggers_read_the_topics_that_functions_write(epoch: int) -> None:
 
 
 def test_generator_on_v3io_loads_by_frames() -> None:
-    cluster = config.load(FILES["v3io"], PROJECT)
+    cluster = load_cluster(FILES["v3io"], PROJECT)
     assert functions.environment(PROJECT, cluster, "data-generator")[v3io_frames.FRAMESD] == "http://framesd:8080"
     assert v3io_frames.FRAMESD not in functions.environment(
-        PROJECT, config.load(FILES["kafka"], PROJECT), "data-generator"
+        PROJECT, load_cluster(FILES["kafka"], PROJECT), "data-generator"
     )
 
 

@@ -20,8 +20,10 @@ import pytest
 import yaml
 
 from modelstream import notebooks
-from modelstream.cluster import config, config_check, deploy, functions, kafka_login, plan
+from modelstream.cluster import config_check, deploy, functions, kafka_login, plan
+from modelstream.cluster.config import Generator
 from modelstream.cluster.deploy import COMPILER, Deployment, Order
+from modelstream.cluster.file import load_cluster
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.stages import model_server
 from tests.cluster.mlrun_api import StandIn
@@ -141,7 +143,7 @@ def test_login_to_kafka_is_a_file_of_a_secret(written: dict[str, Any], tmp_path:
     path = tmp_path / "kafka.yaml"
     path.write_text(text.replace(f"# {line}", line))
     deployment = loaded(written, "kafka")
-    deployment.cluster = config.load(path, deployment.project)
+    deployment.cluster = load_cluster(path, deployment.project)
     runtimes = functions.configure(deployment.mlrun_project, deployment.project, deployment.cluster)
     annotations = runtimes["event-handler"].to_dict()["spec"]["base_spec"]["metadata"]["annotations"]
     assert annotations["nuclio.io/kafka-sasl-password"] == "password"
@@ -173,7 +175,7 @@ def test_generator_has_parameters_of_the_workflow(written: dict[str, Any]) -> No
     import workflow
 
     asked = set(inspect.signature(workflow.pipeline).parameters) - set(Order().arguments())
-    assert {field.name for field in msgspec.structs.fields(config.Generator)} == asked
+    assert {field.name for field in msgspec.structs.fields(Generator)} == asked
 
 
 def test_what_mlrun_refuses_is_no_traceback(

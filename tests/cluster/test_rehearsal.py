@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from modelstream.cluster import config, functions
+from modelstream.cluster import functions
 from modelstream.cluster.config import Cluster
+from modelstream.cluster.file import load_cluster
 from modelstream.project import load_project
 from modelstream.registry.registry import of_project
 from modelstream.use_case.file import load_use_case
@@ -50,7 +51,7 @@ def cluster(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             lines = [start + value if line.startswith(start) else line for line in lines]
         file = tmp_path / "cluster.yaml"
         file.write_text("\n".join(lines))
-        yield config.load(file, PROJECT)
+        yield load_cluster(file, PROJECT)
 
 
 def job(cluster: Cluster, name: str, **params: Any) -> dict[str, Any]:
