@@ -13,12 +13,12 @@ import yaml
 
 from modelstream.model.spec import SPEC_FILE
 from modelstream.registry.registry import Registry
-from modelstream.training.judge.histograms import of_probabilities
 from modelstream.training.learn.export import MODEL_FILE
 from modelstream.training.report import card as cards
 from modelstream.training.report import plots_data, report
 from modelstream.training.report.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
 from modelstream.training.snapshot.examples import Examples
+from modelstream.training.snapshot.histograms import of_probabilities
 from modelstream.training.snapshot.selection import Progress
 from modelstream.training.train import Training
 from modelstream.use_case.columns import TIME

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from modelstream.training.judge.evaluation import evaluate, permutation_importance, skew_row
-from modelstream.training.judge.histograms import Histograms, of_probabilities
 from modelstream.training.report.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
 from modelstream.training.snapshot.examples import Examples
+from modelstream.training.snapshot.histograms import Histograms, of_probabilities
 from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[2]

@@ -25,7 +25,8 @@ from modelstream.logs import Log
 from modelstream.model.onnx import as_input
 from modelstream.streams import Streams
 from modelstream.streams.letters import read_letters
-from modelstream.training.judge.histograms import (
+from modelstream.training.report.card import ModelCard
+from modelstream.training.snapshot.histograms import (
     Counts,
     Histogram,
     hellinger,
@@ -34,7 +35,6 @@ from modelstream.training.judge.histograms import (
     shares,
     total_variation,
 )
-from modelstream.training.report.card import ModelCard
 from modelstream.use_case.columns import INGESTED_AT, MODEL_VERSION, PREDICTED_AT, TIME
 from modelstream.use_case.declared import UseCase
 

@@ -15,7 +15,7 @@ import msgspec
 
 from modelstream.errors import ConfigurationError
 from modelstream.training.judge.evaluation import Evaluation, Importance, SkewRow
-from modelstream.training.judge.histograms import Histogram
+from modelstream.training.snapshot.histograms import Histogram
 
 CARD_FILE = "card.json"
 README_FILE = "README.md"

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from modelstream.training.judge.evaluation import EarlyPoint, Estimate, Evaluation, Importance, SkewRow
-from modelstream.training.judge.histograms import Histogram
 from modelstream.training.report.card import ModelCard
 from modelstream.training.report.figures import BLUE, INK, MUTED, ORANGE, SERIES, styled, subplots
+from modelstream.training.snapshot.histograms import Histogram
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

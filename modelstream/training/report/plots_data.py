@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from modelstream.training.judge.histograms import Histogram
 from modelstream.training.report.document import number
 from modelstream.training.report.figures import BLUE, INK, MUTED, ORANGE, styled, subplots
 from modelstream.training.snapshot.examples import Examples
+from modelstream.training.snapshot.histograms import Histogram
 from modelstream.use_case.declared import UseCase
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.features.engine import FeatureEngine, replay
 from modelstream.model.onnx import as_input
 from modelstream.replay.parity import Parity, Served
-from modelstream.training.judge.histograms import Histograms
 from modelstream.training.snapshot import users as users_of
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.examples import Examples, ordinals, uniform
+from modelstream.training.snapshot.histograms import Histograms
 from modelstream.training.snapshot.keeper import Keeper, Rows
 from modelstream.training.snapshot.labels import UNKNOWN, Labels
 from modelstream.training.snapshot.selection import SOURCES, Progress, Selection

@@ -35,8 +35,8 @@ from modelstream.training.drift.drift import (
     judge,
     parse_since,
 )
-from modelstream.training.judge.histograms import Histograms, of_probabilities
 from modelstream.training.report.card import ModelCard
+from modelstream.training.snapshot.histograms import Histograms, of_probabilities
 from modelstream.use_case.columns import MODEL_VERSION, PREDICTED_AT, TIME
 from tests.runner.folders import PROJECT, make_folder
 from tests.training.synthetic import USE_CASE, card

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from modelstream.model.onnx import BOUND, as_input
-from modelstream.training.judge.histograms import (
+from modelstream.training.snapshot.histograms import (
     BINS,
     Histogram,
     Histograms,
