@@ -25,16 +25,14 @@ from modelstream.logs import Log
 from modelstream.model.onnx import as_input
 from modelstream.streams import Streams
 from modelstream.streams.letters import read_letters
-from modelstream.training.report.card import ModelCard
-from modelstream.training.snapshot.histograms import (
-    Counts,
-    Histogram,
+from modelstream.training.drift.distances import (
     hellinger,
     kullback_leibler,
     population_stability_index,
-    shares,
     total_variation,
 )
+from modelstream.training.report.card import ModelCard
+from modelstream.training.snapshot.histograms import Counts, Histogram, shares
 from modelstream.use_case.columns import INGESTED_AT, MODEL_VERSION, PREDICTED_AT, TIME
 from modelstream.use_case.declared import UseCase
 

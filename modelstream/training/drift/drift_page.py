@@ -40,12 +40,12 @@ def table(found: Drift) -> Group:
 
 def page(found: Drift, card: ModelCard) -> str:
     """Return the findings as HTML. Needs matplotlib."""
-    from modelstream.training.report import plots_data
+    from modelstream.training.drift.drift_plot import bins_then_and_now
     from modelstream.training.report.figures import svg
 
     figures: Mapping[str, Figure] = {
-        "features": plots_data.drift(found.features, card.features),
-        "prediction": plots_data.drift([found.prediction], {found.prediction.name: card.prediction}),
+        "features": bins_then_and_now(found.features, card.features),
+        "prediction": bins_then_and_now([found.prediction], {found.prediction.name: card.prediction}),
     }
     drawn = {name: svg(figure, f"drift: {name}") for name, figure in figures.items()}
     return _document(found).html(drawn)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 WIDTH = 8.2
 """Inches; on a page 860 px wide, 9 pt of text are 13 px."""
+PLOTS_A_ROW = 4
+"""Small plots beside each other."""
 
 INK, MUTED, GRID = "#1c1e22", "#5b6068", "#d7dade"
 SERIES = ("#2460c4", "#bd5408", "#187a49", "#7746c2")
@@ -76,6 +78,13 @@ def subplots(rows: int = 1, columns: int = 1, height: float = 3.4, **options: An
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, list(axes.flat)
+
+
+def small(ax: Axes, title: str) -> None:
+    """Make one of many plots on a page small."""
+    ax.set_title(title, fontsize=8, pad=3)
+    ax.tick_params(labelsize=7)
+    ax.grid(visible=False, axis="x")
 
 
 def svg(figure: Figure, title: str) -> str:

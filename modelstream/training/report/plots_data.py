@@ -1,28 +1,21 @@
-"""Plots of data: the examples that a model is trained on, and what was served against what it was made of."""
+"""Plots of the examples that a model is trained on."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from modelstream.training.report.document import number
-from modelstream.training.report.figures import BLUE, INK, MUTED, ORANGE, styled, subplots
+from modelstream.training.report.figures import BLUE, INK, ORANGE, PLOTS_A_ROW, small, styled, subplots
 from modelstream.training.snapshot.examples import Examples
-from modelstream.training.snapshot.histograms import Histogram
 from modelstream.use_case.declared import UseCase
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from modelstream.training.drift.drift import Distance
-
 BINS = 30
-COLUMNS = 4
 
 
 @styled
@@ -46,8 +39,8 @@ def class_balance(examples: Examples) -> Figure:
 @styled
 def features_by_class(examples: Examples, use_case: UseCase) -> Figure:
     """How each feature is distributed among positives and negatives; the highest 2 % lie beyond the axis."""
-    rows = -(-len(use_case.features) // COLUMNS)
-    figure, axes = subplots(rows, COLUMNS, 0.5 + 1.4 * rows)
+    rows = -(-len(use_case.features) // PLOTS_A_ROW)
+    figure, axes = subplots(rows, PLOTS_A_ROW, 0.5 + 1.4 * rows)
     for ax in axes[len(use_case.features) :]:
         ax.set_visible(False)
     for column, (name, ax) in enumerate(zip(use_case.features, axes, strict=False)):
@@ -58,7 +51,7 @@ def features_by_class(examples: Examples, use_case: UseCase) -> Figure:
             counts = np.histogram(of_class, edges)[0] / max(1, len(of_class)) * 100
             ax.stairs(counts, edges, fill=True, color=colour, alpha=0.2)
             ax.stairs(counts, edges, color=colour, linewidth=1.1, label=text)
-        _small(ax, name)
+        small(ax, name)
         ax.locator_params(axis="both", nbins=4)
     axes[0].legend(fontsize=7, loc="upper right")
     figure.supylabel("vectors of the class (%)", fontsize=8)
@@ -94,31 +87,6 @@ def correlations(examples: Examples, use_case: UseCase) -> Figure:
     return figure
 
 
-@styled
-def drift(distances: Sequence[Distance], histograms: Mapping[str, Histogram]) -> Figure:
-    """Share of the vectors in each bin of the card, then and now."""
-    columns = min(COLUMNS, len(distances))
-    rows = -(-len(distances) // columns)
-    figure, axes = subplots(rows, columns, 0.5 + (1.5 if columns > 1 else 2.2) * rows)
-    for ax in axes[len(distances) :]:
-        ax.set_visible(False)
-    for one, ax in zip(distances, axes, strict=False):
-        edges = histograms[one.name].edges
-        bins = np.arange(len(one.now) + 1)
-        ax.stairs(np.array(one.now) * 100, bins, fill=True, color=BLUE, alpha=0.55, label="served")
-        ax.stairs(np.array(one.then) * 100, bins, color=MUTED, linewidth=1.3, label="made of")
-        _small(ax, f"{one.name}: {one.value:.2f}")
-        # The edge between bins i and i + 1 lies at i + 1.
-        places = sorted({0, (len(edges) - 1) // 2, len(edges) - 1})
-        ax.set_xticks([place + 1 for place in places], [number(edges[place], 3) for place in places])
-        ax.set_ylim(0)
-        ax.locator_params(axis="y", nbins=4)
-    axes[0].legend(fontsize=7)
-    figure.supylabel("vectors (%)", fontsize=8)
-    figure.supxlabel("value, in bins of the card", fontsize=8)
-    return figure
-
-
 def _edges(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the edges of about `BINS` bins up to 98 % of the values; whole numbers lie in the middle of theirs."""
     low, high = np.quantile(values, [0, 0.98])
@@ -128,9 +96,3 @@ def _edges(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     else:
         edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     return edges
-
-
-def _small(ax: Axes, title: str) -> None:
-    ax.set_title(title, fontsize=8, pad=3)
-    ax.tick_params(labelsize=7)
-    ax.grid(visible=False, axis="x")

@@ -1,12 +1,9 @@
-"""Histograms of features: counted in one pass over any number of vectors, and how far two of them are apart.
+"""Histograms of features: counted in one pass over any number of vectors.
 
 What is served is skewed: a busy user is asked about a thousand times, a quiet one twice. So the reference for drift
 is the vectors *as served*, all of them. A sample per user, as training takes it, has another distribution: it would
 look like drift on the first day. `Histograms.update` is therefore called with every vector while the log streams
 by, or with a sample and `weights` that give each row back what it stands for.
-
-The distances are those of MLRun's model monitoring (`mlrun.model_monitoring.metrics.histogram_distance`), and the
-population stability index.
 """
 
 from __future__ import annotations
@@ -24,8 +21,6 @@ Weights = npt.NDArray[np.float64]
 
 BINS = 20
 """Bins between the open ends, at most; each holds about as many vectors as the next."""
-EMPTY = 1e-4
-"""The share that stands in for none within a logarithm, as in MLRun's Kullback-Leibler divergence."""
 
 _SHIFT = 14
 _FINE = 1 << (32 - _SHIFT)
@@ -220,48 +215,3 @@ def shares(counts: Counts) -> Counts:
     """Return counts as shares of their sum; none of nothing is 0."""
     total = counts.sum()
     return counts / total if total else counts
-
-
-def population_stability_index(now: Counts, then: Counts) -> float:
-    """Return the PSI of two distributions (shares): below 0.1 they are alike, from 0.25 on they are not.
-
-    It is the symmetric Kullback-Leibler divergence, except that `EMPTY` stands in for every empty share.
-
-    >>> round(population_stability_index(np.array([0.2, 0.8]), np.array([0.5, 0.5])), 3)
-    0.416
-    """
-    now, then = np.where(now == 0, EMPTY, now), np.where(then == 0, EMPTY, then)
-    return float(np.sum((now - then) * np.log(now / then)))
-
-
-def total_variation(now: Counts, then: Counts) -> float:
-    """Return half the sum of the differences: the share of rows that lie elsewhere, 0 to 1.
-
-    >>> round(total_variation(np.array([0.2, 0.8]), np.array([0.5, 0.5])), 3)
-    0.3
-    """
-    return float(np.sum(np.abs(now - then)) / 2)
-
-
-def hellinger(now: Counts, then: Counts) -> float:
-    """Return the Hellinger distance, 0 to 1.
-
-    >>> round(hellinger(np.array([0.2, 0.8]), np.array([0.5, 0.5])), 4)
-    0.2265
-    """
-    return float(np.sqrt(max(1 - np.sum(np.sqrt(now * then)), 0.0)))
-
-
-def kullback_leibler(now: Counts, then: Counts) -> float:
-    """Return the sum of the divergences in both directions (0 or more), as MLRun does.
-
-    >>> round(kullback_leibler(np.array([0.2, 0.8]), np.array([0.5, 0.5])), 3)
-    0.416
-    """
-    return _divergence(now, then) + _divergence(then, now)
-
-
-def _divergence(actual: Counts, expected: Counts) -> float:
-    known = actual != 0
-    actual, expected = actual[known], expected[known]
-    return float(np.sum(actual * np.log(actual / np.where(expected != 0, expected, EMPTY))))
