@@ -17,10 +17,11 @@ from modelstream.training.learn.export import MODEL_FILE
 from modelstream.training.report import card as cards
 from modelstream.training.report import plots_data, report
 from modelstream.training.report.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
+from modelstream.training.report.card_text import card_files
+from modelstream.training.result import Training
 from modelstream.training.snapshot.examples import Examples
 from modelstream.training.snapshot.histograms import of_probabilities
 from modelstream.training.snapshot.selection import Progress
-from modelstream.training.train import Training
 from modelstream.use_case.columns import TIME
 
 METRICS = ("auc", "accuracy", "log_loss", "ece", "recall", "precision")
@@ -47,7 +48,7 @@ def files(done: Training, version: str) -> dict[str, bytes]:
     return {
         MODEL_FILE: done.content,
         SPEC_FILE: spec(card, use_case.prediction).encode(),
-        **card.files(),
+        **card_files(card),
         report.REPORT_FILE: report.html(card, plots).encode(),
     }
 

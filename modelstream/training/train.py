@@ -5,8 +5,6 @@ The notebook's `train(context, …)` calls `train` here with its candidates; `pi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,12 @@ from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.model.onnx import Model
 from modelstream.registry.registry import Registry
 from modelstream.settings import PREFIX, Settings, from_environment
-from modelstream.training.judge.evaluation import Evaluation, Importance, SkewRow, evaluate, permutation_importance
+from modelstream.training.judge.evaluation import Importance, evaluate, permutation_importance
 from modelstream.training.learn import candidates as trials_of
-from modelstream.training.learn.calibration import Calibrated, calibrate
-from modelstream.training.learn.candidates import Make, Trial
-from modelstream.training.learn.export import Comparison, Trained, as_model, compare, to_onnx
+from modelstream.training.learn.calibration import calibrate
+from modelstream.training.learn.export import Trained, as_model, compare, to_onnx
 from modelstream.training.learn.skew import skew_table
+from modelstream.training.result import Options, Recipe, Training
 from modelstream.training.snapshot.data import Data, open_data
 from modelstream.training.snapshot.labels import declared, read_labels
 from modelstream.training.snapshot.selection import Progress, Selection
@@ -32,52 +30,6 @@ from modelstream.training.snapshot.snapshot import Snapshot, take
 
 COMPARED = 100_000
 """Vectors that ONNX and scikit-learn are compared on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What to train on; see `pipeline.py train --help`."""
-
-    labels: str | None = None
-    source: str = "events"
-    since: str | None = None
-    until: str | None = None
-    candidates: str | None = None
-    seed: int = 1
-    name: str = ""
-    promote: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What the notebook says."""
-
-    candidates: Mapping[str, Make]
-    intended_use: Sequence[str] = ()
-    limits: Sequence[str] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """All that came of a training, but for its version."""
-
-    name: str
-    options: Options
-    recipe: Recipe
-    data: Data
-    snapshot: Snapshot
-    trials: list[Trial]
-    chosen: Trial
-    because: str
-    calibrated: Calibrated
-    content: bytes
-    """The ONNX file."""
-    comparison: Comparison
-    probabilities: npt.NDArray[np.float64]
-    """float64[n]: what the ONNX file says of the test users' vectors."""
-    evaluation: Evaluation
-    skew: list[SkewRow]
-    importance: list[Importance]
 
 
 def train(context: Any, recipe: Recipe, options: Options) -> str:

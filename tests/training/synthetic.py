@@ -8,6 +8,7 @@ import numpy as np
 
 from modelstream.training.judge.evaluation import evaluate, permutation_importance, skew_row
 from modelstream.training.report.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
+from modelstream.training.report.card_text import card_files
 from modelstream.training.snapshot.examples import Examples
 from modelstream.training.snapshot.histograms import Histograms, of_probabilities
 from modelstream.use_case.file import load_use_case
@@ -89,3 +90,9 @@ def card(version: str = "1") -> ModelCard:
         limits=["Nothing | else."],
         libraries={"numpy": "1"},
     )
+
+
+def write_card(card: ModelCard, folder: Path) -> None:
+    """Write card.json and README.md into a folder."""
+    for name, content in card_files(card).items():
+        (folder / name).write_bytes(content)

@@ -23,8 +23,8 @@ from modelstream.training.judge.evaluation import expected_calibration_error
 from modelstream.training.learn.calibration import LIMIT, Platt, calibrate, fit
 from modelstream.training.learn.candidates import Trial, choose, cross_validate, fitted, named
 from modelstream.training.report import card as cards
+from modelstream.training.result import Options, Recipe
 from modelstream.training.snapshot.data import Data
-from modelstream.training.train import Options, Recipe
 from tests.runner.folders import PROJECT
 from tests.training.folder import USE_CASE, generated, opened, settings
 

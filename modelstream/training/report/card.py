@@ -121,19 +121,6 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     libraries: dict[str, str] = {}
     python: str = ""
 
-    def write(self, folder: Path) -> None:
-        """Write card.json and README.md into a folder, each whole or not at all."""
-        for name, content in self.files().items():
-            hidden = folder / f".{name}.tmp"
-            hidden.write_bytes(content)
-            hidden.replace(folder / name)
-
-    def files(self) -> dict[str, bytes]:
-        """Return the contents of card.json and README.md by name."""
-        from modelstream.training.report.card_text import markdown
-
-        return {CARD_FILE: self.json(), README_FILE: markdown(self).encode()}
-
     def json(self) -> bytes:
         """Return card.json: numbers to full precision, one value a line but for short lists."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"

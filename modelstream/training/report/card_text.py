@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from modelstream.training.judge.bootstrap import Estimate
 from modelstream.training.judge.evaluation import EarlyPoint, Evaluation, Metrics
-from modelstream.training.report.card import DataFacts, ModelCard
+from modelstream.training.report.card import CARD_FILE, README_FILE, DataFacts, ModelCard
 from modelstream.training.report.document import (
     Block,
     Document,
@@ -19,6 +19,11 @@ from modelstream.training.report.document import (
     number,
     percent,
 )
+
+
+def card_files(card: ModelCard) -> dict[str, bytes]:
+    """Return the contents of card.json and README.md, by name."""
+    return {CARD_FILE: card.json(), README_FILE: markdown(card).encode()}
 
 
 def markdown(card: ModelCard) -> str:

@@ -39,7 +39,7 @@ from modelstream.training.report.card import ModelCard
 from modelstream.training.snapshot.histograms import Histograms, of_probabilities
 from modelstream.use_case.columns import MODEL_VERSION, PREDICTED_AT, TIME
 from tests.runner.folders import PROJECT, make_folder
-from tests.training.synthetic import USE_CASE, card
+from tests.training.synthetic import USE_CASE, card, write_card
 
 FEATURES = list(USE_CASE.features)
 PROBABILITY = USE_CASE.probability
@@ -285,7 +285,7 @@ def registered(view: View, own_card: ModelCard, tmp_path: Path, monkeypatch: pyt
     for name in ("model.onnx", "model_spec.yaml"):
         (version / name).write_bytes((shipped / name).read_bytes())
     assert yaml.safe_load((version / "model_spec.yaml").read_bytes())["spec"]["parameters"]["version"] == "1"
-    own_card.write(version)
+    write_card(own_card, version)
     return version
 
 
@@ -299,7 +299,7 @@ def test_the_exit_status_is_the_verdict(
 ) -> None:
     assert command(view) == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "no drift"
-    REFERENCE.write(registered)
+    write_card(REFERENCE, registered)
     page = tmp_path / "drift.html"
     assert command(view, output=page) == 1
     assert json.loads(capsys.readouterr().out)["verdict"] == "drift"

@@ -1,0 +1,62 @@
+"""What a training is asked for, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from modelstream.training.judge.evaluation import Evaluation, Importance, SkewRow
+from modelstream.training.learn.calibration import Calibrated
+from modelstream.training.learn.candidates import Make, Trial
+from modelstream.training.learn.export import Comparison
+from modelstream.training.snapshot.data import Data
+from modelstream.training.snapshot.snapshot import Snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to train on; see `pipeline.py train --help`."""
+
+    labels: str | None = None
+    source: str = "events"
+    since: str | None = None
+    until: str | None = None
+    candidates: str | None = None
+    seed: int = 1
+    name: str = ""
+    promote: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What the notebook says."""
+
+    candidates: Mapping[str, Make]
+    intended_use: Sequence[str] = ()
+    limits: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """All that came of a training, but for its version."""
+
+    name: str
+    options: Options
+    recipe: Recipe
+    data: Data
+    snapshot: Snapshot
+    trials: list[Trial]
+    chosen: Trial
+    because: str
+    calibrated: Calibrated
+    content: bytes
+    """The ONNX file."""
+    comparison: Comparison
+    probabilities: npt.NDArray[np.float64]
+    """float64[n]: what the ONNX file says of the test users' vectors."""
+    evaluation: Evaluation
+    skew: list[SkewRow]
+    importance: list[Importance]
