@@ -123,9 +123,9 @@ class Stores:
             found.update(self.features.load(shard).counters)
         return dict(sorted(found.items()))
 
-    def dead_letters(self) -> Iterator[DeadLetter]:
-        """Return an iterator over every dead letter, each once."""
-        return read_letters(self.streams, self.names.dead_letters)
+    def dead_letters(self, since: int | None = None) -> Iterator[DeadLetter]:
+        """Return an iterator over every dead letter once; with `since` (us since 1970 UTC) only those from then on."""
+        return read_letters(self.streams, self.names.dead_letters, since)
 
     def dead_letter_count(self) -> int:
         """Return the number of dead letters, each identity once."""

@@ -24,7 +24,7 @@ def drift(view: View, *, since: str | None, version: str | None, as_json: bool, 
     """Print the findings, and write them as a page if there is an `output`; return the exit status, 1 for drift."""
     start = None if since is None else drifts.parse_since(since)
     card = _card(view, version)
-    found = drifts.drift(card, view.use_case, view.inference_log, view.events_log, view.streams, start)
+    found = drifts.drift(card, view, start)
     if output is not None:
         _write(output, found, card)
     if as_json:

@@ -25,4 +25,4 @@ def test_a_log_without_rows_is_named_by_its_url(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=f"^{url}/events holds nothing to learn from"):
             users.read(Data(stores, 8), None, Selection(), lambda *_: None)
         with pytest.raises(ConfigurationError, match=f"no prediction in {url}/inference$"):
-            drift(REFERENCE, USE_CASE, stores.inference_log, stores.events_log, stores.streams, None)
+            drift(REFERENCE, stores, None)

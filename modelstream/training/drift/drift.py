@@ -23,8 +23,7 @@ from modelstream.base.times import INVALID, parse_times
 from modelstream.errors import ConfigurationError
 from modelstream.logs import Log
 from modelstream.model.onnx import as_input
-from modelstream.streams import Streams
-from modelstream.streams.letters import read_letters
+from modelstream.stores import Stores
 from modelstream.training.drift.distances import (
     hellinger,
     kullback_leibler,
@@ -154,13 +153,12 @@ class Served:
         self.prediction += self.card.prediction.count(batch.column(self.use_case.probability).to_numpy())
 
 
-def drift(
-    card: ModelCard, use_case: UseCase, predictions: Log, events: Log, streams: Streams, since: int | None
-) -> Drift:
+def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
     """Compare what was served since a time (microseconds since 1970; None: ever) with a card.
 
     Raises ConfigurationError when the card's version made no prediction then, or is of other features.
     """
+    use_case, predictions = stores.use_case, stores.inference_log
     if list(card.features) != list(use_case.features):
         raise ConfigurationError(
             f"the card of {card.name} {card.version} is of other features than the use case has",
@@ -177,8 +175,8 @@ def drift(
             + (f" (there are {others})" if others else ""),
             remedy="name another version with --model" if others else "run the pipeline, or give an earlier --since",
         )
-    letters = sum(1 for _ in read_letters(streams, since=since))
-    return judge(served, letters, _rows_since(events, since) + letters)
+    letters = sum(1 for _ in stores.dead_letters(since))
+    return judge(served, letters, _rows_since(stores.events_log, since) + letters)
 
 
 def judge(served: Served, letters: int, rows: int) -> Drift:

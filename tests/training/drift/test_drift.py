@@ -23,7 +23,6 @@ from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from modelstream.messages.dead_letters import encode_letters, letter
 from modelstream.model.onnx import as_input
-from modelstream.streams.letters import read_letters
 from modelstream.training.drift import drift_page
 from modelstream.training.drift.drift import (
     DETECTED,
@@ -222,7 +221,7 @@ def own_card(view: View) -> ModelCard:
 
 
 def found_in(view: View, used: ModelCard, since: int | None = None) -> Drift:
-    return drift(used, USE_CASE, view.inference_log, view.events_log, view.streams, since)
+    return drift(used, view, since)
 
 
 def test_a_folder_does_not_drift_from_its_own_card(view: View, own_card: ModelCard) -> None:
@@ -253,8 +252,8 @@ def test_dead_letters_count_once_and_since_a_time(view: View) -> None:
     again = letter("broken", "elsewhere", 5, ("generated", 0, 1), b"{")
     for body in encode_letters([again]) * 3:
         view.streams.append("dead-letters", [(0, body)])
-    assert len(list(read_letters(view.streams))) == 2
-    assert list(read_letters(view.streams, since=parse_since("2099-01-01"))) == []
+    assert len(list(view.dead_letters())) == 2
+    assert list(view.dead_letters(parse_since("2099-01-01"))) == []
 
 
 def test_the_table_and_the_page_say_the_verdict(view: View, own_card: ModelCard) -> None:
