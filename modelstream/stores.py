@@ -11,11 +11,13 @@ from typing import Self
 
 import pyarrow as pa
 
+from modelstream.base.yamlfile import suggestion
+from modelstream.errors import ConfigurationError
 from modelstream.logs import Log, open_log
 from modelstream.messages.dead_letters import DeadLetter
 from modelstream.project import Project
 from modelstream.settings import Settings, StoreNames, StoreUrls
-from modelstream.streams import Streams, open_streams
+from modelstream.streams import StreamInfo, Streams, open_streams
 from modelstream.streams.letters import read_letters
 from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
 from modelstream.use_case.declared import UseCase
@@ -78,7 +80,7 @@ class Stores:
     @cached_property
     def features(self) -> FeatureTable:
         """The table with a row for every user."""
-        return self.tables.features(self.use_case.row_schema)
+        return self.tables.features(self.use_case.row_schema, self.names.features)
 
     @cached_property
     def enrichment(self) -> LookupTable | None:
@@ -105,8 +107,20 @@ class Stores:
         for name in project.params.logs:
             yield open_log(self.urls.logs, name, pa.schema([]), 0)
 
-    def make_tables(self) -> None:
-        """Make the tables, and their columns, that are not there yet."""
+    def make(self, project: Project, shards: int) -> Iterator[StreamInfo]:
+        """Make the project's streams and tables that are not there yet; yield the streams.
+
+        Raises ConfigurationError for streams of another number of shards, tables of other columns, and where the use
+        case looks up a table that `project.yaml` doesn't name.
+        """
+        lookup, known = self.use_case.lookup, project.params.tables
+        if lookup is not None and (lookup.table not in known or lookup.table == self.names.features):
+            raise ConfigurationError(
+                f"{project.use_case_file} looks up the table {lookup.table!r}; project.yaml has no such table to look up",
+                remedy=suggestion(lookup.table, [name for name in known if name != self.names.features]),
+            )
+        for name in project.params.streams:
+            yield self.streams.create(name, shards, self.epoch)
         _ = self.features, self.enrichment
         self.tables.inputs()
 

@@ -24,11 +24,9 @@ LONGEST_WAIT = 3600.0
 def prepare(context: Any) -> None:
     """Make the streams, tables and their columns that are not there yet; nothing that is there is changed."""
     with _opened() as (project, stores):
-        epoch = _in_epoch(stores.tables, int(os.environ.get(PREFIX + "EPOCH", "0")))
-        for name in project.params.streams:
-            info = stores.streams.create(name, from_environment().shards, epoch)
+        _put_in_epoch(stores.tables, int(os.environ.get(PREFIX + "EPOCH", "0")))
+        for info in stores.make(project, from_environment().shards):
             context.logger.info(f"stream {info.name}: {info.shards} shards, epoch {info.epoch}")
-        stores.make_tables()
 
 
 def drained(context: Any, timeout: float = LONGEST_WAIT) -> None:
@@ -90,8 +88,8 @@ def _opened() -> Iterator[tuple[Project, Stores]]:
         raise RuntimeError(f"{error}; {error.remedy}" if error.remedy else str(error)) from error
 
 
-def _in_epoch(tables: Tables, wanted: int) -> int:
-    """Return the tables' epoch, raised if the cluster's file asks for the next one."""
+def _put_in_epoch(tables: Tables, wanted: int) -> None:
+    """Raise the tables' epoch if the cluster's file asks for the next one. Raises ConfigurationError for any other."""
     epoch = tables.epoch()
     if epoch + 1 == wanted:
         epoch = tables.raise_epoch()
@@ -100,4 +98,3 @@ def _in_epoch(tables: Tables, wanted: int) -> int:
             f"the tables are in epoch {epoch}, and the cluster's file asks for {wanted}",
             remedy=f"write `epoch: {epoch}`, or {epoch + 1} to make the streams anew",
         )
-    return epoch

@@ -74,9 +74,8 @@ class Pipeline:
 
     def prepare(self) -> None:
         """Make the streams and tables that are not there yet."""
-        stores = self.stores
-        for name in self.project.params.streams:
-            stores.streams.create(name, self.shards, stores.epoch)
+        for _ in self.stores.make(self.project, self.shards):
+            pass
 
     def start(self, *, commit_ms: float) -> None:
         """Start the workers of every function."""

@@ -5,14 +5,16 @@ One contract for every backend, tested by `tests/contract/tables_contract.py`.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
+from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import Checkpoint
 
 
@@ -31,6 +33,26 @@ class Input(msgspec.Struct, kw_only=True):
     digest: str = ""
     """Hash of the first `bytes` bytes: a file that grew goes on, one whose read part changed is refused."""
     finished: bool = False
+
+
+FEATURES = "features"
+"""What the table of features is called, unless project.yaml says something else."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""What a table may be called."""
+
+
+def check_table_name(name: str, taken: Collection[str]) -> None:
+    """Raise ConfigurationError for a name that a store can't give to a table, or that it needs for its own.
+
+    >>> check_table_name("postcodes", ["registry"])
+    >>> check_table_name("registry", ["registry"])
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: 'registry' can't name a table
+    """
+    if not NAME.fullmatch(name) or name in taken:
+        raise ConfigurationError(
+            f"{name!r} can't name a table", remedy=f"use letters, digits, - and _, and not {', '.join(sorted(taken))}"
+        )
 
 
 class LookupTable(ABC):
@@ -142,10 +164,11 @@ class Tables(ABC):
         """Return a lookup table, made if there is none."""
 
     @abstractmethod
-    def features(self, row_schema: pa.Schema) -> FeatureTable:
-        """Return the table of features, made if there is none; ConfigurationError if it has other columns.
+    def features(self, row_schema: pa.Schema, name: str = FEATURES) -> FeatureTable:
+        """Return the table of features, made if there is none; a pipeline has one.
 
-        It counts offsets in the epoch that holds now; another epoch needs another instance.
+        Raises ConfigurationError if it has other columns, or a name that no table can have. It counts offsets in the
+        epoch that holds now; another epoch needs another instance.
         """
 
     @abstractmethod

@@ -2,9 +2,9 @@
 
 | key | type | content |
 |---|---|---|
-| `about` | hash | `version`, `epoch`, and `columns` of the features |
+| `about` | hash | `version`, `epoch`, `columns` of the features, and `features`, their table's name if it is another |
 | `lookup:NAME` | hash | a lookup table: value by key, empty for null |
-| `features` | hash | the users' rows by key: position, then JSON (see `redis_rows`) |
+| `features` | hash | the users' rows by key: position, then JSON (see `redis_rows`); or the table's other name |
 | `features:keys` | sorted set | their keys in order |
 | `shards` | hash | by `EPOCH:SHARD` the offset, then the counters as JSON |
 | `watermarks:EPOCH:SHARD` | hash | by `BUCKET ORIGIN` the position |
@@ -30,17 +30,24 @@ import redis
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import MAX_EPOCH
 from modelstream.tables import redis_scripts as scripts
-from modelstream.tables.contract import FeatureTable, Input, InputTable, LookupTable, Tables
+from modelstream.tables.contract import (
+    FEATURES,
+    NAME,
+    FeatureTable,
+    Input,
+    InputTable,
+    LookupTable,
+    Tables,
+    check_table_name,
+)
 from modelstream.tables.lookup_cache import CachedLookup
 from modelstream.tables.redis_client import PAIRS, Server, parse
-from modelstream.tables.redis_features import RedisFeatureTable
+from modelstream.tables.redis_features import RedisFeatureTable, features_name
 from modelstream.tables.redis_rows import WIDTH, position_of, stamped
 
-_KEYS = (
-    *(("about",), ("features",), ("features", "keys"), ("shards",)),
-    *(("inputs",), ("inputs", "order"), ("inputs", "progress")),
-)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+OWN_KEYS = ("about", "inputs", "lookup", "registry", "shards", "watermarks")
+"""What keys begin with, besides the name of the table of features; and a name that other stores refuse."""
+_KEYS = (("about",), ("shards",), ("inputs",), ("inputs", "order"), ("inputs", "progress"))
 _SHARD = re.compile(r"\d+:\d+")
 _LOOKUP_SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), ("value", pa.float64())])
 
@@ -154,26 +161,28 @@ class RedisTables(Tables):
         return number
 
     def lookup(self, name: str) -> LookupTable:
-        if not _NAME.fullmatch(name) or name in {"registry", "features"}:
-            raise ConfigurationError(f"{name!r} can't name a lookup table", remedy="use letters, digits, - and _")
+        check_table_name(name, {"registry", FEATURES})
         return CachedLookup(RedisLookupTable(self.server, name))
 
-    def features(self, row_schema: pa.Schema) -> FeatureTable:
-        return RedisFeatureTable(self.server, row_schema, self.epoch())
+    def features(self, row_schema: pa.Schema, name: str = FEATURES) -> FeatureTable:
+        check_table_name(name, OWN_KEYS)
+        return RedisFeatureTable(self.server, name, row_schema, self.epoch())
 
     def inputs(self) -> InputTable:
         return RedisInputTable(self.server)
 
     def remove(self) -> None:
         server = self.server
-        for kind, name in (("lookup", _NAME), ("watermarks", _SHARD)):
+        for kind, name in (("lookup", NAME), ("watermarks", _SHARD)):
             start = server.key(kind, "")
             for keys in self._scanned(f"{start}*"):
                 # Another prefix may begin with ours.
                 ours = [key for key in keys if name.fullmatch(key.decode("utf-8", "replace").removeprefix(start))]
                 if ours:
                     server.call(partial(_unlink, ours))
-        server.call(partial(_unlink, [server.key(*name) for name in _KEYS]))
+        features = features_name(server)
+        parts = (*_KEYS, (features,), (features, "keys"))
+        server.call(partial(_unlink, [server.key(*part) for part in parts]))
         server.forget()
 
     def _scanned(self, pattern: str) -> Iterator[list[bytes]]:

@@ -12,7 +12,7 @@ import redis
 from modelstream.errors import ConfigurationError, LostStateError
 from modelstream.messages.identity import Checkpoint
 from modelstream.tables import redis_scripts as scripts
-from modelstream.tables.contract import FeatureTable
+from modelstream.tables.contract import FEATURES, FeatureTable
 from modelstream.tables.redis_client import PAIRS, Server
 from modelstream.tables.redis_rows import WIDTH, batch_of, check_types, fixed, position_of, stamped, values_of
 
@@ -20,18 +20,24 @@ ROWS_A_COMMIT = 10_000
 """Rows in one script, which keeps others waiting for some 70 ms. More rows go ahead of it in scripts of their own."""
 
 
+def features_name(server: Server) -> str:
+    """Return what the table of features is called on a server."""
+    found: bytes | None = server.call(lambda client: client.hget(server.key("about"), FEATURES))
+    return found.decode() if found else FEATURES
+
+
 class RedisFeatureTable(FeatureTable):
-    def __init__(self, server: Server, schema: pa.Schema, epoch: int) -> None:
+    def __init__(self, server: Server, name: str, schema: pa.Schema, epoch: int) -> None:
         check_types(schema)
         self.server = server
         self.schema = schema
         self.epoch = epoch
         self._rows, self._keys, self._shards = (
-            server.key("features"),
-            server.key("features", "keys"),
+            server.key(name),
+            server.key(name, "keys"),
             server.key("shards"),
         )
-        self._check()
+        self._check(name)
         # What this instance knows to be stored, by shard: only the rest has to be written.
         self._stored: dict[int, set[tuple[str, int, int]]] = {}
         self._offsets: dict[int, bytes] = {}
@@ -140,15 +146,22 @@ class RedisFeatureTable(FeatureTable):
         except ValueError as error:
             raise self.server.broken("a row of the features", error) from None
 
-    def _check(self) -> None:
+    def _check(self, name: str) -> None:
         columns = msgspec.json.encode([[field.name, str(field.type)] for field in self.schema])
         about = self.server.key("about")
 
         def ask(client: redis.Redis) -> Any:
+            if name != FEATURES and not client.hexists(about, "columns"):
+                client.hsetnx(about, FEATURES, name)
             client.hsetnx(about, "columns", columns)
             return client.hget(about, "columns")
 
         stored = self.server.call(ask)
+        if (kept := features_name(self.server)) != name:
+            raise ConfigurationError(
+                f"{self.server.address} has its features in the table {kept!r}, not in {name!r}",
+                remedy=f"call it {kept} in project.yaml again, or begin anew with another prefix",
+            )
         if stored != columns:
             found, expected = (list(map(tuple, msgspec.json.decode(text))) for text in (stored, columns))
             differing = sorted({name for name, _ in set(found) ^ set(expected)}) or ["their order"]

@@ -7,7 +7,6 @@ of its own, since a file has one writer at a time.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,14 +16,14 @@ import pyarrow as pa
 from modelstream.clients.sqlite import File, Format, guarded, quoted, reading, writing
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import MAX_EPOCH, Checkpoint
-from modelstream.tables.contract import FeatureTable, Input, InputTable, LookupTable, Tables
+from modelstream.tables.contract import FEATURES as FEATURES_NAME
+from modelstream.tables.contract import FeatureTable, Input, InputTable, LookupTable, Tables, check_table_name
 from modelstream.tables.sqlite_rows import batch_of, column_type, rows_of
 
 REGISTRY = Format("registry of inputs", b"msr1")
 FEATURES = Format("table of features", b"msf1")
 LOOKUP = Format("lookup table", b"msl1")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _INPUT_COLUMNS = "origin, kind, path, options, lines, bytes, digest, finished"
 _LOOKUP_SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), ("value", pa.float64())])
 
@@ -255,14 +254,14 @@ class SqliteTables(Tables):
         return number
 
     def lookup(self, name: str) -> LookupTable:
-        if not _NAME.fullmatch(name) or name in {"registry", "features"}:
-            raise ConfigurationError(f"{name!r} can't name a lookup table", remedy="use letters, digits, - and _")
+        check_table_name(name, {"registry", FEATURES_NAME})
         table = SqliteLookupTable(self.folder / f"{name}.db")
         self._use(table.file)
         return table
 
-    def features(self, row_schema: pa.Schema) -> FeatureTable:
-        table = SqliteFeatureTable(self.folder / "features.db", row_schema, self.epoch())
+    def features(self, row_schema: pa.Schema, name: str = FEATURES_NAME) -> FeatureTable:
+        check_table_name(name, {"registry"})
+        table = SqliteFeatureTable(self.folder / f"{name}.db", row_schema, self.epoch())
         self._use(table.file)
         return table
 

@@ -8,7 +8,6 @@ each with the condition that its position rises, so any of them may be repeated,
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from modelstream.clients.v3io import Address, Container, condition_failed, item_
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import MAX_EPOCH
 from modelstream.tables import v3io_frames
-from modelstream.tables.contract import FeatureTable, Input, InputTable, LookupTable, Tables
+from modelstream.tables.contract import FEATURES, FeatureTable, Input, InputTable, LookupTable, Tables, check_table_name
 from modelstream.tables.lookup_cache import CachedLookup
 from modelstream.tables.v3io_features import V3ioFeatureTable
 from modelstream.tables.v3io_items import count_items, make_schema, scan_sorted
@@ -35,13 +34,12 @@ from modelstream.tables.v3io_rows import (
     text_value,
 )
 
-REGISTRY, INPUTS, FEATURES = "registry", "inputs", "features"
+REGISTRY, INPUTS = "registry", "inputs"
 KEY, VALUE = "key", "value"
 
 SAME = 1e-9
 """How much a number may differ from the exact one beside it, as a share, before it counts as written by others."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LOOKUP_SCHEMA = pa.schema([pa.field(KEY, pa.string(), nullable=False), (VALUE, pa.float64())])
 
 
@@ -183,26 +181,26 @@ class V3ioTables(Tables):
                 return number
 
     def lookup(self, name: str) -> LookupTable:
-        if not _NAME.fullmatch(name) or name in (REGISTRY, INPUTS) or name.startswith(FEATURES):
-            raise ConfigurationError(f"{name!r} can't name a lookup table", remedy="use letters, digits, - and _")
+        check_table_name(name, {REGISTRY, INPUTS, FEATURES, f"{FEATURES}-shards"})
         return CachedLookup(V3ioLookupTable(self._container, name))
 
-    def features(self, row_schema: pa.Schema) -> FeatureTable:
+    def features(self, row_schema: pa.Schema, name: str = FEATURES) -> FeatureTable:
+        check_table_name(name, {REGISTRY, INPUTS})
         check_columns(row_schema)
         columns = {field.name: attribute_type(field) for field in row_schema}
         text = msgspec.json.encode(columns).decode()
-        if self._register(FEATURES, {"columns": text}, "not(exists(columns))"):
-            make_schema(self._container, FEATURES, row_schema)
-        item = self._registered(FEATURES)
+        if self._register(name, {"columns": text}, "not(exists(columns))"):
+            make_schema(self._container, name, row_schema)
+        item = self._registered(name)
         found = msgspec.json.decode(item["columns"]["S"], type=dict[str, str]) if item else {}
         if list(found.items()) != list(columns.items()):
             differing = sorted({name for name, _ in found.items() ^ columns.items()}) or ["their order"]
             raise ConfigurationError(
-                f"{self._container.path(FEATURES)} was made for another use case "
+                f"{self._container.path(name)} was made for another use case "
                 f"(differing columns: {', '.join(differing)})",
                 remedy="go back to the use case that it was made for, or begin anew at another path",
             )
-        return V3ioFeatureTable(self._container, FEATURES, row_schema, self.epoch())
+        return V3ioFeatureTable(self._container, name, row_schema, self.epoch())
 
     def inputs(self) -> InputTable:
         return V3ioInputTable(self._container)

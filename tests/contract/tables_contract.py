@@ -7,6 +7,7 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -372,6 +373,23 @@ class TablesContract:
             assert others.epoch() == 31
 
     # Removing.
+
+    def test_features_may_have_another_name(self, tables: Tables, url: str) -> None:
+        assert tables.features(ROWS, "players").commit(0, rows(("a", 1, 2.5)), checkpoint(7))
+        tables.lookup("enrichment").load([pa.record_batch({"key": ["a"], "value": [1.5]})])
+        with open_tables(url) as again:
+            assert held(again.features(ROWS, "players")) == {"a": (1, 2.5)}
+            assert again.features(ROWS, "players").load(0).offset == 7
+        tables.remove()
+        with open_tables(url) as again:
+            assert held(again.features(ROWS, "others")) == {}
+            assert again.features(ROWS, "others").load(0).offset == -1
+
+    @pytest.mark.parametrize("name", ["", "registry", "a/b", "../up", "a b"])
+    def test_name_that_no_table_can_have_is_refused(self, tables: Tables, name: str) -> None:
+        for make in (tables.lookup, partial(tables.features, ROWS)):
+            with pytest.raises(ConfigurationError, match="can't name a table"):
+                make(name)
 
     def test_removed_tables_are_as_new_and_others_stay(self, tables: Tables, url: str) -> None:
         tables.remove()  # nothing was there

@@ -64,6 +64,14 @@ class TestRedisTables(TablesContract):
 
     # Batches.
 
+    def test_features_that_are_in_a_table_of_another_name_are_told(self, url: str) -> None:
+        for kept, asked in (("features", "players"), ("players", "features")):
+            with open_tables(url) as tables:
+                tables.features(ROWS, kept)
+                with pytest.raises(ConfigurationError, match=f"features in the table '{kept}', not in '{asked}'"):
+                    tables.features(ROWS, asked)
+                tables.remove()
+
     def test_flush_of_2000_rows_is_one_trip(self, tables: Tables, trips: list[int]) -> None:
         features = tables.features(ROWS)
         features.commit(0, rows(), checkpoint(0))
