@@ -24,14 +24,29 @@ MAX_OPEN = 8
 
 
 class BodyPlace(NamedTuple):
-    """Where a body is: the number of its file, and the byte that it begins at."""
+    """Where a body is: the number of its file, and the byte that it begins at.
+
+    `BodyFiles` has an example.
+    """
 
     file: int
     position: int
 
 
 class BodyFiles:
-    """The files `NAME.NUMBER.bodies` of a folder."""
+    """The files `NAME.NUMBER.bodies` of a folder.
+
+    Methods raise OSError for the disk. Use an instance in one thread.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = BodyFiles(Path(folder), "incoming")
+    ...     places, end = files.write([b"one", b"three"], end=None)
+    ...     found = files.read(places[1], size=5)
+    ...     files.close()
+    >>> found, places[1], end
+    (b'three', BodyPlace(file=0, position=3), BodyPlace(file=0, position=8))
+    """
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder

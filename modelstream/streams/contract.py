@@ -14,7 +14,10 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a shard. Offsets rise by 1; `appended_at` is in us since 1970 UTC."""
+    """One message of a shard. Offsets rise by 1; `appended_at` is in us since 1970 UTC.
+
+    `Streams` has an example.
+    """
 
     shard: int
     offset: int
@@ -24,7 +27,10 @@ class Message:
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What a stream is: its number of shards, and the epoch that it was made in (see `messages.identity`)."""
+    """What a stream is: its number of shards, and the epoch that it was made in (see `messages.identity`).
+
+    `Streams` has an example.
+    """
 
     name: str
     shards: int
@@ -36,6 +42,17 @@ class Streams(ABC):
 
     Every method raises ConfigurationError for a stream that doesn't exist or is broken, and UnavailableError
     for an outage (locked too long, disk full, no connection), after which the same call may be repeated.
+
+    >>> import tempfile
+    >>> from modelstream.streams import open_streams
+    >>> with tempfile.TemporaryDirectory() as folder, open_streams(f"sqlite://{folder}") as streams:
+    ...     info = streams.create("incoming", shards=2)
+    ...     offsets = streams.append("incoming", [(1, b"first"), (1, b"second")])
+    ...     found = streams.read("incoming", shard=1, offset=0, limit_messages=10, limit_bytes=1 << 20)
+    ...     streams.ack("my-function", "incoming", 1, found[0].offset)
+    ...     acked = streams.acked("my-function", "incoming")
+    >>> info, [message.body for message in found], acked
+    (StreamInfo(name='incoming', shards=2, epoch=0), [b'first', b'second'], {0: -1, 1: 0})
     """
 
     first_offset: ClassVar[int] = 0

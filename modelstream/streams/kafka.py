@@ -27,7 +27,14 @@ _EPOCH = ".epoch-"
 
 
 class KafkaStreams(Streams):
-    """The streams behind a URL `kafka://host:port[,host:port]/prefix?option=…` (see `kafka_client`)."""
+    """The streams behind a URL `kafka://host:port[,host:port]/prefix?option=…` (see `kafka_client`).
+
+    Nothing is asked of a broker before it is needed; `tests/contract/test_kafka_streams.py` has one.
+
+    >>> streams = KafkaStreams("kafka://broker:9092/demo")
+    >>> streams.topic("serving", epoch=0), streams.topic("serving", epoch=2), streams.group("model-server")
+    ('demo.serving', 'demo.serving.epoch-2', 'demo.model-server')
+    """
 
     all_or_none = False
 

@@ -57,7 +57,10 @@ _MOVED = {
 
 
 class Admin:
-    """Asks the brokers, by the clients of this process."""
+    """Asks the brokers, by the clients of this process.
+
+    An example would need a broker: `tests/contract/test_kafka_streams.py` has one.
+    """
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients

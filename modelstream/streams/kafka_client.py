@@ -63,7 +63,10 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Address:
-    """What a URL says."""
+    """What a URL says.
+
+    `parse` has an example.
+    """
 
     servers: str
     prefix: str
@@ -137,7 +140,14 @@ _ABANDONED: list[Clients] = []
 
 
 class Clients:
-    """The library's clients for an address, each made when it is first used, in the process that uses it."""
+    """The library's clients for an address, each made when it is first used, in the process that uses it.
+
+    Methods raise ConfigurationError for what trying again doesn't mend, and UnavailableError for an outage.
+
+    >>> clients = Clients(parse("kafka://broker:9092/demo", {}))  # connects when it is used
+    >>> clients.of_this_process()
+    True
+    """
 
     def __init__(self, address: Address) -> None:
         self.address = address

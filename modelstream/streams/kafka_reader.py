@@ -45,7 +45,10 @@ class _Place:
 
 
 class Reader:
-    """Reads the partitions of a topic."""
+    """Reads the partitions of a topic.
+
+    An example would need a broker: `tests/contract/test_kafka_streams.py` has one.
+    """
 
     def __init__(self, clients: Clients, topic: str, ask: Ranges) -> None:
         self.received = 0

@@ -49,7 +49,10 @@ class _Version:
 
 
 class V3ioStreams(Streams):
-    """The streams below a path of a container."""
+    """The streams below a path of a container.
+
+    An example would need V3IO: `tests/contract/test_v3io_streams.py` runs on a stand-in for it.
+    """
 
     first_offset: ClassVar[int] = 1
     all_or_none: ClassVar[bool] = False

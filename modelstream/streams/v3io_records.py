@@ -60,6 +60,9 @@ def append(container: Container, path: str, records: Sequence[tuple[int, bytes]]
 
     A request takes one record of a shard: records of one request fail independently, and one that follows a failed
     one of its shard must not be there before it (docs/delivery.md, 3).
+
+    Raises ConfigurationError for a message that is too large or refused, UnavailableError where V3IO doesn't take it.
+    An example would need V3IO: `tests/contract/test_v3io_streams.py` runs on a stand-in for it.
     """
     largest = max((len(body) for _, body in records), default=0)
     if largest > MAX_RECORD:
@@ -136,7 +139,11 @@ def _put(container: Container, path: str, records: Sequence[tuple[int, bytes]]) 
 
 
 class Reader:
-    """Reads a shard, and remembers where it is: going on costs one request, beginning elsewhere one more."""
+    """Reads a shard, and remembers where it is: going on costs one request, beginning elsewhere one more.
+
+    Raises as `Container.call` does. An example would need V3IO: `tests/contract/test_v3io_streams.py` runs on a
+    stand-in for it.
+    """
 
     def __init__(self, container: Container, path: str, shard: int) -> None:
         self._container = container
