@@ -19,7 +19,10 @@ from modelstream.messages.identity import Checkpoint
 
 
 class Input(msgspec.Struct, kw_only=True):
-    """An input that a reader took in: what it is and how far it was sent."""
+    """An input that a reader took in: what it is and how far it was sent.
+
+    `InputTable` has an example.
+    """
 
     origin: str
     kind: str
@@ -56,7 +59,16 @@ def check_table_name(name: str, taken: Collection[str]) -> None:
 
 
 class LookupTable(ABC):
-    """Values by key, such as an index by area code."""
+    """Values by key, such as an index by area code.
+
+    >>> import tempfile
+    >>> from modelstream.tables import open_tables
+    >>> with tempfile.TemporaryDirectory() as folder, open_tables(f"sqlite://{folder}") as tables:
+    ...     table = tables.lookup("enrichment")
+    ...     rows = table.load([pa.record_batch({"key": ["10115", "20095"], "value": [2.5, None]})])
+    ...     rows, table.get_many(["20095", "10115", "1"])
+    (2, [None, 2.5, None])
+    """
 
     @abstractmethod
     def load(self, batches: Iterable[pa.RecordBatch]) -> int:
@@ -81,6 +93,18 @@ class FeatureTable(ABC):
 
     Rows have the schema given to `Tables.features`: first the key (string), then `applied` (int64, the stream
     position of the last event applied to the user), then string, int64, float64, bool and timestamp columns.
+
+    >>> import tempfile
+    >>> from modelstream.tables import open_tables
+    >>> schema = pa.schema([("user", pa.string()), ("applied", pa.int64()), ("paid_sum", pa.float64())])
+    >>> rows = pa.record_batch({"user": ["ann"], "applied": [7], "paid_sum": [2.5]}, schema)
+    >>> with tempfile.TemporaryDirectory() as folder, open_tables(f"sqlite://{folder}") as tables:
+    ...     table = tables.features(schema)
+    ...     checkpoint = table.load(shard=3)
+    ...     checkpoint.offset = 7
+    ...     once, again = table.commit(3, rows, checkpoint), table.commit(3, rows, checkpoint)
+    ...     once, again, table.load(3).offset, table.get("ann").to_pylist()
+    (True, False, 7, [{'user': 'ann', 'applied': 7, 'paid_sum': 2.5}])
     """
 
     schema: pa.Schema
@@ -122,7 +146,18 @@ class FeatureTable(ABC):
 
 
 class InputTable(ABC):
-    """The inputs that readers took in, by origin."""
+    """The inputs that readers took in, by origin.
+
+    >>> import tempfile
+    >>> from modelstream.tables import open_tables
+    >>> with tempfile.TemporaryDirectory() as folder, open_tables(f"sqlite://{folder}") as tables:
+    ...     inputs = tables.inputs()
+    ...     record = inputs.register("a.ndjson", Input(origin="a.ndjson", kind="file", path="/data/a.ndjson"))
+    ...     inputs.save_progress("a.ndjson", lines=100, bytes=4096, digest="…", finished=False)
+    ...     inputs.save_progress("a.ndjson", lines=50, bytes=2048, digest="…", finished=False)  # fewer: not noted
+    ...     [(one.origin, one.lines) for one in inputs.all()]
+    [('a.ndjson', 100)]
+    """
 
     @abstractmethod
     def register(self, origin: str, record: Input) -> Input:
@@ -149,6 +184,12 @@ class Tables(ABC):
 
     Methods of the tables raise ConfigurationError for a table that is broken, or made for another use case,
     and UnavailableError for an outage, after which the same call may be repeated.
+
+    >>> import tempfile
+    >>> from modelstream.tables import open_tables
+    >>> with tempfile.TemporaryDirectory() as folder, open_tables(f"sqlite://{folder}") as tables:
+    ...     tables.epoch(), tables.raise_epoch(), tables.epoch()
+    (0, 1, 1)
     """
 
     @abstractmethod

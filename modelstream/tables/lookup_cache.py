@@ -17,7 +17,20 @@ and replay uses that, so an old value is no different from an event that came ea
 
 
 class CachedLookup(LookupTable):
-    """A lookup table whose `get_many` asks for each key at most once in `CACHED_SECONDS`, all missing ones at once."""
+    """A lookup table whose `get_many` asks for each key at most once in `CACHED_SECONDS`, all missing ones at once.
+
+    >>> import tempfile
+    >>> from modelstream.tables import open_tables
+    >>> with tempfile.TemporaryDirectory() as folder, open_tables(f"sqlite://{folder}") as tables:
+    ...     table, now = tables.lookup("enrichment"), [0.0]
+    ...     cached = CachedLookup(table, clock=lambda: now[0])
+    ...     before = cached.get_many(["10115"])
+    ...     rows = table.load([pa.record_batch({"key": ["10115"], "value": [2.5]})])  # as another process does
+    ...     soon = cached.get_many(["10115"])
+    ...     now[0] = CACHED_SECONDS
+    ...     before, soon, cached.get_many(["10115"])
+    ([None], [None], [2.5])
+    """
 
     def __init__(self, table: LookupTable, clock: Callable[[], float] = time.monotonic) -> None:
         self.table = table

@@ -53,6 +53,11 @@ _LOOKUP_SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), ("valu
 
 
 class RedisLookupTable(LookupTable):
+    """Values by key in a hash. See `LookupTable`.
+
+    An example would need a server: `tests/contract/test_redis_tables.py` has one.
+    """
+
     def __init__(self, server: Server, name: str) -> None:
         self.server = server
         self.key = server.key("lookup", name)
@@ -99,6 +104,11 @@ class RedisLookupTable(LookupTable):
 
 
 class RedisInputTable(InputTable):
+    """Inputs by origin, in two hashes and a list. See `InputTable`.
+
+    An example would need a server: `tests/contract/test_redis_tables.py` has one.
+    """
+
     def __init__(self, server: Server) -> None:
         self.server = server
         self._inputs, self._order, self._progress = (
@@ -144,7 +154,10 @@ class RedisInputTable(InputTable):
 
 
 class RedisTables(Tables):
-    """The tables behind `redis://host:port/db?prefix=NAME`; see the module."""
+    """The tables behind `redis://host:port/db?prefix=NAME`; see the module.
+
+    An example would need a server: `tests/contract/test_redis_tables.py` has one.
+    """
 
     def __init__(self, url: str) -> None:
         self.server = Server(parse(url))

@@ -45,7 +45,11 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Address:
-    """What a URL says."""
+    """What a URL says.
+
+    >>> Address("localhost", 6379, 0, "demo").key("lookup", "enrichment")
+    'demo:lookup:enrichment'
+    """
 
     host: str
     port: int
@@ -125,6 +129,10 @@ def connect(address: Address) -> redis.Redis:
     """Return a client, which connects when it is first used, and anew after a fork or an outage.
 
     It repeats nothing by itself: who holds the shard does, and knows what it means.
+
+    >>> client = connect(parse("redis://localhost:6379/2?prefix=demo", {}))
+    >>> client.connection_pool.connection_kwargs["db"]
+    2
     """
     tls: dict[str, Any] = {"ssl": True, "ssl_ca_certs": address.ca or None} if address.tls else {}
     return redis.Redis(
@@ -145,7 +153,13 @@ def connect(address: Address) -> redis.Redis:
 
 @contextmanager
 def guarded(address: Address) -> Iterator[None]:
-    """Turn the client's errors into ours."""
+    """Turn the client's errors into ours: UnavailableError for an outage, ConfigurationError for what stays.
+
+    >>> with guarded(parse("redis://localhost:6379/0?prefix=demo", {})):
+    ...     raise redis.ConnectionError("connection refused")
+    Traceback (most recent call last):
+    modelstream.errors.UnavailableError: redis://localhost:6379/0?prefix=demo: connection refused
+    """
     try:
         yield
     except (RedisError, OSError) as error:
@@ -172,7 +186,11 @@ def _error(address: Address, error: Exception) -> ModelstreamError:
 
 
 class Server:
-    """A connection, checked when it is first used."""
+    """A connection, checked when it is first used.
+
+    Methods that ask it raise as `guarded` says. An example would need a server: `tests/contract/test_redis_tables.py`
+    has one.
+    """
 
     def __init__(self, address: Address) -> None:
         self.address = address

@@ -27,6 +27,11 @@ def features_name(server: Server) -> str:
 
 
 class RedisFeatureTable(FeatureTable):
+    """Rows and checkpoints in hashes, written by one script. See `FeatureTable`.
+
+    An example would need a server: `tests/contract/test_redis_tables.py` has one.
+    """
+
     def __init__(self, server: Server, name: str, schema: pa.Schema, epoch: int) -> None:
         check_types(schema)
         self.server = server

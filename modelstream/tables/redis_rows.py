@@ -36,19 +36,32 @@ def stamped(position: int, content: Mapping[str, Any]) -> bytes:
 
 
 def fixed(position: int) -> bytes:
-    """Return a position as text of a fixed width."""
+    """Return a position as text of a fixed width. Raises ValueError for one that has no place in it.
+
+    >>> fixed(81_923)
+    b'0000000000081923'
+    """
     if not 0 <= position < 10**WIDTH:
         raise ValueError(f"no position of a stream: {position}")
     return b"%0*d" % (WIDTH, position)
 
 
 def position_of(value: bytes) -> int:
-    """Return the position of a value."""
+    """Return the position of a value.
+
+    >>> position_of(b'0000000000000007 {"vectors":3}')
+    7
+    """
     return int(value[:WIDTH])
 
 
 def check_types(schema: pa.Schema) -> None:
-    """Raise ConfigurationError for a column that can't be stored."""
+    """Raise ConfigurationError for a column that can't be stored.
+
+    >>> check_types(pa.schema([("user", pa.string()), ("tags", pa.list_(pa.string()))]))
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: column 'tags' can't be stored as list<item: string>
+    """
     for field in schema:
         kind = field.type
         known = pa.types.is_string(kind) or pa.types.is_int64(kind) or pa.types.is_boolean(kind)
@@ -72,7 +85,12 @@ def values_of(batch: pa.RecordBatch) -> dict[str, bytes]:
 
 
 def batch_of(keys: Sequence[str], values: Sequence[bytes], schema: pa.Schema) -> pa.RecordBatch:
-    """Return the rows that `values_of` gave. Raises ValueError for a value that it didn't give."""
+    """Return the rows that `values_of` gave. Raises ValueError for a value that it didn't give.
+
+    >>> schema = pa.schema([("user", pa.string()), ("applied", pa.int64()), ("paid_sum", pa.float64())])
+    >>> batch_of(["a"], [b'0000000000000005 {"paid_sum":0.5}'], schema).to_pylist()
+    [{'user': 'a', 'applied': 5, 'paid_sum': 0.5}]
+    """
     try:
         contents = _decode(b"[" + b",".join([value[WIDTH + 1 :] for value in values]) + b"]")
         columns = [pa.array(keys, pa.string()), pa.array([position_of(value) for value in values], pa.int64())]

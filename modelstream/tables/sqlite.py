@@ -29,6 +29,11 @@ _LOOKUP_SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), ("valu
 
 
 class SqliteLookupTable(LookupTable):
+    """Values by key in a file. See `LookupTable`.
+
+    `SqliteTables` has an example.
+    """
+
     def __init__(self, path: Path) -> None:
         self.file = File(
             path, LOOKUP, ["CREATE TABLE lookup (key TEXT PRIMARY KEY NOT NULL, value REAL) WITHOUT ROWID"]
@@ -57,6 +62,11 @@ class SqliteLookupTable(LookupTable):
 
 
 class SqliteFeatureTable(FeatureTable):
+    """Rows, watermarks and offsets in a file: a commit is one transaction. See `FeatureTable`.
+
+    `FeatureTable` has an example.
+    """
+
     def __init__(self, path: Path, schema: pa.Schema, epoch: int) -> None:
         self.schema = schema
         self.epoch = epoch
@@ -153,6 +163,11 @@ class SqliteFeatureTable(FeatureTable):
 
 
 class SqliteInputTable(InputTable):
+    """Inputs by origin, in the file that has the epoch too. See `InputTable`.
+
+    `InputTable` has an example.
+    """
+
     def __init__(self, file: File) -> None:
         self.file = file
 

@@ -49,6 +49,8 @@ class V3ioLookupTable(LookupTable):
     A load writes the rows that are not there yet or differ: every start loads the table again, and 90,000 puts take
     20 s, reading them 2 s. With V3IO_FRAMESD v3io-frames writes them, in bulk. A load that is interrupted may have
     written some of its rows; doing it again writes the others.
+
+    An example would need V3IO: `tests/contract/test_v3io_tables.py` runs on a stand-in for it.
     """
 
     def __init__(self, container: Container, name: str) -> None:
@@ -114,7 +116,10 @@ class V3ioLookupTable(LookupTable):
 
 
 class V3ioInputTable(InputTable):
-    """Items by origin, as JSON in the attribute `record` beside what is compared or looked at."""
+    """Items by origin, as JSON in the attribute `record` beside what is compared or looked at.
+
+    An example would need V3IO: `tests/contract/test_v3io_tables.py` runs on a stand-in for it.
+    """
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -161,7 +166,10 @@ class V3ioInputTable(InputTable):
 
 
 class V3ioTables(Tables):
-    """The tables below a path of a container."""
+    """The tables below a path of a container.
+
+    An example would need V3IO: `tests/contract/test_v3io_tables.py` runs on a stand-in for it.
+    """
 
     def __init__(self, url: str) -> None:
         self._container = Container(Address.of(url))

@@ -24,6 +24,8 @@ class V3ioFeatureTable(FeatureTable):
 
     After a kill within a commit, some of its rows or watermarks are there: they hold what their messages made of
     them, so these, taken again, pass them by (docs/delivery.md, 5).
+
+    An example would need V3IO: `tests/contract/test_v3io_tables.py` runs on a stand-in for it.
     """
 
     def __init__(self, container: Container, table: str, schema: pa.Schema, epoch: int) -> None:

@@ -33,7 +33,13 @@ _ADDRESS_REMEDY = f"set {FRAMESD} to the address of framesd, such as http://fram
 
 
 def framesd() -> str:
-    """Return the address of the service; "" where there is none."""
+    """Return the address of the service; "" where there is none.
+
+    >>> from unittest import mock
+    >>> with mock.patch.dict(os.environ, {FRAMESD: "http://framesd:8080"}):
+    ...     framesd()
+    'http://framesd:8080'
+    """
     return os.environ.get(FRAMESD, "")
 
 
@@ -44,6 +50,8 @@ def write(
 
     A column that a row lacks is no attribute. May be repeated; after an error some rows are there and some not. Raises
     UnavailableError where framesd, or V3IO behind it, can't be reached, ConfigurationError where one of them refuses.
+
+    An example would need framesd: `tests/contract/test_v3io_frames.py` runs on a stand-in for it.
     """
     frames = _import_frames()
     import pandas as pd

@@ -17,7 +17,11 @@ take 7 s in one part and 4 s in four. Where pages take no time it is the same: t
 
 
 def make_schema(container: Container, table: str, schema: pa.Schema) -> None:
-    """Write the object `.#schema`, without which v3io-frames can't read a table that it didn't write."""
+    """Write the object `.#schema`, without which v3io-frames can't read a table that it didn't write.
+
+    Raises as `Container.call` does. An example would need V3IO: `tests/contract/test_v3io_tables.py` runs on a
+    stand-in for it.
+    """
     fields = [
         {"name": field.name, "type": attribute_type(field), "nullable": number > 0}
         for number, field in enumerate(schema)
@@ -33,7 +37,10 @@ def scan_sorted(
     batch_size: int,
     read: Callable[[Sequence[dict[str, Any]]], pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a table in the order of their keys: V3IO gives them in none, so all are read first."""
+    """Yield the rows of a table in the order of their keys: V3IO gives them in none, so all are read first.
+
+    `read` makes rows of items. Raises as `Container.scan` does. An example would need V3IO: see `make_schema`.
+    """
     key = schema.field(0).name
     pages = [read([item for item in page if key in item]) for page in container.scan(table, segments=SEGMENTS)]
     rows = pa.Table.from_batches(pages, schema).combine_chunks()
@@ -43,5 +50,8 @@ def scan_sorted(
 
 
 def count_items(container: Container, table: str, key: str) -> int:
-    """Return the number of items that have a key as an attribute: the table's schema is among its items."""
+    """Return the number of items that have a key as an attribute: the table's schema is among its items.
+
+    Raises as `Container.scan` does. An example would need V3IO: see `make_schema`.
+    """
     return sum(len(page) for page in container.scan(table, "__name", f"exists({key})"))

@@ -53,7 +53,12 @@ def item_name(key: str) -> str:
 
 
 def check_columns(schema: pa.Schema) -> None:
-    """Raise ConfigurationError for a column that can't be an attribute."""
+    """Raise ConfigurationError for a column that can't be an attribute.
+
+    >>> check_columns(pa.schema([("user", pa.string()), ("paid.sum", pa.float64())]))
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: column 'paid.sum' can't be an attribute of V3IO
+    """
     for field in schema:
         if not _ATTRIBUTE.fullmatch(field.name) or field.name.startswith("__") or field.name.lower() in _RESERVED:
             raise ConfigurationError(
@@ -101,7 +106,12 @@ def attributes_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
 
 
 def batch_of(items: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    """Return items, typed as they are in a response's body, as a batch."""
+    """Return items, typed as they are in a response's body, as a batch.
+
+    >>> items = [{"key": {"S": "a"}, "n": {"N": "5"}}, {"key": {"S": "b"}}]
+    >>> batch_of(items, pa.schema([("key", pa.string()), ("n", pa.int64())])).to_pylist()
+    [{'key': 'a', 'n': 5}, {'key': 'b', 'n': None}]
+    """
     exact = iter(_unpack_floats(items, sum(pa.types.is_float64(kind) for kind in schema.types)))
     arrays = []
     for field in schema:
@@ -142,7 +152,11 @@ def read_value(typed: dict[str, Any] | None) -> Any:
 
 
 def text_value(text: str) -> str | bytes:
-    """Return a text as it is stored: as a blob where V3IO takes no such text."""
+    r"""Return a text as it is stored: as a blob where V3IO takes no such text.
+
+    >>> text_value("ann"), text_value("a\0b")
+    ('ann', b'a\x00b')
+    """
     if "\0" in text or len(text) > MAX_TEXT:
         return text.encode("utf-8", "surrogatepass")
     return text
