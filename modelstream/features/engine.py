@@ -27,7 +27,10 @@ LookupFunction = Callable[[Sequence[str]], Sequence[float | None]]
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of a batch of n events: `counted + sum(not_counted) + skipped == n`."""
+    """What became of a batch of n events: `counted + sum(not_counted) + skipped == n`.
+
+    `FeatureEngine.apply` gives it; there is the example.
+    """
 
     indices: Int64s
     """int64[k]: the events, by their row in the batch, that a vector stands after; rising."""
@@ -213,7 +216,10 @@ def _plan(use_case: UseCase) -> kernel.Plan:
 
 
 def no_rows(use_case: UseCase) -> pa.RecordBatch:
-    """Return an empty batch of rows: what a table holds of users it doesn't know."""
+    """Return an empty batch of rows: what a table holds of users it doesn't know.
+
+    `FeatureEngine` has an example.
+    """
     return pa.RecordBatch.from_pylist([], schema=use_case.row_schema)
 
 
@@ -230,6 +236,8 @@ def features_of(rows: pa.RecordBatch, use_case: UseCase) -> pa.RecordBatch:
     """Return stored rows (`row_schema`) as a person looks at them (`features_schema`).
 
     That is key, profile, and features by name. A value that was not found is null here, not the default.
+
+    `replay` has an example.
     """
     derived = {}
     for event in use_case.value_events:
@@ -250,6 +258,26 @@ def replay(
     """Apply batches of events to users that start from nothing, and yield each batch with what became of it.
 
     Give an empty `engine` to have the rows afterwards: its `changed()` holds all users.
+
+    Raises ValueError as `FeatureEngine.apply` does.
+
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> schema = pa.schema([use_case.event_schema.field(name) for name in use_case.fields])
+    >>> rows = [("h1", 0, "reading", 20.0), ("h2", 0, "reading", 7.0)]
+    >>> rows += [("h1", 1, "reading", 21.0), ("h1", 2, "alarm", None)]
+    >>> batches = [pa.record_batch([*zip(*rows[i : i + 2])], schema=schema) for i in (0, 2)]
+    >>> engine = FeatureEngine(use_case)
+    >>> for events, applied in replay(use_case, batches, no_lookup, engine):
+    ...     print(applied.indices, applied.vectors.tolist(), applied.not_counted)
+    [0 1] [[20.0, 1.0], [7.0, 1.0]] {}
+    [0] [[20.5, 2.0]] {'unknown_type': 1}
+    >>> features_of(engine.changed(), use_case).to_pydict()
+    {'house': ['h1', 'h2'], 'reading_mean': [20.5, 7.0], 'reading_count': [2.0, 1.0]}
     """
     engine = FeatureEngine(use_case) if engine is None else engine
     position = 0

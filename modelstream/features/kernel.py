@@ -30,7 +30,10 @@ _get = statistics.get
 
 
 class Plan(NamedTuple):
-    """A use case for the kernel; event types are codes 0 to m-1, -1 stands for none."""
+    """A use case for the kernel; event types are codes 0 to m-1, -1 stands for none.
+
+    `apply` has an example.
+    """
 
     profile: int
     """The event that makes a user known; -1: every user is."""
@@ -51,7 +54,10 @@ class Plan(NamedTuple):
 
 
 class State(NamedTuple):
-    """Users in arrays, one place ("slot") a user."""
+    """Users in arrays, one place ("slot") a user; times are microseconds since 1970 UTC.
+
+    `apply` has an example.
+    """
 
     applied: Int64s
     """The position of the last event that changed the row; -1: none."""
@@ -70,7 +76,10 @@ class State(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """n events in order."""
+    """n events in order; times are microseconds since 1970 UTC.
+
+    `apply` has an example.
+    """
 
     slots: Int64s
     codes: Int64s
@@ -84,7 +93,10 @@ class Batch(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What the kernel fills."""
+    """What the kernel fills.
+
+    `apply` has an example.
+    """
 
     indices: Int64s
     """int64[n]: the events that got a vector."""
@@ -98,7 +110,10 @@ class Output(NamedTuple):
 
 @compiled
 def first_without_value(plan: Plan, batch: Batch) -> int:
-    """Return the first event that should have a value and has none that is finite, or -1."""
+    """Return the first event that should have a value and has none that is finite, or -1.
+
+    `FeatureEngine.apply` raises for it.
+    """
     for i in range(len(batch.codes)):
         code = batch.codes[i]
         if code >= 0 and plan.value_of[code] >= 0 and not np.isfinite(batch.values[plan.value_of[code], i]):
@@ -141,6 +156,18 @@ def apply(plan: Plan, state: State, batch: Batch, output: Output) -> None:
     """Apply the events of `batch` to `state` in order, and fill `output`.
 
     An event at or below the position that its user's row has applied is skipped: the row holds it already.
+
+    >>> plan = Plan(profile=-1, opens=-1, window=0, value_of=np.array([0]), predicts=np.array([True]),
+    ...     statistics=np.array([statistics.MEAN, statistics.COUNT]), lookup=False, default=0.0)
+    >>> state = State(applied=np.array([-1]), known=np.zeros(1, np.bool_), changed=np.zeros(1, np.bool_),
+    ...     known_at=np.array([NEVER]), looked_up=np.array([np.nan]), opened=np.array([NEVER]),
+    ...     statistics=np.zeros((1, 1, 4)))
+    >>> batch = Batch(slots=np.array([0, 0]), codes=np.array([0, 0]), positions=np.array([7, 8]),
+    ...     times=np.array([0, 1]), values=np.array([[20.0, 21.0]]), looked_up=np.empty(0))
+    >>> output = Output(np.empty(2, np.int64), np.empty((2, 2)), np.empty(0, np.int64), np.zeros(8, np.int64))
+    >>> apply(plan, state, batch, output)
+    >>> output.vectors.T.tolist(), state.applied.tolist(), int(output.counts[VECTORS])
+    ([[20.0, 1.0], [20.5, 2.0]], [8], 2)
     """
     counts = output.counts
     for i in range(len(batch.codes)):

@@ -21,6 +21,17 @@ class UserRows:
     """The rows of some users, loaded from the table of features and changed by the kernel.
 
     A user who has no row (who is not registered) has a slot too, so that it isn't looked for again.
+
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> users = UserRows(use_case)
+    >>> users.load(["h1", "h2"], pa.RecordBatch.from_pylist([], schema=use_case.row_schema))  # neither has a row yet
+    >>> users.missing(["h1", "h3"]), users.use(["h2", "h1"]).tolist(), users.changed().num_rows
+    (['h3'], [1, 0], 0)
     """
 
     def __init__(self, use_case: UseCase) -> None:

@@ -20,12 +20,29 @@ use case lists as `derived`; it returns `UseCase.vector_schema`.
 
 
 def unchanged(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:  # noqa: ARG001
-    """Return the vectors as they are."""
+    """Return the vectors as they are.
+
+    `Vectors` uses it where a notebook has no hook.
+    """
     return vectors
 
 
 class Vectors:
-    """Makes batches of vectors from what the feature engine gives."""
+    """Makes batches of vectors from what the feature engine gives.
+
+    >>> from modelstream.features.engine import no_lookup, replay
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> rows = [(0, 5, "h1", 3, "reading", 20.0), (1, 5, "h1", 4, "reading", 21.0)]  # times in us since 1970 UTC
+    >>> batch = pa.record_batch([*zip(*rows)], schema=pa.schema(list(use_case.event_schema)[:-1]))
+    >>> ((events, applied),) = replay(use_case, [batch], no_lookup)
+    >>> Vectors(use_case).batch(events, applied).select(["house", "reading_mean", "reading_count"]).to_pylist()[1]
+    {'house': 'h1', 'reading_mean': 20.5, 'reading_count': 2.0}
+    """
 
     def __init__(self, use_case: UseCase, derive: Derive = unchanged) -> None:
         self._use_case = use_case
