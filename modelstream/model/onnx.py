@@ -38,11 +38,24 @@ Probabilities = npt.NDArray[np.float64]
 
 
 class ModelError(ModelstreamError):
-    """The model did not give a probability for each vector."""
+    """The model did not give a probability for each vector.
+
+    `Model.predict` raises it.
+    """
 
 
 class Model:
-    """A loaded model: vectors in, probabilities out, on one thread."""
+    """A loaded model: vectors in, probabilities out, on one thread.
+
+    >>> import onnx.parser
+    >>> graph = '''<ir_version: 8, opset_import: ["": 17]> frost (float[n, 1] vectors) => (float[n, 1] probabilities)
+    ... {probabilities = Sigmoid(vectors)}'''
+    >>> content = onnx.parser.parse_model(graph).SerializeToString()
+    >>> spec = ModelSpec("frost", "1", "model.onnx", hashlib.sha256(content).hexdigest(), ("celsius",))
+    >>> model = Model(spec, content, "an example")
+    >>> model.predict(as_input([np.array([0.0, -2.0])])).round(3).tolist()
+    [0.5, 0.119]
+    """
 
     def __init__(self, spec: ModelSpec, content: bytes, source: str) -> None:
         """Check and load the content of an ONNX file; `source` is what errors call it.
@@ -121,6 +134,10 @@ def load(folder: str | Path, features: Sequence[str] | None = None) -> Model:
     """Return the model in a local MLRun model directory, checked against `features` if they are given.
 
     Raises ConfigurationError: which file, what is wrong with it, and a remedy.
+
+    >>> load("nowhere")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: nowhere/model_spec.yaml: can't be read: ...
     """
     folder = Path(folder)
     path = folder / SPEC_FILE
@@ -135,7 +152,10 @@ def load(folder: str | Path, features: Sequence[str] | None = None) -> Model:
 
 
 def open_file(path: str | Path, spec: ModelSpec, features: Sequence[str] | None = None) -> Model:
-    """Return the model of a spec whose ONNX file is, or was copied to, `path`. Raises ConfigurationError."""
+    """Return the model of a spec whose ONNX file is, or was copied to, `path`. Raises ConfigurationError.
+
+    `Model` has an example.
+    """
     if features is not None:
         check_features(spec, features, str(path))
     try:

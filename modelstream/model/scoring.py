@@ -22,14 +22,20 @@ Decisions = npt.NDArray[np.int8]
 
 @dataclass(frozen=True)
 class Scores:
-    """What the model and the hooks say of n vectors."""
+    """What the model and the hooks say of n vectors.
+
+    `Scorer` has an example.
+    """
 
     prediction: Decisions
     probability: Probabilities
 
 
 class Hooks(Protocol):
-    """What becomes of the model's probabilities: the part that a notebook changes."""
+    """What becomes of the model's probabilities: the part that a notebook changes.
+
+    `AtThreshold` has an example.
+    """
 
     def calibrate(self, probability: Probabilities, vectors: Floats) -> Probabilities:
         """Return the probabilities to report, float64[n], 0 to 1."""
@@ -40,7 +46,12 @@ class Hooks(Protocol):
 
 @dataclass
 class AtThreshold:
-    """The hooks without any: probabilities as they are, 1 at and above the threshold."""
+    """The hooks without any: probabilities as they are, 1 at and above the threshold.
+
+    >>> hooks, vectors = AtThreshold(0.5), np.zeros((2, 1), np.float32)
+    >>> hooks.decide(np.array([0.2, 0.5]), vectors).tolist()
+    [0, 1]
+    """
 
     threshold: float
 
@@ -54,7 +65,19 @@ class AtThreshold:
 
 
 class Scorer:
-    """Vectors in, predictions out: no stream, no MLRun."""
+    """Vectors in, predictions out: no stream, no MLRun.
+
+    >>> from types import SimpleNamespace
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> model = SimpleNamespace(features=2, predict=lambda vectors: (vectors[:, 0] < 3).astype(np.float64))
+    >>> Scorer(use_case, model).scores(np.array([[20, 1], [2.5, 2]], np.float32))  # in place of an ONNX file's
+    Scores(prediction=array([0, 1], dtype=int8), probability=array([0., 1.]))
+    """
 
     def __init__(
         self,

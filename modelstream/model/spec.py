@@ -43,7 +43,10 @@ class _SpecFile(msgspec.Struct):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model directory says of its model."""
+    """What a model directory says of its model.
+
+    `parse_spec` has an example.
+    """
 
     name: str
     version: str
@@ -57,7 +60,17 @@ class ModelSpec:
 
 
 def parse_spec(content: bytes, source: str) -> ModelSpec:
-    """Return what the text of a model_spec.yaml says; `source` is what errors call it. Raises ConfigurationError."""
+    """Return what the text of a model_spec.yaml says; `source` is what errors call it. Raises ConfigurationError.
+
+    >>> text = b'''{kind: model, metadata: {key: frost}, spec: {model_file: model.onnx, inputs: [{name: celsius}],
+    ... parameters: {version: 3, sha256: ab12}}}'''
+    >>> spec = parse_spec(text, "model_spec.yaml")
+    >>> spec.name, spec.version, spec.features
+    ('frost', '3', ('celsius',))
+    >>> parse_spec(text.replace(b"model.onnx", b"model.pkl"), "model_spec.yaml")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: model_spec.yaml: spec.model_file is 'model.pkl'; only an .onnx file ...
+    """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         depth = 0
@@ -75,7 +88,10 @@ def parse_spec(content: bytes, source: str) -> ModelSpec:
 
 
 def read_spec(data: object, source: str) -> ModelSpec:
-    """Return what a model_spec.yaml says, read as plain data. Raises ConfigurationError."""
+    """Return what a model_spec.yaml says, read as plain data. Raises ConfigurationError.
+
+    `parse_spec` has an example.
+    """
     try:
         file = msgspec.convert(data, _SpecFile)
     except (msgspec.ValidationError, RecursionError) as error:
@@ -99,7 +115,12 @@ def read_spec(data: object, source: str) -> ModelSpec:
 
 
 def check_features(spec: ModelSpec, features: Sequence[str], source: str) -> None:
-    """Raise ConfigurationError unless a model takes just these features, in this order."""
+    """Raise ConfigurationError unless a model takes just these features, in this order.
+
+    >>> check_features(ModelSpec("frost", "3", "model.onnx", "ab12", ("celsius",)), ["celsius", "bar"], "frost 3")
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: frost 3: trained on other features than the use case has: it lacks bar
+    """
     if spec.features != tuple(features):
         raise ConfigurationError(
             f"{source}: trained on other features than the use case has: {_difference(spec, features)}",

@@ -21,7 +21,10 @@ OPERATIONS = ("infer", "predict", "ready")
 
 
 class BadRequestError(ModelstreamError):
-    """A V2 request that can't be answered; `status` is its HTTP status."""
+    """A V2 request that can't be answered; `status` is its HTTP status.
+
+    `read_request` raises it.
+    """
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
