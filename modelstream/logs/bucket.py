@@ -25,7 +25,10 @@ END = 64 << 10
 
 
 class S3Log(Log):
-    """The log behind a URL, for rows of a schema, written in an epoch. See `Log`."""
+    """The log behind a URL, for rows of a schema, written in an epoch. See `Log`.
+
+    An example would need a bucket: `tests/contract/test_log_in_s3.py` has one.
+    """
 
     def __init__(self, url: str, schema: pa.Schema, epoch: int) -> None:
         super().__init__(schema, epoch)

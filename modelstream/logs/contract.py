@@ -39,6 +39,8 @@ class Log(ABC):
     listed, read, and put under a number that nobody has; `tests/contract/log_contract.py` tests each.
 
     Every method may raise UnavailableError for an outage, after which the same call may be repeated.
+
+    `open_log` opens one; `parquet.ParquetLog` has an example.
     """
 
     def __init__(self, schema: pa.Schema, epoch: int) -> None:

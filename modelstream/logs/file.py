@@ -49,7 +49,10 @@ class LogFile(NamedTuple):
 
 
 class Footer(msgspec.Struct, kw_only=True):
-    """What a file says besides its rows: which one it is, and the checkpoint after its rows."""
+    """What a file says besides its rows: which one it is, and the checkpoint after its rows.
+
+    `read_footer` has an example.
+    """
 
     version: int = VERSION
     epoch: int
@@ -68,7 +71,10 @@ class Footer(msgspec.Struct, kw_only=True):
 
 
 def content(table: pa.Table, footer: Footer) -> pa.Buffer:
-    """Return a table as a Parquet file, with a row group for each million rows."""
+    """Return a table as a Parquet file, with a row group for each million rows.
+
+    `read_footer` has an example.
+    """
     dictionary = _repetitive(table)
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -105,6 +111,12 @@ def read_footer(path: Path | str, end: pa.Buffer | None = None) -> tuple[Footer,
     """Return the footer of a file and the schema of its rows; `end` is the last part of a file that isn't here.
 
     Raises ConfigurationError for a file that is broken, of a newer version, or not of a log.
+
+    >>> footer = Footer(epoch=0, shard=3, number=0, rows=2, offset=7, watermarks={}, counters={"events": 2})
+    >>> file = content(pa.table({"user": ["a", "b"]}), footer)
+    >>> found, schema = read_footer("in memory", end=file)
+    >>> found.file.name, found.rows, found.offset, schema.names
+    ('00-03-00000000.parquet', 2, 7, ['user'])
     """
     with readable(path):
         metadata = pq.read_metadata(path if end is None else pa.BufferReader(end))
@@ -127,7 +139,13 @@ def read_footer(path: Path | str, end: pa.Buffer | None = None) -> tuple[Footer,
 
 @contextmanager
 def readable(path: Path | str) -> Iterator[None]:
-    """Turn the errors of a broken Parquet file into ConfigurationError."""
+    """Turn the errors of a broken Parquet file into ConfigurationError.
+
+    >>> with readable("a.parquet"):
+    ...     pq.ParquetFile(pa.BufferReader(b"PAR1 and no more"))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: a.parquet can't be read: Parquet magic bytes not found in footer. ...
+    """
     try:
         yield
     except (pa.ArrowException, OSError) as error:

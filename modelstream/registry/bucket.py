@@ -30,7 +30,10 @@ _HARM = "two promotions, or two new versions, would overwrite each other"
 
 
 class BucketStore(ModelStore):
-    """Versions below a URL in a bucket."""
+    """Versions below a URL in a bucket.
+
+    An example would need a bucket: `tests/contract/test_registry_in_s3.py` has one.
+    """
 
     def __init__(self, url: str) -> None:
         self._bucket = Bucket(url)

@@ -13,7 +13,10 @@ FORMAT = 1
 
 
 class Promotion(msgspec.Struct, frozen=True):
-    """A version that serves, or did. Version "" is the model that comes with the project."""
+    """A version that serves, or did. Version "" is the model that comes with the project.
+
+    `parse_alias` has an example.
+    """
 
     version: str
     sha256: str = ""
@@ -23,7 +26,10 @@ class Promotion(msgspec.Struct, frozen=True):
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `current.json`."""
+    """The content of `current.json`.
+
+    `parse_alias` has an example.
+    """
 
     format: int = FORMAT
     current: Promotion
@@ -40,7 +46,16 @@ class _Format(msgspec.Struct):
 
 
 def parse_alias(content: bytes, path: str) -> Alias:
-    """Return what the file at a path or URL says. Raises ConfigurationError if it is broken, or of a newer format."""
+    """Return what the file at a path or URL says. Raises ConfigurationError if it is broken, or of a newer format.
+
+    >>> alias = Alias(current=Promotion("3", "ab12", "2026-01-31T12:00:00Z"), before=(Promotion(""),))
+    >>> found = parse_alias(alias.text(), "models/mine/current.json")
+    >>> found.current.version, len(found.before)
+    ('3', 1)
+    >>> parse_alias(b"{}", "models/mine/current.json")
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: models/mine/current.json is broken: Object missing required field `current`
+    """
     try:
         found = msgspec.json.decode(content, type=_Format)
         if found.format > FORMAT:

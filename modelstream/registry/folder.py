@@ -37,7 +37,18 @@ _REMEDY = "the files of a version lie in its folder as they were registered: res
 
 
 class FolderStore(ModelStore):
-    """Versions in a folder, which need not exist yet."""
+    """Versions in a folder, which need not exist yet.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = FolderStore(Path(folder))
+    ...     store.write("2", {"model_spec.yaml": b"kind: model"})
+    ...     store.change("current.json", 100, lambda found: b"1" if found is None else found + b"1")
+    ...     store.change("current.json", 100, lambda found: b"1" if found is None else found + b"1")
+    ...     with store.files("2") as files:
+    ...         files.read("model_spec.yaml", limit=100), store.read("current.json", 100)
+    (b'kind: model', b'11')
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,7 +90,10 @@ class FolderStore(ModelStore):
 
 
 class Folder:
-    """A folder to read files from: what is in the folder itself, whatever happens to its name meanwhile."""
+    """A folder to read files from: what is in the folder itself, whatever happens to its name meanwhile.
+
+    `FolderStore` has an example.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -141,6 +155,13 @@ def write_folder(parent: Path, name: str, content: Mapping[str, bytes]) -> None:
     """Make a folder of files: durable when this returns, and there whole or not at all at every moment before.
 
     Raises TakenError when there is something of that name, and UnavailableError when it can't be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_folder(Path(folder), "2", {"a.txt": b"one"})
+    ...     write_folder(Path(folder), "2", {"a.txt": b"two"})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    modelstream.registry.store.TakenError: .../2 is there already
     """
     with outages(parent):
         make_folder(parent)
@@ -172,6 +193,13 @@ def replace_file(path: Path, content: bytes) -> None:
     """Give a file another content: durable when this returns, the old one or the new at every moment before.
 
     Call it inside of `locked`. Raises UnavailableError.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder)):
+    ...     replace_file(Path(folder, "a.txt"), b"one")
+    ...     replace_file(Path(folder, "a.txt"), b"two")
+    ...     Path(folder, "a.txt").read_bytes()
+    b'two'
     """
     with outages(path):
         hidden = path.with_name(f".{path.name}.writing")
@@ -190,7 +218,14 @@ def _write(path: Path, content: bytes, flag: int) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, durably."""
+    """Make a folder and those above it, durably. Raises OSError.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_folder(Path(folder, "models", "mine"))
+    ...     Path(folder, "models", "mine").is_dir()
+    True
+    """
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -202,6 +237,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Keep other writers out of a folder. A lock ends with its process, however that ends.
 
     Raises UnavailableError when another has it for 10 s.
+
+    `replace_file` has an example.
     """
     with outages(folder):
         make_folder(folder)

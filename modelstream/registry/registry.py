@@ -46,7 +46,10 @@ _LIST = "`python pipeline.py models list` shows what there is"
 
 @dataclass(frozen=True)
 class Registered:
-    """A version, as its model_spec.yaml describes it."""
+    """A version, as its model_spec.yaml describes it.
+
+    `Registry.versions` gives them.
+    """
 
     version: str
     sha256: str = ""
@@ -65,7 +68,26 @@ class Registered:
 
 
 class Registry:
-    """The versions of one model. Every method may be called by many processes at the same time."""
+    """The versions of one model. Every method may be called by many processes at the same time.
+
+    >>> import hashlib, json, onnx.parser, tempfile
+    >>> graph = '''<ir_version: 8, opset_import: ["": 17]> frost (float[n, 1] vectors) => (float[n, 1] probabilities)
+    ... {probabilities = Sigmoid(vectors)}'''
+    >>> content = onnx.parser.parse_model(graph).SerializeToString()
+    >>> def files(version):
+    ...     said = {"version": version, "sha256": hashlib.sha256(content).hexdigest()}
+    ...     spec = {"model_file": "model.onnx", "inputs": [{"name": "celsius"}], "parameters": said}
+    ...     spec = {"kind": "model", "metadata": {"key": "frost"}, "spec": spec}  # JSON is YAML too
+    ...     return {"model.onnx": content, "model_spec.yaml": json.dumps(spec).encode()}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     registry = Registry(folder, "frost", features=["celsius"])
+    ...     registry.register(files), registry.register(files)
+    ...     registry.promote("1")
+    ...     registry.promote("2")
+    ...     registry.current(), registry.rollback(), registry.current()
+    ('1', '2')
+    ('2', '1', '1')
+    """
 
     def __init__(self, place: str | Path, name: str, features: Sequence[str], *, shipped: Path | None = None) -> None:
         """Take the registry's place, a model's name, and the features it is asked with.
@@ -321,7 +343,15 @@ def open_store(url: str | Path, model: str) -> ModelStore:
 
 
 def of_project(project: Project, use_case: UseCase, name: str = "") -> Registry:
-    """Return the registry of a project's model, or of another one by name, asked with the use case's features."""
+    """Return the registry of a project's model, or of another one by name, asked with the use case's features.
+
+    >>> from modelstream.project import load_project
+    >>> from modelstream.use_case.file import load_use_case
+    >>> project = load_project()
+    >>> use_case = load_use_case(project.use_case_file)
+    >>> of_project(project, use_case).features == use_case.features
+    True
+    """
     name = name or use_case.model_name
     shipped = project.folder / project.params.model if name == use_case.model_name else None
     return Registry(project.registry(), name, use_case.features, shipped=shipped)

@@ -23,11 +23,17 @@ Stamp = tuple[object, ...] | None
 
 
 class TakenError(ModelstreamError):
-    """There is something of that name already: another writer was first."""
+    """There is something of that name already: another writer was first.
+
+    `ModelStore.write` raises it.
+    """
 
 
 class Files(Protocol):
-    """The files of a version, to be read."""
+    """The files of a version, to be read.
+
+    `folder.FolderStore` has an example.
+    """
 
     place: str
     """Where they are: for messages."""
@@ -45,6 +51,8 @@ class ModelStore(ABC):
     """The versions of a model, by name, and a file beside them that is changed.
 
     Every method may raise UnavailableError for an outage, and ConfigurationError for what a person has to mend.
+
+    `folder.FolderStore` has an example.
     """
 
     @abstractmethod
@@ -91,7 +99,12 @@ class ModelStore(ABC):
 
 
 def check_names(content: Mapping[str, bytes]) -> None:
-    """Raise ConfigurationError for a file's name that leads elsewhere, or is one of ours."""
+    """Raise ConfigurationError for a file's name that leads elsewhere, or is one of ours.
+
+    >>> check_names({"model.onnx": b"", "../model.onnx": b""})
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: '../model.onnx' is no name of a file in a folder
+    """
     for file in content:
         if Path(file).name != file or file.startswith(".") or not file.isprintable():
             raise ConfigurationError(f"{file!r} is no name of a file in a folder", remedy="give plain names")

@@ -23,7 +23,16 @@ Say = Callable[[str, str], None]
 
 
 class ModelWatch:
-    """The model that is to serve. Use `begin`, then `start`, or `look` by yourself."""
+    """The model that is to serve. Use `begin`, then `start`, or `look` by yourself.
+
+    >>> import tempfile
+    >>> from types import SimpleNamespace
+    >>> shipped = SimpleNamespace(spec=SimpleNamespace(version="1", sha256="ab12"))  # in place of a model
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     watch = ModelWatch(Registry(folder, "frost", features=["celsius"]), shipped, say=print)
+    ...     watch.begin() is shipped, watch.look()  # nothing is promoted, and nothing changes
+    (True, False)
+    """
 
     def __init__(self, registry: Registry, shipped: Model, say: Say) -> None:
         """Take the registry of a model, and the model that serves while no version of it is promoted."""

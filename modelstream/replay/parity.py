@@ -20,7 +20,14 @@ MOST = 10
 
 @dataclass
 class Differences:
-    """Differences: how many, and the first in words."""
+    """Differences: how many, and the first in words.
+
+    >>> found = Differences()
+    >>> found.add("the mean was served as 1.0 and is 2.0 in the replay")
+    >>> found.add("3 vectors are not in the inference log", 3)
+    >>> found.count, len(found.first)
+    (4, 2)
+    """
 
     count: int = 0
     first: list[str] = field(default_factory=list)
@@ -34,7 +41,10 @@ class Differences:
 
 @dataclass
 class Parity:
-    """What came of the comparison."""
+    """What came of the comparison.
+
+    `Served` has an example.
+    """
 
     vectors: int = 0
     """Vectors that were served and are equal."""
@@ -45,7 +55,29 @@ class Parity:
 
 
 class Served:
-    """The vectors in the inference log. Within a shard they stand in the order in which replay gives them."""
+    """The vectors in the inference log. Within a shard they stand in the order in which replay gives them.
+
+    Give it batches of the replay one after the other, with `compare`, then call `end`.
+
+    >>> from types import SimpleNamespace
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> columns = [("house", ["h1", "h2"]), ("position", [7, 8]), ("reading_count", [1.0, 1.0])]
+    >>> logged = pa.record_batch(dict([*columns, ("origin", ["a.ndjson"] * 2), ("reading_mean", [0.3, 20.0])]))
+    >>> again = pa.record_batch(dict([*columns, ("reading_mean", [0.1 + 0.2, 20.0])]))
+    >>> log = SimpleNamespace(scan=lambda columns, shards: iter([logged.select(columns)]))  # in place of a log
+    >>> served, found = Served(use_case, log, None), Parity()
+    >>> served.compare(logged.column("origin"), again, found)
+    >>> served.end(found)
+    >>> found.vectors, found.differing.count
+    (1, 1)
+    >>> found.differing.first[0].partition(": ")[2]
+    'reading_mean was served as 0.3 and is 0.30000000000000004 in the replay'
+    """
 
     def __init__(self, use_case: UseCase, log: Log, shards: Sequence[int] | None) -> None:
         self._key = use_case.key

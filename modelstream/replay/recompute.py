@@ -24,7 +24,11 @@ from modelstream.use_case.declared import UseCase
 
 
 class Recomputation:
-    """The steps of stream-to-features on events of the log, for some shards (None: all)."""
+    """The steps of stream-to-features on events of the log, for some shards (None: all).
+
+    An example would need a folder with a log of events: `tests/runner/folders.py` makes one, and
+    `tests/training/snapshot/test_snapshot.py` goes over it.
+    """
 
     def __init__(
         self,
@@ -75,7 +79,10 @@ class Recomputation:
 
 
 class StoredLookup:
-    """Gives each profile event the value that was found for it. It is asked with tokens that `prepare` puts in."""
+    """Gives each profile event the value that was found for it. It is asked with tokens that `prepare` puts in.
+
+    An example would need a table of features: `Recomputation` gives it one.
+    """
 
     def __init__(
         self, use_case: UseCase, features: FeatureTable, table: LookupTable | None, profiles: Counter[str]
@@ -121,19 +128,33 @@ class StoredLookup:
 
 
 def is_profile(events: pa.RecordBatch, use_case: UseCase) -> pa.BooleanArray:
-    """Return for each event whether it is of the type that makes a user known."""
+    """Return for each event whether it is of the type that makes a user known.
+
+    >>> from types import SimpleNamespace
+    >>> codes = {"moved_in": 0, "new": 0, "reading": 1}
+    >>> use_case = SimpleNamespace(type="kind", profile=SimpleNamespace(event="moved_in"), event_codes=codes)
+    >>> is_profile(pa.record_batch({"kind": ["new", "reading", "moved_in"]}), use_case).to_pylist()
+    [True, False, True]
+    """
     return is_of_type(events, use_case, use_case.profile.event if use_case.profile else "")
 
 
 def is_of_type(events: pa.RecordBatch, use_case: UseCase, event: str) -> pa.BooleanArray:
-    """Return for each event whether it is of a type, by its name or an alias."""
+    """Return for each event whether it is of a type, by its name or an alias.
+
+    `is_profile` has an example.
+    """
     code = use_case.event_codes.get(event, -1)
     names = [name for name, other in use_case.event_codes.items() if other == code]
     return pc.is_in(events.column(use_case.type), value_set=pa.array(names, pa.string()))
 
 
 def derive_in(notebook: Path | str | None) -> Derive:
-    """Return the hook `derive` of a notebook; one that changes nothing where there is no hook, or no notebook."""
+    """Return the hook `derive` of a notebook; one that changes nothing where there is no hook, or no notebook.
+
+    >>> derive_in(None) is unchanged
+    True
+    """
     if notebook is None:
         return unchanged
     hook: Derive = getattr(notebooks.load(notebook), "derive", unchanged)
