@@ -21,7 +21,10 @@ ROWS_A_COMMIT = 10_000
 
 
 def features_name(server: Server) -> str:
-    """Return what the table of features is called on a server."""
+    """Return what the table of features is called on a server.
+
+    Raises as `Server.call` does. An example would need a server: `tests/contract/test_redis_tables.py` has one.
+    """
     found: bytes | None = server.call(lambda client: client.hget(server.key("about"), FEATURES))
     return found.decode() if found else FEATURES
 
