@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.features import kernel, statistics
-from modelstream.features.users import UserRows, texts
+from modelstream.features.users import Users, texts
 from modelstream.use_case.columns import STORED_STATISTICS
 from modelstream.use_case.declared import UseCase
 
@@ -68,22 +68,22 @@ class FeatureEngine:
 
     def __init__(self, use_case: UseCase) -> None:
         self.use_case = use_case
-        self._rows = UserRows(use_case)
+        self._users = Users(use_case)
         self._plan = _plan(use_case)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._users)
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Return the keys, each once, whose rows are not in memory: `load` them before `apply`."""
-        return self._rows.missing(keys)
+        return self._users.missing(keys)
 
     def load(self, keys: Iterable[str], rows: pa.RecordBatch) -> None:
         """Take in the stored rows (`row_schema`) of some of `keys`; the others are users without a row.
 
         Users who are in memory already stay as they are.
         """
-        self._rows.load(keys, rows)
+        self._users.load(keys, rows)
 
     def apply(self, events: pa.RecordBatch, stream_positions: Int64s, lookup: LookupFunction) -> Applied:
         """Apply events in order, and return the feature vectors that stand after some of them.
@@ -104,12 +104,12 @@ class FeatureEngine:
             counts=np.zeros(8, np.int64),
         )
         with np.errstate(all="ignore"):  # sums may overflow to inf; without numba numpy would warn
-            kernel.apply(self._plan, self._rows.state, batch, output)
+            kernel.apply(self._plan, self._users.state, batch, output)
         counts = output.counts.tolist()
         reasons = zip(kernel.REASONS, counts, strict=False)  # counts has more
         if taken := counts[kernel.PROFILES]:
             profiles = output.profiles[:taken]
-            self._rows.set_profiles(batch.slots[profiles], events, profiles)
+            self._users.set_profiles(batch.slots[profiles], events, profiles)
         indices = output.indices[: counts[kernel.VECTORS]]
         return Applied(
             indices=indices,
@@ -122,19 +122,19 @@ class FeatureEngine:
 
     def changed(self) -> pa.RecordBatch:
         """Return the rows (`row_schema`) of users that changed since `clean`, in no particular order."""
-        return self._rows.changed()
+        return self._users.changed()
 
     def clean(self) -> None:
         """Note that all rows are stored."""
-        self._rows.clean()
+        self._users.clean()
 
     def forget(self, keys: Iterable[str] | None = None) -> None:
         """Drop some users, or all, also what is not stored of them: they are loaded again when needed."""
-        self._rows.forget(keys)
+        self._users.forget(keys)
 
     def evict(self, limit: int) -> int:
         """Drop the least recently used stored users above `limit`; return how many."""
-        return self._rows.evict(limit)
+        return self._users.evict(limit)
 
     def _batch(self, events: pa.RecordBatch, positions: Int64s, lookup: LookupFunction) -> kernel.Batch:
         use_case, plan = self.use_case, self._plan
@@ -146,7 +146,7 @@ class FeatureEngine:
         slots = self._slots_of(keys)
         codes = _codes(events.column(use_case.type), use_case.event_codes)
         profiles = np.flatnonzero(codes == plan.profile) if plan.lookup else np.empty(0, np.int64)
-        profiles = profiles[positions[profiles] > self._rows.state.applied[slots[profiles]]]
+        profiles = profiles[positions[profiles] > self._users.state.applied[slots[profiles]]]
         batch = kernel.Batch(
             slots=slots,
             codes=codes,
@@ -165,7 +165,7 @@ class FeatureEngine:
     def _slots_of(self, keys: pa.Array) -> Int64s:
         encoded = keys.dictionary_encode()
         try:
-            slots = self._rows.use(texts(encoded.dictionary))
+            slots = self._users.use(texts(encoded.dictionary))
         except KeyError as error:
             raise ValueError(f"user {error} was not loaded") from None
         indices: Int64s = encoded.indices.to_numpy()

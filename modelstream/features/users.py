@@ -17,7 +17,7 @@ Int64s = npt.NDArray[np.int64]
 FIRST_CAPACITY = 1024
 
 
-class UserRows:
+class Users:
     """The rows of some users, loaded from the table of features and changed by the kernel.
 
     A user who has no row (who is not registered) has a slot too, so that it isn't looked for again.
@@ -28,7 +28,7 @@ class UserRows:
     ...  fields: {house: key, at: time, kind: text, celsius: number},
     ...  events: {reading: {value: celsius}}, predict_on: [reading],
     ...  model: {name: frost, prediction: will_freeze}}''')
-    >>> users = UserRows(use_case)
+    >>> users = Users(use_case)
     >>> users.load(["h1", "h2"], pa.RecordBatch.from_pylist([], schema=use_case.row_schema))  # neither has a row yet
     >>> users.missing(["h1", "h3"]), users.use(["h2", "h1"]).tolist(), users.changed().num_rows
     (['h3'], [1, 0], 0)
