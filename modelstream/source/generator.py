@@ -25,8 +25,8 @@ from modelstream.source.generator_kernels import (
     KEY_BYTES,
     NUMBER_BYTES,
     TIME_BYTES,
+    GeneratedUsers,
     Rules,
-    Users,
     advance,
     format_lines,
 )
@@ -185,7 +185,7 @@ class Population:
         hours = _between(*distributions.first_hours_ago, bits[:, 1]).astype(np.int64)
         seeds = np.stack([bits[:, 2] >> np.uint64(32), bits[:, 2] & np.uint64(0xFFFFFFFF)], axis=1)
         first = order.end // 1_000_000 - 3600 * hours
-        self._users = Users(seeds.astype(np.int64), group.astype(np.int64), first, np.zeros(count, np.int64))
+        self._users = GeneratedUsers(seeds.astype(np.int64), group.astype(np.int64), first, np.zeros(count, np.int64))
         self.keys = _uuids(bits[:, 3:5])
         """The text of each user's key (uint8[users, 36])."""
         ends = np.arange(count + 1, dtype=np.int32) * KEY_BYTES
@@ -204,9 +204,9 @@ class Population:
             hasher.update(array.tobytes())
         return hasher.digest()
 
-    def fresh(self) -> Users:
+    def fresh(self) -> GeneratedUsers:
         """Return the users before their first event."""
-        return Users(*(array.copy() for array in self._users))
+        return GeneratedUsers(*(array.copy() for array in self._users))
 
     def profiles(self, users: Int64s) -> tuple[Bytes, Int64s]:
         """Return how the profile lines of some users go on, as one text and the places where each begins."""

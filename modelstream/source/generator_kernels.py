@@ -41,7 +41,7 @@ class Rules(NamedTuple):
     """[groups, 4]: chance, lowest hours, width, and the last second at which a pause may begin."""
 
 
-class Users(NamedTuple):
+class GeneratedUsers(NamedTuple):
     """The users (int64, one entry or row each); `times` and `numbers` move on with the events."""
 
     seeds: Int64s
@@ -86,7 +86,7 @@ def _step(rules: Rules, seeds: Int64s, group: int, time: int, number: int) -> in
 
 
 @compiled
-def advance(rules: Rules, users: Users, until: int, last: int, rows: Int64s) -> int:
+def advance(rules: Rules, users: GeneratedUsers, until: int, last: int, rows: Int64s) -> int:
     """Let every user act until a second (exclusive) or event number `last`; return how many `rows` that filled.
 
     A row: time, user, type (0: the profile, else 1 + index of the type), value. Rows are in order of user.

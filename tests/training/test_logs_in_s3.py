@@ -10,9 +10,9 @@ from modelstream.errors import ConfigurationError
 from modelstream.settings import StoreNames, StoreUrls
 from modelstream.stores import Stores
 from modelstream.training.drift.drift import drift
-from modelstream.training.snapshot import users
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.selection import Selection
+from modelstream.training.snapshot.users import read_users
 from tests.contract.s3_places import environment, new_url, port
 from tests.training.drift.test_drift import REFERENCE, USE_CASE
 
@@ -23,6 +23,6 @@ def test_a_log_without_rows_is_named_by_its_url(tmp_path: Path) -> None:
     url = new_url("logs")
     with Stores(StoreUrls(logs=url).within(tmp_path), StoreNames(), USE_CASE) as stores:
         with pytest.raises(ConfigurationError, match=f"^{url}/events holds nothing to learn from"):
-            users.read(Data(stores, 8), None, Selection(), lambda *_: None)
+            read_users(Data(stores, 8), None, Selection(), lambda *_: None)
         with pytest.raises(ConfigurationError, match=f"no prediction in {url}/inference$"):
             drift(REFERENCE, stores, None)

@@ -24,14 +24,13 @@ from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.features.engine import FeatureEngine, replay
 from modelstream.model.onnx import as_input
 from modelstream.replay.parity import Parity, Served
-from modelstream.training.snapshot import users as users_of
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.examples import Examples, ordinals, uniform
 from modelstream.training.snapshot.histograms import Histograms
 from modelstream.training.snapshot.keeper import Keeper, Rows
 from modelstream.training.snapshot.labels import UNKNOWN, Labels
 from modelstream.training.snapshot.selection import SOURCES, Progress, Selection
-from modelstream.training.snapshot.users import Users
+from modelstream.training.snapshot.users import LogUsers, read_users
 from modelstream.use_case.columns import ORIGIN
 
 MIN_USERS = 30
@@ -85,7 +84,7 @@ def take(data: Data, labels: Labels | None, selection: Selection, progress: Prog
     """
     if selection.source not in SOURCES:
         raise ConfigurationError(f"no source {selection.source!r}", remedy=suggestion(selection.source, SOURCES))
-    users = users_of.read(data, labels, selection, progress)
+    users = read_users(data, labels, selection, progress)
     taker = Taker(data, users, selection)
     parity = None
     if selection.source == "events":
@@ -113,7 +112,7 @@ def take(data: Data, labels: Labels | None, selection: Selection, progress: Prog
 class Taker:
     """Decides about each vector, in the order in which they were served."""
 
-    def __init__(self, data: Data, users: Users, selection: Selection) -> None:
+    def __init__(self, data: Data, users: LogUsers, selection: Selection) -> None:
         self._use_case = data.use_case
         self._who = users
         self._selection = selection
@@ -210,7 +209,7 @@ def _read(data: Data, taker: Taker, progress: Progress) -> None:
         taker.open_windows(rows)
 
 
-def _check_enough(examples: Examples, users: Users, what: str, data: Data) -> None:
+def _check_enough(examples: Examples, users: LogUsers, what: str, data: Data) -> None:
     if not (users.values != UNKNOWN).any() and users.labels.wait is None:
         raise ConfigurationError(
             f"none of the {len(users.numbers):,} users has a label: nobody knows what became of them",

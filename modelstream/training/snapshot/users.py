@@ -22,7 +22,7 @@ SIDE, THIN = -2, -4
 
 
 @dataclass(frozen=True)
-class Users:
+class LogUsers:
     """All users of a log who may have been asked about, by number."""
 
     numbers: dict[str, int]
@@ -75,7 +75,7 @@ def hashes_of(keys: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
     return np.fromiter((hash_of(key, seed) for key in keys), np.uint64, len(keys))
 
 
-def read(data: Data, labels: Labels | None, selection: Selection, progress: Progress) -> Users:
+def read_users(data: Data, labels: Labels | None, selection: Selection, progress: Progress) -> LogUsers:
     """Read the log once, for the users, and for their labels unless they are given. Raises ConfigurationError."""
     finder = Finder(data.use_case) if labels is None else None
     stores = data.stores
@@ -103,7 +103,7 @@ def read(data: Data, labels: Labels | None, selection: Selection, progress: Prog
     return _chosen(counts, finder.found() if finder else labels, selection, events)
 
 
-def _chosen(counts: Counter[str], labels: Labels | None, selection: Selection, events: int) -> Users:
+def _chosen(counts: Counter[str], labels: Labels | None, selection: Selection, events: int) -> LogUsers:
     assert labels is not None
     keys = sorted(counts)
     asked = np.array([counts[key] for key in keys], np.int64)
@@ -114,7 +114,7 @@ def _chosen(counts: Counter[str], labels: Labels | None, selection: Selection, e
     learns, tests = known & ~tests, known & tests
     share = selection.most / max(float(selection.expected(asked)[learns].sum()), 1.0)
     learns &= uniform(hashes, np.full(len(keys), THIN)) < share
-    return Users(
+    return LogUsers(
         numbers={key: number for number, key in enumerate(keys)},
         hashes=hashes,
         labels=labels,
