@@ -13,7 +13,7 @@ NOT_OPEN = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
-class Rows:
+class LabelledVectors:
     """n vectors with what belongs to them; see `Examples`."""
 
     vectors: Floats
@@ -22,12 +22,12 @@ class Rows:
     kinds: Int8s
     moments: Int64s
 
-    def take(self, places: Int64s) -> Rows:
+    def take(self, places: Int64s) -> LabelledVectors:
         """Return copies of some rows, so that the rest can be freed."""
-        return Rows(*(getattr(self, field.name)[places] for field in fields(self)))
+        return LabelledVectors(*(getattr(self, field.name)[places] for field in fields(self)))
 
     @classmethod
-    def joined(cls, parts: list[Rows], features: int) -> Rows:
+    def joined(cls, parts: list[LabelledVectors], features: int) -> LabelledVectors:
         """Return parts as one."""
         empty = (np.empty((0, features), np.float32), np.empty(0, np.int8), np.empty(0, np.int32))
         nothing = cls(*empty, np.empty(0, np.int8), np.empty(0, np.int64))
@@ -41,10 +41,10 @@ class Keeper:
         """Take the users and the number of features."""
         self._keys = keys
         self._features = features
-        self._learn: list[Rows] = []
-        self._test: list[Rows] = []
+        self._learn: list[LabelledVectors] = []
+        self._test: list[LabelledVectors] = []
         users = len(keys)
-        self._last = Rows(
+        self._last = LabelledVectors(
             np.zeros((users, features), np.float32),
             np.zeros(users, np.int8),
             np.arange(users, dtype=np.int32),
@@ -55,32 +55,32 @@ class Keeper:
         self.opened = np.full(users, NOT_OPEN, np.int64)
         """int64[users]: when each user's window opened, microseconds since 1970 UTC."""
 
-    def learn(self, rows: Rows) -> None:
+    def learn(self, rows: LabelledVectors) -> None:
         """Keep rows to learn from."""
         self._learn.append(rows)
 
-    def test(self, rows: Rows) -> None:
+    def test(self, rows: LabelledVectors) -> None:
         """Keep rows to test on."""
         self._test.append(rows)
 
-    def finals(self, rows: Rows) -> None:
+    def finals(self, rows: LabelledVectors) -> None:
         """Keep the last row of each user."""
         users, reverse = np.unique(rows.users[::-1], return_index=True)
         places = len(rows.users) - 1 - reverse
-        for field in fields(Rows):
+        for field in fields(LabelledVectors):
             getattr(self._last, field.name)[users] = getattr(rows, field.name)[places]
         self._has_last[users] = True
 
     def examples(self) -> tuple[Examples, Examples, Examples]:
         """Return what to learn from, what to test on, and the final rows of the users to learn from."""
-        learn, test = Rows.joined(self._learn, self._features), Rows.joined(self._test, self._features)
+        learn, test = (LabelledVectors.joined(kept, self._features) for kept in (self._learn, self._test))
         return (
             self._as_examples(learn),
             self._as_examples(test),
             self._as_examples(self._last.take(np.flatnonzero(self._has_last))),
         )
 
-    def _as_examples(self, rows: Rows) -> Examples:
+    def _as_examples(self, rows: LabelledVectors) -> Examples:
         opened = self.opened[rows.users]
         hours = (rows.moments - opened) / MICROSECONDS_AN_HOUR
         return Examples(

@@ -27,7 +27,7 @@ from modelstream.replay.parity import Parity, Served
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.examples import Examples, ordinals, uniform
 from modelstream.training.snapshot.histograms import Histograms
-from modelstream.training.snapshot.keeper import Keeper, Rows
+from modelstream.training.snapshot.keeper import Keeper, LabelledVectors
 from modelstream.training.snapshot.labels import UNKNOWN, Labels
 from modelstream.training.snapshot.selection import SOURCES, Progress, Selection
 from modelstream.training.snapshot.users import LogUsers, read_users
@@ -136,8 +136,8 @@ class Taker:
         labels = users.labels_at(user, times)
         types = pc.index_in(batch.column(use_case.type), value_set=self._types).to_numpy().astype(np.int8)
         wanted = self._selection.in_time(times)
-        self._count(Rows(vectors, labels, user, types, times).take(np.flatnonzero(wanted)))
-        rows = Rows(vectors, labels, user, types, times)
+        self._count(LabelledVectors(vectors, labels, user, types, times).take(np.flatnonzero(wanted)))
+        rows = LabelledVectors(vectors, labels, user, types, times)
         wanted &= labels != UNKNOWN
         learns = wanted & users.learns[user]
         drawn = uniform(users.hashes[user], place)
@@ -162,7 +162,7 @@ class Taker:
             if key in self._who.numbers:
                 self.keeper.opened[self._who.numbers[key]] = time
 
-    def _count(self, rows: Rows) -> None:
+    def _count(self, rows: LabelledVectors) -> None:
         """Count vectors in the time asked for."""
         if len(rows.users):
             self.histograms.update(rows.vectors)
