@@ -62,7 +62,7 @@ _REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Address:
+class KafkaAddress:
     """What a URL says.
 
     `parse` has an example.
@@ -79,7 +79,7 @@ class Address:
         return f"kafka://{self.servers}/{self.prefix}"
 
 
-def parse(url: str, environment: Mapping[str, str] | None = None) -> Address:
+def parse(url: str, environment: Mapping[str, str] | None = None) -> KafkaAddress:
     """Return what a URL and the environment say. Raises ConfigurationError.
 
     >>> address = parse("kafka://a:9092,b:9092/demo?security.protocol=SASL_SSL", {"MODELSTREAM_KAFKA_SASL_PASSWORD": "x"})
@@ -113,7 +113,7 @@ def parse(url: str, environment: Mapping[str, str] | None = None) -> Address:
         else:
             known = ", ".join(sorted((*ours, *PROPERTIES)))
             raise ConfigurationError(f"no option {name!r} of kafka:// streams", remedy=f"known are {known}")
-    return Address(servers, prefix, properties, int(ours["replication"]), ours["timeout"])
+    return KafkaAddress(servers, prefix, properties, int(ours["replication"]), ours["timeout"])
 
 
 def variable_of(name: str) -> str:
@@ -149,7 +149,7 @@ class Clients:
     True
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: KafkaAddress) -> None:
         self.address = address
         self.trouble = ""
         """What a client last said about its connections; no call has failed for that yet."""

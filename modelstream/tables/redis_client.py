@@ -44,10 +44,10 @@ _REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Address:
+class RedisAddress:
     """What a URL says.
 
-    >>> Address("localhost", 6379, 0, "demo").key("lookup", "enrichment")
+    >>> RedisAddress("localhost", 6379, 0, "demo").key("lookup", "enrichment")
     'demo:lookup:enrichment'
     """
 
@@ -71,7 +71,7 @@ class Address:
         return ":".join((self.prefix, *map(str, parts)))
 
 
-def parse(url: str, environment: Mapping[str, str] | None = None) -> Address:
+def parse(url: str, environment: Mapping[str, str] | None = None) -> RedisAddress:
     """Return what a URL and the environment say. Raises ConfigurationError.
 
     >>> str(parse("redis://localhost?prefix=demo", {})), parse("redis://a:7000/2", {}).key("shards")
@@ -102,7 +102,7 @@ def parse(url: str, environment: Mapping[str, str] | None = None) -> Address:
             remedy=f"put it into the environment variable {PASSWORD}",
         )
     found = os.environ if environment is None else environment
-    return Address(
+    return RedisAddress(
         parts.hostname,
         port,
         db,
@@ -125,7 +125,7 @@ def _seconds(text: str) -> float:
     return number
 
 
-def connect(address: Address) -> redis.Redis:
+def connect(address: RedisAddress) -> redis.Redis:
     """Return a client, which connects when it is first used, and anew after a fork or an outage.
 
     It repeats nothing by itself: who holds the shard does, and knows what it means.
@@ -152,7 +152,7 @@ def connect(address: Address) -> redis.Redis:
 
 
 @contextmanager
-def guarded(address: Address) -> Iterator[None]:
+def guarded(address: RedisAddress) -> Iterator[None]:
     """Turn the client's errors into ours: UnavailableError for an outage, ConfigurationError for what stays.
 
     >>> with guarded(parse("redis://localhost:6379/0?prefix=demo", {})):
@@ -166,7 +166,7 @@ def guarded(address: Address) -> Iterator[None]:
         raise _error(address, error) from error
 
 
-def _error(address: Address, error: Exception) -> ModelstreamError:
+def _error(address: RedisAddress, error: Exception) -> ModelstreamError:
     said = str(error).strip() or type(error).__name__
     status = getattr(error, "status_code", None)
     words = {status, *said.split(" ", 1)[:1]}
@@ -192,7 +192,7 @@ class Server:
     has one.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: RedisAddress) -> None:
         self.address = address
         self.client = connect(address)
         self._scripts: dict[str, Any] = {}
