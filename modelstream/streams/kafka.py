@@ -20,7 +20,7 @@ from modelstream.messages.identity import BUCKETS, MAX_EPOCH
 from modelstream.streams.contract import Message, StreamInfo, Streams
 from modelstream.streams.kafka_admin import Admin
 from modelstream.streams.kafka_client import Clients, parse
-from modelstream.streams.kafka_reader import Reader
+from modelstream.streams.kafka_reader import KafkaReader
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _EPOCH = ".epoch-"
@@ -41,7 +41,7 @@ class KafkaStreams(Streams):
     def __init__(self, url: str) -> None:
         self.address = parse(url)
         self._own = Clients(self.address)
-        self._readers: dict[str, Reader] = {}
+        self._readers: dict[str, KafkaReader] = {}
         self._infos: dict[str, StreamInfo] = {}
 
     @property
@@ -200,12 +200,12 @@ class KafkaStreams(Streams):
             return "", 0
         return name, int(epoch or 0)
 
-    def _reader(self, name: str) -> Reader:
+    def _reader(self, name: str) -> KafkaReader:
         clients = self._clients
         reader = self._readers.get(name)
         if reader is None:
             topic = self._topic(self.describe(name))
-            reader = Reader(clients, topic, lambda shard: Admin(clients).ranges(topic, [shard])[shard])
+            reader = KafkaReader(clients, topic, lambda shard: Admin(clients).ranges(topic, [shard])[shard])
             self._readers[name] = reader
         return reader
 

@@ -44,7 +44,7 @@ class _Place:
     buffer: deque[Message] = field(default_factory=deque)
 
 
-class Reader:
+class KafkaReader:
     """Reads the partitions of a topic.
 
     An example would need a broker: `tests/contract/test_kafka_streams.py` has one.

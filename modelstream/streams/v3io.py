@@ -19,7 +19,7 @@ from modelstream.clients.v3io import Address, Container, condition_failed, item_
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS
 from modelstream.streams.contract import Message, StreamInfo, Streams
-from modelstream.streams.v3io_records import Reader, append
+from modelstream.streams.v3io_records import V3ioReader, append
 
 STATE = "modelstream-state"
 
@@ -61,7 +61,7 @@ class V3ioStreams(Streams):
         self._container = Container(Address.of(url))
         self._infos: dict[str, StreamInfo] = {}
         self._trimmed: dict[str, dict[int, int]] = {}
-        self._readers: dict[tuple[str, int], Reader] = {}
+        self._readers: dict[tuple[str, int], V3ioReader] = {}
         self._firsts: dict[tuple[str, int], tuple[int, float]] = {}
         self._versions: dict[str, _Version] = {}
 
@@ -213,8 +213,8 @@ class V3ioStreams(Streams):
         )
         return not condition_failed(response)
 
-    def _reader(self, name: str, shard: int) -> Reader:
-        return self._readers.setdefault((name, shard), Reader(self._container, self._path(name), shard))
+    def _reader(self, name: str, shard: int) -> V3ioReader:
+        return self._readers.setdefault((name, shard), V3ioReader(self._container, self._path(name), shard))
 
     def _last_numbers(self, name: str, shards: Iterable[int]) -> dict[int, int]:
         """Return the offset of the last message of shards, 0 for none."""

@@ -138,7 +138,7 @@ def _put(container: Container, path: str, records: Sequence[tuple[int, bytes]]) 
     return [numbers[index] for index in range(len(records))]
 
 
-class Reader:
+class V3ioReader:
     """Reads a shard, and remembers where it is: going on costs one request, beginning elsewhere one more.
 
     Raises as `Container.call` does. An example would need V3IO: `tests/contract/test_v3io_streams.py` runs on a
