@@ -41,7 +41,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
 
 
-class _Format(msgspec.Struct):
+class _AliasFormat(msgspec.Struct):
     format: int = FORMAT
 
 
@@ -57,7 +57,7 @@ def parse_alias(content: bytes, path: str) -> Alias:
     modelstream.errors.ConfigurationError: models/mine/current.json is broken: Object missing required field `current`
     """
     try:
-        found = msgspec.json.decode(content, type=_Format)
+        found = msgspec.json.decode(content, type=_AliasFormat)
         if found.format > FORMAT:
             raise ConfigurationError(
                 f"{path} was written by a newer version (format {found.format}; this one knows {FORMAT})",

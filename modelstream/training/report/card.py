@@ -139,7 +139,7 @@ def read(folder: Path) -> ModelCard:
 def parse(content: bytes, source: str) -> ModelCard:
     """Return the card in the content of a card.json; `source` is what errors call it. Raises ConfigurationError."""
     try:
-        found = msgspec.json.decode(content, type=_Format)
+        found = msgspec.json.decode(content, type=_CardFormat)
         if found.format > FORMAT:
             raise ConfigurationError(
                 f"{source} is of format {found.format}; this program reads up to {FORMAT}",
@@ -166,5 +166,5 @@ def python_version() -> str:
     return platform.python_version()
 
 
-class _Format(msgspec.Struct):
+class _CardFormat(msgspec.Struct):
     format: int
