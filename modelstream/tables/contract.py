@@ -47,7 +47,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 def check_table_name(name: str, taken: Collection[str]) -> None:
     """Raise ConfigurationError for a name that a store can't give to a table, or that it needs for its own.
 
-    >>> check_table_name("postcodes", ["registry"])
+    >>> check_table_name("areas", ["registry"])
     >>> check_table_name("registry", ["registry"])
     Traceback (most recent call last):
     modelstream.errors.ConfigurationError: 'registry' can't name a table
