@@ -108,7 +108,7 @@ class Label(_Part, frozen=True):
     wait: float | None = None
 
 
-class Model(_Part, frozen=True):
+class ModelDeclaration(_Part, frozen=True):
     """The model's name, the column for its decision, and the probability from which on it is 1."""
 
     name: str
@@ -127,7 +127,7 @@ class UseCase(_Part, frozen=True, dict=True):
     fields: dict[str, FieldType]
     events: dict[str, Event]
     predict_on: tuple[str, ...]
-    model: Model
+    model: ModelDeclaration
     title: str = ""
     description: str = ""
     profile: Profile | None = None

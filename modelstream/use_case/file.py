@@ -10,7 +10,17 @@ import msgspec
 from modelstream.base.yamlfile import YamlFile
 from modelstream.errors import ConfigurationError
 from modelstream.use_case.check import VERSION, check
-from modelstream.use_case.declared import Event, FieldType, Label, Lookup, Model, Profile, Statistic, UseCase, Window
+from modelstream.use_case.declared import (
+    Event,
+    FieldType,
+    Label,
+    Lookup,
+    ModelDeclaration,
+    Profile,
+    Statistic,
+    UseCase,
+    Window,
+)
 
 
 def load_use_case(path: Path | str) -> UseCase:
@@ -58,7 +68,7 @@ def parse_use_case(text: str, source: str = "use case") -> UseCase:
 def _check_parts(file: YamlFile) -> None:
     """Convert each part by itself, so that an error can name the event or field that it is about."""
     parts: dict[str, type[msgspec.Struct]] = {"profile": Profile, "lookup": Lookup, "window": Window}
-    parts |= {"label": Label, "model": Model}
+    parts |= {"label": Label, "model": ModelDeclaration}
     for name, kind in parts.items():
         if file.data.get(name) is not None:
             file.convert(file.data[name], kind, (name,))
