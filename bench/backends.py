@@ -33,9 +33,9 @@ sys.path.insert(0, str(ROOT))
 from modelstream.messages.identity import Checkpoint  # noqa: E402
 from modelstream.tables import open_tables  # noqa: E402
 from modelstream.use_case.file import load_use_case  # noqa: E402
-from tests import redis_server  # noqa: E402
-from tests.kafka_server import Broker  # noqa: E402
-from tests.v3io_server.process import Server  # noqa: E402
+from servers import redis as redis_server  # noqa: E402
+from servers.kafka import Broker  # noqa: E402
+from servers.v3io.process import Server  # noqa: E402
 
 CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 FLUSHED = 2_000

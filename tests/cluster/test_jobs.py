@@ -19,8 +19,9 @@ from modelstream.stores import Stores
 from modelstream.streams import open_streams
 from modelstream.tables import Input, open_tables
 from modelstream.use_case.file import load_use_case
-from tests import redis_server, s3_server
-from tests.kafka_server import Broker, broker
+from servers import redis as redis_server
+from servers import s3 as s3_server
+from servers.kafka import Broker, broker
 
 __all__ = ["broker"]
 

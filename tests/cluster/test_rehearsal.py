@@ -18,8 +18,9 @@ from modelstream.cluster.file import load_cluster
 from modelstream.project import load_project
 from modelstream.registry.registry import of_project
 from modelstream.use_case.file import load_use_case
-from tests import redis_server, s3_server
-from tests.kafka_server import Broker, broker
+from servers import redis as redis_server
+from servers import s3 as s3_server
+from servers.kafka import Broker, broker
 
 __all__ = ["broker"]
 

@@ -12,8 +12,8 @@ import pytest
 
 from modelstream.runner.data_folder import open_folder
 from modelstream.tables import open_tables
-from tests import redis_server
-from tests.redis_server import RedisServer
+from servers import redis as redis_server
+from servers.redis import RedisServer
 from tests.runner.folders import PROJECT
 
 ROOT = Path(__file__).parents[2]

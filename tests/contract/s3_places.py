@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import s3_server
+from servers import s3 as s3_server
 
 
 @pytest.fixture(scope="module")

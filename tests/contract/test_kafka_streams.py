@@ -22,8 +22,8 @@ from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams import Streams, kafka_reader, open_streams
 from modelstream.streams.kafka import KafkaStreams
 from modelstream.streams.kafka_client import MAX_MESSAGE, parse, variable_of
+from servers.kafka import PASSWORD, USER, Broker, broker, free_port
 from tests.contract.streams_contract import FOREVER, MEGABYTE, SHARDS, StreamsContract, read_all
-from tests.kafka_server import PASSWORD, USER, Broker, broker, free_port
 
 __all__ = ["broker"]
 

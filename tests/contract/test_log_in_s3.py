@@ -20,7 +20,7 @@ from modelstream.errors import ConfigurationError, NumberTakenError, Unavailable
 from modelstream.logs import bucket as log_s3
 from modelstream.logs import open_log
 from modelstream.logs.bucket import S3Log
-from tests import s3_server
+from servers import s3 as s3_server
 from tests.contract.log_contract import SCHEMA, LogContract, checkpoint, deliver, positions, state, table
 from tests.contract.s3_places import environment, new_url, port
 

@@ -18,9 +18,9 @@ from modelstream.errors import ConfigurationError, LostStateError, UnavailableEr
 from modelstream.messages.identity import Checkpoint
 from modelstream.tables import Input, Tables, open_tables, redis_features
 from modelstream.tables.redis_client import PASSWORD, USERNAME
-from tests import redis_server
+from servers import redis as redis_server
+from servers.redis import RedisServer
 from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, fill, held, rows, same
-from tests.redis_server import RedisServer
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from modelstream.registry import registry as module
 from modelstream.registry import watch as model_watch
 from modelstream.registry.registry import Registry
 from modelstream.registry.watch import ModelWatch
-from tests import s3_server
+from servers import s3 as s3_server
 from tests.contract.registry_contract import FORKS, RegistryContract, opened
 from tests.contract.s3_places import environment, new_url, port
 from tests.model_files import CHURN, SHIPPED, directory

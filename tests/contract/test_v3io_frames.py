@@ -1,6 +1,6 @@
 """Tables to look up that v3io-frames writes are what they are without: by a client that stands for it, and by framesd.
 
-framesd itself runs where MODELSTREAM_FRAMESD names its program (tests/v3io_server/README.md says how to build it).
+framesd itself runs where MODELSTREAM_FRAMESD names its program (servers/v3io/README.md says how to build it).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from modelstream.clients.v3io import Address, Container
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.tables import Tables, open_tables, v3io_frames
 from modelstream.tables.v3io import V3ioLookupTable
+from servers.v3io.process import Server
 from tests.contract import framesd
 from tests.contract.tables_contract import ODD_KEYS, ROWS, TablesContract, checkpoint, rows
 from tests.contract.v3io_places import new_url, no_faults, server
-from tests.v3io_server.process import Server
 
 __all__ = ["no_faults", "server"]
 
@@ -32,7 +32,7 @@ THIRD = 1 / 3
 """A float with more digits than V3IO keeps."""
 
 needs_framesd = pytest.mark.skipif(
-    not framesd.program(), reason=f"{framesd.PROGRAM} names no framesd (tests/v3io_server/README.md)"
+    not framesd.program(), reason=f"{framesd.PROGRAM} names no framesd (servers/v3io/README.md)"
 )
 
 

@@ -1,4 +1,4 @@
-"""Streams of V3IO keep the contract, against the stand-in (tests/v3io_server), also when it fails or is killed."""
+"""Streams of V3IO keep the contract, against the stand-in (servers/v3io), also when it fails or is killed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from modelstream.clients.v3io import Address, Container
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams import Streams, open_streams, v3io_records
 from modelstream.streams.v3io import IDLE_ASKS, IDLE_SECONDS
+from servers.v3io.process import Server
 from tests.contract.streams_contract import SHARDS, StreamsContract, read_all
 from tests.contract.v3io_places import new_url, no_faults, server
-from tests.v3io_server.process import Server
 
 __all__ = ["no_faults", "server"]
 

@@ -1,4 +1,4 @@
-"""Tables of V3IO keep the contract, against the stand-in (tests/v3io_server), also when it fails or is killed."""
+"""Tables of V3IO keep the contract, against the stand-in (servers/v3io), also when it fails or is killed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from modelstream.clients.v3io import Address, Container
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.tables import Tables, open_tables
 from modelstream.tables.v3io_items import SEGMENTS
+from servers.v3io.process import Server
 from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, held, rows
 from tests.contract.v3io_places import new_url, no_faults, server
-from tests.v3io_server.process import Server
 
 __all__ = ["no_faults", "server"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.v3io_server.process import Server
+from servers.v3io.process import Server
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from tests import redis_server
+from servers import redis as redis_server
+from servers.kafka import Broker, broker, free_port
 from tests.end_to_end.test_run import ENRICHMENT, GOLDEN, assert_rows_equal, assert_vectors_equal, run, run_to_end
 from tests.end_to_end.test_serve import event, predictions, serving
-from tests.kafka_server import Broker, broker, free_port
 
 __all__ = ["broker"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelstream.registry.registry import Registry
-from tests import s3_server
+from servers import s3 as s3_server
 from tests.end_to_end.test_promotion import answered, model_status, pipeline, wait_for
 from tests.end_to_end.test_serve import event, serving, until
 from tests.model_files import CHURN, SHIPPED, directory

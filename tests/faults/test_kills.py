@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import kafka_server, redis_server
+from servers import kafka as kafka_server
+from servers import redis as redis_server
+from servers.kafka import Broker
+from servers.redis import RedisServer
+from servers.v3io.process import Server
 from tests.faults.kills import FUNCTIONS, KILLS, Run, compare
-from tests.kafka_server import Broker
-from tests.redis_server import RedisServer
-from tests.v3io_server.process import Server
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")]
 

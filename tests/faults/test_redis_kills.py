@@ -20,8 +20,8 @@ import pytest
 from modelstream.errors import UnavailableError
 from modelstream.messages.identity import Checkpoint, Watermarks
 from modelstream.tables import FeatureTable, open_tables
-from tests import redis_server
-from tests.redis_server import RedisServer
+from servers import redis as redis_server
+from servers.redis import RedisServer
 
 pytestmark = pytest.mark.faults
 

@@ -31,7 +31,7 @@ class Server:
         command = [
             sys.executable,
             "-m",
-            "tests.v3io_server",
+            "servers.v3io",
             "--with-parent",
             "--port",
             self._port,

@@ -13,10 +13,10 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.v3io_server import expressions
-from tests.v3io_server.errors import ApiError
-from tests.v3io_server.process import Server
-from tests.v3io_server.values import Time, read_array, write_array
+from servers.v3io import expressions
+from servers.v3io.errors import ApiError
+from servers.v3io.process import Server
+from servers.v3io.values import Time, read_array, write_array
 
 Answer = tuple[int, dict[str, Any], dict[str, str]]
 

@@ -1,4 +1,4 @@
-"""Part of a test tool (see README.md): `python -m tests.v3io_server [--port N] [--journal FILE]` on 127.0.0.1."""
+"""Part of a test tool (see README.md): `python -m servers.v3io [--port N] [--journal FILE]` on 127.0.0.1."""
 
 from __future__ import annotations
 

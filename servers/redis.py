@@ -1,6 +1,6 @@
 """A real Redis server for tests: on 127.0.0.1 and a free port, in a folder of its own, every write synced.
 
-python -m tests.redis_server [--port 6379]       run a server until Ctrl-C, to try things on
+python -m servers.redis [--port 6379]       run a server until Ctrl-C, to try things on
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A real Kafka broker for tests: one process (KRaft), on 127.0.0.1, in a folder of its own.
 
-    python -m tests.kafka_server fetch                   copy the broker's jars to build/ (needs mvn and a JDK)
-    python -m tests.kafka_server run [--port 9092]       run a broker until Ctrl-C, to try things on
+    python -m servers.kafka fetch                   copy the broker's jars to build/ (needs mvn and a JDK)
+    python -m servers.kafka run [--port 9092]       run a broker until Ctrl-C, to try things on
 
 It has no password and syncs nothing to disk: it is no broker to keep data in.
 """
@@ -172,7 +172,7 @@ def missing() -> str:
     if shutil.which("java") is None:
         return "no Java: install a JRE, 17 or newer"
     if not any(JARS.glob("kafka_2.13-*.jar")):
-        return "no Kafka: `python -m tests.kafka_server fetch` (needs mvn)"
+        return "no Kafka: `python -m servers.kafka fetch` (needs mvn)"
     return ""
 
 
@@ -207,7 +207,7 @@ def fetch() -> None:
         return
     temporary = JARS.with_name(f".{JARS.name}.{os.getpid()}")
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={temporary}"]
-    pom = str(ROOT / "tests" / "kafka" / "pom.xml")
+    pom = str(ROOT / "servers" / "kafka-pom.xml")
     subprocess.run(["mvn", "-q", "-B", "-ntp", "-f", pom, f"-Dkafka.version={VERSION}", *goal], check=True)
     temporary.rename(JARS)
 

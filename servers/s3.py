@@ -1,6 +1,6 @@
 """An S3 server for tests: moto's, on 127.0.0.1 and a free port, in memory, with a bucket `bucket`.
 
-    python -m tests.s3_server [--port 9000]       run a server until Ctrl-C, to try things on
+    python -m servers.s3 [--port 9000]       run a server until Ctrl-C, to try things on
 
 moto brings a web framework and the AWS SDK, so it has an environment of its own: `make s3` builds it (`.venv-s3`);
 another one's Python is named by MODELSTREAM_S3_PYTHON. That Python runs this file with `--serve`.
@@ -52,9 +52,9 @@ def require() -> None:
 @contextmanager
 def running(port: int = 0, *options: str) -> Iterator[int]:
     """Run a server; give its port."""
-    command = [python(), str(Path(__file__)), "--serve", "--port", str(port), *options]
+    command = [python(), "-m", "servers.s3", "--serve", "--port", str(port), *options]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean, cwd=ROOT)
     assert process.stdout is not None
     try:
         said = process.stdout.readline()  # it ends where the server fails to start
