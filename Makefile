@@ -4,7 +4,7 @@
 PYTHON ?=
 CANDIDATES := python3.11 python3 python
 
-# Options for run, test, faults and bench: make run ARGS="--users 100"
+# Options for run, servers, test, faults and bench: make run ARGS="--users 100"
 ARGS ?=
 # Processes that run the tests at once; 0 runs them one after the other in make's own.
 JOBS ?= 2
@@ -21,7 +21,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env s3 run test lint faults bench kfp lab lock clean
+.PHONY: help env s3 servers run test lint faults bench kfp lab lock clean
 
 help:  ## list the targets
 	@echo 'make TARGET [ARGS="options"] [PYTHON=/path/to/python3.11]'
@@ -32,6 +32,9 @@ env:  ## build .venv from requirements.txt if it is missing or stale; the other 
 
 s3:  ## build .venv-s3, the S3 server that the tests of logs and models on S3 need; without it they are skipped
 	@$(call environment,$(S3),requirements-s3.txt,)
+
+servers: env  ## start Kafka and Redis for README's example, until Ctrl-C; others: ARGS="redis:6380 s3"
+	@$(VENV)/bin/python -m servers $(ARGS)
 
 run: env  ## run the pipeline: python pipeline.py run $(ARGS)
 	@$(VENV)/bin/python pipeline.py run $(ARGS)

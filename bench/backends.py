@@ -1,4 +1,4 @@
-"""Measure the backends beside SQLite, with the servers of the tests, and write docs/performance.md.
+"""Measure the backends beside SQLite, with servers of its own, and write docs/performance.md.
 
     .venv/bin/python bench/backends.py                    # the default run, three rounds, some minutes
     .venv/bin/python bench/backends.py --rounds 1 --users 100 --dry
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ sys.path.insert(0, str(ROOT))
 from modelstream.messages.identity import Checkpoint  # noqa: E402
 from modelstream.tables import open_tables  # noqa: E402
 from modelstream.use_case.file import load_use_case  # noqa: E402
-from servers import redis as redis_server  # noqa: E402
-from servers.kafka import Broker  # noqa: E402
-from servers.v3io.process import Server  # noqa: E402
+from servers.kafka import KafkaServer  # noqa: E402
+from servers.redis import RedisServer  # noqa: E402
+from servers.v3io.process import V3ioServer  # noqa: E402
 
 CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 FLUSHED = 2_000
@@ -45,19 +45,13 @@ FLUSHED = 2_000
 @contextmanager
 def places(scratch: Path) -> Iterator[dict[str, dict[str, str]]]:
     """Give the options of each backend."""
-    with ExitStack() as stack:
-        broker = Broker(scratch / "kafka")
-        stack.callback(broker.kill)
-        broker.start()
-        redis = stack.enter_context(redis_server.running())
-        v3io = Server()
-        stack.callback(v3io.stop)
-        os.environ |= {"V3IO_API": v3io.url, "V3IO_ACCESS_KEY": "any"}
+    with KafkaServer(scratch / "kafka") as kafka, RedisServer() as redis, V3ioServer() as v3io:
+        os.environ |= v3io.environment
         os.environ.pop("V3IO_FRAMESD", None)
         yield {
             "SQLite": {},
-            "Kafka, Redis": {"--streams": f"kafka://{broker.address}/bench", "--tables": redis.url("bench")},
-            "V3IO's stand-in": {"--streams": "v3io://bigdata/bench/streams", "--tables": "v3io://bigdata/bench/tables"},
+            "Kafka, Redis": kafka.options("bench") | redis.options("bench"),
+            "V3IO's stand-in": v3io.options("bench"),
         }
 
 

@@ -1,35 +1,22 @@
-"""A real Kafka broker for tests: one process (KRaft), on 127.0.0.1, in a folder of its own.
+"""A Kafka broker: one process (KRaft) that has no password and syncs nothing to disk.
 
-    python -m servers.kafka fetch                   copy the broker's jars to build/ (needs mvn and a JDK)
-    python -m servers.kafka run [--port 9092]       run a broker until Ctrl-C, to try things on
-
-It has no password and syncs nothing to disk: it is no broker to keep data in.
+Its jars lie in build/; Maven copies them there (`fetch`, or `python -m servers fetch`).
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
-import ctypes
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from servers.base import ROOT, Server, ServerError, free_port
 
 VERSION = "3.9.2"
-ROOT = Path(__file__).resolve().parents[1]
 JARS = ROOT / "build" / f"kafka-{VERSION}"
-PATIENCE = 90.0
-"""Seconds that a broker may take to start: 4 to 11 were seen, the longer ones on a busy machine."""
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -69,19 +56,32 @@ ssl.keystore.password={password}
 USER, PASSWORD = "somebody", "a secret"
 
 
-class Broker:
-    """A broker over a folder: started, stopped, killed, and started again at the same address."""
+class KafkaServer(Server):
+    """A broker; `secured` gives it a second address, with TLS and a password."""
 
-    def __init__(self, folder: Path, port: int | None = None, *, secured: bool = False) -> None:
-        self.folder = folder
-        self.port, self._controller = (port or free_port()), free_port()
+    name = "kafka"
+    usual_port = 9092
+    patience = 90.0  # 4 to 11 were seen, the longer ones on a busy machine
+
+    def __init__(self, folder: Path | None = None, port: int = 0, *, secured: bool = False) -> None:
+        super().__init__(folder, port)
+        self._controller = free_port()
         self._secured = free_port() if secured else 0
-        self.process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def address(self) -> str:
-        """What clients connect to."""
-        return f"127.0.0.1:{self.port}"
+    @classmethod
+    def missing(cls) -> str:
+        """Return what is missing: Java, or the jars."""
+        if shutil.which("java") is None:
+            return "java is not installed; get a JRE, 17 or newer (Debian: apt-get install default-jre-headless)"
+        return "" if _is_fetched() else "its jars are not here; `python -m servers fetch` copies them, by Maven"
+
+    def url(self, name: str) -> str:
+        """Return a URL of streams."""
+        return f"kafka://{self.address}/{name}"
+
+    def options(self, name: str) -> dict[str, str]:
+        """Return the option that puts the streams there."""
+        return {"--streams": self.url(name)}
 
     @property
     def secured_address(self) -> str:
@@ -90,57 +90,32 @@ class Broker:
 
     @property
     def certificate(self) -> Path:
-        """The certificate of the secured listener."""
+        """The certificate of the secured address."""
         return self.folder / "server.pem"
 
-    def start(self) -> None:
-        """Start, and wait until it answers."""
-        properties = self.folder / "server.properties"
-        if not properties.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = PROPERTIES.format(port=self.port, controller=self._controller, folder=self.folder)
-            if self._secured:
-                self._make_certificate()
-                values = {"folder": self.folder, "secured": self._secured, "user": USER, "password": PASSWORD}
-                text += SECURED.format(port=self.port, controller=self._controller, **values)
-            properties.write_text(text)
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            name = f"--cluster-id={cluster}"  # as one word: one in 64 begins with a dash
-            command = _java("128m", "kafka.tools.StorageTool", "format", name, "-c", str(properties))
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        with (self.folder / "broker.out").open("ab") as output:
-            self.process = subprocess.Popen(
-                _java("512m", "kafka.Kafka", str(properties)),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # a Ctrl-C for the tests is none for the broker
-                preexec_fn=_end_with_parent,  # tests that are killed leave none behind
-            )
-        deadline = time.monotonic() + PATIENCE
-        while not _answers(self.port):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"the broker did not start: {(self.folder / 'broker.out').read_text()[-2000:]}")
-            time.sleep(0.05)
+    def _command(self) -> list[str]:
+        return _java("512m", "kafka.Kafka", str(self._properties))
 
-    def stop(self) -> None:
-        """Ask it to end, and wait: it closes its files in good order."""
-        self._end(signal.SIGTERM)
+    @property
+    def _properties(self) -> Path:
+        return self.folder / "server.properties"
 
-    def kill(self) -> None:
-        """End it at once, as a crash would."""
-        self._end(signal.SIGKILL)
-
-    def suspend(self) -> None:
-        """Make it stand still: connections stay open, and nothing answers."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on after `suspend`."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
+    def _prepare(self) -> None:
+        if (self.folder / "log" / "meta.properties").exists():
+            return
+        text = PROPERTIES.format(port=self.port, controller=self._controller, folder=self.folder)
+        if self._secured:
+            self._make_certificate()
+            values = {"folder": self.folder, "secured": self._secured, "user": USER, "password": PASSWORD}
+            text += SECURED.format(port=self.port, controller=self._controller, **values)
+        self._properties.write_text(text)
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        name = f"--cluster-id={cluster}"  # as one word: one in 64 begins with a dash
+        command = _java("128m", "kafka.tools.StorageTool", "format", name, "-c", str(self._properties))
+        with self.log.open("ab") as log:
+            done = subprocess.run(command, stdout=log, stderr=log, check=False)
+        if done.returncode:
+            raise ServerError(f"kafka can't be started, its folder is not made: {self.words()}")
 
     def _make_certificate(self) -> None:
         store = ["-keystore", str(self.folder / "server.p12"), "-storepass", PASSWORD, "-alias", "server"]
@@ -148,111 +123,32 @@ class Broker:
         for arguments in ([*made, "-storetype", "PKCS12"], ["-exportcert", "-rfc", "-file", str(self.certificate)]):
             subprocess.run(["keytool", *arguments, *store], check=True, capture_output=True)
 
-    def _end(self, number: int) -> None:
-        if self.process is not None:
-            self.process.send_signal(number)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process = None
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody uses just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def missing() -> str:
-    """Return what is missing to run a broker, or nothing."""
-    if shutil.which("java") is None:
-        return "no Java: install a JRE, 17 or newer"
-    if not any(JARS.glob("kafka_2.13-*.jar")):
-        return "no Kafka: `python -m servers.kafka fetch` (needs mvn)"
-    return ""
-
-
-def in_ci() -> bool:
-    """Tell whether a server that is missing is a failure."""
-    return bool(os.environ.get("CI") or os.environ.get("MODELSTREAM_CI"))
-
-
-def require() -> None:
-    """Skip the test that runs if no broker can be started here; fail it in CI."""
-    reason = missing()
-    if reason and in_ci():
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
-
-
-@pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker for the tests of this process; who stops it starts it again."""
-    require()
-    made = Broker(tmp_path_factory.mktemp("kafka"), secured=True)
-    made.start()
-    yield made
-    made.kill()
-    shutil.rmtree(made.folder, ignore_errors=True)
-
 
 def fetch() -> None:
-    """Copy the jars, 48 MB, by Maven."""
-    if any(JARS.glob("kafka_2.13-*.jar")):
+    """Copy the jars by Maven unless they are here, 48 MB; raises ServerError if that fails."""
+    if _is_fetched():
         return
+    for program in ("java", "mvn"):
+        if shutil.which(program) is None:
+            raise ServerError(
+                f"kafka can't be fetched: {program} is not installed "
+                "(Debian: apt-get install default-jre-headless maven)"
+            )
+    print(f"Fetching Kafka {VERSION} by Maven (48 MB, once) ...", file=sys.stderr, flush=True)
     temporary = JARS.with_name(f".{JARS.name}.{os.getpid()}")
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={temporary}"]
-    pom = str(ROOT / "servers" / "kafka-pom.xml")
-    subprocess.run(["mvn", "-q", "-B", "-ntp", "-f", pom, f"-Dkafka.version={VERSION}", *goal], check=True)
+    quietly = ["-q", "-B", "-ntp", "-Dstyle.color=never"]
+    command = ["mvn", *quietly, "-f", str(ROOT / "servers" / "kafka-pom.xml"), f"-Dkafka.version={VERSION}", *goal]
+    if subprocess.run(command, check=False).returncode:
+        raise ServerError("kafka can't be fetched: Maven failed, and said why above. The same command tries it again")
     temporary.rename(JARS)
+
+
+def _is_fetched() -> bool:
+    return any(JARS.glob("kafka_2.13-*.jar"))
 
 
 def _java(heap: str, *arguments: str) -> list[str]:
     memory = [f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:MaxDirectMemorySize=256m"]
     options = [*memory, "-Djava.awt.headless=true", "-Djava.net.preferIPv4Stack=true"]
     return ["java", *options, "-cp", f"{JARS}/*", *arguments]
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("fetch", "run"))
-    parser.add_argument("--port", type=int, default=9092)
-    arguments = parser.parse_args()
-    if arguments.command == "fetch":
-        fetch()
-        return
-    if missing():
-        sys.exit(missing())
-    with tempfile.TemporaryDirectory(prefix="kafka-") as folder:
-        broker = Broker(Path(folder), arguments.port)
-        broker.start()
-        print(f"kafka://{broker.address}/churn answers; Ctrl-C ends it", flush=True)
-        try:
-            signal.pause()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            broker.stop()
-
-
-if __name__ == "__main__":
-    main()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,64 +9,55 @@ from urllib.request import Request, urlopen
 
 import msgspec
 
+from servers.base import Server
+
 from .service import FAULTS_PATH, Faults, Seen
 
-ROOT = Path(__file__).parents[2]
 
+class V3ioServer(Server):
+    """The stand-in: what it has confirmed is there after a kill. Without `access_key` any key will do."""
 
-class Server:
-    """A server on a free port of 127.0.0.1, which it keeps over restarts."""
+    name = "v3io"
+    usual_port = 8081
 
-    def __init__(self, journal: Path | None = None, *options: str) -> None:
-        self._journal = journal
-        self._options = options
-        self._port = "0"
-        self.start()
+    def __init__(self, folder: Path | None = None, port: int = 0, *, access_key: str = "") -> None:
+        super().__init__(folder, port)
+        self._access_key = access_key
 
-    def start(self) -> None:
-        """Start it; it answers when this returns."""
-        journal = [] if self._journal is None else ["--journal", str(self._journal)]
-        command = [
-            sys.executable,
-            "-m",
-            "servers.v3io",
-            "--with-parent",
-            "--port",
-            self._port,
-            *journal,
-            *self._options,
-        ]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-        if not self.url:
-            raise RuntimeError(f"the V3IO stand-in did not start: {self.process.wait()}")
-        self._port = self.url.rpartition(":")[2]
+    @classmethod
+    def missing(cls) -> str:
+        """Return nothing: it needs no more than the library."""
+        return ""
 
-    def kill(self) -> None:
-        """Kill it as a crash would."""
-        self.process.kill()
-        self._ended()
+    @property
+    def endpoint(self) -> str:
+        """Where its web API is."""
+        return f"http://{self.address}"
 
-    def stop(self) -> None:
-        self.process.terminate()
-        self._ended()
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that its clients need."""
+        return {"V3IO_API": self.endpoint, "V3IO_ACCESS_KEY": self._access_key or "any"}
+
+    def options(self, name: str) -> dict[str, str]:
+        """Return the options that put streams and tables there."""
+        return {f"--{kind}": f"v3io://bigdata/{name}/{kind}" for kind in ("streams", "tables")}
+
+    @property
+    def journal(self) -> Path:
+        """The file that keeps everything over a restart."""
+        return self.folder / "journal"
 
     def fail(self, **faults: Any) -> None:
         """Let things go wrong from now on (see `Faults`); without arguments nothing does."""
-        request = Request(self.url + FAULTS_PATH, msgspec.json.encode(Faults(**faults)), method="POST")
+        request = Request(self.endpoint + FAULTS_PATH, msgspec.json.encode(Faults(**faults)), method="POST")
         urlopen(request, timeout=10).close()
 
     def seen(self) -> Seen:
         """Return what was asked for since the faults were set."""
-        with urlopen(self.url + FAULTS_PATH, timeout=10) as response:
+        with urlopen(self.endpoint + FAULTS_PATH, timeout=10) as response:
             return msgspec.json.decode(response.read(), type=Seen)
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment that clients need."""
-        return {**os.environ, "V3IO_API": self.url, "V3IO_ACCESS_KEY": "any"}
-
-    def _ended(self) -> None:
-        self.process.wait(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+    def _command(self) -> list[str]:
+        given = ["--port", str(self.port), "--journal", str(self.journal), "--access-key", self._access_key]
+        return [sys.executable, "-m", "servers.v3io", *given]

@@ -44,9 +44,9 @@ class Seen(msgspec.Struct):
 
 
 class Service:
-    """Answers the requests of a store's clients."""
+    """Answers the requests of a store's clients; an access key that is empty lets any in."""
 
-    def __init__(self, store: Store, access_key: str | None = None) -> None:
+    def __init__(self, store: Store, access_key: str) -> None:
         self.store = store
         self.access_key = access_key
         self._set(Faults())
@@ -91,7 +91,7 @@ class Service:
         key = request.headers.get("x-v3io-session-key")
         if key is None and not request.headers.get("authorization", "").startswith("Basic "):
             raise ApiError(401, -13, "Permission denied: no access key")
-        if self.access_key is not None and key is not None and key != self.access_key:
+        if self.access_key and key is not None and key != self.access_key:
             raise ApiError(403, -13, "Permission denied")
 
     def _answer(self, name: str, request: Request) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,24 +93,21 @@ class Folder:
 
 
 class Store:
-    """The containers, and the journal's file (none: in memory only)."""
+    """The containers, and the journal's file."""
 
-    def __init__(self, containers: list[str], path: Path | None = None) -> None:
+    def __init__(self, containers: Iterable[str], path: Path) -> None:
         self.containers = {name: Folder() for name in containers}
         self._clock_ahead = 0
         self._last_time = 0
         self._inodes = 0
-        self._journal: Any = None
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            end = 0
-            if path.exists():
-                for entry, after in _entries(path.read_bytes()):
-                    self._apply(entry)
-                    end = after
-            self._journal = path.open("r+b" if path.exists() else "w+b", buffering=0)
-            self._journal.seek(end)
-            self._journal.truncate()
+        path.touch()
+        end = 0
+        for entry, after in _entries(path.read_bytes()):
+            self._apply(entry)
+            end = after
+        self._journal = path.open("r+b", buffering=0)
+        self._journal.seek(end)
+        self._journal.truncate()
 
     def now(self) -> int:
         """Return nanoseconds since 1970, more at every call."""
@@ -165,9 +162,8 @@ class Store:
 
     def _do(self, entry: list[Any]) -> None:
         self._apply(entry)
-        if self._journal is not None:
-            payload = msgspec.msgpack.encode(entry)
-            self._journal.write(_FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
+        payload = msgspec.msgpack.encode(entry)
+        self._journal.write(_FRAME.pack(len(payload), zlib.crc32(payload)) + payload)
 
     def _apply(self, entry: list[Any]) -> None:
         kind, container, path, *rest = entry

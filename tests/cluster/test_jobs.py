@@ -19,11 +19,10 @@ from modelstream.stores import Stores
 from modelstream.streams import open_streams
 from modelstream.tables import Input, open_tables
 from modelstream.use_case.file import load_use_case
-from servers import redis as redis_server
-from servers import s3 as s3_server
-from servers.kafka import Broker, broker
-
-__all__ = ["broker"]
+from servers.kafka import KafkaServer
+from servers.redis import RedisServer
+from servers.s3 import BUCKET, S3Server
+from tests.required import require
 
 ROOT = Path(__file__).parents[2]
 PROJECT = load_project(ROOT / "project.yaml")
@@ -159,30 +158,27 @@ def test_remove_deletes_streams_tables_and_logs_and_nothing_else(urls: dict[str,
     assert not (logs / "inference").exists()
 
 
-def test_remove_on_servers(broker: Broker, monkeypatch: pytest.MonkeyPatch, urls: dict[str, str]) -> None:
+def test_remove_on_servers(broker: KafkaServer, monkeypatch: pytest.MonkeyPatch, urls: dict[str, str]) -> None:
     """Kafka, Redis and S3, as a cluster has them; what others have there stays."""
-    redis_server.require()
-    s3_server.require()
-    with redis_server.running() as redis, s3_server.running() as port:
-        for name, value in (s3_server.environment(port) | {"NO_PROXY": "127.0.0.1"}).items():
+    require(RedisServer, S3Server)
+    with RedisServer() as redis, S3Server() as s3:
+        for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
-        mine, theirs = (
-            {"streams": f"kafka://{broker.address}/{name}", "tables": redis.url(name)} for name in ("mine", "mine-too")
-        )
-        for found, logs in ((theirs, f"s3://{s3_server.BUCKET}/mine-too"), (mine, f"s3://{s3_server.BUCKET}/mine")):
+        mine, theirs = ({"streams": broker.url(name), "tables": redis.url(name)} for name in ("mine", "mine-too"))
+        for found, logs in ((theirs, f"s3://{BUCKET}/mine-too"), (mine, f"s3://{BUCKET}/mine")):
             for name, value in (found | {"logs": logs}).items():
                 monkeypatch.setenv(f"MODELSTREAM_{name.upper()}", value)
             jobs.prepare(CONTEXT)
             fill(found, logs)
         for _ in range(2):
             jobs.remove(CONTEXT)
-        assert is_as_new(mine, f"s3://{s3_server.BUCKET}/mine")
+        assert is_as_new(mine, f"s3://{BUCKET}/mine")
         assert set(redis.client().keys("mine:*")) == {"mine:about"}, "what asking for the epoch makes"
         with open_streams(theirs["streams"]) as streams, open_tables(theirs["tables"]) as tables:
             assert set(streams.names()) == set(PROJECT.params.streams)
             assert tables.features(USE_CASE.row_schema).load(0).offset == 3
         for name in PROJECT.params.logs:
-            assert open_log(f"s3://{s3_server.BUCKET}/mine-too", name, LOG, 0).count() == 1
+            assert open_log(f"s3://{BUCKET}/mine-too", name, LOG, 0).count() == 1
         jobs.prepare(CONTEXT)
         jobs.drained(CONTEXT, timeout=0)
 

@@ -18,11 +18,10 @@ from modelstream.cluster.file import load_cluster
 from modelstream.project import load_project
 from modelstream.registry.registry import of_project
 from modelstream.use_case.file import load_use_case
-from servers import redis as redis_server
-from servers import s3 as s3_server
-from servers.kafka import Broker, broker
-
-__all__ = ["broker"]
+from servers.kafka import KafkaServer
+from servers.redis import RedisServer
+from servers.s3 import BUCKET, S3Server
+from tests.required import require
 
 ROOT = Path(__file__).parents[2]
 PROJECT = load_project(ROOT / "project.yaml")
@@ -31,20 +30,19 @@ USERS = ("--users", "150", "--events-per-user", "60")
 
 
 @pytest.fixture
-def cluster(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def cluster(broker: KafkaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """The shipped file, with servers of this machine for the cluster's."""
-    redis_server.require()
-    s3_server.require()
+    require(RedisServer, S3Server)
     for name in [name for name in os.environ if name.startswith(SETTINGS) and name != f"{SETTINGS}CI"]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("MLRUN_DBPATH", raising=False)
-    with redis_server.running() as redis, s3_server.running() as port:
-        for name, value in (s3_server.environment(port) | {"NO_PROXY": "127.0.0.1"}).items():
+    with RedisServer() as redis, S3Server() as s3:
+        for name, value in s3.environment.items():
             monkeypatch.setenv(name, value)
         mine = {
-            "streams: ": f"kafka://{broker.address}/rehearsal",
+            "streams: ": broker.url("rehearsal"),
             "tables: ": redis.url("rehearsal"),
-            "logs: ": f"s3://{s3_server.BUCKET}/rehearsal",
+            "logs: ": f"s3://{BUCKET}/rehearsal",
             "folder: ": str(ROOT),
         }
         lines = (ROOT / "clusters" / "kafka.yaml").read_text().splitlines()

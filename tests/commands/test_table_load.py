@@ -12,8 +12,8 @@ import pytest
 
 from modelstream.runner.data_folder import open_folder
 from modelstream.tables import open_tables
-from servers import redis as redis_server
 from servers.redis import RedisServer
+from tests.required import require
 from tests.runner.folders import PROJECT
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +22,8 @@ ENRICHMENT = ROOT / "tests" / "golden" / "enrichment.csv"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    redis_server.require()
-    with redis_server.running() as server:
+    require(RedisServer)
+    with RedisServer() as server:
         yield server
 
 

@@ -8,25 +8,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from servers import s3 as s3_server
+from servers.s3 import BUCKET, S3Server
+from tests.required import require
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    s3_server.require()
-    with s3_server.running() as port:
-        yield port
+def server() -> Iterator[S3Server]:
+    require(S3Server)
+    with S3Server() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)
-def environment(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in s3_server.environment(port).items():
+    for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    # Whatever proxy this machine has: the server is here.
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 def new_url(kind: str) -> str:
-    return f"s3://{s3_server.BUCKET}/{uuid.uuid4().hex}/{kind}"
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}/{kind}"

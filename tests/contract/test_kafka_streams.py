@@ -22,10 +22,9 @@ from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams import Streams, kafka_reader, open_streams
 from modelstream.streams.kafka import KafkaStreams
 from modelstream.streams.kafka_client import MAX_MESSAGE, parse, variable_of
-from servers.kafka import PASSWORD, USER, Broker, broker, free_port
+from servers.base import free_port
+from servers.kafka import PASSWORD, USER, KafkaServer
 from tests.contract.streams_contract import FOREVER, MEGABYTE, SHARDS, StreamsContract, read_all
-
-__all__ = ["broker"]
 
 
 def append_until_killed(url: str, confirmed: Any) -> None:
@@ -41,7 +40,7 @@ def without_repeats(bodies: list[bytes]) -> list[bytes]:
 
 class TestKafkaStreams(StreamsContract):
     @pytest.fixture(autouse=True)
-    def running(self, broker: Broker) -> Iterator[None]:
+    def running(self, broker: KafkaServer) -> Iterator[None]:
         self.broker = broker
         yield
         if broker.process is None:
@@ -52,7 +51,7 @@ class TestKafkaStreams(StreamsContract):
         return self.url_in("")
 
     def url_in(self, folder: str) -> str:
-        return f"kafka://{self.broker.address}/test-{uuid.uuid4().hex}?timeout=15"
+        return self.broker.url(f"test-{uuid.uuid4().hex}?timeout=15")
 
     @pytest.fixture
     def admin(self) -> AdminClient:
@@ -184,8 +183,7 @@ class TestKafkaStreams(StreamsContract):
             streams.create("events", SHARDS)
             streams.append("events", [(0, b"before"), (1, b"before")])
             records = [(0, b"first"), (1, b"first"), (0, b"second")]
-            self.broker.suspend()
-            try:
+            with self.broker.suspended():
                 for _ in range(2):
                     with pytest.raises(UnavailableError, match=self.broker.address) as caught:
                         streams.append("events", records)
@@ -199,8 +197,6 @@ class TestKafkaStreams(StreamsContract):
                 ):
                     with pytest.raises(UnavailableError, match=self.broker.address):
                         action()
-            finally:
-                self.broker.resume()
             self._when_it_answers(lambda: streams.append("events", records))
             found = [[m.body for m in self._when_it_answers(lambda n=n: read_all(streams, n))] for n in (0, 1)]
             assert without_repeats(found[0]) == [b"before", b"first", b"second"]

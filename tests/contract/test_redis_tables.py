@@ -18,15 +18,15 @@ from modelstream.errors import ConfigurationError, LostStateError, UnavailableEr
 from modelstream.messages.identity import Checkpoint
 from modelstream.tables import Input, Tables, open_tables, redis_features
 from modelstream.tables.redis_client import PASSWORD, USERNAME
-from servers import redis as redis_server
 from servers.redis import RedisServer
 from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, fill, held, rows, same
+from tests.required import require
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    redis_server.require()
-    with redis_server.running() as server:
+    require(RedisServer)
+    with RedisServer() as server:
         yield server
 
 
@@ -204,23 +204,18 @@ class TestRedisTables(TablesContract):
             assert features.commit(0, rows(("a", 6, 6.0)), checkpoint(2, {("f", 0): 6}))
 
     def test_server_that_was_restarted_is_used_again(self, tmp_path: Path) -> None:
-        server = RedisServer(tmp_path)
-        server.start()
-        try:
-            with open_tables(server.url("p")) as tables:
-                features = tables.features(ROWS)
-                features.commit(0, rows(("a", 1, 1.0)), checkpoint(0, {("f", 0): 1}))
-                server.kill()
-                for _ in range(2):
-                    with pytest.raises(UnavailableError, match=f"127.0.0.1:{server.port}") as caught:
-                        features.commit(0, rows(("a", 2, 2.0)), checkpoint(1, {("f", 0): 2}))
-                assert "server runs" in caught.value.remedy
-                server.start()
-                assert features.commit(0, rows(("a", 2, 2.0)), checkpoint(1, {("f", 0): 2}))
-                assert held(features) == {"a": (2, 2.0)}
-                assert features.load(0).watermarks.get("f", 0) == 2
-        finally:
+        with RedisServer(tmp_path) as server, open_tables(server.url("p")) as tables:
+            features = tables.features(ROWS)
+            features.commit(0, rows(("a", 1, 1.0)), checkpoint(0, {("f", 0): 1}))
             server.kill()
+            for _ in range(2):
+                with pytest.raises(UnavailableError, match=server.address) as caught:
+                    features.commit(0, rows(("a", 2, 2.0)), checkpoint(1, {("f", 0): 2}))
+            assert "server runs" in caught.value.remedy
+            server.start()
+            assert features.commit(0, rows(("a", 2, 2.0)), checkpoint(1, {("f", 0): 2}))
+            assert held(features) == {"a": (2, 2.0)}
+            assert features.load(0).watermarks.get("f", 0) == 2
 
     def test_server_that_lost_what_it_confirmed_is_found_out_until_it_is_restored(
         self, tables: Tables, url: str, prefix: str

@@ -19,12 +19,12 @@ from modelstream.registry import registry as module
 from modelstream.registry import watch as model_watch
 from modelstream.registry.registry import Registry
 from modelstream.registry.watch import ModelWatch
-from servers import s3 as s3_server
+from servers.s3 import S3Server
 from tests.contract.registry_contract import FORKS, RegistryContract, opened
-from tests.contract.s3_places import environment, new_url, port
+from tests.contract.s3_places import environment, new_url, server
 from tests.model_files import CHURN, SHIPPED, directory
 
-__all__ = ["environment", "port"]
+__all__ = ["environment", "server"]
 
 CALLS = ("put", "get", "head", "list")
 SHIPPED_MODEL = models.load(SHIPPED)
@@ -240,8 +240,8 @@ class TestRegistryInS3(RegistryContract):
     def test_store_that_ignores_a_condition_is_refused(
         self, place: str, monkeypatch: pytest.MonkeyPatch, condition: str, header: str
     ) -> None:
-        with s3_server.running(0, "--careless", condition) as port:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        with S3Server(careless=condition) as careless:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", careless.endpoint)
             registry = self.open(place)
             for action in (lambda: registry.register(directory), lambda: registry.promote("1"), registry.rollback):
                 with pytest.raises(ConfigurationError, match=rf"\({header}") as caught:
@@ -252,8 +252,8 @@ class TestRegistryInS3(RegistryContract):
     def test_store_that_is_away_is_an_outage(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(s3, "RETRY", s3.timedelta(milliseconds=200))
         registry = self.open(place)
-        with s3_server.running() as port:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        with S3Server() as store:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
             registry.register(directory)
             registry.promote("2")
         actions = (
@@ -342,8 +342,8 @@ class TestRegistryInS3(RegistryContract):
     def test_outage_is_said_as_one_and_what_served_goes_on(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(s3, "RETRY", s3.timedelta(milliseconds=200))
         watched, registry = Watched(place), self.open(place)
-        with s3_server.running() as port:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        with S3Server() as store:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
             registry.register(directory)
             registry.promote("2")
             watched.watch.begin()
@@ -354,7 +354,7 @@ class TestRegistryInS3(RegistryContract):
         assert (watched.version, len(watched.said)) == ("2", 2)
         with pytest.raises(UnavailableError):
             Watched(place).watch.begin()
-        with s3_server.running(port):  # in memory: what it had is gone
+        with store:  # in memory: what it had is gone
             for _ in range(2):
                 registry.register(directory)
             registry.promote("3")

@@ -6,6 +6,7 @@ framesd itself runs where MODELSTREAM_FRAMESD names its program (servers/v3io/RE
 from __future__ import annotations
 
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from modelstream.clients.v3io import Address, Container
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.tables import Tables, open_tables, v3io_frames
 from modelstream.tables.v3io import V3ioLookupTable
-from servers.v3io.process import Server
+from servers.v3io.process import V3ioServer
 from tests.contract import framesd
 from tests.contract.tables_contract import ODD_KEYS, ROWS, TablesContract, checkpoint, rows
 from tests.contract.v3io_places import new_url, no_faults, server
@@ -37,9 +38,9 @@ needs_framesd = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def service(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def service(server: V3ioServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The addresses of a framesd on the stand-in."""
-    with framesd.running(framesd.program(), server.url, tmp_path_factory.mktemp("framesd")) as addresses:
+    with framesd.running(framesd.program(), server.endpoint, tmp_path_factory.mktemp("framesd")) as addresses:
         yield addresses
 
 
@@ -64,7 +65,7 @@ def writer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.fixture
-def url(server: Server) -> str:
+def url(server: V3ioServer) -> str:
     return new_url("tables")
 
 
@@ -138,7 +139,7 @@ class TestLookupsWrittenByFrames:
             loaded(others, values)
         assert items(url) == items(other)
 
-    def test_load_that_is_repeated_changes_nothing(self, server: Server, tables: Tables) -> None:
+    def test_load_that_is_repeated_changes_nothing(self, server: V3ioServer, tables: Tables) -> None:
         values = {str(number): number / 4 for number in range(500)} | {"x": THIRD, "y": None}
         loaded(tables, values)
         server.fail()
@@ -146,7 +147,7 @@ class TestLookupsWrittenByFrames:
         assert "PutItem" not in server.seen().calls
         assert scanned(tables) == values
 
-    def test_empty_load_writes_nothing(self, server: Server, tables: Tables) -> None:
+    def test_empty_load_writes_nothing(self, server: V3ioServer, tables: Tables) -> None:
         loaded(tables, {})
         assert "PutItem" not in server.seen().calls
         assert scanned(tables) == {}
@@ -157,7 +158,7 @@ class TestLookupsWrittenByFrames:
         loaded(tables, values)
         assert scanned(tables) == values
 
-    def test_outage_within_a_load_ends_when_it_is_repeated(self, server: Server, tables: Tables) -> None:
+    def test_outage_within_a_load_ends_when_it_is_repeated(self, server: V3ioServer, tables: Tables) -> None:
         values = {str(number): float(number) for number in range(200)} | {"x": THIRD}
         outages = 0
         server.fail(unavailable=0.02)
@@ -174,7 +175,7 @@ class TestLookupsWrittenByFrames:
 
 
 def test_rows_go_by_frames_if_their_items_can_be_named_as_their_keys(
-    fake: Any, server: Server, tables: Tables, url: str
+    fake: Any, server: V3ioServer, tables: Tables, url: str
 ) -> None:
     plain = {"10115": 71.25, "a b": THIRD, "c": None, "d": math.inf}
     odd = {"a.b": 1.0, "": 1.0, "ä": 1.0, "k" * 256: 1.0}
@@ -190,7 +191,7 @@ def test_only_what_differs_is_written(fake: Any, tables: Tables) -> None:
     assert fake.written == [["b", "c", "d"]]
 
 
-def test_nothing_goes_by_frames_without_its_address(server: Server, url: str) -> None:
+def test_nothing_goes_by_frames_without_its_address(server: V3ioServer, url: str) -> None:
     code = f"""
 import sys, pyarrow as pa
 from modelstream.tables import open_tables
@@ -199,7 +200,7 @@ with open_tables({url!r}) as tables:
     assert tables.lookup("enrichment").get_many(["a"]) == [1.0]
 print({{"v3io_frames", "grpc"}} & set(sys.modules))
 """
-    environment = server.environment()
+    environment = os.environ | server.environment
     environment.pop(v3io_frames.FRAMESD, None)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert (done.stdout.strip(), done.stderr) == ("set()", "")
@@ -300,7 +301,7 @@ class TestFramesd:
         return reader.read("kv", f"{place.path}/{table}", **options).sort_index()
 
     def test_table_is_written_by_framesd_with_nothing_printed(
-        self, address: str, server: Server, tables: Tables, url: str, capfd: pytest.CaptureFixture[str]
+        self, address: str, server: V3ioServer, tables: Tables, url: str, capfd: pytest.CaptureFixture[str]
     ) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
@@ -337,7 +338,7 @@ class TestFramesd:
         assert found.drop(columns="_floats").isna().sum(axis=1).to_dict() == {"a": 6, "b": 5}
 
     def test_v3io_that_framesd_can_not_reach_is_an_outage(
-        self, address: str, server: Server, tables: Tables, url: str
+        self, address: str, server: V3ioServer, tables: Tables, url: str
     ) -> None:
         container = Container(Address.of(url))
         server.kill()
@@ -350,7 +351,7 @@ class TestFramesd:
         v3io_frames.write(container, "enrichment", "key", ["value"], {"a": {"value": 1.0}})
         assert V3ioLookupTable(container, "enrichment").get_many(["a"]) == [1.0]
 
-    def test_container_that_is_not_there_is_named_by_its_answer(self, address: str, server: Server) -> None:
+    def test_container_that_is_not_there_is_named_by_its_answer(self, address: str, server: V3ioServer) -> None:
         container = Container(Address.of("v3io://nowhere/tables"))
         with pytest.raises(ConfigurationError, match=r"404.*Container not found"):
             v3io_frames.write(container, "enrichment", "key", ["value"], {"a": {"value": 1.0}})

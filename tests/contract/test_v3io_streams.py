@@ -14,7 +14,7 @@ from modelstream.clients.v3io import Address, Container
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams import Streams, open_streams, v3io_records
 from modelstream.streams.v3io import IDLE_ASKS, IDLE_SECONDS
-from servers.v3io.process import Server
+from servers.v3io.process import V3ioServer
 from tests.contract.streams_contract import SHARDS, StreamsContract, read_all
 from tests.contract.v3io_places import new_url, no_faults, server
 
@@ -31,7 +31,7 @@ class TestV3ioStreams(StreamsContract):
         return new_url("streams")
 
     @pytest.fixture(autouse=True)
-    def running(self, server: Server) -> None:
+    def running(self, server: V3ioServer) -> None:
         self.server = server
 
     def test_records_that_fail_are_sent_again_before_what_follows_them(self, streams: Streams) -> None:
@@ -246,11 +246,10 @@ class TestAddress:
                 assert "URL" in caught.value.remedy
 
     def test_wrong_access_key_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        guarded = Server(None, "--access-key", "secret")
-        monkeypatch.setenv("V3IO_API", guarded.url)
-        with open_streams(new_url("streams")) as streams, pytest.raises(ConfigurationError, match="403") as caught:
-            streams.create("events", 1)
-        guarded.stop()
+        with V3ioServer(access_key="secret") as guarded:
+            monkeypatch.setenv("V3IO_API", guarded.endpoint)
+            with open_streams(new_url("streams")) as streams, pytest.raises(ConfigurationError, match="403") as caught:
+                streams.create("events", 1)
         assert "V3IO_ACCESS_KEY" in caught.value.remedy
 
 

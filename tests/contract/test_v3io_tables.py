@@ -17,7 +17,7 @@ from modelstream.clients.v3io import Address, Container
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.tables import Tables, open_tables
 from modelstream.tables.v3io_items import SEGMENTS
-from servers.v3io.process import Server
+from servers.v3io.process import V3ioServer
 from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, held, rows
 from tests.contract.v3io_places import new_url, no_faults, server
 
@@ -50,7 +50,7 @@ def until_done(action: Any) -> Any:
 
 class TestV3ioTables(TablesContract):
     @pytest.fixture(autouse=True)
-    def running(self, server: Server) -> None:
+    def running(self, server: V3ioServer) -> None:
         self.server = server
 
     @pytest.fixture

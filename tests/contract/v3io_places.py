@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from servers.v3io.process import Server
+from servers.v3io.process import V3ioServer
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder: Path = tmp_path_factory.mktemp("v3io")
-    server = Server(folder / "journal")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("V3IO_API", server.url)
-        patch.setenv("V3IO_ACCESS_KEY", "any")
+def server() -> Iterator[V3ioServer]:
+    with V3ioServer() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
         yield server
-    server.stop()
 
 
 @pytest.fixture(autouse=True)
-def no_faults(server: Server) -> None:
+def no_faults(server: V3ioServer) -> None:
     server.fail()
 
 

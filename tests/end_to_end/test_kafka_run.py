@@ -11,17 +11,17 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from servers import redis as redis_server
-from servers.kafka import Broker, broker, free_port
+from servers.base import free_port
+from servers.kafka import KafkaServer
+from servers.redis import RedisServer
 from tests.end_to_end.test_run import ENRICHMENT, GOLDEN, assert_rows_equal, assert_vectors_equal, run, run_to_end
 from tests.end_to_end.test_serve import event, predictions, serving
-
-__all__ = ["broker"]
+from tests.required import require
 
 
 @pytest.fixture
-def url(broker: Broker) -> str:
-    return f"kafka://{broker.address}/test-{uuid.uuid4().hex}"
+def url(broker: KafkaServer) -> str:
+    return broker.url(f"test-{uuid.uuid4().hex}")
 
 
 def test_golden_events_come_out_to_the_bit_and_the_folder_knows_where_they_are(tmp_path: Path, url: str) -> None:
@@ -62,7 +62,7 @@ def test_golden_events_come_out_to_the_bit_and_the_folder_knows_where_they_are(t
 
 
 def test_older_tables_are_refused_and_catch_up_when_the_group_begins_anew(
-    tmp_path: Path, broker: Broker, url: str
+    tmp_path: Path, broker: KafkaServer, url: str
 ) -> None:
     source, data, older = tmp_path / "events.ndjson", tmp_path / "data", tmp_path / "older"
     lines = (GOLDEN / "edge_events.ndjson").read_bytes().splitlines(keepends=True)
@@ -86,10 +86,10 @@ def test_older_tables_are_refused_and_catch_up_when_the_group_begins_anew(
     assert_rows_equal(data, "edge_", tmp_path)
 
 
-def test_service_takes_events_by_http_and_from_any_producer(tmp_path: Path, broker: Broker, url: str) -> None:
-    redis_server.require()
+def test_service_takes_events_by_http_and_from_any_producer(tmp_path: Path, broker: KafkaServer, url: str) -> None:
+    require(RedisServer)
     folder, topic = tmp_path / "data", f"{url.rpartition('/')[2]}.generated"
-    with redis_server.running() as redis:
+    with RedisServer() as redis:
         places = ("--streams", url, "--tables", redis.url("churn"))
         with serving(folder, *places) as service:
             first = [event("registration", 0), event("purchase", 1, amount=50), event("bet", 2, bet_amount=3)]

@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 
 from modelstream.registry.registry import Registry
-from servers import s3 as s3_server
+from servers.s3 import BUCKET, S3Server
 from tests.end_to_end.test_promotion import answered, model_status, pipeline, wait_for
 from tests.end_to_end.test_serve import event, serving, until
 from tests.model_files import CHURN, SHIPPED, directory
+from tests.required import require
 
-PLACE = f"s3://{s3_server.BUCKET}/churn/models"
+PLACE = f"s3://{BUCKET}/churn/models"
 
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
     """An S3 server with a registry's place; closing it ends the server."""
-    s3_server.require()
+    require(S3Server)
     with ExitStack() as running:
-        port = running.enter_context(s3_server.running())
-        values = s3_server.environment(port) | {"NO_PROXY": "127.0.0.1", "MODELSTREAM_REGISTRY": PLACE}
-        for name, value in values.items():
+        server = running.enter_context(S3Server())
+        for name, value in (server.environment | {"MODELSTREAM_REGISTRY": PLACE}).items():
             monkeypatch.setenv(name, value)
         yield running
 

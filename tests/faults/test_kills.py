@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from servers import kafka as kafka_server
-from servers import redis as redis_server
-from servers.kafka import Broker
+from servers.base import Server
+from servers.kafka import KafkaServer
 from servers.redis import RedisServer
-from servers.v3io.process import Server
+from servers.v3io.process import V3ioServer
 from tests.faults.kills import FUNCTIONS, KILLS, Run, compare
+from tests.required import require
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")]
 
@@ -48,11 +48,9 @@ def on_sqlite(folder: Path, number: int, patch: pytest.MonkeyPatch) -> Iterator[
 
 @contextmanager
 def on_kafka(folder: Path, number: int, patch: pytest.MonkeyPatch) -> Iterator[World]:
-    kafka_server.require()
-    redis_server.require()
-    broker, redis = Broker(folder / "kafka"), RedisServer(folder / "redis")
+    require(KafkaServer, RedisServer)
 
-    def restarted(server: Broker | RedisServer) -> Callable[[Callable[[], None]], None]:
+    def restarted(server: Server) -> Callable[[Callable[[], None]], None]:
         def restart(meanwhile: Callable[[], None]) -> None:
             server.kill()
             meanwhile()
@@ -60,22 +58,17 @@ def on_kafka(folder: Path, number: int, patch: pytest.MonkeyPatch) -> Iterator[W
 
         return restart
 
-    try:
-        broker.start()
-        redis.start()
+    with KafkaServer(folder / "kafka") as broker, RedisServer(folder / "redis") as redis:
         prefix = f"kills-{uuid.uuid4().hex}"
         servers = {"broker": restarted(broker), "redis": restarted(redis)}
-        yield World(f"kafka://{broker.address}/{prefix}", redis.url(prefix), servers)
-    finally:
-        broker.kill()
-        redis.kill()
+        yield World(broker.url(prefix), redis.url(prefix), servers)
 
 
 @contextmanager
 def on_v3io(folder: Path, number: int, patch: pytest.MonkeyPatch) -> Iterator[World]:
-    server = Server(folder / "journal")
-    patch.setenv("V3IO_API", server.url)
-    patch.setenv("V3IO_ACCESS_KEY", "any")
+    server = V3ioServer(folder / "v3io")
+    for name, value in server.environment.items():
+        patch.setenv(name, value)
 
     def fail() -> None:
         server.fail(refuse_records=0.02, drop_answers=0.001, seed=number)
@@ -86,11 +79,9 @@ def on_v3io(folder: Path, number: int, patch: pytest.MonkeyPatch) -> Iterator[Wo
         server.start()
         fail()
 
-    try:
+    with server:
         fail()
         yield World("v3io://bigdata/churn/streams", "v3io://bigdata/churn/tables", {"web API": restart}, server.fail)
-    finally:
-        server.stop()
 
 
 HALF = max(1, KILLS // 2)

@@ -20,8 +20,8 @@ import pytest
 from modelstream.errors import UnavailableError
 from modelstream.messages.identity import Checkpoint, Watermarks
 from modelstream.tables import FeatureTable, open_tables
-from servers import redis as redis_server
 from servers.redis import RedisServer
+from tests.required import require
 
 pytestmark = pytest.mark.faults
 
@@ -161,11 +161,9 @@ def check(features: FeatureTable, shard: int, confirmed: int) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    redis_server.require()
-    server = RedisServer(tmp_path)
-    server.start()
-    yield server
-    server.kill()
+    require(RedisServer)
+    with RedisServer(tmp_path) as server:
+        yield server
 
 
 def test_commits_are_whole_and_confirmed_ones_stay_whoever_is_killed(server: RedisServer) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from servers.v3io import expressions
 from servers.v3io.errors import ApiError
-from servers.v3io.process import Server
+from servers.v3io.process import V3ioServer
 from servers.v3io.values import Time, read_array, write_array
 
 Answer = tuple[int, dict[str, Any], dict[str, str]]
@@ -24,14 +24,14 @@ Answer = tuple[int, dict[str, Any], dict[str, str]]
 class Api:
     """The web API by plain HTTP."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: V3ioServer) -> None:
         self.server = server
         self.headers = {"X-v3io-session-key": "any"}
 
     def call(self, function: str, path: str, body: Any = None, method: str = "PUT", **headers: str) -> Answer:
         given = self.headers | headers | ({"X-v3io-function": function} if function else {})
         data = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
-        request = Request(f"{self.server.url}/bigdata/{path}", data, given, method=method)
+        request = Request(f"{self.server.endpoint}/bigdata/{path}", data, given, method=method)
         try:
             with urlopen(request, timeout=10) as response:
                 answered, status, found = response.read(), response.status, dict(response.headers)
@@ -69,14 +69,13 @@ class Api:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server(None)
-    yield server
-    server.stop()
+def server() -> Iterator[V3ioServer]:
+    with V3ioServer() as server:
+        yield server
 
 
 @pytest.fixture
-def api(server: Server) -> Iterator[Api]:
+def api(server: V3ioServer) -> Iterator[Api]:
     server.fail()
     api = Api(server)
     api.call("CreateStream", "s/", {"ShardCount": 3, "RetentionPeriodHours": 1}, "POST")
@@ -307,7 +306,8 @@ class TestStreams:
 
 class TestServer:
     def test_everything_is_there_after_a_kill(self, tmp_path: Path) -> None:
-        server = Server(tmp_path / "journal")
+        server = V3ioServer(tmp_path)
+        server.start()
         api = Api(server)
         api.call("CreateStream", "s/", {"ShardCount": 2, "RetentionPeriodHours": 5}, "POST")
         api.send({"Data": b"a", "ShardId": 0, "PartitionKey": "k"}, {"Data": b"b", "ShardId": 1})
@@ -317,7 +317,7 @@ class TestServer:
         api.call("", "o/x", b"body")
         location = api.call("SeekShard", "s/0", {"Type": "LATEST"})[1]["Location"]
         server.kill()
-        with (tmp_path / "journal").open("ab") as journal:
+        with server.journal.open("ab") as journal:
             journal.write(b"\x40\0\0\0 an entry that was cut")
         server.start()
         assert api.send({"Data": b"c", "ShardId": 0})["Records"] == [{"SequenceNumber": 2, "ShardId": 0}]
