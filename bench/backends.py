@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import pyarrow.dataset as ds
 from page import write_page
 
 ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "bench" / "data"
 sys.path.insert(0, str(ROOT))
 
 from modelstream.messages.identity import Checkpoint  # noqa: E402
@@ -42,16 +44,24 @@ FLUSHED = 2_000
 """Rows of a flush."""
 
 
+@dataclass(frozen=True)
+class Backend:
+    """Where a run keeps its streams and tables, as options of `pipeline.py`, and tables to measure beside it."""
+
+    options: dict[str, str]
+    tables: str
+
+
 @contextmanager
-def places(scratch: Path) -> Iterator[dict[str, dict[str, str]]]:
-    """Give the options of each backend."""
-    with KafkaServer(scratch / "kafka") as kafka, RedisServer() as redis, V3ioServer() as v3io:
+def backends(scratch: Path) -> Iterator[dict[str, Backend]]:
+    """Give the backends by name; what SQLite and Kafka keep lies in a folder."""
+    with KafkaServer(scratch / "broker") as kafka, RedisServer() as redis, V3ioServer() as v3io:
         os.environ |= v3io.environment
         os.environ.pop("V3IO_FRAMESD", None)
         yield {
-            "SQLite": {},
-            "Kafka, Redis": kafka.options("bench") | redis.options("bench"),
-            "V3IO's stand-in": v3io.options("bench"),
+            "SQLite": Backend({}, f"sqlite://{scratch / 'tables'}"),
+            "Kafka, Redis": Backend(kafka.options("bench") | redis.options("bench"), redis.url("tables")),
+            "V3IO's stand-in": Backend(v3io.options("bench"), v3io.options("tables")["--tables"]),
         }
 
 
@@ -74,7 +84,7 @@ def rows(folder: Path) -> pa.Table:
 
 def make_input(users: int) -> Path:
     """Make the input file if it is not there."""
-    folder = ROOT / "bench" / "data" / f"{users}x1000"
+    folder = DATA / f"{users}x1000"
     if not (folder / "done").exists():
         command = [sys.executable, "bench/make_input.py", str(folder), "--users", str(users)]
         subprocess.run(command, cwd=ROOT, check=True)
@@ -109,6 +119,28 @@ def table_times(url: str, source: Path) -> tuple[float, float]:
         return loaded - begun, time.perf_counter() - opened
 
 
+def run_rounds(found: dict[str, Backend], rounds: int, scratch: Path, users: int) -> dict[str, list[dict[str, Any]]]:
+    """Return what the runs of each backend said, a list of rounds; exits if one gives other rows than SQLite."""
+    whole, part = make_input(users), make_input(users // 10)
+    said: dict[str, list[dict[str, Any]]] = {name: [] for name in found}
+    for number in range(rounds):
+        expected: dict[Path, pa.Table] = {}
+        for name, backend in found.items():
+            source = part if name.startswith("V3IO") else whole
+            if source not in expected:
+                summary = run(scratch / "sqlite", source, {})
+                expected[source] = rows(scratch / "sqlite")
+            if backend.options:
+                folder = scratch / backend.options["--streams"].partition(":")[0]
+                summary = run(folder, source, backend.options)
+                if not rows(folder).equals(expected[source]):
+                    sys.exit(f"{name} gives other rows than SQLite")
+            said[name].append(summary)
+            speed = summary["events_per_second"]
+            print(f"round {number + 1}: {name}: {speed:,.0f} events/s", file=sys.stderr, flush=True)
+    return said
+
+
 def main() -> None:
     """Measure, print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,36 +148,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dry", action="store_true", help="print the table, but don't write docs/performance.md")
     arguments = parser.parse_args()
-    whole, part = make_input(arguments.users), make_input(arguments.users // 10)
-    speeds: dict[str, list[float]] = {}
-    events: dict[str, int] = {}
     lines = ["| | events | events/s | against SQLite | 90,000 rows to look up | a flush of 2,000 users |"]
     lines.append("|---|--:|--:|--:|--:|--:|")
-    with tempfile.TemporaryDirectory(dir=ROOT / "bench" / "data") as temporary:
-        scratch = Path(temporary)
-        with places(scratch) as found:
-            for number in range(arguments.rounds):
-                expected: dict[Path, pa.Table] = {}
-                for name, options in found.items():
-                    source = part if name.startswith("V3IO") else whole
-                    if source not in expected:
-                        summary = run(scratch / "sqlite", source, {})
-                        expected[source] = rows(scratch / "sqlite")
-                    if options:
-                        folder = scratch / options["--streams"].partition(":")[0]
-                        summary = run(folder, source, options)
-                        if not rows(folder).equals(expected[source]):
-                            sys.exit(f"{name} gives other rows than SQLite")
-                    speeds.setdefault(name, []).append(summary["events_per_second"])
-                    events[name] = summary["events"]
-                    print(f"round {number + 1}: {name}: {speeds[name][-1]:,.0f} events/s", file=sys.stderr, flush=True)
-            for name, options in found.items():
-                url = options.get("--tables", f"sqlite://{scratch}/measured").replace("bench", "measured")
-                load_seconds, flush_seconds = table_times(url, whole)
-                speed = statistics.median(speeds[name])
-                share = "" if name.startswith("V3IO") else f"{speed / statistics.median(speeds['SQLite']):.2f} ×"
-                times = f"{load_seconds:.2f} s | {1000 * flush_seconds:.0f} ms"
-                lines.append(f"| {name} | {events[name]:,} | {speed:,.0f} | {share} | {times} |")
+    source = make_input(arguments.users)
+    with tempfile.TemporaryDirectory(dir=DATA) as temporary, backends(Path(temporary)) as found:
+        said = run_rounds(found, arguments.rounds, Path(temporary), arguments.users)
+        speeds = {name: statistics.median(one["events_per_second"] for one in each) for name, each in said.items()}
+        for name, backend in found.items():
+            load_seconds, flush_seconds = table_times(backend.tables, source)
+            share = "" if name.startswith("V3IO") else f"{speeds[name] / speeds['SQLite']:.2f} ×"
+            times = f"{load_seconds:.2f} s | {1000 * flush_seconds:.0f} ms"
+            lines.append(f"| {name} | {said[name][-1]['events']:,} | {speeds[name]:,.0f} | {share} | {times} |")
     section = "\n".join([f"Medians of {arguments.rounds}, in turn; the rows of all logs are the same.", "", *lines])
     print(section)
     if not arguments.dry:
