@@ -52,7 +52,7 @@ faults: env  ## kill functions at random moments, 200 times (KILLS=200), and cou
 
 bench: env  ## measure against Polars and Bytewax and write docs/performance.md (some minutes, a quiet machine)
 	@$(call environment,$(BENCH),requirements-bench.txt,)
-	@$(BENCH)/bin/python bench/run.py $(ARGS)
+	@$(BENCH)/bin/python -m bench.run $(ARGS)
 
 kfp:  ## build .venv-kfp, which compiles the workflow for `pipeline.py deploy`
 	@$(call environment,$(KFP),requirements-kfp.txt,)

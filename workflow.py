@@ -19,7 +19,7 @@ def pipeline(
     users: int = 2000,
     events_per_user: int = 1000,
     seed: int = 1,
-):  # without a return type: Kubeflow would take it for an output
+) -> None:
     """Deploy all functions; generate events, train and promote a model as the parameters say (`yes` or `no`).
 
     `model_version` is a registered version to serve; empty: the one that served before, at first the shipped one.
@@ -44,6 +44,9 @@ def pipeline(
             )
             version = {"version": trained.outputs["version"]}
             _always(mlrun.run_function("promote", name="promote", params=version)).after(trained)
+
+
+del pipeline.__annotations__["return"]  # Kubeflow would take it for an output
 
 
 def _always(step: Any) -> Any:

@@ -1,7 +1,7 @@
 """Measure the backends beside SQLite, with servers of its own, and write docs/performance.md.
 
-    .venv/bin/python bench/backends.py                    # the default run, three rounds, some minutes
-    .venv/bin/python bench/backends.py --rounds 1 --users 100 --dry
+    python -m bench.backends                    # the default run, three rounds, some minutes
+    python -m bench.backends --rounds 1 --users 100 --dry
 
 A round is the same file over SQLite and over Kafka with Redis, one after the other; V3IO's stand-in, a Python program
 that says nothing of V3IO's speed, gets a tenth of it. The rows of all logs must be the same to the bit.
@@ -26,19 +26,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.dataset as ds
-from page import write_page
+
+from bench.page import write_page
+from modelstream.messages.identity import Checkpoint
+from modelstream.tables import open_tables
+from modelstream.use_case.file import load_use_case
+from servers.kafka import KafkaServer
+from servers.redis import RedisServer
+from servers.v3io.process import V3ioServer
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "bench" / "data"
-sys.path.insert(0, str(ROOT))
-
-from modelstream.messages.identity import Checkpoint  # noqa: E402
-from modelstream.tables import open_tables  # noqa: E402
-from modelstream.use_case.file import load_use_case  # noqa: E402
-from servers.kafka import KafkaServer  # noqa: E402
-from servers.redis import RedisServer  # noqa: E402
-from servers.v3io.process import V3ioServer  # noqa: E402
-
 CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 FLUSHED = 2_000
 """Rows of a flush."""
@@ -86,7 +84,7 @@ def make_input(users: int) -> Path:
     """Make the input file if it is not there."""
     folder = DATA / f"{users}x1000"
     if not (folder / "done").exists():
-        command = [sys.executable, "bench/make_input.py", str(folder), "--users", str(users)]
+        command = [sys.executable, "-m", "bench.make_input", str(folder), "--users", str(users)]
         subprocess.run(command, cwd=ROOT, check=True)
         (folder / "done").touch()
     return folder

@@ -1,6 +1,6 @@
 """The feature stage alone, on one core: messages of 1,000 events in, messages of vectors out.
 
-    python bench/feature_stage.py --input events.ndjson --enrichment postcodes.csv [--store FOLDER]
+    python -m bench.feature_stage --input events.ndjson --enrichment postcodes.csv [--store FOLDER]
 
 Each message is decoded, its repeated events dropped, its users' features brought up to date and its vectors encoded,
 by the stage that the pipeline runs. Without --store streams and tables are in memory, so this is what the computing
@@ -134,9 +134,12 @@ def main() -> None:
         use_case=str(use_case_file),
         reads=READS,
         writes="serving",
-        **urls,
+        streams=urls["streams"],
+        tables=urls["tables"],
     )
     streams: Any
+    features: Any
+    lookup: Any
     if arguments.store is None:
         streams = features = lookup = NoStore(
             use_case, dict(zip(postcodes.to_pylist(), values.to_pylist(), strict=True))

@@ -1,6 +1,6 @@
 """Write the file that everything is measured on: the generator's default events, and its enrichment table.
 
-python bench/make_input.py FOLDER [--users 2000] [--events-per-user 1000]
+python -m bench.make_input FOLDER [--users 2000] [--events-per-user 1000]
 """
 
 from __future__ import annotations

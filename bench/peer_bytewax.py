@@ -1,6 +1,6 @@
 """The same vectors in Bytewax: one `stateful_map` over the events of the file, in memory.
 
-    python bench/peer_bytewax.py --input events.ndjson --enrichment postcodes.csv [--parsed]
+    python -m bench.peer_bytewax --input events.ndjson --enrichment postcodes.csv [--parsed]
 
 Lines are decoded a thousand at a time into structs, the fastest that Python has; with --parsed that is done before the
 clock starts, so that only the dataflow is measured. State and arithmetic are the pipeline's (docs/use-case.md), so the
@@ -27,7 +27,8 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.testing import run_main
-from peer_polars import FEATURES, VALUES
+
+from bench.peer_polars import FEATURES, VALUES
 
 KINDS = {
     name: kind
@@ -49,6 +50,8 @@ Value = tuple[int, datetime, float]
 """Kind, time, and the amount, or for a registration the index that was looked up."""
 Keyed = tuple[str, Value]
 Vector = tuple[float, ...]
+Item = tuple[str, Vector | None]
+"""A user, and the vector after an event if it asks for one."""
 
 
 class Event(msgspec.Struct, gc=False):
@@ -109,7 +112,7 @@ def apply(user: User | None, value: Value) -> tuple[User, Vector | None]:
     return user, user.vector() if kind != PURCHASE else None
 
 
-class _Batches(StatelessSourcePartition[Keyed]):
+class _Batches(StatelessSourcePartition[Keyed]):  # type: ignore[misc]  # it has no types where mypy runs
     def __init__(self, batches: Iterator[list[Keyed]]) -> None:
         self._batches = batches
 
@@ -117,7 +120,7 @@ class _Batches(StatelessSourcePartition[Keyed]):
         return next(self._batches)
 
 
-class Batches(DynamicSource[Keyed]):
+class Batches(DynamicSource[Keyed]):  # type: ignore[misc]
     """A source of the batches of an iterator."""
 
     def __init__(self, batches: Iterator[list[Keyed]]) -> None:
@@ -128,18 +131,18 @@ class Batches(DynamicSource[Keyed]):
         return _Batches(self._batches)
 
 
-class Vectors(DynamicSink[tuple[str, Vector | None]], StatelessSinkPartition[tuple[str, Vector | None]]):
+class Vectors(DynamicSink[Item], StatelessSinkPartition[Item]):  # type: ignore[misc]
     """Counts vectors, and keeps them if asked to."""
 
     def __init__(self, *, keep: bool) -> None:
         self.count = 0
-        self.kept: list[tuple[str, Vector | None]] | None = [] if keep else None
+        self.kept: list[Item] | None = [] if keep else None
 
     def build(self, *_worker: object) -> Vectors:
         """Return the only partition: itself."""
         return self
 
-    def write_batch(self, items: list[tuple[str, Vector | None]]) -> None:
+    def write_batch(self, items: list[Item]) -> None:
         """Take a batch."""
         vectors = [item for item in items if item[1] is not None]
         self.count += len(vectors)
@@ -197,7 +200,7 @@ def main() -> None:
     seconds = time.perf_counter() - begun
     if sink.kept is not None:
         columns = ["user_id", *FEATURES]
-        rows = [(user, *vector) for user, vector in sink.kept]
+        rows = [(user, *vector) for user, vector in sink.kept if vector is not None]
         pl.DataFrame(rows, schema=columns, orient="row").write_parquet(arguments.output)
     print(json.dumps({"vectors": sink.count, "seconds": seconds}))
 

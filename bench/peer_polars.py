@@ -1,6 +1,6 @@
 """The same job once, without a pipeline: Polars on all cores reads the file and writes the two data sets.
 
-    python bench/peer_polars.py --input events.ndjson --enrichment postcodes.csv --model FOLDER --output FOLDER
+    python -m bench.peer_polars --input events.ndjson --enrichment postcodes.csv --model FOLDER --output FOLDER
 
 It computes the 13 features of the churn use case as docs/use-case.md says, as one would who writes them by hand in
 Polars: names and types stand in the code, and only the generator's form of time is read. Variances come from
@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import polars as pl
 
@@ -134,7 +135,7 @@ def _features() -> list[pl.Expr]:
     return columns
 
 
-def score(table: pl.DataFrame, model: Path) -> np.ndarray:
+def score(table: pl.DataFrame, model: Path) -> npt.NDArray[np.float64]:
     """Return the probability of the positive class for each vector, float64, from the ONNX model on all cores."""
     session = onnxruntime.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psutil
-from measure import Measured
+
+from bench.measure import Measured
 
 FUNCTIONS = ["source", "event-handler", "stream-to-features", "model-server", "inference-logger", "pipeline.py"]
 LABELS = {

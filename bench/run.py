@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from measure import Measured, measure, seconds_to_table
-from page import write_page
-from report import Report
+
+from bench.measure import Measured, measure, seconds_to_table
+from bench.page import write_page
+from bench.report import Report
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / "bench"
@@ -52,21 +53,21 @@ class Job:
 
     def polars(self, output: Path) -> Measured:
         """(b): the whole job in Polars."""
-        command = [sys.executable, "bench/peer_polars.py", *self.files, "--model", str(MODEL), "--output", str(output)]
-        return measure(command)
+        options = ["--model", str(MODEL), "--output", str(output)]
+        return measure([sys.executable, "-m", "bench.peer_polars", *self.files, *options])
 
     def bytewax(self, *options: str) -> Measured:
         """(c): the vectors in Bytewax."""
-        return measure([sys.executable, "bench/peer_bytewax.py", *self.files, *options])
+        return measure([sys.executable, "-m", "bench.peer_bytewax", *self.files, *options])
 
     def stage(self, store: Path | None) -> Measured:
         """The feature stage alone, in memory or with SQLite under it."""
         where = ["--store", str(store)] if store else []
-        return measure([self.python, "bench/feature_stage.py", *self.files, *where])
+        return measure([self.python, "-m", "bench.feature_stage", *self.files, *where])
 
     def scoring(self) -> Measured:
         """The model server alone: messages in memory, and single requests."""
-        return measure([self.python, "bench/scoring.py"])
+        return measure([self.python, "-m", "bench.scoring"])
 
     def training(self, rounds: int, scratch: Path) -> list[Measured]:
         """A model trained on the log of a run, as a user trains it, into a registry of its own."""
@@ -123,7 +124,7 @@ def make_job(python: str, users: int, events_per_user: int) -> Job:
     folder = DATA / f"{users}x{events_per_user}"
     if not (folder / "done").exists():
         options = ["--users", str(users), "--events-per-user", str(events_per_user)]
-        subprocess.run([python, "bench/make_input.py", str(folder), *options], check=True)
+        subprocess.run([python, "-m", "bench.make_input", str(folder), *options], check=True)
         (folder / "done").touch()
     job = Job(python, folder / "events.ndjson", folder / "enrichment.csv")
     job.events.read_bytes()

@@ -1,6 +1,6 @@
 """Scoring alone, on one core: messages of 1,000 vectors in, messages of predictions out; and single V2 requests.
 
-    python bench/scoring.py [--messages 1000] [--requests 3000]
+    python -m bench.scoring [--messages 1000] [--requests 3000]
 
 The model server runs as in a worker: the notebook's class, in MLRun's graph server, with the model that is promoted or
 comes with the project. Each message is decoded, scored, and its predictions encoded, by the stage that the pipeline
@@ -101,7 +101,7 @@ def started(folder: Path) -> tuple[Any, Any, Any]:
     context = nuclio_sdk.Context(logger, platform, "0", trigger)
     module = types.ModuleType(FUNCTION)
     exec(compile(notebooks.code(declared.notebook(FUNCTION)) + entry_points(), FUNCTION, "exec"), module.__dict__)
-    module.init_context(context)  # type: ignore[attr-defined]
+    module.init_context(context)
     stage: Any = base.STARTED[-1]
     stage.streams = NoStreams()
     return module, context, stage

@@ -237,7 +237,7 @@ def _compare(operator: str, left_node: Any, right_node: Any, attributes: Mapping
         return False
     if _kind(left) != _kind(right):
         return False
-    return {
+    holds: dict[str, bool] = {
         "==": left == right,
         "!=": left != right,
         "<>": left != right,
@@ -245,7 +245,8 @@ def _compare(operator: str, left_node: Any, right_node: Any, attributes: Mapping
         "<=": left <= right,
         ">": left > right,
         ">=": left >= right,
-    }[operator]
+    }
+    return holds[operator]
 
 
 def _kind(value: Any) -> type:

@@ -46,6 +46,8 @@ class Seen(msgspec.Struct):
 class Service:
     """Answers the requests of a store's clients; an access key that is empty lets any in."""
 
+    _most_pending: int
+
     def __init__(self, store: Store, access_key: str) -> None:
         self.store = store
         self.access_key = access_key

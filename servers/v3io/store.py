@@ -170,9 +170,11 @@ class Store:
         parts = split(path)
         parent = self.containers.setdefault(container, Folder())
         for part in parts[:-1] if kind in ("file", "delete") else parts:
-            if not isinstance(parent.entries.get(part), Folder):
-                parent.put(part, Folder())
-            parent = parent.entries[part]  # type: ignore[assignment]
+            folder = parent.entries.get(part)
+            if not isinstance(folder, Folder):
+                folder = Folder()
+                parent.put(part, folder)
+            parent = folder
         if kind == "file":
             attributes, times, body, moment = rest
             file = parent.entries.get(parts[-1])
@@ -184,7 +186,8 @@ class Store:
         elif kind == "delete":
             parent.pop(parts[-1])
         elif kind == "stream":
-            parent.stream = Stream(*rest, parent.stream.next_shard if parent.stream else 0)
+            shards, hours = rest
+            parent.stream = Stream(shards, hours, parent.stream.next_shard if parent.stream else 0)
         elif kind == "records":
             self._append(parent, *rest)
 

@@ -56,17 +56,18 @@ def put_records(
     last: dict[int, int] = {}
     for record in records:
         try:
-            shard, *rest = _read_record(record, stream)
+            taken = _read_record(record, stream)
             if refuses():
                 raise ApiError(200, -11, "ProvisionedThroughputExceededException: told so by the test")
         except ApiError as error:
             answers.append(error.body)
             continue
+        shard = taken[0]
         if shard not in last:
             file = folder.entries.get(str(shard))
             last[shard] = file.last_number if isinstance(file, File) else 0
         last[shard] += 1
-        accepted.append((shard, *rest))  # type: ignore[arg-type]
+        accepted.append(taken)
         answers.append({"SequenceNumber": last[shard], "ShardId": shard})
     if accepted:
         store.append(container, path, accepted)
@@ -83,14 +84,15 @@ def seek(store: Store, container: str, path: str, request: dict[str, Any]) -> di
     elif kind == "LATEST":
         number = end
     elif kind == "SEQUENCE":
-        number = request.get("StartingSequenceNumber")
-        if not isinstance(number, int) or not file.first_number <= number <= end:
-            raise invalid(f"no record {number} in {path}")
+        asked = request.get("StartingSequenceNumber")
+        if not isinstance(asked, int) or not file.first_number <= asked <= end:
+            raise invalid(f"no record {asked} in {path}")
+        number = asked
     elif kind == "TIME":
-        moment = request.get("TimestampSec"), request.get("TimestampNSec")
-        if None in moment:
+        seconds, nanoseconds = request.get("TimestampSec"), request.get("TimestampNSec")
+        if seconds is None or nanoseconds is None:
             raise invalid("TimestampSec or TimestampNSec")
-        since = moment[0] * 10**9 + moment[1]
+        since = seconds * 10**9 + nanoseconds
         number = file.first_number + bisect.bisect_left(file.records, since, key=lambda record: record.arrived)
     else:
         raise invalid(f"Type {kind!r}")
