@@ -312,7 +312,8 @@ class RegistryContract:
         choice, registry = random.Random(7), self.open(place)
         mine = {"2", *(registry.register(directory) for _ in range(16))}
         lists = [sorted(mine, key=int)[part::2] for part in range(2)]
-        registered, promoted = set(mine), [[], []]
+        registered = set(mine)
+        promoted: list[list[str]] = [[], []]
         for _ in range(3):
             registrars = [Writer(register_until_killed, place) for _ in range(2)]
             lefts = [

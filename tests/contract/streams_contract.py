@@ -210,12 +210,12 @@ class StreamsContract:
         writer.join()
 
     def test_writers_in_several_processes_lose_and_mix_nothing(self, streams: Streams, url: str) -> None:
-        writers = [get_context("fork").Process(target=append_numbered, args=(url, writer, 60)) for writer in range(3)]
-        for writer in writers:
-            writer.start()
-        for writer in writers:
-            writer.join(60)
-        assert [writer.exitcode for writer in writers] == [0, 0, 0]
+        processes = [get_context("fork").Process(target=append_numbered, args=(url, writer, 60)) for writer in range(3)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+        assert [process.exitcode for process in processes] == [0, 0, 0]
         found = [tuple(map(int, m.body.split()[:2])) for m in read_all(streams, 1)]
         assert sorted(found) == [(writer, number) for writer in range(3) for number in range(60)]
         for writer in range(3):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -38,7 +38,7 @@ SOME_FLOATS = [0.0, 0.1, -1e308, 5e-324, math.inf, -math.inf, 1e300, 2.0**53 + 2
 def rows(*values: tuple[Any, ...]) -> pa.RecordBatch:
     """Return rows of (user, applied, bet_sum), the rest null, or of all columns."""
     full = [value if len(value) > 3 else (*value[:2], *[None] * 5, value[2]) for value in values]
-    columns = list(zip(*full, strict=True)) or [[]] * len(ROWS)
+    columns: list[Sequence[Any]] = list(zip(*full, strict=True)) or [()] * len(ROWS)
     return pa.RecordBatch.from_arrays(
         [pa.array(column, kind) for column, kind in zip(columns, ROWS.types, strict=True)], schema=ROWS
     )

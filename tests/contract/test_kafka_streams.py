@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from multiprocessing import get_context
 from typing import Any
 from urllib.parse import quote
@@ -82,7 +83,7 @@ class TestKafkaStreams(StreamsContract):
     def test_epoch_is_part_of_the_topic_and_the_highest_holds(self, url: str) -> None:
         with open_streams(url) as streams:
             streams.create("events", SHARDS, epoch=2)
-        with KafkaStreams(url) as streams:
+        with closing(KafkaStreams(url)) as streams:
             assert streams.describe("events").epoch == 2
             assert streams.topic("events", 2).endswith(".events.epoch-2")
             streams.append("events", [(0, b"second")])

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from datetime import timedelta
 from multiprocessing import get_context
 from typing import Any
 
@@ -159,7 +160,7 @@ class TestLogInS3(LogContract):
             assert positions(log) == []
 
     def test_store_that_is_away_is_an_outage_that_ends(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(s3, "RETRY", s3.timedelta(milliseconds=200))
+        monkeypatch.setattr(s3, "RETRY", timedelta(milliseconds=200))
         with S3Server() as store:
             monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
             log = self.open(place)

@@ -34,7 +34,7 @@ def server() -> Iterator[RedisServer]:
 def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Bytes of what was sent to the server, an entry for each time."""
     sent: list[int] = []
-    send = redis.Connection.send_packed_command
+    send: Any = redis.Connection.send_packed_command
 
     def counted(self: Any, command: Any, check_health: bool = True) -> Any:
         sent.append(len(command) if isinstance(command, bytes) else sum(map(len, command)))
@@ -220,7 +220,7 @@ class TestRedisTables(TablesContract):
     def test_server_that_lost_what_it_confirmed_is_found_out_until_it_is_restored(
         self, tables: Tables, url: str, prefix: str
     ) -> None:
-        client = redis.Redis(port=self._server.port)
+        client: Any = redis.Redis(port=self._server.port)  # its types leave open what it returns
 
         def copy() -> dict[bytes, bytes]:
             return {name: client.dump(name) for name in client.keys(f"{prefix}:*")}

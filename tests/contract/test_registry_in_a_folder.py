@@ -17,6 +17,7 @@ from modelstream.errors import UnavailableError
 from modelstream.registry import folder as files
 from modelstream.registry import registry as module
 from modelstream.registry.registry import Registry
+from modelstream.registry.store import TakenError
 from tests.contract.registry_contract import RegistryContract, promotion
 from tests.model_files import directory, folder_of
 
@@ -89,7 +90,7 @@ class TestRegistryInAFolder(RegistryContract):
 
     def test_refused_version_leaves_nothing_behind(self, registry: Registry) -> None:
         registry.register(directory)
-        with pytest.raises(files.TakenError):
+        with pytest.raises(TakenError):
             registry.add(directory("2"), version="2")
         assert not list(folder_of(registry).glob(".writing-*"))
 

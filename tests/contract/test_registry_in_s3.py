@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import obstore
@@ -18,6 +20,7 @@ from modelstream.model import onnx as models
 from modelstream.registry import registry as module
 from modelstream.registry import watch as model_watch
 from modelstream.registry.registry import Registry
+from modelstream.registry.store import TakenError
 from modelstream.registry.watch import ModelWatch
 from servers.s3 import S3Server
 from tests.contract.registry_contract import FORKS, RegistryContract, opened
@@ -175,7 +178,7 @@ class TestRegistryInS3(RegistryContract):
         assert [one.version for one in registry.versions()] == ["1"]
         with pytest.raises(ConfigurationError, match="has no version 2"):
             registry.promote("2")
-        with pytest.raises(module.TakenError):
+        with pytest.raises(TakenError):
             registry.add(directory("2"), version="2")
         assert registry.register(directory) == "3"
         assert self.content(registry, "2", "model.onnx") == b"half of it"
@@ -250,7 +253,7 @@ class TestRegistryInS3(RegistryContract):
             assert objects(registry) == [".conditions"]
 
     def test_store_that_is_away_is_an_outage(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(s3, "RETRY", s3.timedelta(milliseconds=200))
+        monkeypatch.setattr(s3, "RETRY", timedelta(milliseconds=200))
         registry = self.open(place)
         with S3Server() as store:
             monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
@@ -333,14 +336,21 @@ class TestRegistryInS3(RegistryContract):
         watched = Watched(place)
         watched.watch.begin()
         asked: list[str] = []
+
+        def noted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any) -> Any:
+                asked.append(name)
+                return real(*args)
+
+            return call
+
         for name in CALLS:
-            real = getattr(obstore, name)
-            monkeypatch.setattr(obstore, name, lambda *args, name=name, real=real: (asked.append(name), real(*args))[1])
+            monkeypatch.setattr(obstore, name, noted(name, getattr(obstore, name)))
         assert not watched.watch.look()
         assert asked == ["head"]
 
     def test_outage_is_said_as_one_and_what_served_goes_on(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(s3, "RETRY", s3.timedelta(milliseconds=200))
+        monkeypatch.setattr(s3, "RETRY", timedelta(milliseconds=200))
         watched, registry = Watched(place), self.open(place)
         with S3Server() as store:
             monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)

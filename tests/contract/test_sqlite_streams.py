@@ -93,7 +93,7 @@ class TestSqliteStreams(StreamsContract):
             seen.append(read_beside(url, 0))
             sync(descriptor)
 
-        monkeypatch.setattr(body_files_module.os, "fdatasync", observed)
+        monkeypatch.setattr(os, "fdatasync", observed)
         streams.append("events", [(0, bytes(LARGE))])
         assert seen == [0]
         assert read_beside(url, 0) == 1

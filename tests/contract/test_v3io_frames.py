@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def tables(url: str) -> Iterator[Tables]:
         yield tables
 
 
-def loaded(tables: Tables, values: dict[str, float | None]) -> None:
+def loaded(tables: Tables, values: Mapping[str, float | None]) -> None:
     kinds = (pa.string(), pa.float64())
     columns = [pa.array(column, kind) for column, kind in zip((values, values.values()), kinds, strict=True)]
     assert tables.lookup("enrichment").load([pa.record_batch(columns, names=["key", "value"])]) == len(values)
@@ -177,8 +177,8 @@ class TestLookupsWrittenByFrames:
 def test_rows_go_by_frames_if_their_items_can_be_named_as_their_keys(
     fake: Any, server: V3ioServer, tables: Tables, url: str
 ) -> None:
-    plain = {"10115": 71.25, "a b": THIRD, "c": None, "d": math.inf}
-    odd = {"a.b": 1.0, "": 1.0, "ä": 1.0, "k" * 256: 1.0}
+    plain: dict[str, float | None] = {"10115": 71.25, "a b": THIRD, "c": None, "d": math.inf}
+    odd: dict[str, float | None] = {"a.b": 1.0, "": 1.0, "ä": 1.0, "k" * 256: 1.0}
     loaded(tables, plain | odd)
     assert fake.written == [list(plain)]
     assert server.seen().calls["PutItem"] == len(plain) + len(odd)

@@ -168,7 +168,8 @@ def _logged(log: Log, folder: Path) -> list[tuple[int, int, dict[str, Any]]]:
 def _plain(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Return rows as dicts, times as microseconds."""
     columns = [column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+    found: list[dict[str, Any]] = pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+    return found
 
 
 def _in_order(values: Mapping[str, Any], use_case: UseCase) -> dict[str, Any]:

@@ -126,6 +126,7 @@ class Process:
         for shard in shards:
             self.assign(shard)
         self._task = asyncio.get_running_loop().create_task(self._pump())
+        assert self.stage._timer is not None
         for task in (self._task, self.stage._timer):
             task.add_done_callback(world.note)
 
@@ -152,6 +153,7 @@ class Process:
     def kill(self) -> None:
         """End at once, as by kill -9."""
         self.dead = True
+        assert self.stage._timer is not None
         for task in (self._task, self.stage._timer):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()

@@ -153,7 +153,7 @@ def check(features: FeatureTable, shard: int, confirmed: int) -> None:
     assert stored.counters == {"vectors": stored.offset}
     assert stored.watermarks.to_json() == all_marks(shard, stored.offset)
     users = [f"{shard}-{user:02d}" for user in range(USERS)]
-    expected = {}
+    expected: dict[str, dict[str, Any]] = {}
     for number in range(max(0, stored.offset - 2), stored.offset + 1):
         expected |= {row["user"]: row for row in rows(shard, number).to_pylist()}
     assert {row["user"]: row for row in features.get_many(users).to_pylist()} == expected
