@@ -1,15 +1,22 @@
-"""Event times: ISO 8601 text to microseconds, many at once."""
+"""Times: ISO 8601 text to microseconds, many at once; and a time, or how long ago, as a person gives it."""
 
 from __future__ import annotations
+
+import re
+import time
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.base.compiled import compiled
+from modelstream.errors import ConfigurationError
 
 INVALID = np.iinfo(np.int64).min
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @compiled
@@ -138,3 +145,26 @@ def parse_times(texts: pa.StringArray) -> npt.NDArray[np.int64]:
     valid = np.ones(count, np.bool_) if texts.null_count == 0 else texts.is_valid().to_numpy(zero_copy_only=False)
     _parse_all(content, positions, valid, out)
     return out
+
+
+def time_given(text: str, name: str, now: float | None = None) -> int:
+    """Return the microseconds since 1970 UTC of a time, or of how long ago, as a person gives it.
+
+    A time is as in `parse_times`, or a day alone: its first moment. How long ago is a number of seconds, minutes, hours
+    or days, such as 90s, 15m, 6h, 7d, counted back from `now`, in seconds since 1970. Raises ConfigurationError where
+    it is neither, with the `name` of the option.
+
+    >>> time_given("1970-01-01T00:00:01Z", "--since"), time_given("1.5h", "--since", now=10_000)
+    (1000000, 4600000000)
+    """
+    text = text.strip()
+    if found := _DURATION.fullmatch(text):
+        seconds = (time.time() if now is None else now) - float(found[1]) * _SECONDS[found[2]]
+        return round(seconds * 1e6)
+    parsed = int(parse_times(pa.array([f"{text} 00:00" if len(text) == 10 else text], pa.string()))[0])
+    if parsed == INVALID:
+        raise ConfigurationError(
+            f"{name} {text!r} is neither a time nor a duration",
+            remedy="give a time such as 2026-11-20 or '2026-11-20 12:00' (UTC), or how long ago: 90s, 15m, 6h, 7d",
+        )
+    return parsed

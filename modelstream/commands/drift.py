@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from modelstream.base.times import time_given
 from modelstream.commands.output import console
 from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
@@ -22,7 +23,7 @@ MOST_BYTES = 16 << 20
 
 def drift(view: View, *, since: str | None, version: str | None, as_json: bool, output: Path | None) -> int:
     """Print the findings, and write them as a page if there is an `output`; return the exit status, 1 for drift."""
-    start = None if since is None else drifts.parse_since(since)
+    start = None if since is None else time_given(since, "--since")
     card = _card(view, version)
     found = drifts.drift(card, view, start)
     if output is not None:

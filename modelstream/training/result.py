@@ -13,6 +13,7 @@ from modelstream.training.learn.calibration import Calibrated
 from modelstream.training.learn.candidates import Make, Trial
 from modelstream.training.learn.export import Comparison
 from modelstream.training.snapshot.data import Data
+from modelstream.training.snapshot.selection import Selection
 from modelstream.training.snapshot.snapshot import Snapshot
 
 
@@ -24,6 +25,7 @@ class Options:
     source: str = "events"
     since: str | None = None
     until: str | None = None
+    """A time, or how long ago: see `time_given`."""
     candidates: str | None = None
     seed: int = 1
     name: str = ""
@@ -47,6 +49,7 @@ class Training:
     options: Options
     recipe: Recipe
     data: Data
+    selection: Selection
     snapshot: Snapshot
     trials: list[Trial]
     chosen: Trial

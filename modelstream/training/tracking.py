@@ -88,7 +88,7 @@ def card_of(done: Training, version: str) -> ModelCard:
 
 
 def _facts(done: Training) -> DataFacts:
-    taken, options, data = done.snapshot, done.options, done.data
+    taken, options, data, until = done.snapshot, done.options, done.data, done.selection.until
     dead_letters = data.stores.dead_letter_count()
     rows = taken.events + dead_letters
     served = "compared to the bit with what was served" if taken.parity and taken.parity.vectors else "not compared"
@@ -99,7 +99,7 @@ def _facts(done: Training) -> DataFacts:
         generator_seed=data.generator_seed,
         first_event=_text(taken.first),
         last_event=_text(taken.last),
-        cut_off=options.until,
+        cut_off=None if until is None else _text(until),
         users=taken.users,
         training_users=taken.learn.user_count,
         test_users=taken.test.user_count,

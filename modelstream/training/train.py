@@ -5,15 +5,15 @@ The notebook's `train(context, …)` calls `train` here with its candidates; `pi
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from modelstream.base.times import INVALID, parse_times
-from modelstream.errors import ConfigurationError, ModelstreamError
+from modelstream.base.times import time_given
+from modelstream.errors import ModelstreamError
 from modelstream.model.onnx import Model
 from modelstream.registry.registry import Registry
 from modelstream.settings import PREFIX, Settings, from_environment
@@ -55,11 +55,12 @@ def train(context: Any, recipe: Recipe, options: Options) -> str:
 def learn(data: Data, recipe: Recipe, options: Options, progress: Progress) -> Training:
     """Train on opened data: everything but registering and logging. Raises ModelstreamError."""
     use_case = data.use_case
+    vectors = selection(options)
     wanted = trials_of.named(recipe.candidates, options.candidates)
     labels = read_labels(Path(options.labels), use_case) if options.labels else None
     if labels is None:
         declared(use_case)
-    snapshot = take(data, labels, selection(options), progress)
+    snapshot = take(data, labels, vectors, progress)
     seed, threshold = options.seed, use_case.threshold
     trials = trials_of.cross_validate(wanted, snapshot.learn, seed, threshold, progress)
     chosen, because = trials_of.choose(trials)
@@ -75,6 +76,7 @@ def learn(data: Data, recipe: Recipe, options: Options, progress: Progress) -> T
         options=options,
         recipe=recipe,
         data=data,
+        selection=vectors,
         snapshot=snapshot,
         trials=trials,
         chosen=chosen,
@@ -93,20 +95,10 @@ def learn(data: Data, recipe: Recipe, options: Options, progress: Progress) -> T
 
 def selection(options: Options) -> Selection:
     """Return what to take for some options. Raises ConfigurationError for what is no time."""
-    since, until = (_time(text, name) for text, name in ((options.since, "--since"), (options.until, "--until")))
-    return Selection(seed=options.seed, source=options.source, since=since, until=until)
-
-
-def _time(text: str | None, name: str) -> int | None:
-    if text is None:
-        return None
-    time = int(parse_times(pa.array([text.strip()], pa.string()))[0])
-    if time == INVALID:
-        raise ConfigurationError(
-            f"{name} {text!r} is not a time",
-            remedy="write it like '2026-11-20 12:00:00' (UTC) or '2026-11-20T12:00:00+01:00'",
-        )
-    return time
+    now = time.time()
+    given = {"since": options.since, "until": options.until}
+    limits = {name: time_given(text, f"--{name}", now) for name, text in given.items() if text is not None}
+    return Selection(seed=options.seed, source=options.source, **limits)
 
 
 def _compared(snapshot: Snapshot, seed: int) -> npt.NDArray[np.float32]:

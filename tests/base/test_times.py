@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modelstream.base.times import INVALID, TIMESTAMP, parse_times
+from modelstream.base.times import INVALID, TIMESTAMP, parse_times, time_given
+from modelstream.errors import ConfigurationError
 from tests.lines_oracle import time_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -109,3 +110,28 @@ def test_the_first_and_last_times_can_be_kept() -> None:
     texts = ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.999999-23:59"]
     kept = pa.array(parse_times(pa.array(texts))).cast(TIMESTAMP)
     assert kept.cast(pa.int64()).to_pylist() == [time_of(text) for text in texts]
+
+
+# What a person gives.
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"),
+    [
+        ("2026-01-01", 1_767_225_600_000_000),
+        ("2026-01-01T00:00", 1_767_225_600_000_000),
+        ("2026-01-01 01:00:00+01:00", 1_767_225_600_000_000),
+        (" 2026-01-01 00:00:00Z ", 1_767_225_600_000_000),
+        ("90s", (1_000_000 - 90) * 1_000_000),
+        ("1.5d", (1_000_000 - 129_600) * 1_000_000),
+    ],
+)
+def test_a_time_is_given_as_text_or_as_so_long_ago(text: str, microseconds: int) -> None:
+    assert time_given(text, "--since", now=1_000_000) == microseconds
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "5", "-1h", "2026-13-01", "2026-01-01T", "１h", "99999999999d"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"--until {text!r} is neither a time nor a duration") as error:
+        time_given(text, "--until")
+    assert "7d" in error.value.remedy and "2026-11-20" in error.value.remedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from modelstream.training.learn.candidates import Trial, choose, cross_validate,
 from modelstream.training.report import card as cards
 from modelstream.training.result import Options, Recipe
 from modelstream.training.snapshot.data import Data
+from modelstream.training.snapshot.selection import Selection
 from tests.runner.folders import PROJECT
 from tests.training.folder import USE_CASE, generated, opened, settings
 
@@ -187,7 +189,9 @@ def test_trained_version_is_registered_described_and_logged(
     for name, value in training_environment(view, tmp_path).items():
         monkeypatch.setenv(name, value)
     context = Context()
-    notebooks.load(NOTEBOOK).train(context, candidates="logistic-regression,gradient-boosting", promote=True)
+    notebooks.load(NOTEBOOK).train(
+        context, candidates="logistic-regression,gradient-boosting", promote=True, since="99999d", until="2027-01-01"
+    )
     registry = Registry(tmp_path / "models", "churn", USE_CASE.features, shipped=Path(settings(view).model))
     assert (context.results["version"], registry.current()) == ("2", "2")
     folder = Path(registry.place_of("2"))
@@ -198,6 +202,7 @@ def test_trained_version_is_registered_described_and_logged(
     assert [one.name for one in card.candidates if one.chosen] == [card.chosen_because.split(":")[0]]
     assert (card.data.labels_from, card.data.seed) == ("the log of events, field label of the profile", 1)
     assert "to the bit" in card.data.source
+    assert card.data.cut_off == "2027-01-01T00:00:00+00:00"
     assert card.data.training_users + card.data.test_users == card.data.users > 190
     assert context.results["auc"] == card.evaluation.metrics.auc.value.__round__(4)  # type: ignore[union-attr]
     assert context.results["auc"] > 0.9
@@ -212,6 +217,14 @@ def test_trained_version_is_registered_described_and_logged(
     assert len(page) < 2_000_000
     assert context.logged["report"]["body"] == page
     assert [name for name, done, total in context.steps if done == total][-1] == "register"
+
+
+def test_since_and_until_are_times_or_how_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
+    assert training.selection(Options()) == Selection()
+    taken = training.selection(Options(since="7d", until="6h"))
+    assert (taken.since, taken.until) == ((1_000_000 - 604_800) * 1_000_000, (1_000_000 - 21_600) * 1_000_000)
+    assert training.selection(Options(since="1970-01-02")).since == 86_400_000_000
 
 
 def training_environment(view: View, folder: Path) -> dict[str, str]:
@@ -239,7 +252,8 @@ def test_probabilities_judged_are_those_of_the_file_that_is_registered(data: Dat
     [
         ({"candidates": "forest"}, "no candidate 'forest'"),
         ({"labels": "absent.csv"}, "absent.csv can't be read"),
-        ({"until": "yesterday"}, "--until 'yesterday' is not a time"),
+        ({"until": "yesterday"}, "--until 'yesterday' is neither a time nor a duration"),
+        ({"since": "7"}, "--since '7' is neither a time nor a duration"),
         ({"source": "table"}, "no source 'table'"),
     ],
 )

@@ -9,8 +9,6 @@ feature that has broken among many, so here the same bounds hold for each featur
 from __future__ import annotations
 
 import enum
-import re
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -19,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelstream.base.times import INVALID, parse_times
 from modelstream.errors import ConfigurationError
 from modelstream.logs import Log
 from modelstream.model.onnx import as_input
@@ -41,9 +38,6 @@ LETTERS_POSSIBLE, LETTERS_DETECTED = 0.01, 0.05
 """How many more of the rows taken in became dead letters than in the data of the card."""
 FEW = 1000
 """With fewer vectors distances are large by chance."""
-
-_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Verdict(enum.StrEnum):
@@ -227,26 +221,6 @@ def distance(name: str, reference: Histogram, counts: Counts) -> Distance:
         then=then.tolist(),
         now=now.tolist(),
     )
-
-
-def parse_since(text: str, now: float | None = None) -> int:
-    """Return the time, in microseconds since 1970, of ISO 8601 text, or of so long ago: 90s, 15m, 6h, 7d.
-
-    Raises ConfigurationError. `now` is in seconds since 1970.
-
-    >>> parse_since("1970-01-01T00:00:01Z"), parse_since("1.5h", now=10_000)
-    (1000000, 4600000000)
-    """
-    if found := _DURATION.fullmatch(text):
-        seconds = (time.time() if now is None else now) - float(found[1]) * _SECONDS[found[2]]
-        return round(seconds * 1e6)
-    # A day is its first moment.
-    parsed = int(parse_times(pa.array([f"{text} 00:00" if len(text) == 10 else text]))[0])
-    if parsed == INVALID:
-        raise ConfigurationError(
-            f"--since {text!r} is no time", remedy="give ISO 8601 text such as 2026-01-31T12:00, or 90s, 15m, 6h, 7d"
-        )
-    return parsed
 
 
 def told(microseconds: int | None) -> str | None:
