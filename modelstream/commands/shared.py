@@ -71,7 +71,7 @@ def serve(
     urls: StoreUrls = NOWHERE_ELSE,
 ) -> int:
     """Keep the functions up and take events by HTTP, until Ctrl-C."""
-    from modelstream.commands import serve as serving  # HTTP is imported where it is served
+    from modelstream.http import service as serving  # HTTP is imported where it is served
 
     try:
         project = load_project()

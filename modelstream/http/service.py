@@ -1,4 +1,4 @@
-"""`pipeline.py serve`: the functions stay up and take events by HTTP, until Ctrl-C."""
+"""What `pipeline.py serve` runs: the functions stay up and take events by HTTP, until Ctrl-C."""
 
 from __future__ import annotations
 

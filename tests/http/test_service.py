@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from modelstream.commands import serve as module
-from modelstream.commands.serve import Monitor, Saved, SavedFunction, told
+from modelstream.http import service as module
+from modelstream.http.service import Monitor, Saved, SavedFunction, told
 from modelstream.runner.display import FunctionState
 from modelstream.runner.line import Report
 from modelstream.runner.retention import trim
