@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from modelstream.base.durable import open_input
-from modelstream.commands.run import Interrupted, RunOptions, Summary
-from modelstream.commands.run import run as run_pipeline
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.project import load_project
 from modelstream.runner.data_folder import NOWHERE_ELSE, open_folder
 from modelstream.runner.display import Display
 from modelstream.runner.places import checked
+from modelstream.runner.run import Interrupted, RunOptions, Summary
+from modelstream.runner.run import run as run_pipeline
 from modelstream.settings import StoreUrls
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`pipeline.py run`: an input through the whole pipeline, to its end, and what came of it."""
+"""What `pipeline.py run` runs: an input through the whole pipeline, to its end, and what came of it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             supervisor.stop()
         except KeyboardInterrupt:
             raise Interrupted(_save(pipeline)) from None
-        from modelstream.commands.results import delays, totals
+        from modelstream.runner.results import delays, totals
 
         stores, predictions = pipeline.stores, project.reads(project.chain.consumers[-1])
         found = patiently(lambda: totals(stores, pipeline.shards))

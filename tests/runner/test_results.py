@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from modelstream.commands.results import delays
+from modelstream.runner.results import delays
 from modelstream.messages.codec import encode
 from modelstream.streams.sqlite import SqliteStreams
 from modelstream.use_case.columns import INGESTED_AT, POSITION
