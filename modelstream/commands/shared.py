@@ -129,7 +129,7 @@ def status(data: Path, *, as_json: bool) -> int:
 
 def explain(data: Path, user: str, *, last: int, as_json: bool) -> int:
     """Tell what is known of a user."""
-    from modelstream.commands import explain as explaining
+    from modelstream.replay import explain as explaining
 
     def tell(view: View) -> None:
         found = explaining.explain(view, user, last)
@@ -148,7 +148,7 @@ def explain(data: Path, user: str, *, last: int, as_json: bool) -> int:
 
 def replay(data: Path, *, as_json: bool) -> int:
     """Compute all features again and compare."""
-    from modelstream.commands import replay as replaying
+    from modelstream.replay import compare as replaying
 
     def compare(view: View) -> int:
         begun = time.monotonic()

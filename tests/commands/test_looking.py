@@ -20,10 +20,8 @@ import pytest
 from modelstream.commands import output as show_module
 from modelstream.commands import peek as look
 from modelstream.commands import shared as commands
-from modelstream.commands.explain import explain, show
 from modelstream.commands.output import table
 from modelstream.commands.peek import last_messages, peek, table_
-from modelstream.commands.replay import Findings, replay, told
 from modelstream.commands.status import ModelStatus, status
 from modelstream.commands.status import show as show_status
 from modelstream.commands.view import View
@@ -31,6 +29,8 @@ from modelstream.errors import ConfigurationError
 from modelstream.features.engine import features_of
 from modelstream.messages.identity import Checkpoint, bucket_of
 from modelstream.registry.registry import Registry
+from modelstream.replay.compare import Findings, replay, told
+from modelstream.replay.explain import explain, show
 from modelstream.runner.line import Report
 from modelstream.runner.served import ServedModel, ServedModels, read_served
 from modelstream.runner.supervisor import Process

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from modelstream.runner.results import delays
 from modelstream.messages.codec import encode
+from modelstream.runner.results import delays
 from modelstream.streams.sqlite import SqliteStreams
 from modelstream.use_case.columns import INGESTED_AT, POSITION
 
