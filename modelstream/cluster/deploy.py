@@ -190,8 +190,8 @@ def deploy(
         raise explained(error, "deploying") from error
 
 
-def undeploy(file: Path, *, data: bool, folder: Path = Path()) -> list[str]:
-    """Take the functions down, the first one first; return lines to print. Data stay, unless `data` says not."""
+def undeploy(file: Path, *, delete_data: bool, folder: Path = Path()) -> list[str]:
+    """Take the functions down, the first one first; return lines to print. Data stay, unless they are to be deleted."""
     deployment = Deployment(folder, file)
     database = connect()
     project = deployment.project
@@ -203,7 +203,7 @@ def undeploy(file: Path, *, data: bool, folder: Path = Path()) -> list[str]:
             _say(f"deleting {name}")
             _delete(database, name, project.name)
             gone.append(f"{name} is deleted")
-        if not data:
+        if not delete_data:
             kept = deployment.cluster
             return [*gone, f"kept: streams at {kept.streams}, tables at {kept.tables}, logs at {kept.logs}"]
         deployment.load()

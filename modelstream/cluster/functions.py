@@ -24,7 +24,7 @@ JOBS = {
     "drained": "Wait until every function has acknowledged all that was sent.",
     "promote": "Let a version of the model serve.",
     "trim": "Delete messages that every function has acknowledged and that are old (every hour, on Kafka).",
-    "remove": "Delete streams, tables and logs (`undeploy --data`).",
+    "remove": "Delete streams, tables and logs (`undeploy --delete-data`).",
 }
 """Jobs of the cluster's own, see `jobs`: code of the library, in the project's image."""
 TRIM_AT = "17 * * * *"

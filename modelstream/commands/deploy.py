@@ -1,33 +1,89 @@
-"""The commands of a cluster as `pipeline.py` calls them: they return exit statuses, and tell errors."""
+"""`pipeline.py deploy` and `undeploy`: the functions on a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Literal
 
-from modelstream.cluster import deploy as deployment
-from modelstream.commands.shared import fail
-from modelstream.errors import ModelstreamError
+import typer
+
+from modelstream.commands.options import FLAG
+
+Config = Annotated[
+    Path,
+    typer.Option(metavar="FILE", help="The cluster's file: clusters/kafka.yaml, clusters/v3io.yaml, or a copy of one."),
+]
 
 
 def deploy(
-    file: Path, order: deployment.Order, *, engine: deployment.Engine, dry_run: bool, workflow: Path, folder: Path
-) -> int:
-    """Deploy, or tell what would be deployed."""
-    return _told(
-        lambda: deployment.deploy(file, order, engine=engine, dry_run=dry_run, workflow=workflow, folder=folder)
-    )
+    config: Config,
+    engine: Annotated[
+        Literal["local", "kfp", "remote"],
+        typer.Option(
+            metavar="local|kfp|remote",
+            help="kfp: Kubeflow runs the workflow, compiled here. remote: Kubeflow, compiled on the cluster from "
+            "`source` in FILE. local: this machine runs it, one step after the other.",
+        ),
+    ] = "kfp",
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", metavar=FLAG, help="Print what would be deployed and write the workflow. Needs no cluster."
+        ),
+    ] = False,
+    generate: Annotated[
+        bool,
+        typer.Option("--generate/--no-generate", metavar=FLAG, help="When all is deployed, generate events."),
+    ] = True,
+    train: Annotated[
+        bool,
+        typer.Option("--train", metavar=FLAG, help="When those are processed, train a model and let it serve."),
+    ] = False,
+    model_version: Annotated[
+        str,
+        typer.Option(
+            metavar="VERSION",
+            help="Serve this registered version of the model (default: the one that serves).",
+            show_default=False,
+        ),
+    ] = "",
+    workflow: Annotated[Path, typer.Option(metavar="FILE", help="Where --dry-run writes the workflow.")] = Path(
+        "build/workflow.yaml"
+    ),
+) -> None:
+    """Deploy the functions to a cluster with MLRun and Nuclio.
+
+    Streams are in Kafka or V3IO, tables in Redis or V3IO, logs on S3 or a shared
+    folder. docs/cluster.md says what to prepare.
+
+    Example: python pipeline.py deploy --config clusters/kafka.yaml --dry-run
+    """
+    from modelstream.cluster import deploy as cluster
+    from modelstream.project import default_file
+
+    order = cluster.Order(generate=generate, train=train, model_version=model_version)
+    folder = default_file().parent
+    for line in cluster.deploy(config, order, engine=engine, dry_run=dry_run, workflow=workflow, folder=folder):
+        print(line)
 
 
-def undeploy(file: Path, *, data: bool, folder: Path) -> int:
-    """Take the functions down."""
-    return _told(lambda: deployment.undeploy(file, data=data, folder=folder))
+def undeploy(
+    config: Config,
+    delete_data: Annotated[
+        bool,
+        typer.Option(
+            "--delete-data", metavar=FLAG, help="Delete streams, tables and logs as well. Registered models stay."
+        ),
+    ] = False,
+) -> None:
+    """Take the functions off the cluster, the first one first.
 
+    Streams, tables, logs and models stay: deploy again and it goes on.
 
-def _told(action: Callable[[], list[str]]) -> int:
-    try:
-        for line in action():
-            print(line)
-    except ModelstreamError as error:
-        return fail(error)
-    return 0
+    Example: python pipeline.py undeploy --config clusters/kafka.yaml
+    """
+    from modelstream.cluster import deploy as cluster
+    from modelstream.project import default_file
+
+    for line in cluster.undeploy(config, delete_data=delete_data, folder=default_file().parent):
+        print(line)

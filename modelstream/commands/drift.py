@@ -4,52 +4,86 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
+import typer
 
-from modelstream.base.times import time_given
-from modelstream.commands.output import console
-from modelstream.commands.view import View
+from modelstream.commands.endings import errors_in_words, looking
+from modelstream.commands.options import DATA, AsJson, Data
 from modelstream.errors import ConfigurationError
-from modelstream.registry import registry as registries
-from modelstream.training.drift import drift as drifts
-from modelstream.training.drift.drift import Verdict
-from modelstream.training.report import card as cards
-from modelstream.training.report.card import CARD_FILE, NO_CARD, ModelCard
+
+if TYPE_CHECKING:
+    from modelstream.commands.view import View
+    from modelstream.training.drift.drift import Drift
+    from modelstream.training.report.card import ModelCard
 
 MOST_BYTES = 16 << 20
 """Of a card: 13 features make 0.05 MB."""
 
 
-def drift(view: View, *, since: str | None, version: str | None, as_json: bool, output: Path | None) -> int:
-    """Print the findings, and write them as a page if there is an `output`; return the exit status, 1 for drift."""
+def drift(
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only predictions made since then: a time such as 2026-11-20, or how long ago (15m, 6h, 7d).",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help="Only predictions of this version (default: the one that serves)."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML page with plots as well.")] = None,
+    as_json: AsJson = False,
+    data: Data = DATA,
+) -> None:
+    """Compare the vectors that were served with those that the model learned from.
+
+    The exit status is 1 if they have drifted apart, 0 if they have not or only may
+    have, and 2 after an error.
+
+    Example: python pipeline.py drift --since 7d --output drift.html
+    """
+    with errors_in_words(status=2), looking(data) as view:
+        drifted = compare(view, since=since, version=model, as_json=as_json, output=output)
+    raise typer.Exit(1 if drifted else 0)
+
+
+def compare(view: View, *, since: str | None, version: str | None, as_json: bool, output: Path | None) -> bool:
+    """Print the findings, and write them as a page if there is an `output`; return whether there is drift."""
+    from modelstream.base.times import time_given
+    from modelstream.commands.output import console, print_json
+    from modelstream.training.drift import drift as drifts
+    from modelstream.training.drift import drift_page
+
     start = None if since is None else time_given(since, "--since")
     card = _card(view, version)
     found = drifts.drift(card, view, start)
     if output is not None:
         _write(output, found, card)
     if as_json:
-        print(msgspec.json.encode(found).decode())
+        print_json(found)
     else:
-        from modelstream.training.drift import drift_page
-
         console().print(drift_page.table(found))
-    return 1 if found.verdict is Verdict.DRIFT else 0
+    return found.verdict is drifts.Verdict.DRIFT
 
 
 def _card(view: View, version: str | None) -> ModelCard:
     """Return the card of a version, or of the one that serves."""
+    from modelstream.registry import registry as registries
+    from modelstream.training.report import card as cards
+
     registry = registries.of_project(view.project, view.use_case)
     version = version or registry.current() or registry.shipped_version()
     place = registry.place_of(version)
     try:
-        content = registry.read(version, CARD_FILE, MOST_BYTES)
+        content = registry.read(version, cards.CARD_FILE, MOST_BYTES)
     except ConfigurationError as error:
-        raise ConfigurationError(str(error), remedy=NO_CARD) from error
-    return cards.parse(content, f"{place}/{CARD_FILE}")
+        raise ConfigurationError(str(error), remedy=cards.NO_CARD) from error
+    return cards.parse(content, f"{place}/{cards.CARD_FILE}")
 
 
-def _write(output: Path, found: drifts.Drift, card: ModelCard) -> None:
+def _write(output: Path, found: Drift, card: ModelCard) -> None:
     from modelstream.training.drift import drift_page
 
     page = drift_page.page(found, card)

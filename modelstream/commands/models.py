@@ -3,74 +3,152 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+import typer
 
-from modelstream.commands.output import console
+from modelstream.commands.options import AsJson
 from modelstream.errors import ModelstreamError
-from modelstream.project import load_project
-from modelstream.registry import registry as registries
-from modelstream.registry.registry import Registered, Registry
-from modelstream.use_case.file import load_use_case
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from modelstream.registry.registry import Registered, Registry
 
 CARD = "README.md"
 
+Name = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Which model (default: the use case's).", show_default=False),
+]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="A version, as `models list` shows it.")]
 
-def open_registry(name: str = "") -> Registry:
-    """Return the registry of the project's model, or of another one by name."""
-    project = load_project()
-    use_case = load_use_case(project.use_case_file)
-    return registries.of_project(project, use_case, name)
+app = typer.Typer(invoke_without_command=True)
 
 
-def list_versions(registry: Registry, *, as_json: bool) -> None:
-    """Print all versions."""
+@app.callback()
+def models(context: typer.Context) -> None:
+    """List the versions of the model, show one, or choose the one that serves.
+
+    Without a command: `list`.
+
+    Example: python pipeline.py models
+    """
+    if context.invoked_subcommand is None:
+        list_versions()
+
+
+@app.command("list")
+def list_versions(name: Name = "", as_json: AsJson = False) -> None:
+    """List all versions: the one that comes with the project, and the registered ones.
+
+    Example: python pipeline.py models list --json
+    """
+    from rich.console import Group, RenderableType
+    from rich.markup import escape
+    from rich.text import Text
+
+    from modelstream.commands.output import console, plain_table, print_json
+
+    registry = open_registry(name)
     found = registry.versions()
     if as_json:
-        print(msgspec.json.encode(found).decode())
+        print_json(found)
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     measures = list(dict.fromkeys(name for one in found for name in one.metrics))
-    for title in ("version", "", "registered", "algorithm", *measures, "sha256"):
-        table.add_column(title, header_style="bold", justify="right" if title in measures else "left")
-    for one in found:
-        table.add_row(*_cells(one, measures))
-    nothing = f"{registry.name}: no version in {escape(registry.place())}"
-    parts: list[RenderableType] = [table if found else nothing]
+    titles = ("version", "", "registered", "algorithm", *measures, "sha256")
+    parts: list[RenderableType] = [f"{registry.name}: no version in {escape(registry.place())}"]
+    if found:
+        parts = [plain_table(titles, [_cells(one, measures) for one in found], right=measures)]
     parts += [Text(f"{one.version}: {one.problem}", style="red") for one in found if one.problem]
     console().print(Group(*parts))
 
 
-def _cells(one: Registered, measures: list[str]) -> list[str | Text]:
-    state = "serves" if one.current else ""
-    created = one.created[:16].replace("T", " ") or ("with the project" if one.shipped else "")
-    numbers = [f"{one.metrics[name]:.4f}" if name in one.metrics else "" for name in measures]
-    return [one.version, Text(state, style="green"), created, one.algorithm, *numbers, one.sha256[:12]]
+@app.command("show")
+def show_version(version: Version, name: Name = "", as_json: AsJson = False) -> None:
+    """Show a version and its model card.
 
+    Example: python pipeline.py models show 2
+    """
+    from rich.markup import escape
 
-def show_version(registry: Registry, version: str, *, as_json: bool) -> None:
-    """Print what is known of a version, and its card."""
+    from modelstream.commands.output import console, print_json
+
+    registry = open_registry(name)
     place = registry.place_of(version)
     found = next(one for one in registry.versions() if one.folder == place)
-    model = registry.load(version)
+    features = registry.load(version).spec.features
     if as_json:
-        print(msgspec.json.encode({**_plain(found), "features": model.spec.features}).decode())
+        print_json({**_plain(found), "features": features})
         return
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in found.metrics.items())
     state = "serves" if found.current else "does not serve"
     lines = [
         f"[bold]{escape(registry.name)} {version}[/]: {escape(found.algorithm or 'a model')}, {state}",
         f"metrics    {metrics or 'none'}",
-        f"features   {escape(', '.join(model.spec.features))}",
+        f"features   {escape(', '.join(features))}",
         f"sha256     {found.sha256}",
         f"folder     {escape(found.folder)}",
     ]
     console().print("\n".join(lines), soft_wrap=True)
+    _print_card(registry, version)
+
+
+@app.command()
+def promote(version: Version, name: Name = "") -> None:
+    """Let a version serve from now on. A running pipeline takes it within 5 s and loses nothing.
+
+    Example: python pipeline.py models promote 2
+    """
+    registry = open_registry(name)
+    before = registry.current() or registry.shipped_version()
+    registry.promote(version)
+    print(f"{registry.name} {version} serves from now on{_instead(before, version)}. {_WHEN}")
+
+
+@app.command()
+def rollback(name: Name = "") -> None:
+    """Let the version serve again that did before the current one.
+
+    Example: python pipeline.py models rollback
+    """
+    registry = open_registry(name)
+    before = registry.current() or registry.shipped_version()
+    version = registry.rollback()
+    print(f"{registry.name} {version} serves again{_instead(before, version)}. {_WHEN}")
+
+
+_WHEN = "A pipeline that runs takes it within 5 s (`python pipeline.py status`)."
+
+
+def open_registry(name: str = "") -> Registry:
+    """Return the registry of the project's model, or of another one by name."""
+    from modelstream.project import load_project
+    from modelstream.registry import registry as registries
+    from modelstream.use_case.file import load_use_case
+
+    project = load_project()
+    use_case = load_use_case(project.use_case_file)
+    return registries.of_project(project, use_case, name)
+
+
+def _cells(one: Registered, measures: list[str]) -> list[str | Text]:
+    from rich.text import Text
+
+    state = "serves" if one.current else ""
+    created = one.created[:16].replace("T", " ") or ("with the project" if one.shipped else "")
+    numbers = [f"{one.metrics[name]:.4f}" if name in one.metrics else "" for name in measures]
+    return [one.version, Text(state, style="green"), created, one.algorithm, *numbers, one.sha256[:12]]
+
+
+def _plain(found: Registered) -> dict[str, object]:
+    import msgspec
+
+    plain: dict[str, object] = msgspec.to_builtins(found)
+    return plain
+
+
+def _print_card(registry: Registry, version: str) -> None:
     try:
         card = registry.read(version, CARD).decode("utf-8", "replace")
     except ModelstreamError:
@@ -78,31 +156,11 @@ def show_version(registry: Registry, version: str, *, as_json: bool) -> None:
     if sys.stdout.isatty():
         from rich.markdown import Markdown
 
+        from modelstream.commands.output import console
+
         console().print(Markdown(card))
     else:
         print(f"\n{card}")
-
-
-def _plain(found: Registered) -> Mapping[str, object]:
-    plain: dict[str, object] = msgspec.to_builtins(found)
-    return plain
-
-
-def promote(registry: Registry, version: str) -> None:
-    """Let a version serve."""
-    before = registry.current() or registry.shipped_version()
-    registry.promote(version)
-    print(f"{registry.name} {version} serves from now on{_instead(before, version)}. {_WHEN}")
-
-
-def rollback(registry: Registry) -> None:
-    """Let the version serve that did before."""
-    before = registry.current() or registry.shipped_version()
-    version = registry.rollback()
-    print(f"{registry.name} {version} serves again{_instead(before, version)}. {_WHEN}")
-
-
-_WHEN = "A pipeline that runs takes it within 5 s (`python pipeline.py status`)."
 
 
 def _instead(before: str, version: str) -> str:

@@ -1,28 +1,18 @@
-"""Rows for people and programs: a table that fits the terminal, CSV, JSON, or Parquet, written batch by batch."""
+"""What commands print: tables that fit the terminal, JSON, and values as a person reads them."""
 
 from __future__ import annotations
 
-import io
+import os
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from modelstream.errors import ConfigurationError
-
-FORMATS = ("csv", "json", "parquet")
-_SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 MOST_CHARACTERS = 50
 """Characters of a text that is shown in a table, or more where the terminal is wide."""
@@ -30,118 +20,6 @@ LEAST_CHARACTERS = 20
 """Room for which a text is worth to be cut."""
 
 Row = Mapping[str, Any]
-
-
-class Writer(ABC):
-    """Writes batches of one schema in a format. `end` completes what was written."""
-
-    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
-        self._file = file
-        self._schema = schema
-
-    @abstractmethod
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Write the rows of a batch."""
-
-    @abstractmethod
-    def end(self) -> None:
-        """Write what stands behind the rows."""
-
-
-class CsvWriter(Writer):
-    """CSV with a header; times in ISO 8601, UTC."""
-
-    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
-        super().__init__(file, schema)
-        self._write(schema.empty_table(), header=True)
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._write(batch, header=False)
-
-    def end(self) -> None:
-        pass
-
-    def _write(self, rows: pa.RecordBatch | pa.Table, *, header: bool) -> None:
-        text = io.BytesIO()
-        pa.csv.write_csv(rows, text, pa.csv.WriteOptions(include_header=header))
-        self._file.write(text.getvalue())
-
-
-class JsonWriter(Writer):
-    """A JSON array with an object a line; numbers that JSON can't express (infinite, NaN) are null."""
-
-    _between = b"["
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        for row in batch.to_pylist():
-            self._file.write(self._between + b"\n" + json_line(row))
-            self._between = b","
-
-    def end(self) -> None:
-        self._file.write(b"[]\n" if self._between == b"[" else b"\n]\n")
-
-
-class ParquetWriter(Writer):
-    """A Parquet file."""
-
-    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
-        super().__init__(file, schema)
-        self._writer = pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema, compression="zstd")
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._writer.write_batch(batch)
-
-    def end(self) -> None:
-        self._writer.close()
-
-
-_WRITERS: dict[str, type[Writer]] = {"csv": CsvWriter, "json": JsonWriter, "parquet": ParquetWriter}
-
-
-def format_of(output: Path | None, asked: str | None) -> str:
-    """Return the format to write: what was asked for, or what the file's name says, or CSV.
-
-    >>> format_of(Path("rows.parquet"), None), format_of(None, None), format_of(Path("a.parquet"), "json")
-    ('parquet', 'csv', 'json')
-    """
-    if asked is not None:
-        return asked
-    return _SUFFIXES.get(output.suffix.lower(), "csv") if output else "csv"
-
-
-def write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, form: str, output: Path | None) -> int:
-    """Write batches to a file, or to standard output; return the number of rows. Raises ConfigurationError."""
-    rows = 0
-    with _opened(output, form) as file:
-        writer = _WRITERS[form](file, schema)
-        for batch in batches:
-            if batch.num_rows:
-                writer.write(batch)
-                rows += batch.num_rows
-        writer.end()
-    return rows
-
-
-@contextmanager
-def _opened(output: Path | None, form: str) -> Iterator[BinaryIO]:
-    """Give a file that appears under its name only when it is complete."""
-    if output is None:
-        if form == "parquet" and sys.stdout.isatty():
-            raise ConfigurationError("Parquet is nothing to read on a terminal", remedy="give a file with --output")
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    hidden = output.with_name(f".{output.name}.tmp")
-    try:
-        with hidden.open("wb") as file:
-            yield file
-        hidden.replace(output)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{output} can't be written: {error.strerror or error}", remedy="give another --output"
-        ) from error
-    finally:
-        hidden.unlink(missing_ok=True)
 
 
 def json_line(row: Row) -> bytes:
@@ -153,7 +31,12 @@ def json_line(row: Row) -> bytes:
     return msgspec.json.encode(row)
 
 
-def table(rows: Sequence[Row], width: int, title: str = "") -> Table:
+def print_json(value: object) -> None:
+    """Print a result as one JSON object."""
+    print(msgspec.json.encode(value).decode())
+
+
+def fitting_table(rows: Sequence[Row], width: int, title: str = "") -> Table:
     """Return a table of as many columns as fit `width` characters; the title names those that don't.
 
     Columns in which every row is null are left out; the last one that fits is cut if it is text.
@@ -161,14 +44,14 @@ def table(rows: Sequence[Row], width: int, title: str = "") -> Table:
     every = dict.fromkeys(name for row in rows for name in row)
     names = [name for name in every if any(row.get(name) is not None for row in rows)]
     longest = max(MOST_CHARACTERS, width - MOST_CHARACTERS)
-    texts = {name: [shown(row.get(name), longest) for row in rows] for name in names}
+    texts = {name: [readable(row.get(name), longest) for row in rows] for name in names}
     fitting: list[str] = []
     left = width - 1
     for name in names:
         wanted = max(len(name), *(len(text) for text in texts[name])) + 3
         is_text = any(isinstance(row.get(name), str) for row in rows)
         if wanted > left and is_text and left >= len(name) + 3 and left >= LEAST_CHARACTERS:
-            texts[name] = [shown(text, left - 3) for text in texts[name]]
+            texts[name] = [readable(text, left - 3) for text in texts[name]]
         elif wanted > left and fitting:
             break
         fitting.append(name)
@@ -185,10 +68,10 @@ def table(rows: Sequence[Row], width: int, title: str = "") -> Table:
     return made
 
 
-def shown(value: object, longest: int = MOST_CHARACTERS) -> str:
+def readable(value: object, longest: int = MOST_CHARACTERS) -> str:
     """Return a value as a person reads it.
 
-    >>> shown(1234.5678901), shown(None), shown(True), shown(3.0)
+    >>> readable(1234.5678901), readable(None), readable(True), readable(3.0)
     ('1234.57', '', 'yes', '3')
     """
     if value is None:
@@ -201,6 +84,23 @@ def shown(value: object, longest: int = MOST_CHARACTERS) -> str:
         return value.replace(tzinfo=None).isoformat(" ", "milliseconds").removesuffix(".000")
     text = str(value)
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def short_path(place: str) -> str:
+    """Return a path as a person would type it here; a URL stays as it is."""
+    return os.path.relpath(place) if Path(place).is_relative_to(Path.cwd()) else place
+
+
+def plain_table(titles: Sequence[str], rows: Iterable[Sequence[str | int | Text]], right: Container[str] = ()) -> Table:
+    """Return a table without lines, its numbers and the columns named in `right` to the right."""
+    rows = list(rows)
+    made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for i, title in enumerate(titles):
+        number = title in right or (bool(rows) and isinstance(rows[0][i], int))
+        made.add_column(title, justify="right" if number else "left", header_style="bold", overflow="fold")
+    for row in rows:
+        made.add_row(*(f"{value:,}" if isinstance(value, int) else value for value in row))
+    return made
 
 
 def is_terminal() -> bool:

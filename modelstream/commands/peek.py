@@ -1,4 +1,4 @@
-"""`pipeline.py peek` and `table`: what stands in a stream and in a table."""
+"""`pipeline.py peek`: the last messages of a stream, decoded."""
 
 from __future__ import annotations
 
@@ -7,42 +7,54 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
-import pyarrow as pa
+import typer
 
-from modelstream.base.yamlfile import suggestion
-from modelstream.commands.output import Row, console, format_of, is_terminal, json_line, table, write
-from modelstream.commands.view import View
-from modelstream.errors import ConfigurationError
-from modelstream.features.engine import features_of
-from modelstream.messages import dead_letters
-from modelstream.messages.codec import LINE, UnreadableError, decode, is_arrow, split_body
-from modelstream.messages.identity import stream_origin, stream_position
-from modelstream.streams import Message, Streams
-from modelstream.use_case.columns import INGESTED_AT, POSITION
-from modelstream.use_case.declared import UseCase
+from modelstream.commands.endings import looking
+from modelstream.commands.options import DATA, FLAG, Data, Last, check_name
+
+if TYPE_CHECKING:
+    from modelstream.commands.output import Row
+    from modelstream.commands.view import View
+    from modelstream.streams import Message, Streams
+    from modelstream.use_case.declared import UseCase
 
 MOST_ROWS = 20
-"""Rows of a message or a table that a terminal shows; `--json` and `--format` give all."""
+"""Rows of a message that a terminal shows; `--json` gives all."""
 MAX_BYTES = 1 << 30
 
-_LOOKUP_SCHEMA = pa.schema([("key", pa.string()), ("value", pa.float64())])
+
+def peek(
+    stream: Annotated[
+        str,
+        typer.Argument(
+            metavar="STREAM",
+            help="generated, incoming-events, serving, inference, or dead-letters.",
+            show_default=False,
+        ),
+    ],
+    last: Last = 5,
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar=FLAG, help="Print a JSON object for each row, on a terminal too.")
+    ] = False,
+    data: Data = DATA,
+) -> None:
+    """Show the last messages of a stream, the oldest first.
+
+    A terminal gets a table for each message; a pipe or a file gets a JSON object
+    for each row.
+
+    Example: python pipeline.py peek dead-letters --last 100
+    """
+    with looking(data) as view:
+        print_messages(view, stream, last, as_json=as_json)
 
 
-@dataclass(frozen=True)
-class Content:
-    """A message, decoded."""
-
-    what: str
-    """What its rows are, and where they came from."""
-    rows: list[Row]
-
-
-def peek(view: View, stream: str, last: int, *, as_json: bool) -> None:
+def print_messages(view: View, stream: str, last: int, *, as_json: bool) -> None:
     """Print the rows of the last messages of a stream, oldest first: tables, or a JSON object a line."""
+    from modelstream.commands.output import console, fitting_table, is_terminal, json_line
+
     check_name("stream", stream, view.project.params.streams)
     epoch = view.epoch
     for message in last_messages(view.streams, stream, last):
@@ -59,11 +71,14 @@ def peek(view: View, stream: str, last: int, *, as_json: bool) -> None:
         if len(rows) < len(content.rows):
             title += f"; the last {len(rows)}:"
         out = console()
-        out.print(table([_telling_first(row, view.use_case) for row in rows], out.width, title))
+        out.print(fitting_table([_telling_first(row, view.use_case) for row in rows], out.width, title))
 
 
 def _telling_first(row: Row, use_case: UseCase) -> Row:
     """Return a row with what tells most at its left: columns that don't fit a terminal are left out."""
+    from modelstream.messages.codec import LINE
+    from modelstream.use_case.columns import INGESTED_AT, POSITION
+
     first = (LINE, "reason", "text", use_case.key, use_case.time, use_case.type)
     names = [*first, use_case.prediction, use_case.probability]
     last = ("origin", POSITION, INGESTED_AT)
@@ -94,8 +109,23 @@ def last_messages(streams: Streams, stream: str, count: int) -> Iterator[Message
                 yield message
 
 
+@dataclass(frozen=True)
+class Content:
+    """A message, decoded."""
+
+    what: str
+    """What its rows are, and where they came from."""
+    rows: list[Row]
+
+
 def decoded(message: Message, stream: str, epoch: int, dead_letters_stream: str) -> Content:
     """Return what a message holds, whatever it is."""
+    import msgspec
+
+    from modelstream.messages import dead_letters
+    from modelstream.messages.codec import LINE, UnreadableError, decode, is_arrow, split_body
+    from modelstream.messages.identity import stream_origin, stream_position
+
     body = message.body
     if stream == dead_letters_stream:
         letters = [msgspec.to_builtins(letter) for letter in dead_letters.decode_letters(body)]
@@ -117,66 +147,3 @@ def decoded(message: Message, stream: str, epoch: int, dead_letters_stream: str)
         return Content(f"{len(rows):,} lines from a client", rows)
     except UnreadableError as error:
         return Content("unreadable", [{"unreadable": str(error), "begins": body[:200].decode("utf-8", "replace")}])
-
-
-def table_(view: View, name: str, key: str | None, form: str | None, output: Path | None) -> None:
-    """Print or write a table, or one row of it. Raises ConfigurationError for an unknown table or key."""
-    check_name("table", name, view.project.params.tables)
-    schema, batches = _features(view, key) if name == view.names.features else _lookup(view, name, key)
-    if form is None and output is None and is_terminal():
-        first = [view.use_case.key, *view.use_case.computed]  # what tells most; the profile where there is room
-        _print(
-            (batch.select([n for n in first if n in schema.names] + _others(batch, first)) for batch in batches), name
-        )
-        return
-    rows = write(batches, schema, format_of(output, form), output)
-    if output is not None:
-        print(f"{rows:,} rows in {output}", file=sys.stderr)
-
-
-def _others(batch: pa.RecordBatch, names: list[str]) -> list[str]:
-    return [name for name in batch.schema.names if name not in names]
-
-
-def _features(view: View, key: str | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    use_case, rows = view.use_case, view.features
-    if key is None:
-        return use_case.features_schema, (features_of(batch, use_case) for batch in rows.scan())
-    found = rows.get(key)
-    if not found.num_rows:
-        raise ConfigurationError(
-            f"the table features has no row for {use_case.key} {key!r}",
-            remedy=f"`python pipeline.py explain {key}` tells what is known of it",
-        )
-    return use_case.features_schema, iter([features_of(found, use_case)])
-
-
-def _lookup(view: View, name: str, key: str | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    rows = view.tables.lookup(name)
-    if key is None:
-        return _LOOKUP_SCHEMA, rows.scan()
-    found = [batch.filter(pa.compute.equal(batch.column("key"), key)) for batch in rows.scan()]
-    if not any(batch.num_rows for batch in found):
-        raise ConfigurationError(
-            f"the table {name} has no row for {key!r}", remedy=f"`python pipeline.py table {name}` lists all"
-        )
-    return _LOOKUP_SCHEMA, iter(found)
-
-
-def _print(batches: Iterator[pa.RecordBatch], name: str) -> None:
-    rows: list[dict[str, Any]] = []
-    total = 0
-    for batch in batches:
-        total += batch.num_rows
-        rows += batch.slice(0, max(0, MOST_ROWS - len(rows))).to_pylist()
-    out = console()
-    title = f"{name}: {total:,} rows"
-    if total > len(rows):
-        title += f", the first {len(rows)} (--format csv gives all)"
-    out.print(table(rows, out.width, title))
-
-
-def check_name(what: str, name: str, known: tuple[str, ...]) -> None:
-    """Raise ConfigurationError, with what was probably meant, for a name that isn't known."""
-    if name not in known:
-        raise ConfigurationError(f"there is no {what} {name!r}", remedy=suggestion(name, known))

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
 
-from modelstream.commands.output import console
-from modelstream.commands.view import View
+from modelstream.commands.endings import looking
+from modelstream.commands.options import DATA, AsJson, Data
 from modelstream.errors import ModelstreamError
-from modelstream.registry import registry as registries
-from modelstream.runner.served import ServedModel, read_served
-from modelstream.settings import KINDS_OF_STORES, StoreUrls
-from modelstream.streams import Streams
+
+if TYPE_CHECKING:
+    from modelstream.commands.view import View
+    from modelstream.runner.served import ServedModel
+    from modelstream.settings import StoreUrls
+    from modelstream.streams import Streams
+
+
+def status(as_json: AsJson = False, data: Data = DATA) -> None:
+    """Show what the data folder holds, how far each function is, and which model serves.
+
+    It also works while a pipeline runs, and says whether one does.
+
+    Example: python pipeline.py status --data data/mine
+    """
+    from modelstream.commands.output import print_json
+
+    with looking(data) as view:
+        found = status_of(view)
+        if as_json:
+            print_json(found)
+        else:
+            print_status(found)
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
@@ -86,7 +102,7 @@ class Status(msgspec.Struct, frozen=True):
     model: ModelStatus
 
 
-def status(view: View) -> Status:
+def status_of(view: View) -> Status:
     """Return the state of a data folder, as far as it is durable."""
     holder = view.holder()
     params = view.project.params
@@ -115,6 +131,9 @@ def status(view: View) -> Status:
 
 
 def _model(view: View, *, running: bool) -> ModelStatus:
+    from modelstream.registry import registry as registries
+    from modelstream.runner.served import read_served
+
     serving = read_served(view.path) if running else {}
     registry = registries.of_project(view.project, view.use_case)
     try:
@@ -133,8 +152,13 @@ def _rows(view: View, table: str) -> int:
     return view.features.count() if table == view.names.features else view.tables.lookup(table).count()
 
 
-def show(found: Status) -> None:
+def print_status(found: Status) -> None:
     """Print a state for a person."""
+    from rich.console import Group, RenderableType
+
+    from modelstream.commands.output import console, plain_table
+    from modelstream.settings import KINDS_OF_STORES, StoreUrls
+
     running = f"running (process {found.process})" if found.running else "not running"
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.not_counted.items())
     own = StoreUrls().within(Path(found.data))
@@ -142,25 +166,27 @@ def show(found: Status) -> None:
     elsewhere = [f"{kind} at {url}" for kind, url in urls if url != getattr(own, kind)]
     parts: list[RenderableType] = [
         "; ".join([f"{found.data}: use case {found.use_case}, {found.shards} shards, {running}", *elsewhere]),
-        _table(
+        plain_table(
             ("stream", "messages", "kept", "messages by shard", "read by (messages that wait)"),
             [
                 (name, one.messages, one.kept, " ".join(map(str, one.by_shard)), _readers(found, name))
                 for name, one in found.streams.items()
             ],
         ),
-        _table(("table", "rows"), list(found.tables.items())),
-        _table(("log", "rows", "files"), [(name, log.rows, log.files) for name, log in found.logs.items()]),
+        plain_table(("table", "rows"), list(found.tables.items())),
+        plain_table(("log", "rows", "files"), [(name, log.rows, log.files) for name, log in found.logs.items()]),
         _model_line(found.model),
         f"{found.vectors:,} feature vectors, {found.dead_letters:,} dead letters; not counted: {reasons or 'none'}",
     ]
     if found.inputs:
         rows = [(one.origin, one.lines, "finished" if one.finished else "not finished") for one in found.inputs]
-        parts.append(_table(("input", "lines", "state"), rows))
+        parts.append(plain_table(("input", "lines", "state"), rows))
     console().print(Group(*parts))
 
 
 def _model_line(model: ModelStatus) -> str:
+    from rich.markup import escape
+
     wanted = f"version {model.promoted} is to serve" if not model.problem else f"[red]{escape(model.problem)}[/]"
     served = ", ".join(f"{worker} serves {one.version}" for worker, one in sorted(model.serving.items()))
     refused = {one.refused for one in model.serving.values() if one.refused}
@@ -170,13 +196,3 @@ def _model_line(model: ModelStatus) -> str:
 
 def _readers(found: Status, stream: str) -> str:
     return ", ".join(f"{name} ({one.lag:,})" for name, one in found.functions.items() if one.reads == stream)
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[str | int]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for i, name in enumerate(names):
-        number = bool(rows) and isinstance(rows[0][i], int)
-        table.add_column(name, justify="right" if number else "left", header_style="bold", overflow="fold")
-    for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else value for value in row))
-    return table

@@ -1,37 +1,178 @@
-"""`table load`: a lookup table from a person's own file."""
+"""`pipeline.py table`: show or write a table, or load the one that is looked up from a CSV file."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import typer
+
+from modelstream.commands.endings import looking
+from modelstream.commands.options import DATA, Data, check_name
 from modelstream.errors import ConfigurationError
-from modelstream.project import Project
-from modelstream.settings import StoreUrls
-from modelstream.source.enrichment import load_enrichment
-from modelstream.stores import Stores
-from modelstream.tables import Tables
-from modelstream.use_case.declared import UseCase
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from modelstream.commands.view import View
+    from modelstream.stores import Stores
+
+MOST_ROWS = 20
+"""Rows of a table that a terminal shows; `--format` gives all."""
+
+app = typer.Typer(no_args_is_help=True)
 
 
-def load_into(url: str, project: Project, name: str, file: Path) -> int:
-    """Load a file into a lookup table behind a URL; see `load`."""
-    with Stores.of_project(project, StoreUrls(tables=url)) as stores:
-        return load(stores.tables, stores.use_case, name, file)
+@app.callback()
+def table() -> None:
+    """Show or write a table, or load one. `table NAME` is short for `table show NAME`.
+
+    Example: python pipeline.py table features --output features.parquet
+    """
 
 
-def load(tables: Tables, use_case: UseCase, name: str, file: Path) -> int:
-    """Load a file into a lookup table, say how many rows it has, and return the exit status.
+@app.command()
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="features (a row for every user) or enrichment (what is looked up)."),
+    ],
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="Only the row of this key.")] = None,
+    format: Annotated[
+        Literal["csv", "json", "parquet"] | None,
+        typer.Option(
+            metavar="csv|json|parquet",
+            help="Write in this format (default: what the name of --output says; else csv, or on a terminal a table).",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write to this file instead of standard output.")
+    ] = None,
+    data: Data = DATA,
+) -> None:
+    """Show a table, or write it as CSV, JSON or Parquet.
+
+    Example: python pipeline.py table show features --output features.parquet
+    """
+    with looking(data) as view:
+        show_table(view, name, key=key, form=format, output=output)
+
+
+@app.command()
+def load(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The table that the use case looks up: enrichment.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV file whose first line names the columns.")],
+    tables: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Load into these tables, such as redis://127.0.0.1:6379/0?prefix=mine (default: those of --data).",
+            show_default=False,
+        ),
+    ] = "",
+    data: Data = DATA,
+) -> None:
+    """Load the table that is looked up from a CSV file.
+
+    All of the file is loaded or, if a line is wrong, nothing. A key that is already
+    there gets its new value; other keys stay. A running pipeline sees the change
+    within seconds.
+
+    Example: python pipeline.py table load enrichment codes.csv
+    """
+    if not tables:
+        with looking(data) as view:
+            load_table(view, name, file)
+        return
+    from modelstream.project import load_project
+    from modelstream.settings import StoreUrls
+    from modelstream.stores import Stores
+
+    with Stores.of_project(load_project(), StoreUrls(tables=tables)) as stores:
+        load_table(stores, name, file)
+
+
+def load_table(stores: Stores, name: str, file: Path) -> None:
+    """Load a file into a lookup table, and say how many rows it has.
 
     Raises ConfigurationError for a table that the use case doesn't look up, and for a wrong line.
     """
-    lookup = use_case.lookup
-    if lookup is None or name != lookup.table:
+    from modelstream.source.enrichment import load_enrichment
+
+    lookup, table = stores.use_case.lookup, stores.enrichment
+    if lookup is None or table is None or name != lookup.table:
         raise ConfigurationError(
-            f"the use case {use_case.name} looks nothing up in a table {name!r}",
+            f"the use case {stores.use_case.name} looks nothing up in a table {name!r}",
             remedy=f"give its table, {lookup.table}" if lookup else "there is no table to load",
         )
-    table = tables.lookup(name)
     count = load_enrichment(file, lookup, table)
     print(f"{count:,} rows loaded; {name} has {table.count():,}", file=sys.stderr)
-    return 0
+
+
+def show_table(
+    view: View, name: str, *, key: str | None = None, form: str | None = None, output: Path | None = None
+) -> None:
+    """Print or write a table, or one row of it. Raises ConfigurationError for an unknown table or key."""
+    from modelstream.commands.output import is_terminal
+
+    check_name("table", name, view.project.params.tables)
+    schema, batches = _features(view, key) if name == view.names.features else _lookup(view, name, key)
+    if form is None and output is None and is_terminal():
+        first = [view.use_case.key, *view.use_case.computed]  # what tells most; the profile where there is room
+        order = [column for column in first if column in schema.names]
+        order += [column for column in schema.names if column not in first]
+        _print((batch.select(order) for batch in batches), name)
+        return
+    from modelstream.commands.formats import format_of, write
+
+    rows = write(batches, schema, format_of(output, form), output)
+    if output is not None:
+        print(f"{rows:,} rows in {output}", file=sys.stderr)
+
+
+def _features(view: View, key: str | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    from modelstream.features.engine import features_of
+
+    use_case, rows = view.use_case, view.features
+    if key is None:
+        return use_case.features_schema, (features_of(batch, use_case) for batch in rows.scan())
+    found = rows.get(key)
+    if not found.num_rows:
+        raise ConfigurationError(
+            f"the table features has no row for {use_case.key} {key!r}",
+            remedy=f"`python pipeline.py explain {key}` tells what is known of it",
+        )
+    return use_case.features_schema, iter([features_of(found, use_case)])
+
+
+def _lookup(view: View, name: str, key: str | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = view.tables.lookup(name)
+    schema = pa.schema([("key", pa.string()), ("value", pa.float64())])
+    if key is None:
+        return schema, rows.scan()
+    found = [batch.filter(pc.equal(batch.column("key"), key)) for batch in rows.scan()]
+    if not any(batch.num_rows for batch in found):
+        raise ConfigurationError(
+            f"the table {name} has no row for {key!r}", remedy=f"`python pipeline.py table {name}` lists all"
+        )
+    return schema, iter(found)
+
+
+def _print(batches: Iterator[pa.RecordBatch], name: str) -> None:
+    from modelstream.commands.output import console, fitting_table
+
+    rows: list[dict[str, Any]] = []
+    total = 0
+    for batch in batches:
+        total += batch.num_rows
+        rows += batch.slice(0, max(0, MOST_ROWS - len(rows))).to_pylist()
+    out = console()
+    title = f"{name}: {total:,} rows"
+    if total > len(rows):
+        title += f", the first {len(rows)} (--format csv gives all)"
+    out.print(fitting_table(rows, out.width, title))

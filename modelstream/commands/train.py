@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
-from rich.console import Console, Group
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+import typer
 
-from modelstream import notebooks
-from modelstream.commands.output import console
+from modelstream.commands.options import DATA, FLAG, AsJson, Data
 from modelstream.errors import ConfigurationError
-from modelstream.project import Project
-from modelstream.runner.data_folder import require
 
 if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.progress import Progress, TaskID
+
+    from modelstream.project import Project
     from modelstream.training.report.card import ModelCard
 
 STEPS = {
@@ -34,21 +32,93 @@ STEPS = {
 }
 
 
-def train(project: Project, data: Path, parameters: dict[str, Any], *, as_json: bool) -> None:
-    """Run the project's training function, and tell what came of it. Raises ModelstreamError."""
+def train(
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Read from this file what became of each user: CSV, Parquet or JSON lines, with the columns key and "
+            "label (default: the labels that are in the log of events).",
+        ),
+    ] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Try only these of the notebook's candidates, with commas (default: all).",
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Decides which users are tested on and which vectors are sampled.",
+        ),
+    ] = 1,
+    name: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Register it as this model (default: the use case's).", show_default=False),
+    ] = "",
+    promote: Annotated[bool, typer.Option("--promote", metavar=FLAG, help="Let the new version serve.")] = False,
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="events|inference",
+            help="events: replay the log of events, and check it against what was served. inference: take what was "
+            "served.",
+        ),
+    ] = "events",
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only vectors of events since then: a time such as 2026-11-20, or how long ago (15m, 6h, 7d).",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only vectors of events until then: a time, or how long ago.")
+    ] = None,
+    as_json: AsJson = False,
+    data: Data = DATA,
+) -> None:
+    """Train a model on what the pipeline has kept, and register it.
+
+    It is tested on users it has never seen. The function that trains is in
+    functions/optional-training.ipynb; the report's path is printed at the end.
+
+    Example: python pipeline.py train --since 7d --promote
+    """
+    from modelstream.commands.output import console, print_json
+    from modelstream.project import load_project
+
+    project = load_project()
+    options = {"labels": str(labels) if labels else None, "candidates": candidates, "seed": seed, "name": name}
+    options |= {"promote": promote, "source": source, "since": since, "until": until}
+    try:
+        results = run_training(project, data, options)
+    except KeyboardInterrupt:
+        print("Interrupted: nothing was registered.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json(results)
+    else:
+        console().print(_summary(_card(project, name, results), results, promoted=promote))
+
+
+def run_training(project: Project, data: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Run the project's training function on a data folder; return its results. Raises ModelstreamError."""
+    from modelstream import notebooks
+
     begun = time.monotonic()
-    name = training_function(project)
+    function = training_function(project)
     os.environ.update(environment(project, data.resolve()))
     with _steps() as context_of:
-        handler = getattr(notebooks.load(project.notebook(name)), project.functions[name].handler)
-        context = context_of(mlrun_context(project, name))
-        handler(context, **parameters)
+        handler = getattr(notebooks.load(project.notebook(function)), project.functions[function].handler)
+        context = context_of(mlrun_context(project, function))
+        handler(context, **options)
     context.commit(completed=True)
-    results = dict(context.results) | {"seconds": round(time.monotonic() - begun, 1)}
-    if as_json:
-        print(msgspec.json.encode(results).decode())
-    else:
-        console().print(_told(_card(project, parameters["name"], results), results, bool(parameters["promote"])))
+    return dict(context.results) | {"seconds": round(time.monotonic() - begun, 1)}
 
 
 def training_function(project: Project) -> str:
@@ -62,6 +132,8 @@ def training_function(project: Project) -> str:
 
 def environment(project: Project, data: Path) -> dict[str, str]:
     """Return the environment of the training function for a data folder. Raises ConfigurationError if it isn't one."""
+    from modelstream.runner.data_folder import require
+
     marker = require(data, project)
     settings = project.settings(
         training_function(project),
@@ -103,9 +175,12 @@ class _Context:
 @contextmanager
 def _steps() -> Iterator[Any]:
     """Show a bar a step on a terminal, nothing elsewhere."""
-    shown = Console(stderr=True)
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    terminal = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         loading = bar.add_task("loading libraries", total=None)
 
         def context_of(context: Any) -> _Context:
@@ -125,16 +200,19 @@ def _card(project: Project, name: str, results: dict[str, Any]) -> ModelCard:
     return cards.parse(registry.read(results["version"], cards.CARD_FILE), f"{results['folder']}/{cards.CARD_FILE}")
 
 
-def _told(card: ModelCard, results: dict[str, Any], promoted: bool) -> Group:
+def _summary(card: ModelCard, results: dict[str, Any], *, promoted: bool) -> Group:
+    """Return what came of the training, as a person reads it."""
+    from rich.console import Group
+    from rich.markup import escape
+
+    from modelstream.commands.output import plain_table, short_path
     from modelstream.training.report.report import REPORT_FILE
 
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in ("candidate", "log loss", "AUC", "accuracy", "vectors/s", ""):
-        table.add_column(title, header_style="bold", justify="left" if title in ("candidate", "") else "right")
+    measures = ("log loss", "AUC", "accuracy", "vectors/s")
+    rows = []
     for one in card.candidates:
-        numbers = (one.log_loss, one.auc, one.accuracy)
-        cells = ["" if number is None else f"{number:.4f}" for number in numbers]
-        table.add_row(one.name, *cells, f"{one.vectors_per_second or 0:,.0f}", "chosen" if one.chosen else "")
+        numbers = ["" if number is None else f"{number:.4f}" for number in (one.log_loss, one.auc, one.accuracy)]
+        rows.append((one.name, *numbers, f"{one.vectors_per_second or 0:,.0f}", "chosen" if one.chosen else ""))
     found = card.evaluation.metrics
     lines = [
         f"[bold]{card.name} {card.version}[/]: {card.algorithm}, from {card.data.training_vectors:,} vectors of "
@@ -149,14 +227,9 @@ def _told(card: ModelCard, results: dict[str, Any], promoted: bool) -> Group:
             if point.at in (1, 10, 50, 100)
         ),
         "",
-        f"Report: {escape(_short(results['folder'] + '/' + REPORT_FILE))}",
+        f"Report: {escape(short_path(results['folder'] + '/' + REPORT_FILE))}",
         f"Version {card.version} serves from now on."
         if promoted
         else f"To let it serve: python pipeline.py models promote {card.version}",
     ]
-    return Group(table, "", *lines)
-
-
-def _short(place: str) -> str:
-    path = Path(place)
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else place
+    return Group(plain_table(("candidate", *measures, ""), rows, right=measures), "", *lines)

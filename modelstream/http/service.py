@@ -223,15 +223,3 @@ def _saved(pipeline: Pipeline) -> tuple[SavedFunction, ...]:
         offsets = pipeline.stores.streams.acked(consumer.name, consumer.reads)
         found.append(SavedFunction(consumer.name, consumer.reads, state.rows_in, state.rows_out, offsets, state.lag))
     return tuple(found)
-
-
-def told(saved: Saved, data: Path) -> str:
-    """Return what was saved, as a person reads it."""
-    what = "everything in hand is saved" if saved.complete else "what was in hand is done again at the next start"
-    lines = [f"Stopped: {what} in {data}. {saved.accepted:,} events were taken by HTTP."]
-    lines += [
-        f"  {function.name:20}{function.rows_in:>12,} rows in {function.rows_out:>12,} out   "
-        + (f"{function.waiting:,} messages wait in {function.reads}" if function.waiting else "nothing waits")
-        for function in saved.functions
-    ]
-    return "\n".join([*lines, "The same command goes on from here."])

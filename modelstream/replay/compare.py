@@ -1,5 +1,5 @@
-"""`pipeline.py replay`: compute all features again from the log of events, and compare them, bit for bit, with the
-rows of the table and with the vectors that were served.
+"""All features, computed again from the log of events, and compared bit for bit with the rows of the table and with the
+vectors that were served.
 
 Memory holds the rows of one shard's users. While events are on their way (a pipeline works, or was stopped in the
 middle), table and inference log are ahead of the log of events or behind it: rows that differ prove nothing then,
@@ -9,9 +9,8 @@ but a vector that was served must be equal all the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -32,7 +31,7 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Findings(Parity):
-    """What came of a replay; `apart` has rows that differ, too. They are differences if nothing was on its way."""
+    """What came of a replay; `unmatched` has rows that differ, too. They are differences if nothing was on its way."""
 
     settled: bool = True
     """Nothing was on its way, so that everything must be there and equal."""
@@ -46,7 +45,7 @@ class Findings(Parity):
         return self.differing.count == 0 and (self.unmatched.count == 0 or not self.settled)
 
 
-def replay(view: View, progress: Progress = lambda _: None) -> Findings:
+def compare(view: View, progress: Progress = lambda _: None) -> Findings:
     """Replay the log of events of a data folder. Raises ModelstreamError for what can't be read."""
     found = Findings()
     before = _state(view)
@@ -145,30 +144,3 @@ def _unexplained(view: View, known: npt.NDArray[np.uint64]) -> Iterator[str]:
             if left:
                 left -= 1
                 yield str(keys[place])
-
-
-def told(found: Findings, seconds: float) -> str:
-    """Return findings as a person reads them."""
-    lines = [
-        f"Replayed {found.events:,} events in {seconds:.1f} s: {found.vectors:,} vectors as served and "
-        f"{found.rows:,} rows as stored, equal to the last bit."
-    ]
-    lines += [f"DIFFERENT: {what}" for what in found.differing.first]
-    if found.settled:
-        lines += [f"DIFFERENT: {what}" for what in found.unmatched.first]
-        count = found.differing.count + found.unmatched.count
-    else:
-        count = found.differing.count
-        if found.unmatched.count:
-            lines.append(
-                f"{found.unmatched.count:,} vectors and rows can't be compared: events are on their way. When "
-                "`python pipeline.py status` shows no messages that wait, replay again."
-            )
-    if count:
-        lines.append(f"{count:,} differences in all.")
-    return "\n".join(lines)
-
-
-def as_json(found: Findings) -> str:
-    """Return findings as one JSON object."""
-    return msgspec.json.encode({"equal": found.equal} | asdict(found)).decode()

@@ -1,4 +1,4 @@
-"""`pipeline.py explain`: what is known of a user: events, why each counted or not, vector, predictions, row."""
+"""What is known of a user: the events, why each counted or not, the vector, the predictions, the row."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelstream.commands.output import Row, console, shown, table
 from modelstream.commands.view import View
 from modelstream.features.engine import Applied, FeatureEngine, features_of, no_rows
 from modelstream.messages.identity import bucket_of
 from modelstream.replay.recompute import Recomputation
 from modelstream.use_case.columns import INGESTED_AT, MODEL_VERSION, OFFSET, ORIGIN, POSITION, PREDICTED_AT, SHARD
-from modelstream.use_case.declared import UseCase
 
 COUNTED = "counted"
 
 
 class Explanation(msgspec.Struct, kw_only=True):
-    """What `--json` prints."""
+    """What `pipeline.py explain --json` prints."""
 
     user: str
     shard: int
@@ -130,45 +128,3 @@ def _predictions(
         number += mine.num_rows
         kept.extend(mine.slice(max(0, mine.num_rows - last)).to_pylist())
     return {(row[ORIGIN], row[POSITION]): {name: row[name] for name in wanted} for row in kept}, number
-
-
-def show(found: Explanation, view: View) -> None:
-    """Print an explanation for a person."""
-    out = console()
-    use_case = view.use_case
-    reasons = "".join(f", {number:,} {reason}" for reason, number in found.not_counted.items())
-    out.print(
-        f"{use_case.key} {found.user} (shard {found.shard}): {found.events:,} events, "
-        f"{found.counted:,} counted{reasons}; {found.vectors:,} vectors, {found.predictions:,} predictions"
-    )
-    if found.on_the_way:
-        out.print(f"{found.on_the_way:,} messages are on their way: what they bring is not in the log yet")
-    rows = [_told(event, use_case) for event in found.last_events]
-    out.print(table(rows, out.width, f"the last {len(rows)} events"))
-    if found.vector is None:
-        out.print("no event of this user has sent a vector")
-    if found.row is None:
-        out.print("no row in the table features: a user has one from the profile event on")
-    if found.vector is not None or found.row is not None:
-        sent = "vector sent last" if found.vector is None else f"vector sent at {shown(found.vector[use_case.time])}"
-        names = [name for name in use_case.features_schema.names if name != use_case.key]
-        pairs: list[Row] = [
-            {"": name, sent: (found.vector or {}).get(name), "row in features": (found.row or {}).get(name)}
-            for name in names
-        ]
-        out.print(table(pairs, out.width, "features"))
-
-
-def _told(event: dict[str, Any], use_case: UseCase) -> Row:
-    """Return what matters of an event first: its one value, whether it counted, and what was predicted."""
-    values = {name for event_name in use_case.value_events if (name := use_case.value_field(event_name))}
-    value = next((event[name] for name in values if event.get(name) is not None), None)
-    predicted = event.get(use_case.prediction)
-    told = {
-        use_case.time: event[use_case.time],
-        use_case.type: event.get(use_case.type),
-        "value": value,
-        COUNTED: event[COUNTED],
-        use_case.prediction: None if predicted is None else f"{predicted} ({event[use_case.probability]:.3f})",
-    }
-    return told | {name: other for name, other in event.items() if name not in {use_case.key, *values, *told}}

@@ -239,20 +239,20 @@ def test_remote_engine_gets_the_source_and_whole_functions(written: dict[str, An
 
 def test_functions_are_taken_down_from_the_first_to_the_last(written: dict[str, Any], api: StandIn) -> None:
     api.stored = {name: {} for name in ORDER}
-    told = deploy.undeploy(ROOT / "clusters" / "kafka.yaml", data=False, folder=ROOT)
+    told = deploy.undeploy(ROOT / "clusters" / "kafka.yaml", delete_data=False, folder=ROOT)
     assert api.steps == [("unschedule", "trim"), *(("delete", name) for name in reversed(ORDER))]
     assert told[-1].startswith("kept: streams at kafka://")
     assert api.stored == {}
 
 
-@pytest.mark.parametrize("data", [False, True])
+@pytest.mark.parametrize("delete_data", [False, True])
 def test_function_that_mlrun_could_not_delete_is_told_and_data_stay(
-    written: dict[str, Any], api: StandIn, data: bool
+    written: dict[str, Any], api: StandIn, delete_data: bool
 ) -> None:
     api.stored = {name: {} for name in ORDER}
     api.failing["stream-to-features"] = "timed out"
     with pytest.raises(ModelstreamError, match=r"event-handler is deleted; .*could not delete stream-to-features"):
-        deploy.undeploy(ROOT / "clusters" / "kafka.yaml", data=data, folder=ROOT)
+        deploy.undeploy(ROOT / "clusters" / "kafka.yaml", delete_data=delete_data, folder=ROOT)
     assert [name for what, name in api.steps if what == "delete"] == ["event-handler", "stream-to-features"]
     assert api.runs == {}
 
@@ -283,7 +283,7 @@ def test_no_address_of_an_api_is_told(written: dict[str, Any]) -> None:
         deploy.connect()
     assert "export MLRUN_DBPATH" in raised.value.remedy
     with pytest.raises(ConfigurationError, match="MLRUN_DBPATH is not set") as raised:
-        deploy.undeploy(ROOT / "clusters" / "kafka.yaml", data=False, folder=ROOT)
+        deploy.undeploy(ROOT / "clusters" / "kafka.yaml", delete_data=False, folder=ROOT)
     assert "--dry-run" not in raised.value.remedy, "undeploy has none"
 
 

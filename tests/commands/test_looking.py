@@ -17,24 +17,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelstream.commands import output as show_module
-from modelstream.commands import peek as look
-from modelstream.commands import shared as commands
-from modelstream.commands.output import table
-from modelstream.commands.peek import last_messages, peek, table_
-from modelstream.commands.status import ModelStatus, status
-from modelstream.commands.status import show as show_status
+from modelstream.commands import output
+from modelstream.commands.explain import print_explanation
+from modelstream.commands.peek import last_messages, print_messages
+from modelstream.commands.replay import summary
+from modelstream.commands.status import ModelStatus, print_status, status_of
+from modelstream.commands.table import show_table
 from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from modelstream.features.engine import features_of
 from modelstream.messages.identity import Checkpoint, bucket_of
 from modelstream.registry.registry import Registry
-from modelstream.replay.compare import Findings, replay, told
-from modelstream.replay.explain import explain, show
+from modelstream.replay.compare import Findings, compare
+from modelstream.replay.explain import explain
 from modelstream.runner.line import Report
 from modelstream.runner.served import ServedModel, ServedModels, read_served
 from modelstream.runner.supervisor import Process
 from modelstream.use_case.columns import APPLIED, ORIGIN, POSITION
+from tests.command_line import pipeline
 from tests.model_files import directory, folder_of
 from tests.runner.folders import ORIGIN_NAME, PROJECT, SHARDS, make_folder
 
@@ -90,23 +90,23 @@ def rows_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 def test_peek_shows_the_events_of_clients_as_they_sent_them(view: View, capsys: pytest.CaptureFixture[str]) -> None:
-    peek(view, "generated", 100, as_json=True)
+    print_messages(view, "generated", 100, as_json=True)
     rows = rows_of(capsys)
     assert sorted(row["line"].encode() for row in rows) == sorted(line for line in LINES if line.endswith(b"}"))
     assert all(row["origin"] == f"generated/{row['shard']}" for row in rows)
 
 
 def test_peek_decodes_the_messages_between_functions(view: View, capsys: pytest.CaptureFixture[str]) -> None:
-    peek(view, "incoming-events", 100, as_json=True)
+    print_messages(view, "incoming-events", 100, as_json=True)
     assert sum(row["user_id"] == "anna" for row in rows_of(capsys)) == 8
-    peek(view, "inference", 100, as_json=True)
+    print_messages(view, "inference", 100, as_json=True)
     rows = [row for row in rows_of(capsys) if row["user_id"] == "anna"]
     assert [(row["bet_sum"], row["about_to_churn"]) for row in rows] == [(3.0, 0), (33.5, 1)]
     assert [row["event_time"] for row in rows] == sorted(row["event_time"] for row in rows)
 
 
 def test_peek_shows_dead_letters_with_their_reason(view: View, capsys: pytest.CaptureFixture[str]) -> None:
-    peek(view, "dead-letters", 1, as_json=True)
+    print_messages(view, "dead-letters", 1, as_json=True)
     (row,) = rows_of(capsys)
     assert (row["position"], row["text"]) == (12, LINES[12].decode())
     assert row["reason"].startswith("not JSON")
@@ -114,7 +114,7 @@ def test_peek_shows_dead_letters_with_their_reason(view: View, capsys: pytest.Ca
 
 def test_peek_decodes_lines_and_survives_what_it_cannot_read(view: View, capsys: pytest.CaptureFixture[str]) -> None:
     view.streams.append("generated", [(0, b"\xff\xff\xff\xffnot Arrow"), (1, b"[{]")])
-    peek(view, "generated", 2, as_json=True)
+    print_messages(view, "generated", 2, as_json=True)
     assert ["Arrow message that is damaged" in row["unreadable"] for row in rows_of(capsys)] == [True, False]
 
 
@@ -129,15 +129,14 @@ def test_peek_takes_the_newest_messages_of_all_shards_oldest_first(view: View) -
 
 def test_a_stream_that_is_not_there_is_an_error_with_what_was_meant(view: View) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        peek(view, "dead-leters", 1, as_json=True)
+        print_messages(view, "dead-leters", 1, as_json=True)
     assert "did you mean 'dead-letters'?" in caught.value.remedy
 
 
 def test_peek_fits_a_terminal(view: View, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (look, show_module):
-        monkeypatch.setattr(module, "is_terminal", lambda: True)
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "90")
-    peek(view, "inference", 100, as_json=False)
+    print_messages(view, "inference", 100, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 90
     assert any("user_id" in line and "about_to_churn" in line for line in lines)
@@ -154,14 +153,14 @@ def features(view: View) -> pd.DataFrame:
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])
 def test_features_come_out_as_they_are_stored(view: View, tmp_path: Path, form: str) -> None:
-    output = tmp_path / f"rows.{form}"
-    table_(view, "features", None, None, output)
+    file = tmp_path / f"rows.{form}"
+    show_table(view, "features", output=file)
     expected = features(view)
     assert len(expected) == 3
     if form == "parquet":
-        pd.testing.assert_frame_equal(pd.read_parquet(output), expected)
+        pd.testing.assert_frame_equal(pd.read_parquet(file), expected)
         return
-    written = pd.read_csv(output) if form == "csv" else pd.DataFrame(json.loads(output.read_bytes()))
+    written = pd.read_csv(file) if form == "csv" else pd.DataFrame(json.loads(file.read_bytes()))
     assert written["user_id"].astype(str).tolist() == expected["user_id"].tolist()
     found = written[list(view.use_case.features)].to_numpy(np.float64)
     wanted = expected[list(view.use_case.features)].to_numpy()
@@ -172,51 +171,51 @@ def test_features_come_out_as_they_are_stored(view: View, tmp_path: Path, form: 
 
 
 def test_a_table_goes_to_standard_output_as_csv(view: View, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    table_(view, "enrichment", None, None, None)
+    show_table(view, "enrichment")
     frame = pd.read_csv(io.BytesIO(capfdbinary.readouterr().out), dtype={"key": str})
     assert dict(zip(frame["key"], frame["value"], strict=True)) == ENRICHMENT
 
 
 def test_one_key_is_one_row(view: View, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    table_(view, "features", "7", "json", None)
+    show_table(view, "features", key="7", form="json")
     (row,) = json.loads(capfdbinary.readouterr().out)
     assert (row["user_id"], row["socioeconomic_idx"], row["purchase_sum"], row["win_sum"]) == ("7", 4.0, 1e308, None)
-    table_(view, "enrichment", "20000", "csv", None)
+    show_table(view, "enrichment", key="20000", form="csv")
     assert capfdbinary.readouterr().out.splitlines()[1:] == [b'"20000",2.5']
 
 
 @pytest.mark.parametrize(("name", "key"), [("features", "nobody"), ("enrichment", "1")])
 def test_a_key_that_is_not_there_is_an_error(view: View, name: str, key: str) -> None:
     with pytest.raises(ConfigurationError, match=f"the table {name} has no row"):
-        table_(view, name, key, "csv", None)
+        show_table(view, name, key=key, form="csv")
 
 
 def test_an_unknown_table_is_an_error_with_what_was_meant(view: View) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        table_(view, "feature", None, None, None)
+        show_table(view, "feature")
     assert "did you mean 'features'?" in caught.value.remedy
 
 
 def test_a_file_that_cannot_be_written_is_an_error_and_leaves_nothing(view: View, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="can't be written"):
-        table_(view, "features", None, None, tmp_path / "missing" / "rows.csv")
+        show_table(view, "features", output=tmp_path / "missing" / "rows.csv")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(ConfigurationError, match="can't be written"):
-        table_(view, "features", None, None, tmp_path / "folder.csv")
+        show_table(view, "features", output=tmp_path / "folder.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "folder.csv"]
 
 
 def test_an_empty_table_has_its_columns_in_every_format(tmp_path: Path) -> None:
     empty = make_folder(tmp_path / "data", [], {})
     for form in ("csv", "json", "parquet"):
-        table_(empty, "features", None, form, tmp_path / form)
+        show_table(empty, "features", form=form, output=tmp_path / form)
     assert pd.read_csv(tmp_path / "csv").columns.tolist() == empty.use_case.features_schema.names
     assert json.loads((tmp_path / "json").read_bytes()) == []
     assert pq.read_schema(tmp_path / "parquet").names == empty.use_case.features_schema.names
 
 
 def test_a_table_shows_only_the_columns_that_fit() -> None:
-    made = table([{"name": "x" * 200, "n": 1, "hidden": "y" * 50, "void": None}], width=60)
+    made = output.fitting_table([{"name": "x" * 200, "n": 1, "hidden": "y" * 50, "void": None}], width=60)
     assert [column.header for column in made.columns] == ["name", "n"]
     assert "more columns: hidden" in str(made.title)
 
@@ -225,7 +224,7 @@ def test_a_table_shows_only_the_columns_that_fit() -> None:
 
 
 def test_status_counts_what_is_there(view: View, capsys: pytest.CaptureFixture[str]) -> None:
-    found = status(again(view))
+    found = status_of(again(view))
     assert found.streams["generated"].by_shard == [1] * SHARDS
     assert (found.tables, found.dead_letters) == ({"enrichment": 2, "features": 3}, 1)
     assert (found.logs["events"].rows, found.logs["inference"].rows) == (13, 4)
@@ -234,7 +233,7 @@ def test_status_counts_what_is_there(view: View, capsys: pytest.CaptureFixture[s
     assert found.not_counted == {"unknown_type": 1, "unregistered": 1, "window_closed": 1, "window_not_open": 1}
     assert {one.lag for one in found.functions.values()} == {0}
     assert not found.running
-    show_status(found)
+    print_status(found)
     assert "4 feature vectors, 1 dead letters" in capsys.readouterr().out
 
 
@@ -244,19 +243,19 @@ def test_status_tells_what_waits_and_whether_a_pipeline_runs(view: View) -> None
     try:
         os.pwrite(lock, b"4242\n", 0)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = status(again(view))
+        found = status_of(again(view))
         assert (found.running, found.process) == (True, 4242)
         assert {name: one.lag for name, one in found.functions.items() if one.lag} == {"stream-to-features": 2}
     finally:
         os.close(lock)
-    assert not status(again(view)).running
+    assert not status_of(again(view)).running
 
 
 def test_status_tells_which_version_is_to_serve_and_which_does(
     view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
-    assert status(again(view)).model == ModelStatus("churn", "1", {})
+    assert status_of(again(view)).model == ModelStatus("churn", "1", {})
     registry = Registry(tmp_path / "models", "churn", view.use_case.features)
     registry.add(directory("2"), version="2")
     registry.promote("2")
@@ -267,23 +266,23 @@ def test_status_tells_which_version_is_to_serve_and_which_does(
     processes[0].report = Report(model="2")
     processes[1].report = Report(model="1", refused="version 2 is refused: [so]")
     served.note(processes)
-    assert status(again(view)).model == ModelStatus("churn", "2", {}), "nothing runs: what is written is of before"
+    assert status_of(again(view)).model == ModelStatus("churn", "2", {}), "nothing runs: what is written is of before"
     lock = os.open(view.path / ".lock", os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = status(again(view))
+        found = status_of(again(view))
     finally:
         os.close(lock)
     assert found.model.promoted == "2"
     assert found.model.serving["model-server/1"] == ServedModel("1", "version 2 is refused: [so]")
-    show_status(found)
+    print_status(found)
     said = capsys.readouterr().out
     assert "version 2 is to serve; model-server/0 serves 2, model-server/1 serves 1" in " ".join(said.split())
     assert "version 2 is refused: [so]" in said
     (folder_of(registry) / "current.json").write_text("{")
-    found = status(again(view))
+    found = status_of(again(view))
     assert "is broken" in found.model.problem
-    show_status(found)
+    print_status(found)
     assert "is broken" in capsys.readouterr().out
 
 
@@ -310,16 +309,16 @@ def test_a_folder_without_data_is_an_error(tmp_path: Path) -> None:
 
 
 def test_commands_tell_errors_and_exit_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.status(tmp_path / "nowhere", as_json=True) == 1
+    assert pipeline("status", "--json", "--data", tmp_path / "nowhere") == 1
     assert "holds no data" in capsys.readouterr().err
 
 
 def test_commands_print_json(view: View, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.status(view.path, as_json=True) == 0
+    assert pipeline("status", "--json", "--data", view.path) == 0
     assert json.loads(capsys.readouterr().out)["logs"]["events"]["rows"] == 13
-    assert commands.explain(view.path, "anna", last=1, as_json=True) == 0
+    assert pipeline("explain", "anna", "--last", 1, "--json", "--data", view.path) == 0
     assert json.loads(capsys.readouterr().out)["last_events"][0]["counted"] == "window_closed"
-    assert commands.replay(view.path, as_json=True) == 0
+    assert pipeline("replay", "--json", "--data", view.path) == 0
     assert json.loads(capsys.readouterr().out)["equal"] is True
 
 
@@ -365,19 +364,19 @@ def test_the_number_of_events_shown_changes_nothing_else(view: View, last: int) 
 def test_explain_of_a_user_without_predictions_or_profile(view: View, capsys: pytest.CaptureFixture[str]) -> None:
     found = explain(again(view), "bert", 5)
     assert (found.events, found.vector, found.predictions) == (1, None, 0)
-    show(found, view)
+    print_explanation(found, view.use_case)
     assert "has sent a vector" in capsys.readouterr().out
 
 
 def test_explain_prints_what_matters(view: View, capsys: pytest.CaptureFixture[str]) -> None:
-    show(explain(again(view), "anna", 5), view)
+    print_explanation(explain(again(view), "anna", 5), view.use_case)
     shown = capsys.readouterr().out
     for text in ("8 events, 4 counted", "1 window_closed", "1 (0.750)", "33.5", "socioeconomic_idx"):
         assert text in shown
 
 
 def test_an_unknown_user_is_an_error(view: View, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.explain(view.path, "nobody", last=5, as_json=False) == 1
+    assert pipeline("explain", "nobody", "--data", view.path) == 1
     assert "no event of user_id 'nobody' is in the log" in capsys.readouterr().err
 
 
@@ -385,9 +384,9 @@ def test_an_unknown_user_is_an_error(view: View, capsys: pytest.CaptureFixture[s
 
 
 def test_replay_finds_that_everything_is_equal(view: View) -> None:
-    found = replay(again(view))
+    found = compare(again(view))
     assert (found.equal, found.settled, found.events, found.vectors, found.rows) == (True, True, 13, 4, 3)
-    assert "equal to the last bit" in told(found, 1.0)
+    assert "equal to the last bit" in summary(found, 1.0)
 
 
 def change_log(view: View, name: str, shard: int, change: Any) -> None:
@@ -415,41 +414,41 @@ def set_value(name: str, user: str, value: Any) -> Any:
 
 def test_a_vector_that_differs_in_its_last_bit_is_found(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), set_value("bet_mean", "anna", lambda v: np.nextafter(v, 9)))
-    found = replay(again(view))
+    found = compare(again(view))
     assert (found.equal, found.differing.count, found.vectors, found.rows) == (False, 1, 3, 3)
     assert "bet_mean was served as 3.0000000000000004 and is 3.0 in the replay" in found.differing.first[0]
-    assert "DIFFERENT" in told(found, 1.0)
+    assert "DIFFERENT" in summary(found, 1.0)
 
 
 def test_minus_zero_is_not_zero_in_a_vector(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), set_value("win_sum", "anna", -0.0))
-    assert replay(again(view)).differing.count == 1
+    assert compare(again(view)).differing.count == 1
 
 
 def test_a_vector_of_another_event_is_found(view: View) -> None:
     change_log(view, "inference", shard_of("7"), set_value(POSITION, "7", 9))
-    found = replay(again(view))
+    found = compare(again(view))
     assert not found.equal
     assert (
         f"after the event 10 of {ORIGIN_NAME}, the inference log with that of 7 after the event 9"
         in (found.differing.first[0])
     )
     change_log(view, "inference", shard_of("7"), set_value(POSITION, "7", 10))
-    assert replay(again(view)).equal
+    assert compare(again(view)).equal
     change_log(view, "inference", shard_of("7"), set_value(ORIGIN, "7", "elsewhere"))
-    assert not replay(again(view)).equal
+    assert not compare(again(view)).equal
 
 
 def test_vectors_that_were_not_served_are_found(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), lambda rows: rows.slice(0, 1))
-    found = replay(again(view))
+    found = compare(again(view))
     assert (found.equal, found.unmatched.count) == (False, 1)
     assert "1 vectors are not in the inference log, the first of anna" in found.unmatched.first[0]
 
 
 def test_vectors_that_no_event_explains_are_found(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), lambda rows: pa.concat_tables([rows, rows]))
-    found = replay(again(view))
+    found = compare(again(view))
     assert (found.equal, found.differing.count) == (False, 0)
     assert "vectors in the inference log that follow from no event of the log" in found.unmatched.first[0]
 
@@ -478,7 +477,7 @@ def change_features(view: View, statement: str) -> None:
 )
 def test_a_row_that_differs_is_found(view: View, statement: str, reason: str) -> None:
     change_features(view, statement)
-    found = replay(again(view))
+    found = compare(again(view))
     assert (found.equal, found.unmatched.count) == (False, 1), found
     assert reason in found.unmatched.first[0]
     assert found.vectors == 4
@@ -487,19 +486,19 @@ def test_a_row_that_differs_is_found(view: View, statement: str, reason: str) ->
 def test_only_the_first_differences_are_told_but_all_are_counted(tmp_path: Path) -> None:
     view = make_folder(tmp_path / "data", [event(f"u{i}", "registration") for i in range(50)], {})
     view.features.file.connection.execute("UPDATE features SET label = 9")  # type: ignore[attr-defined]
-    found = replay(again(view))
+    found = compare(again(view))
     assert (found.unmatched.count, len(found.unmatched.first)) == (50, 10)
-    assert "50 differences in all" in told(found, 1.0)
+    assert "50 differences in all" in summary(found, 1.0)
 
 
 def test_while_events_are_on_their_way_rows_prove_nothing_but_vectors_do(view: View) -> None:
     view.streams.append("incoming-events", [(0, b"on its way")])
     change_features(view, "UPDATE features SET bet_sum = 1 WHERE user_id = 'anna'")
-    found = replay(again(view))
+    found = compare(again(view))
     assert (found.equal, found.settled, found.unmatched.count) == (True, False, 1)
-    assert "events are on their way" in told(found, 1.0)
+    assert "events are on their way" in summary(found, 1.0)
     change_log(view, "inference", shard_of("anna"), set_value("bet_mean", "anna", 5.0))
-    assert not replay(again(view)).equal
+    assert not compare(again(view)).equal
 
 
 def test_events_that_come_in_during_the_replay_are_noticed(view: View) -> None:
@@ -508,7 +507,7 @@ def test_events_that_come_in_during_the_replay_are_noticed(view: View) -> None:
     def progress(_: int) -> None:
         other.streams.append("generated", [(0, b"{}")])
 
-    assert not replay(view, progress).settled
+    assert not compare(view, progress).settled
 
 
 def test_replay_takes_the_value_that_was_looked_up_from_the_row(tmp_path: Path) -> None:
@@ -523,13 +522,13 @@ def test_replay_takes_the_value_that_was_looked_up_from_the_row(tmp_path: Path) 
         event("emil", "bet", bet_amount=1),
     ]
     view = make_folder(tmp_path / "data", lines, ENRICHMENT)
-    assert replay(again(view)).equal
+    assert compare(again(view)).equal
     change = pa.record_batch({"key": ["10001"], "value": [9.0]})
     view.tables.lookup("enrichment").load([change])  # what the last profile event found has changed since
-    assert replay(again(view)).equal
-    assert replay(again(view)).vectors == 3
+    assert compare(again(view)).equal
+    assert compare(again(view)).vectors == 3
     cut_log(view, "events", shard_of("emil"), 3)  # between emil's registrations, wherever dora's events are
-    assert replay(again(view)).equal
+    assert compare(again(view)).equal
     last = explain(again(view), "emil", 1)
     assert last.vector is not None
     assert last.vector["socioeconomic_idx"] == 4.0
@@ -550,7 +549,7 @@ def test_replay_goes_over_several_files_of_a_shard(view: View) -> None:
     """The log of events and the inference log are cut at different places."""
     cut_log(view, "events", shard_of("anna"), 3)
     cut_log(view, "inference", shard_of("anna"), 1)
-    found = replay(again(view))
+    found = compare(again(view))
     assert (found.equal, found.vectors, found.rows) == (True, 4, 3)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from modelstream.commands import shared as commands
 from modelstream.registry.registry import Registry
+from tests.command_line import pipeline
 from tests.model_files import CHURN, SHIPPED, directory, folder_of
 
 
@@ -21,8 +21,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     return made
 
 
-def models(action: str, version: str = "", *, name: str = "", as_json: bool = False) -> int:
-    return commands.models(action, version, name=name, as_json=as_json)
+def models(*arguments: str) -> int:
+    return pipeline("models", *arguments)
 
 
 def test_list_shows_every_version_and_which_serves(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +35,7 @@ def test_list_shows_every_version_and_which_serves(registry: Registry, capsys: p
     assert "with the project" in lines[1]
     assert "Constant" in lines[3]
     assert "can't be read" in "".join(lines[4:])
-    assert models("list", as_json=True) == 0
+    assert models("list", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [(one["version"], one["current"], one["shipped"]) for one in found] == [
         ("1", False, True),
@@ -50,7 +50,7 @@ def test_show_tells_of_a_version_and_prints_its_card(registry: Registry, capsys:
     assert "# A card" in shown
     assert str(folder_of(registry) / "2") in shown
     assert registry.load("2").spec.sha256 in shown
-    assert models("show", "1", as_json=True) == 0
+    assert models("show", "1", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["version"], found["current"], found["features"]) == ("1", True, list(CHURN.features))
 
@@ -66,22 +66,22 @@ def test_promote_and_rollback_tell_what_serves(registry: Registry, capsys: pytes
 @pytest.mark.parametrize(
     ("action", "version", "expected"),
     [
-        ("show", "9", "has no version 9"),
-        ("promote", "9", "has no version 9"),
-        ("promote", "../1", "'../1' is no version"),
-        ("promote", "latest", "'latest' is no version"),
-        ("rollback", "", "no version served before"),
+        ("show", ["9"], "has no version 9"),
+        ("promote", ["9"], "has no version 9"),
+        ("promote", ["../1"], "'../1' is no version"),
+        ("promote", ["latest"], "'latest' is no version"),
+        ("rollback", [], "no version served before"),
     ],
 )
 def test_mistake_is_told_with_what_to_do(
-    registry: Registry, capsys: pytest.CaptureFixture[str], action: str, version: str, expected: str
+    registry: Registry, capsys: pytest.CaptureFixture[str], action: str, version: list[str], expected: str
 ) -> None:
-    assert models(action, version) == 1
+    assert models(action, *version) == 1
     said = capsys.readouterr().err
     assert expected in said
     assert "models list" in said
 
 
 def test_another_model_has_versions_of_its_own(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
-    assert models("list", name="other") == 0
+    assert models("list", "--name", "other") == 0
     assert "no version" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from modelstream.http import service as module
-from modelstream.http.service import Monitor, Saved, SavedFunction, told
+from modelstream.http.service import Monitor
 from modelstream.runner.display import FunctionState
 from modelstream.runner.line import Report
 from modelstream.runner.retention import trim
@@ -96,12 +96,3 @@ def test_the_first_signal_asks_to_end_and_the_second_ends_at_once(number: signal
             os.kill(os.getpid(), number)
             stopping.wait(0)
     assert signal.getsignal(number) is before
-
-
-def test_what_was_saved_is_told_for_each_function() -> None:
-    function = SavedFunction("event-handler", "generated", 1200, 1100, {0: 5, 1: -1}, 2)
-    text = told(Saved(1200, True, (function,)), Path("data"))
-    assert "everything in hand is saved in data. 1,200 events" in text
-    assert "1,200 rows in" in text
-    assert "2 messages wait in generated" in text
-    assert "done again" in told(Saved(0, False, ()), Path("data"))

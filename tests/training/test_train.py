@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from modelstream import notebooks
-from modelstream.commands import shared as commands
 from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from modelstream.model import onnx as models
@@ -27,6 +26,7 @@ from modelstream.training.report import card as cards
 from modelstream.training.result import Options, Recipe
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.selection import Selection
+from tests.command_line import pipeline
 from tests.runner.folders import PROJECT
 from tests.training.folder import USE_CASE, generated, opened, settings
 
@@ -264,5 +264,5 @@ def test_wrong_option_is_refused(data: Data, candidates: Any, options: dict[str,
 
 
 def test_folder_without_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.train(tmp_path, {"promote": False}, as_json=False) == 1
+    assert pipeline("train", "--data", tmp_path) == 1
     assert "holds no data of a pipeline" in capsys.readouterr().err

@@ -19,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelstream.base.times import time_given
-from modelstream.commands import shared as commands
 from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from modelstream.messages.dead_letters import encode_letters, letter
@@ -37,6 +36,7 @@ from modelstream.training.drift.drift import (
 from modelstream.training.report.card import ModelCard
 from modelstream.training.snapshot.histograms import Histograms, of_probabilities
 from modelstream.use_case.columns import MODEL_VERSION, PREDICTED_AT, TIME
+from tests.command_line import pipeline
 from tests.runner.folders import PROJECT, make_folder
 from tests.training.synthetic import USE_CASE, card, write_card
 
@@ -268,38 +268,47 @@ def registered(view: View, own_card: ModelCard, tmp_path: Path, monkeypatch: pyt
     return version
 
 
-def command(view: View, **options: object) -> int:
-    given = {"since": None, "model": "1", "as_json": True, "output": None, **options}
-    return commands.drift(view.path, **given)  # type: ignore[arg-type]
+def command(view: View, *options: object) -> int:
+    return pipeline("drift", "--model", "1", "--data", view.path, *options)
 
 
 def test_the_exit_status_is_the_verdict(
     view: View, registered: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert command(view) == 0
+    assert command(view, "--json") == 0
     assert json.loads(capsys.readouterr().out)["verdict"] == "no drift"
     write_card(REFERENCE, registered)
     page = tmp_path / "drift.html"
-    assert command(view, output=page) == 1
+    assert command(view, "--json", "--output", page) == 1
     assert json.loads(capsys.readouterr().out)["verdict"] == "drift"
     assert page.read_text("utf-8").startswith("<!doctype html>")
-    assert command(view, as_json=False) == 1
+    assert command(view) == 1
     assert "Drift: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("since", "told"), [("2020-01-01 12:00", "2020-01-01T12:00:00Z"), ("20000d", "19")])
+def test_since_is_a_time_or_how_long_ago(
+    since: str, told: str, view: View, registered: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(view, "--json", "--since", since) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["vectors"] == 100
+    assert found["since"].startswith(told)
 
 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"model": "9"}, "no version 9"),
-        ({"since": "never"}, "--since 'never' is neither a time nor a duration"),
-        ({"since": "2099-01-01"}, "made no prediction"),
-        ({"output": Path("/nowhere/drift.html")}, "can't be written"),
+        (["--model", "9"], "no version 9"),
+        (["--since", "never"], "--since 'never' is neither a time nor a duration"),
+        (["--since", "2099-01-01"], "made no prediction"),
+        (["--output", "/nowhere/drift.html"], "can't be written"),
     ],
 )
 def test_an_error_is_no_drift(
-    options: dict[str, object], problem: str, view: View, registered: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], problem: str, view: View, registered: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(view, **options) == 2
+    assert command(view, *options) == 2
     told = capsys.readouterr()
     assert problem in told.err and "→" in told.err and not told.out
 

@@ -1,0 +1,47 @@
+"""How a command ends: with an exit status, and with words instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from modelstream.errors import ModelstreamError
+
+if TYPE_CHECKING:
+    from modelstream.commands.view import View
+
+
+@contextmanager
+def errors_in_words(status: int = 1) -> Iterator[None]:
+    """End the process with a status on an error that a person can mend, after telling what it is and what to do."""
+    try:
+        yield
+    except ModelstreamError as error:
+        from rich.console import Console
+        from rich.markup import escape
+
+        console = Console(stderr=True, soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        if error.remedy:
+            console.print(f"[bold]→[/] {escape(error.remedy)}")
+        sys.exit(status)
+
+
+@contextmanager
+def looking(data: Path) -> Iterator[View]:
+    """Open a data folder, which a pipeline may be using, to print what it holds."""
+    from modelstream.commands.view import View
+    from modelstream.project import load_project
+
+    try:
+        with View(data, load_project()) as view:
+            yield view
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None

@@ -1,0 +1,90 @@
+"""`pipeline.py explain`: what is behind a user's prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelstream.commands.endings import looking
+from modelstream.commands.options import DATA, AsJson, Data, Last
+from modelstream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from modelstream.commands.output import Row
+    from modelstream.replay.explain import Explanation
+    from modelstream.use_case.declared import UseCase
+
+
+def explain(
+    user: Annotated[str, typer.Argument(metavar="USER", help="The key of a user, as `table features` shows it.")],
+    last: Last = 10,
+    as_json: AsJson = False,
+    data: Data = DATA,
+) -> None:
+    """Explain a user's prediction: the events, which of them counted, and the features.
+
+    Each event counted, or says why not. The features are computed from the events
+    once more, and stand beside the stored row.
+
+    Example: python pipeline.py explain 006bda54-757f-470d-84b6-8c9c5ee69f2e
+    """
+    from modelstream.commands.output import print_json
+    from modelstream.replay import explain as replayed
+
+    with looking(data) as view:
+        found = replayed.explain(view, user, last)
+        if not found.events and found.row is None:
+            raise ConfigurationError(
+                f"no event of {view.use_case.key} {user!r} is in the log",
+                remedy="`python pipeline.py table features` lists users; an event of the last 5 s may not be there yet",
+            )
+        if as_json:
+            print_json(found)
+        else:
+            print_explanation(found, view.use_case)
+
+
+def print_explanation(found: Explanation, use_case: UseCase) -> None:
+    """Print an explanation for a person."""
+    from modelstream.commands.output import console, fitting_table, readable
+
+    out = console()
+    reasons = "".join(f", {number:,} {reason}" for reason, number in found.not_counted.items())
+    out.print(
+        f"{use_case.key} {found.user} (shard {found.shard}): {found.events:,} events, "
+        f"{found.counted:,} counted{reasons}; {found.vectors:,} vectors, {found.predictions:,} predictions"
+    )
+    if found.on_the_way:
+        out.print(f"{found.on_the_way:,} messages are on their way: what they bring is not in the log yet")
+    rows = [_row(event, use_case) for event in found.last_events]
+    out.print(fitting_table(rows, out.width, f"the last {len(rows)} events"))
+    if found.vector is None:
+        out.print("no event of this user has sent a vector")
+    if found.row is None:
+        out.print("no row in the table features: a user has one from the profile event on")
+    if found.vector is not None or found.row is not None:
+        sent = "vector sent last" if found.vector is None else f"vector sent at {readable(found.vector[use_case.time])}"
+        names = [name for name in use_case.features_schema.names if name != use_case.key]
+        pairs: list[Row] = [
+            {"": name, sent: (found.vector or {}).get(name), "row in features": (found.row or {}).get(name)}
+            for name in names
+        ]
+        out.print(fitting_table(pairs, out.width, "features"))
+
+
+def _row(event: dict[str, Any], use_case: UseCase) -> Row:
+    """Return what matters of an event first: its one value, whether it counted, and what was predicted."""
+    from modelstream.replay.explain import COUNTED
+
+    values = {name for event_name in use_case.value_events if (name := use_case.value_field(event_name))}
+    value = next((event[name] for name in values if event.get(name) is not None), None)
+    predicted = event.get(use_case.prediction)
+    cells = {
+        use_case.time: event[use_case.time],
+        use_case.type: event.get(use_case.type),
+        "value": value,
+        COUNTED: event[COUNTED],
+        use_case.prediction: None if predicted is None else f"{predicted} ({event[use_case.probability]:.3f})",
+    }
+    return cells | {name: other for name, other in event.items() if name not in {use_case.key, *values, *cells}}

@@ -1,0 +1,86 @@
+"""The options that several commands have: each means the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modelstream.errors import ConfigurationError
+
+FLAG = ""
+"""What stands behind a flag in the help; Typer would write <bool>, as if a value were needed."""
+KEPT = "Where everything is kept"
+"""The panel of options for those that make a data folder."""
+DATA = Path("data")
+
+Data = Annotated[Path, typer.Option(metavar="FOLDER", help="The data folder: where a run has kept everything.")]
+KeptIn = Annotated[
+    Path,
+    typer.Option("--data", metavar="FOLDER", help="The data folder: everything is kept there.", rich_help_panel=KEPT),
+]
+Shards = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=64,
+        help="Shards of every stream, fixed when the folder is made (default: 8, as in project.yaml).",
+        rich_help_panel=KEPT,
+    ),
+]
+Streams = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Streams in Kafka or V3IO, such as kafka://127.0.0.1:9092/mine (default: in the folder).",
+        show_default=False,
+        rich_help_panel=KEPT,
+    ),
+]
+Tables = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Tables in Redis or V3IO, such as redis://127.0.0.1:6379/0?prefix=mine (default: in the folder).",
+        show_default=False,
+        rich_help_panel=KEPT,
+    ),
+]
+Logs = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="Parquet files in another folder or in s3://bucket/prefix (default: in the folder).",
+        show_default=False,
+        rich_help_panel=KEPT,
+    ),
+]
+Enrichment = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="CSV file with the table to look up: columns named as in the use case, or key and value.",
+    ),
+]
+Workers = Annotated[
+    int, typer.Option(metavar="N", min=1, max=64, help="Processes of each function, which share its shards.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar=FLAG, help="Don't show the live table.")]
+AsJson = Annotated[bool, typer.Option("--json", metavar=FLAG, help="Print one JSON object instead of text.")]
+Last = Annotated[int, typer.Option(metavar="N", min=1, help="How many of the newest to show.")]
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Tell whether an option stands on the command line, be its value the default or another."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def check_name(what: str, name: str, known: tuple[str, ...]) -> None:
+    """Raise ConfigurationError, with what was probably meant, for a name that isn't known."""
+    from modelstream.base.yamlfile import suggestion
+
+    if name not in known:
+        raise ConfigurationError(f"there is no {what} {name!r}", remedy=suggestion(name, known))

@@ -1,0 +1,65 @@
+"""`pipeline.py replay`: compute all features again, and compare them with what is stored and was served."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from modelstream.commands.endings import looking
+from modelstream.commands.options import DATA, AsJson, Data
+
+if TYPE_CHECKING:
+    from modelstream.replay.compare import Findings
+
+
+def replay(as_json: AsJson = False, data: Data = DATA) -> None:
+    """Compute all features again and compare them, bit for bit.
+
+    Every event of the log is applied once more; what comes out must be equal to
+    the stored rows and to the vectors that were served. The exit status is 1 if
+    something differs, and the first differences are printed.
+
+    Example: python pipeline.py replay --data data/mine
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from modelstream.commands.output import print_json
+    from modelstream.replay.compare import compare
+
+    with looking(data) as view:
+        begun = time.monotonic()
+        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task("replaying events", total=view.events_log.count() or None)
+            found = compare(view, lambda events: bar.advance(task, events))
+        if as_json:
+            print_json({"equal": found.equal} | asdict(found))
+        else:
+            print(summary(found, time.monotonic() - begun))
+    raise typer.Exit(0 if found.equal else 1)
+
+
+def summary(found: Findings, seconds: float) -> str:
+    """Return findings as a person reads them."""
+    lines = [
+        f"Replayed {found.events:,} events in {seconds:.1f} s: {found.vectors:,} vectors as served and "
+        f"{found.rows:,} rows as stored, equal to the last bit."
+    ]
+    lines += [f"DIFFERENT: {what}" for what in found.differing.first]
+    if found.settled:
+        lines += [f"DIFFERENT: {what}" for what in found.unmatched.first]
+        count = found.differing.count + found.unmatched.count
+    else:
+        count = found.differing.count
+        if found.unmatched.count:
+            lines.append(
+                f"{found.unmatched.count:,} vectors and rows can't be compared: events are on their way. When "
+                "`python pipeline.py status` shows no messages that wait, replay again."
+            )
+    if count:
+        lines.append(f"{count:,} differences in all.")
+    return "\n".join(lines)

@@ -1,0 +1,165 @@
+"""`pipeline.py run`: events through the whole pipeline, to the last one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelstream.commands.options import (
+    DATA,
+    FLAG,
+    KEPT,
+    AsJson,
+    Enrichment,
+    KeptIn,
+    Logs,
+    Quiet,
+    Shards,
+    Streams,
+    Tables,
+    Workers,
+    is_given,
+)
+
+if TYPE_CHECKING:
+    from modelstream.runner.run import Summary
+
+GENERATED = "Generated events"
+"""The panel of options that are of no use with --input."""
+
+
+def run(
+    context: typer.Context,
+    input: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Read events from this file of JSON lines instead of generating them. - is standard input: what was "
+            "not read of it is lost when the pipeline is killed.",
+        ),
+    ] = None,
+    enrichment: Enrichment = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N", min=0.001, help="Send N events a second, one by one (default: as fast as they are processed)."
+        ),
+    ] = None,
+    workers: Workers = 1,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    users: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How many users to generate.", rich_help_panel=GENERATED)
+    ] = 2000,
+    events_per_user: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Events of each user after the first, which holds the profile.",
+            rich_help_panel=GENERATED,
+        ),
+    ] = 1000,
+    seed: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="The same seed and end give the same events.", rich_help_panel=GENERATED),
+    ] = 1,
+    end: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="The time of the last events, such as 2026-11-20T12:00 (default: now).",
+            rich_help_panel=GENERATED,
+        ),
+    ] = None,
+    data: KeptIn = DATA,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", metavar=FLAG, help="Delete what earlier runs left there, and begin anew.", rich_help_panel=KEPT
+        ),
+    ] = False,
+    shards: Shards = None,
+    streams: Streams = "",
+    tables: Tables = "",
+    logs: Logs = "",
+) -> None:
+    """Run events through the pipeline, to the last one. Without --input, generate them.
+
+    Run it again with the same folder: it goes on where it stopped, whatever
+    stopped it, and counts nothing twice. Ctrl-C saves what is in hand.
+    The folder remembers --streams, --tables and --logs: give them once.
+
+    Example: python pipeline.py run --input events.ndjson --data data/mine
+    """
+    from modelstream.base.durable import open_input
+    from modelstream.commands.output import print_json
+    from modelstream.project import load_project
+    from modelstream.runner import run as runs
+    from modelstream.runner.data_folder import open_folder
+    from modelstream.runner.display import Display
+    from modelstream.runner.places import checked
+    from modelstream.settings import StoreUrls
+
+    source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
+    if input is not None:
+        if given := [f"--{name.replace('_', '-')}" for name in source if is_given(context, name)]:
+            raise typer.BadParameter(
+                f"{', '.join(given)} can't go with --input, which reads events instead of generating them: "
+                "leave out one or the other"
+            )
+        source = {"input": input}
+        if input != "-":  # a wrong name must not begin a folder, let alone empty one
+            open_input(Path(input).expanduser()).close()
+    source |= {"enrichment": str(enrichment) if enrichment else None, "rate": rate}
+    project = load_project()
+    try:
+        with Display(quiet=quiet or (as_json and not sys.stderr.isatty()), title=f"{project.name} → {data}") as display:
+            urls = checked(StoreUrls(streams, tables, logs), project)
+            folder = open_folder(data.resolve(), project, shards=shards, urls=urls, fresh=fresh)
+            summary = runs.run(project, folder, runs.RunOptions(source, workers, rate), display)
+    except runs.Interrupted as stop:
+        saved = "everything in hand is saved" if stop.saved else "stopped at once; nothing is lost"
+        print(f"Interrupted: {saved}. The same command goes on where it stopped.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json(summary)
+    else:
+        print_summary(summary)
+
+
+def print_summary(summary: Summary) -> None:
+    """Print what came of a run, for a person, and how to look at the results."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from modelstream.commands.output import short_path
+
+    not_counted = ", ".join(f"{number:,} {reason}" for reason, number in summary.not_counted.items())
+    lines = [
+        f"[bold]{summary.events:>12,}[/] events" + (f"  ({not_counted}: no vector)" if not_counted else ""),
+        f"[bold]{summary.vectors:>12,}[/] feature vectors",
+        f"[bold]{summary.predictions:>12,}[/] predictions"
+        + (f"  (by version {summary.model_version} of the model)" if summary.model_version else ""),
+        f"[bold]{summary.dead_letters:>12,}[/] dead letters",
+        f"[bold]{summary.seconds:>12,.1f}[/] seconds"
+        + (f", {summary.events_per_second:,.0f} events a second" if summary.events_per_second else ": nothing new")
+        + f", after {summary.startup_seconds:.1f} to start; {summary.peak_rss_mb:,.0f} MB in all processes",
+    ]
+    if isinstance(summary.delay_ms, dict) and summary.delay_ms:
+        p50, p99 = summary.delay_ms["p50"], summary.delay_ms["p99"]
+        lines.append(f"[bold]{p50:>12,.1f}[/] ms from event to stored prediction (median; p99 {p99:,.1f} ms)")
+    data = escape(short_path(summary.data))
+    logs = escape(short_path(summary.logs))
+    option = "" if data == "data" else f" --data {data}"
+    lines += [
+        "",
+        f"The results are Parquet files in {logs}/events and {logs}/inference. To look at them:",
+        f"  python -c 'import pandas; print(pandas.read_parquet(\"{logs}/inference\").tail())'",
+        f"  python pipeline.py table features{option}",
+        f"  python pipeline.py peek inference{option}",
+    ]
+    Console(soft_wrap=True, highlight=False).print("\n".join(lines))

@@ -1,0 +1,67 @@
+"""`pipeline.py serve`: the functions stay up and take events by HTTP, until Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modelstream.commands.options import DATA, Enrichment, KeptIn, Logs, Quiet, Shards, Streams, Tables, Workers
+
+if TYPE_CHECKING:
+    from modelstream.http.service import Saved
+
+
+def serve(
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
+    ] = 8080,
+    enrichment: Enrichment = None,
+    workers: Workers = 1,
+    quiet: Quiet = False,
+    data: KeptIn = DATA,
+    shards: Shards = None,
+    streams: Streams = "",
+    tables: Tables = "",
+    logs: Logs = "",
+) -> None:
+    """Take events by HTTP and keep the functions running, until Ctrl-C.
+
+    POST a JSON object, an array or NDJSON to /events: 202 means that it is stored.
+    GET / says what else there is.
+    Ctrl-C finishes what is in hand and saves it; the next start with the same
+    folder goes on. The folder also remembers --streams, --tables and --logs.
+
+    Example: python pipeline.py serve --port 8080 --data data/mine
+    """
+    from modelstream.http import service
+    from modelstream.project import load_project
+    from modelstream.runner.data_folder import open_folder
+    from modelstream.runner.display import Display
+    from modelstream.runner.places import checked
+    from modelstream.settings import StoreUrls
+
+    project = load_project()
+    try:
+        with Display(quiet=quiet, title=f"{project.name} → {data}") as display:
+            urls = checked(StoreUrls(streams, tables, logs), project)
+            folder = open_folder(data.resolve(), project, shards=shards, urls=urls)
+            saved = service.serve(project, folder, service.ServeOptions(port, workers, enrichment), display)
+    except KeyboardInterrupt:
+        print("Stopped at once; nothing is lost. The same command goes on where it stopped.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    print(summary(saved, data))
+
+
+def summary(saved: Saved, data: Path) -> str:
+    """Return what was saved, as a person reads it."""
+    what = "everything in hand is saved" if saved.complete else "what was in hand is done again at the next start"
+    lines = [f"Stopped: {what} in {data}. {saved.accepted:,} events were taken by HTTP."]
+    lines += [
+        f"  {function.name:20}{function.rows_in:>12,} rows in {function.rows_out:>12,} out   "
+        + (f"{function.waiting:,} messages wait in {function.reads}" if function.waiting else "nothing waits")
+        for function in saved.functions
+    ]
+    return "\n".join([*lines, "The same command goes on from here."])
