@@ -130,6 +130,12 @@ class Stores:
         ends = {shard: end for shard, (_, end) in self.streams.ranges(stream).items()}
         return sum(max(0, end - 1 - max(acked[shard], first - 1)) for shard, end in ends.items())
 
+    def lags(self, project: Project) -> dict[str, int]:
+        """Return the same of each function between streams, from the first to the last; 0 where there is no stream."""
+        made = set(self.streams.names())
+        reads = {name: project.reads(name) for name in project.chain.consumers}
+        return {name: self.lag(name, stream) if stream in made else 0 for name, stream in reads.items()}
+
     def counters(self, shards: int) -> dict[str, int]:
         """Return what was counted in all shards: `vectors`, and events that didn't count, by reason."""
         found: Counter[str] = Counter()

@@ -33,7 +33,7 @@ def explain(
     from modelstream.replay import explain as replayed
 
     with looking(data) as view:
-        found = replayed.explain(view, user, last)
+        found = replayed.explain(view, view.project, view.marker.shards, user, last)
         if not found.events and found.row is None:
             raise ConfigurationError(
                 f"no event of {view.use_case.key} {user!r} is in the log",

@@ -35,7 +35,7 @@ def replay(as_json: AsJson = False, data: Data = DATA) -> None:
         begun = time.monotonic()
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
             task = bar.add_task("replaying events", total=view.events_log.count() or None)
-            found = compare(view, lambda events: bar.advance(task, events))
+            found = compare(view, view.project, lambda events: bar.advance(task, events))
         if as_json:
             print_json({"equal": found.equal} | asdict(found))
         else:

@@ -107,7 +107,7 @@ def status_of(view: View) -> Status:
     holder = view.holder()
     params = view.project.params
     made = set(view.streams.names())
-    lag = view.lags()
+    lag = view.lags(view.project)
     counters = view.counters(view.marker.shards)
     return Status(
         data=str(view.path),

@@ -17,10 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from modelstream.commands.view import View
-from modelstream.features.engine import FeatureEngine
-from modelstream.features.engine import replay as replay_events
+from modelstream.features.engine import FeatureEngine, replay
+from modelstream.features.vectors import Derive
+from modelstream.project import Project
 from modelstream.replay.parity import Parity, Served
+from modelstream.replay.recompute import Recomputation, derive_in
+from modelstream.stores import Stores
+from modelstream.tables import FeatureTable
 from modelstream.use_case.columns import APPLIED, ORIGIN
 
 KEYS_AT_ONCE = 10_000
@@ -45,54 +48,67 @@ class Findings(Parity):
         return self.differing.count == 0 and (self.unmatched.count == 0 or not self.settled)
 
 
-def compare(view: View, progress: Progress = lambda _: None) -> Findings:
-    """Replay the log of events of a data folder. Raises ModelstreamError for what can't be read."""
+def compare(stores: Stores, project: Project, progress: Progress = lambda _: None) -> Findings:
+    """Replay the log of events of a pipeline. Raises ModelstreamError for what can't be read."""
     found = Findings()
-    before = _state(view)
+    before = _state(stores, project)
+    derive = derive_in(project.vectors_notebook())
     known: list[npt.NDArray[np.uint64]] = []
     stored = 0
     # Within an epoch a user's events are all in one shard; from one epoch to the next shards may change.
-    parts: list[Sequence[int] | None] = [[shard] for shard in view.shards] if view.epoch == 0 else [None]
+    parts: list[Sequence[int] | None] = [[shard] for shard in before.ends] if stores.epoch == 0 else [None]
     for part in parts:
-        engine = FeatureEngine(view.use_case)
-        _compare_vectors(view, part, engine, found, progress)
+        engine = FeatureEngine(stores.use_case)
+        for events in _compare_vectors(stores, derive, part, engine, found):
+            progress(events)
         rows = engine.changed()
         known.append(_hashes(rows.column(0)))
-        stored += _compare_rows(view, rows, found)
-    extra = view.features.count() - stored
+        stored += _compare_rows(stores, rows, found)
+    extra = stores.features.count() - stored
     if extra > 0:
-        examples = ", ".join(_unexplained(view, np.concatenate(known)))
+        examples = ", ".join(_unexplained(stores.features, np.concatenate(known)))
         found.unmatched.add(f"{extra:,} rows of the table that no event of the log explains, such as {examples}", extra)
-    found.settled = before[0] == 0 and _state(view) == before
+    found.settled = before.on_the_way == 0 and _state(stores, project) == before
     return found
 
 
-def _state(view: View) -> tuple[int, list[int]]:
-    """Return how many messages are on their way, and the ends of the shards of the first stream."""
-    first = view.project.reads(view.project.chain.consumers[0])
-    return sum(view.lags().values()), [view.streams.range(first, shard)[1] for shard in view.shards]
+@dataclass(frozen=True)
+class _State:
+    """How far a pipeline is."""
+
+    on_the_way: int
+    """Messages that are not through."""
+    ends: dict[int, int]
+    """By shard, the end of the stream that the first function reads."""
+
+
+def _state(stores: Stores, project: Project) -> _State:
+    first = project.reads(project.chain.consumers[0])
+    ends = {shard: end for shard, (_, end) in stores.streams.ranges(first).items()}
+    return _State(sum(stores.lags(project).values()), ends)
 
 
 def _compare_vectors(
-    view: View, shards: Sequence[int] | None, engine: FeatureEngine, found: Findings, progress: Progress
-) -> None:
-    again = view.recomputation(shards)
-    served = Served(view.use_case, view.inference_log, shards)
-    for events, applied in replay_events(view.use_case, again.events(), again.lookup, engine):
+    stores: Stores, derive: Derive, shards: Sequence[int] | None, engine: FeatureEngine, found: Findings
+) -> Iterator[int]:
+    """Replay the events of some shards (None: all), compare the vectors, and yield how many events were replayed."""
+    again = Recomputation(stores, derive, shards=shards)
+    served = Served(stores.use_case, stores.inference_log, shards)
+    for events, applied in replay(stores.use_case, again.events(), again.lookup, engine):
         vectors = again.vectors(events, applied)
         served.compare(events.column(ORIGIN).take(pa.array(applied.indices)), vectors, found)
         found.events += events.num_rows
-        progress(events.num_rows)
+        yield events.num_rows
     served.end(found)
 
 
-def _compare_rows(view: View, rows: pa.RecordBatch, found: Findings) -> int:
+def _compare_rows(stores: Stores, rows: pa.RecordBatch, found: Findings) -> int:
     """Compare replayed rows with the table's; return how many of them it has."""
-    key = view.use_case.key
+    key = stores.use_case.key
     stored = 0
     for start in range(0, rows.num_rows, KEYS_AT_ONCE):
         expected = rows.slice(start, KEYS_AT_ONCE)
-        actual = view.features.get_many(expected.column(key).to_pylist())
+        actual = stores.features.get_many(expected.column(key).to_pylist())
         stored += actual.num_rows
         places = pc.index_in(expected.column(key), value_set=actual.column(key))
         has = pc.is_valid(places)
@@ -135,10 +151,10 @@ def _hashes(keys: pa.Array) -> npt.NDArray[np.uint64]:
     return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys.to_pylist()), np.uint64, len(keys))
 
 
-def _unexplained(view: View, known: npt.NDArray[np.uint64]) -> Iterator[str]:
+def _unexplained(features: FeatureTable, known: npt.NDArray[np.uint64]) -> Iterator[str]:
     """Yield keys of rows of the table that are not known, three at most."""
     left = 3
-    for batch in view.features.scan():
+    for batch in features.scan():
         keys = batch.column(0)
         for place in np.flatnonzero(~np.isin(_hashes(keys), known)):
             if left:

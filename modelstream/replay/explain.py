@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelstream.commands.view import View
 from modelstream.features.engine import Applied, FeatureEngine, features_of, no_rows
 from modelstream.messages.identity import bucket_of
-from modelstream.replay.recompute import Recomputation
+from modelstream.project import Project
+from modelstream.replay.recompute import Recomputation, derive_in
+from modelstream.stores import Stores
 from modelstream.use_case.columns import INGESTED_AT, MODEL_VERSION, OFFSET, ORIGIN, POSITION, PREDICTED_AT, SHARD
+from modelstream.use_case.declared import UseCase
 
 COUNTED = "counted"
 
@@ -41,19 +43,19 @@ class Explanation(msgspec.Struct, kw_only=True):
     """Messages that are not through: the log may not have all events yet."""
 
 
-def explain(view: View, user: str, last: int) -> Explanation:
-    """Return what is known of a user, with the last events and predictions."""
-    use_case = view.use_case
-    shard = bucket_of(user) % view.marker.shards
-    shards = [shard] if view.epoch == 0 else None
-    story = _Story(view.recomputation(shards, user), view, user)
+def explain(stores: Stores, project: Project, shards: int, user: str, last: int) -> Explanation:
+    """Return what is known of a user, with the last events and predictions; there are so many shards."""
+    shard = bucket_of(user) % shards
+    parts = [shard] if stores.epoch == 0 else None
+    derive = derive_in(project.vectors_notebook())
+    story = _Story(Recomputation(stores, derive, shards=parts, user=user), stores.use_case, user)
     story.tell(last)
-    predictions, number = _predictions(view, user, shards, last)
+    predictions, number = _predictions(stores, user, parts, last)
     for event in story.last:
         event.update(predictions.get((event[ORIGIN], event[POSITION]), {}))
         for name in (SHARD, OFFSET, ORIGIN, POSITION, INGESTED_AT):
             event[name] = event.pop(name)  # to the end
-    row = view.features.get(user)
+    row = stores.features.get(user)
     return Explanation(
         user=user,
         shard=shard,
@@ -64,23 +66,23 @@ def explain(view: View, user: str, last: int) -> Explanation:
         predictions=number,
         last_events=story.last,
         vector=story.vector,
-        row=features_of(row, use_case).to_pylist()[0] if row.num_rows else None,
-        on_the_way=sum(view.lags().values()),
+        row=features_of(row, stores.use_case).to_pylist()[0] if row.num_rows else None,
+        on_the_way=sum(stores.lags(project).values()),
     )
 
 
 class _Story:
     """A user's events, applied again: all but the last ones at once, the last ones one by one."""
 
-    def __init__(self, again: Recomputation, view: View, user: str) -> None:
+    def __init__(self, again: Recomputation, use_case: UseCase, user: str) -> None:
         self.events = self.counted = self.vectors = 0
         self.not_counted: dict[str, int] = {}
         self.last: list[dict[str, Any]] = []
         self.vector: dict[str, Any] | None = None
         self._again = again
-        self._use_case = view.use_case
-        self._engine = FeatureEngine(view.use_case)
-        self._engine.load([user], no_rows(view.use_case))
+        self._use_case = use_case
+        self._engine = FeatureEngine(use_case)
+        self._engine.load([user], no_rows(use_case))
 
     def tell(self, last: int) -> None:
         """Apply all events; describe the last ones."""
@@ -116,14 +118,14 @@ class _Story:
 
 
 def _predictions(
-    view: View, user: str, shards: list[int] | None, last: int
+    stores: Stores, user: str, shards: list[int] | None, last: int
 ) -> tuple[dict[tuple[str, int], dict[str, Any]], int]:
     """Return the user's last predictions by origin and position of their events, and how many there are."""
-    use_case = view.use_case
+    use_case = stores.use_case
     wanted = [use_case.prediction, use_case.probability, MODEL_VERSION, PREDICTED_AT]
     kept: deque[dict[str, Any]] = deque(maxlen=last)
     number = 0
-    for batch in view.inference_log.scan([use_case.key, ORIGIN, POSITION, *wanted], shards):
+    for batch in stores.inference_log.scan([use_case.key, ORIGIN, POSITION, *wanted], shards):
         mine = batch.filter(pc.equal(batch.column(use_case.key), user))
         number += mine.num_rows
         kept.extend(mine.slice(max(0, mine.num_rows - last)).to_pylist())

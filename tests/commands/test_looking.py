@@ -326,7 +326,7 @@ def test_commands_print_json(view: View, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_explain_says_of_every_event_whether_it_counted_and_why_not(view: View) -> None:
-    found = explain(again(view), "anna", 100)
+    found = explain(again(view), PROJECT, SHARDS, "anna", 100)
     assert [event["counted"] for event in found.last_events] == [
         *("unregistered", "counted", "window_not_open", "counted", "counted", "unknown_type", "counted"),
         "window_closed",
@@ -341,7 +341,7 @@ def test_explain_says_of_every_event_whether_it_counted_and_why_not(view: View) 
 
 
 def test_explain_gives_the_vector_that_was_served_and_the_row(view: View) -> None:
-    found = explain(again(view), "anna", 3)
+    found = explain(again(view), PROJECT, SHARDS, "anna", 3)
     assert found.vector is not None
     assert found.row is not None
     assert {name: found.vector[name] for name in ("socioeconomic_idx", "purchase_sum", "bet_sum", "bet_count")} == {
@@ -355,21 +355,24 @@ def test_explain_gives_the_vector_that_was_served_and_the_row(view: View) -> Non
 
 @pytest.mark.parametrize("last", [1, 2, 3, 8])
 def test_the_number_of_events_shown_changes_nothing_else(view: View, last: int) -> None:
-    whole, some = explain(again(view), "anna", 100), explain(again(view), "anna", last)
+    whole, some = (
+        explain(again(view), PROJECT, SHARDS, "anna", 100),
+        explain(again(view), PROJECT, SHARDS, "anna", last),
+    )
     assert some.last_events == whole.last_events[-last:]
     some.last_events = whole.last_events
     assert some == whole
 
 
 def test_explain_of_a_user_without_predictions_or_profile(view: View, capsys: pytest.CaptureFixture[str]) -> None:
-    found = explain(again(view), "bert", 5)
+    found = explain(again(view), PROJECT, SHARDS, "bert", 5)
     assert (found.events, found.vector, found.predictions) == (1, None, 0)
     print_explanation(found, view.use_case)
     assert "has sent a vector" in capsys.readouterr().out
 
 
 def test_explain_prints_what_matters(view: View, capsys: pytest.CaptureFixture[str]) -> None:
-    print_explanation(explain(again(view), "anna", 5), view.use_case)
+    print_explanation(explain(again(view), PROJECT, SHARDS, "anna", 5), view.use_case)
     shown = capsys.readouterr().out
     for text in ("8 events, 4 counted", "1 window_closed", "1 (0.750)", "33.5", "socioeconomic_idx"):
         assert text in shown
@@ -384,7 +387,7 @@ def test_an_unknown_user_is_an_error(view: View, capsys: pytest.CaptureFixture[s
 
 
 def test_replay_finds_that_everything_is_equal(view: View) -> None:
-    found = compare(again(view))
+    found = compare(again(view), PROJECT)
     assert (found.equal, found.settled, found.events, found.vectors, found.rows) == (True, True, 13, 4, 3)
     assert "equal to the last bit" in summary(found, 1.0)
 
@@ -414,7 +417,7 @@ def set_value(name: str, user: str, value: Any) -> Any:
 
 def test_a_vector_that_differs_in_its_last_bit_is_found(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), set_value("bet_mean", "anna", lambda v: np.nextafter(v, 9)))
-    found = compare(again(view))
+    found = compare(again(view), PROJECT)
     assert (found.equal, found.differing.count, found.vectors, found.rows) == (False, 1, 3, 3)
     assert "bet_mean was served as 3.0000000000000004 and is 3.0 in the replay" in found.differing.first[0]
     assert "DIFFERENT" in summary(found, 1.0)
@@ -422,33 +425,33 @@ def test_a_vector_that_differs_in_its_last_bit_is_found(view: View) -> None:
 
 def test_minus_zero_is_not_zero_in_a_vector(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), set_value("win_sum", "anna", -0.0))
-    assert compare(again(view)).differing.count == 1
+    assert compare(again(view), PROJECT).differing.count == 1
 
 
 def test_a_vector_of_another_event_is_found(view: View) -> None:
     change_log(view, "inference", shard_of("7"), set_value(POSITION, "7", 9))
-    found = compare(again(view))
+    found = compare(again(view), PROJECT)
     assert not found.equal
     assert (
         f"after the event 10 of {ORIGIN_NAME}, the inference log with that of 7 after the event 9"
         in (found.differing.first[0])
     )
     change_log(view, "inference", shard_of("7"), set_value(POSITION, "7", 10))
-    assert compare(again(view)).equal
+    assert compare(again(view), PROJECT).equal
     change_log(view, "inference", shard_of("7"), set_value(ORIGIN, "7", "elsewhere"))
-    assert not compare(again(view)).equal
+    assert not compare(again(view), PROJECT).equal
 
 
 def test_vectors_that_were_not_served_are_found(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), lambda rows: rows.slice(0, 1))
-    found = compare(again(view))
+    found = compare(again(view), PROJECT)
     assert (found.equal, found.unmatched.count) == (False, 1)
     assert "1 vectors are not in the inference log, the first of anna" in found.unmatched.first[0]
 
 
 def test_vectors_that_no_event_explains_are_found(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), lambda rows: pa.concat_tables([rows, rows]))
-    found = compare(again(view))
+    found = compare(again(view), PROJECT)
     assert (found.equal, found.differing.count) == (False, 0)
     assert "vectors in the inference log that follow from no event of the log" in found.unmatched.first[0]
 
@@ -477,7 +480,7 @@ def change_features(view: View, statement: str) -> None:
 )
 def test_a_row_that_differs_is_found(view: View, statement: str, reason: str) -> None:
     change_features(view, statement)
-    found = compare(again(view))
+    found = compare(again(view), PROJECT)
     assert (found.equal, found.unmatched.count) == (False, 1), found
     assert reason in found.unmatched.first[0]
     assert found.vectors == 4
@@ -486,7 +489,7 @@ def test_a_row_that_differs_is_found(view: View, statement: str, reason: str) ->
 def test_only_the_first_differences_are_told_but_all_are_counted(tmp_path: Path) -> None:
     view = make_folder(tmp_path / "data", [event(f"u{i}", "registration") for i in range(50)], {})
     view.features.file.connection.execute("UPDATE features SET label = 9")  # type: ignore[attr-defined]
-    found = compare(again(view))
+    found = compare(again(view), PROJECT)
     assert (found.unmatched.count, len(found.unmatched.first)) == (50, 10)
     assert "50 differences in all" in summary(found, 1.0)
 
@@ -494,11 +497,11 @@ def test_only_the_first_differences_are_told_but_all_are_counted(tmp_path: Path)
 def test_while_events_are_on_their_way_rows_prove_nothing_but_vectors_do(view: View) -> None:
     view.streams.append("incoming-events", [(0, b"on its way")])
     change_features(view, "UPDATE features SET bet_sum = 1 WHERE user_id = 'anna'")
-    found = compare(again(view))
+    found = compare(again(view), PROJECT)
     assert (found.equal, found.settled, found.unmatched.count) == (True, False, 1)
     assert "events are on their way" in summary(found, 1.0)
     change_log(view, "inference", shard_of("anna"), set_value("bet_mean", "anna", 5.0))
-    assert not compare(again(view)).equal
+    assert not compare(again(view), PROJECT).equal
 
 
 def test_events_that_come_in_during_the_replay_are_noticed(view: View) -> None:
@@ -507,7 +510,7 @@ def test_events_that_come_in_during_the_replay_are_noticed(view: View) -> None:
     def progress(_: int) -> None:
         other.streams.append("generated", [(0, b"{}")])
 
-    assert not compare(view, progress).settled
+    assert not compare(view, PROJECT, progress).settled
 
 
 def test_replay_takes_the_value_that_was_looked_up_from_the_row(tmp_path: Path) -> None:
@@ -522,14 +525,14 @@ def test_replay_takes_the_value_that_was_looked_up_from_the_row(tmp_path: Path) 
         event("emil", "bet", bet_amount=1),
     ]
     view = make_folder(tmp_path / "data", lines, ENRICHMENT)
-    assert compare(again(view)).equal
+    assert compare(again(view), PROJECT).equal
     change = pa.record_batch({"key": ["10001"], "value": [9.0]})
     view.tables.lookup("enrichment").load([change])  # what the last profile event found has changed since
-    assert compare(again(view)).equal
-    assert compare(again(view)).vectors == 3
+    assert compare(again(view), PROJECT).equal
+    assert compare(again(view), PROJECT).vectors == 3
     cut_log(view, "events", shard_of("emil"), 3)  # between emil's registrations, wherever dora's events are
-    assert compare(again(view)).equal
-    last = explain(again(view), "emil", 1)
+    assert compare(again(view), PROJECT).equal
+    last = explain(again(view), PROJECT, SHARDS, "emil", 1)
     assert last.vector is not None
     assert last.vector["socioeconomic_idx"] == 4.0
 
@@ -549,7 +552,7 @@ def test_replay_goes_over_several_files_of_a_shard(view: View) -> None:
     """The log of events and the inference log are cut at different places."""
     cut_log(view, "events", shard_of("anna"), 3)
     cut_log(view, "inference", shard_of("anna"), 1)
-    found = compare(again(view))
+    found = compare(again(view), PROJECT)
     assert (found.equal, found.vectors, found.rows) == (True, 4, 3)
 
 

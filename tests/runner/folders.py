@@ -54,7 +54,7 @@ def take(view: View, lines: list[bytes], lookup: Lookup, first_line: int = 0) ->
     for body in encode_letters(letters):
         view.streams.append("dead-letters", [(0, body)])
     shard_of = buckets_of(parsed.events.column(use_case.key)) % view.marker.shards
-    for shard in view.shards:
+    for shard in range(view.marker.shards):
         _take_shard(view, shard, parsed.events.filter(pa.array(shard_of == shard)), lines, lookup)
 
 
