@@ -1,0 +1,46 @@
+"""How commands end: with an exit status, and with words instead of a traceback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelstream.commands.view import View
+from modelstream.errors import ConfigurationError
+from tests.command_line import pipeline
+from tests.commands.small import small_folder
+from tests.runner.folders import PROJECT
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> Iterator[View]:
+    with small_folder(tmp_path / "data") as view:
+        yield view
+
+
+def test_commands_tell_errors_and_exit_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pipeline("status", "--json", "--data", tmp_path / "nowhere") == 1
+    assert "holds no data" in capsys.readouterr().err
+
+
+def test_commands_print_json(view: View, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pipeline("status", "--json", "--data", view.path) == 0
+    assert json.loads(capsys.readouterr().out)["logs"]["events"]["rows"] == 13
+    assert pipeline("explain", "anna", "--last", 1, "--json", "--data", view.path) == 0
+    assert json.loads(capsys.readouterr().out)["last_events"][0]["counted"] == "window_closed"
+    assert pipeline("replay", "--json", "--data", view.path) == 0
+    assert json.loads(capsys.readouterr().out)["equal"] is True
+
+
+def test_a_folder_without_data_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="holds no data of a pipeline"):
+        View(tmp_path, PROJECT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_user_is_an_error(view: View, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pipeline("explain", "nobody", "--data", view.path) == 1
+    assert "no event of user_id 'nobody' is in the log" in capsys.readouterr().err

@@ -1,0 +1,95 @@
+"""`pipeline.py table` shows and writes what the tables hold."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from modelstream.commands.table import show_table
+from modelstream.commands.view import View
+from modelstream.errors import ConfigurationError
+from modelstream.features.engine import features_of
+from tests.commands.small import ENRICHMENT, small_folder
+from tests.runner.folders import make_folder
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> Iterator[View]:
+    with small_folder(tmp_path / "data") as view:
+        yield view
+
+
+def features(view: View) -> pd.DataFrame:
+    batches = [features_of(batch, view.use_case) for batch in view.features.scan()]
+    return pa.Table.from_batches(batches).to_pandas()
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_features_come_out_as_they_are_stored(view: View, tmp_path: Path, form: str) -> None:
+    file = tmp_path / f"rows.{form}"
+    show_table(view, "features", output=file)
+    expected = features(view)
+    assert len(expected) == 3
+    if form == "parquet":
+        pd.testing.assert_frame_equal(pd.read_parquet(file), expected)
+        return
+    written = pd.read_csv(file) if form == "csv" else pd.DataFrame(json.loads(file.read_bytes()))
+    assert written["user_id"].astype(str).tolist() == expected["user_id"].tolist()
+    found = written[list(view.use_case.features)].to_numpy(np.float64)
+    wanted = expected[list(view.use_case.features)].to_numpy()
+    finite = np.isfinite(wanted)
+    assert np.array_equal(found[finite], wanted[finite])
+    times = pd.to_datetime(written["registration_time"], utc=True, format="ISO8601")
+    assert (times == expected["registration_time"]).all()
+
+
+def test_a_table_goes_to_standard_output_as_csv(view: View, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    show_table(view, "enrichment")
+    frame = pd.read_csv(io.BytesIO(capfdbinary.readouterr().out), dtype={"key": str})
+    assert dict(zip(frame["key"], frame["value"], strict=True)) == ENRICHMENT
+
+
+def test_one_key_is_one_row(view: View, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    show_table(view, "features", key="7", form="json")
+    (row,) = json.loads(capfdbinary.readouterr().out)
+    assert (row["user_id"], row["socioeconomic_idx"], row["purchase_sum"], row["win_sum"]) == ("7", 4.0, 1e308, None)
+    show_table(view, "enrichment", key="20000", form="csv")
+    assert capfdbinary.readouterr().out.splitlines()[1:] == [b'"20000",2.5']
+
+
+@pytest.mark.parametrize(("name", "key"), [("features", "nobody"), ("enrichment", "1")])
+def test_a_key_that_is_not_there_is_an_error(view: View, name: str, key: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"the table {name} has no row"):
+        show_table(view, name, key=key, form="csv")
+
+
+def test_an_unknown_table_is_an_error_with_what_was_meant(view: View) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        show_table(view, "feature")
+    assert "did you mean 'features'?" in caught.value.remedy
+
+
+def test_a_file_that_cannot_be_written_is_an_error_and_leaves_nothing(view: View, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="can't be written"):
+        show_table(view, "features", output=tmp_path / "missing" / "rows.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(ConfigurationError, match="can't be written"):
+        show_table(view, "features", output=tmp_path / "folder.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "folder.csv"]
+
+
+def test_an_empty_table_has_its_columns_in_every_format(tmp_path: Path) -> None:
+    empty = make_folder(tmp_path / "data", [], {})
+    for form in ("csv", "json", "parquet"):
+        show_table(empty, "features", form=form, output=tmp_path / form)
+    assert pd.read_csv(tmp_path / "csv").columns.tolist() == empty.use_case.features_schema.names
+    assert json.loads((tmp_path / "json").read_bytes()) == []
+    assert pq.read_schema(tmp_path / "parquet").names == empty.use_case.features_schema.names
