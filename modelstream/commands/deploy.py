@@ -9,47 +9,60 @@ import typer
 
 from modelstream.commands.options import FLAG
 
+BESIDES = "What the workflow does besides"
+"""The panel of options for the steps around the deployment."""
+
 Config = Annotated[
-    Path,
-    typer.Option(metavar="FILE", help="The cluster's file: clusters/kafka.yaml, clusters/v3io.yaml, or a copy of one."),
+    Path, typer.Option(metavar="FILE", help="The cluster's file: clusters/kafka.yaml, clusters/v3io.yaml, or a copy.")
 ]
 
 
 def deploy(
     config: Config,
-    engine: Annotated[
-        Literal["local", "kfp", "remote"],
-        typer.Option(
-            metavar="local|kfp|remote",
-            help="kfp: Kubeflow runs the workflow, compiled here. remote: Kubeflow, compiled on the cluster from "
-            "`source` in FILE. local: this machine runs it, one step after the other.",
-        ),
-    ] = "kfp",
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run", metavar=FLAG, help="Print what would be deployed and write the workflow. Needs no cluster."
         ),
     ] = False,
+    workflow: Annotated[Path, typer.Option(metavar="FILE", help="Where --dry-run writes the workflow.")] = Path(
+        "build/workflow.yaml"
+    ),
+    engine: Annotated[
+        Literal["local", "kfp", "remote"],
+        typer.Option(
+            metavar="ENGINE",
+            help="Who runs the workflow. kfp: Kubeflow, compiled here. remote: Kubeflow, compiled on the cluster from "
+            "its file's `source`. local: this machine, one step after the other.",
+        ),
+    ] = "kfp",
     generate: Annotated[
         bool,
-        typer.Option("--generate/--no-generate", metavar=FLAG, help="When all is deployed, generate events."),
+        typer.Option(
+            "--generate/--no-generate",
+            metavar=FLAG,
+            help="When all is deployed, generate events.",
+            rich_help_panel=BESIDES,
+        ),
     ] = True,
     train: Annotated[
         bool,
-        typer.Option("--train", metavar=FLAG, help="When those are processed, train a model and let it serve."),
+        typer.Option(
+            "--train",
+            metavar=FLAG,
+            help="When those are processed, train a model and let it serve.",
+            rich_help_panel=BESIDES,
+        ),
     ] = False,
     model_version: Annotated[
         str,
         typer.Option(
             metavar="VERSION",
-            help="Serve this registered version of the model (default: the one that serves).",
+            help="Let this registered version of the model serve (default: the one that did).",
             show_default=False,
+            rich_help_panel=BESIDES,
         ),
     ] = "",
-    workflow: Annotated[Path, typer.Option(metavar="FILE", help="Where --dry-run writes the workflow.")] = Path(
-        "build/workflow.yaml"
-    ),
 ) -> None:
     """Deploy the functions to a cluster with MLRun and Nuclio.
 

@@ -15,10 +15,10 @@ KEPT = "Where everything is kept"
 """The panel of options for those that make a data folder."""
 DATA = Path("data")
 
-Data = Annotated[Path, typer.Option(metavar="FOLDER", help="The data folder: where a run has kept everything.")]
+Data = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder in which `run` or `serve` keeps its data.")]
 KeptIn = Annotated[
     Path,
-    typer.Option("--data", metavar="FOLDER", help="The data folder: everything is kept there.", rich_help_panel=KEPT),
+    typer.Option("--data", metavar="FOLDER", help="The folder in which all data is kept.", rich_help_panel=KEPT),
 ]
 Shards = Annotated[
     int | None,

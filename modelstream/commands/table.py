@@ -43,8 +43,8 @@ def show(
     format: Annotated[
         Literal["csv", "json", "parquet"] | None,
         typer.Option(
-            metavar="csv|json|parquet",
-            help="Write in this format (default: what the name of --output says; else csv, or on a terminal a table).",
+            metavar="FORMAT",
+            help="csv, json or parquet (default: what the name of --output says, else csv, on a terminal a table).",
         ),
     ] = None,
     output: Annotated[

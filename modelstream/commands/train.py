@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -62,9 +62,9 @@ def train(
     ] = "",
     promote: Annotated[bool, typer.Option("--promote", metavar=FLAG, help="Let the new version serve.")] = False,
     source: Annotated[
-        str,
+        Literal["events", "inference"],
         typer.Option(
-            metavar="events|inference",
+            metavar="LOG",
             help="events: replay the log of events, and check it against what was served. inference: take what was "
             "served.",
         ),
