@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from modelstream.messages.codec import encode
-from modelstream.runner.results import delays
+from modelstream.runner.run import delays
 from modelstream.streams.sqlite import SqliteStreams
 from modelstream.use_case.columns import INGESTED_AT, POSITION
 
