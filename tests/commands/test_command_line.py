@@ -77,6 +77,12 @@ def test_help_imports_no_more_than_it_prints() -> None:
     assert done.stdout.split() == []
 
 
+def test_missing_environment_is_told() -> None:
+    done = subprocess.run([sys.executable, "-S", "pipeline.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "run `make env`" in done.stderr and "Traceback" not in done.stderr
+
+
 # What may be left out.
 
 
