@@ -121,9 +121,9 @@ async def score_messages(module: Any, context: Any, stage: Any, bodies: Sequence
         await module.handler(context, event)
     await stage.drain()
     seconds = time.perf_counter() - begun
-    vectors = stage.metrics.rows_in
-    if stage.metrics.rows_out != vectors:
-        sys.exit(f"{vectors} vectors went in, {stage.metrics.rows_out} predictions came out")
+    vectors = stage.counters.rows_in
+    if stage.counters.rows_out != vectors:
+        sys.exit(f"{vectors} vectors went in, {stage.counters.rows_out} predictions came out")
     result = {"vectors": vectors, "vectors_per_second": vectors / seconds, "seconds": seconds}
     return {**result, "cpu_seconds": time.process_time() - cpu}
 
@@ -156,7 +156,7 @@ async def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any
     use_case = load_use_case(os.environ["MODELSTREAM_USE_CASE"])
     bodies, vectors = golden_messages(use_case, arguments.messages)
     gc.freeze()  # as a worker does
-    result: dict[str, Any] = {"model_version": stage.metrics.model}
+    result: dict[str, Any] = {"model_version": stage.model.version}
     result |= await score_messages(module, context, stage, bodies)
     return result | await ask(module, context, vectors, use_case.model_name, arguments.requests)
 

@@ -14,8 +14,9 @@ from modelstream.commands.output import console
 from modelstream.commands.view import View
 from modelstream.errors import ModelstreamError
 from modelstream.registry import registry as registries
-from modelstream.runner.served import ServedModel, read_served
+from modelstream.runner.served import read_served
 from modelstream.settings import KINDS_OF_STORES, StoreUrls
+from modelstream.stages.counters import ServedModel
 from modelstream.streams import Streams
 
 

@@ -229,21 +229,10 @@ class Worker:
             threading.Timer(GRACE, lambda: os._exit(0)).start()
 
     def _report(self) -> Report:
-        metrics = getattr(self._stage, "metrics", None)
-        if metrics is None:
+        stage = self._stage
+        if stage is None:
             return Report(ready=True)
-        return Report(
-            ready=True,
-            rows_in=metrics.rows_in,
-            rows_out=metrics.rows_out,
-            rejects=metrics.rejects,
-            repeated=metrics.repeated,
-            commits=metrics.commits,
-            committed_at=metrics.committed_at,
-            held=metrics.held,
-            model=metrics.model,
-            refused=metrics.refused,
-        )
+        return Report(ready=True, counters=stage.counters, held=stage.held, model=stage.model)
 
     def _report_often(self) -> None:
         while True:

@@ -32,6 +32,7 @@ from modelstream.messages.codec import Kind, encode, split_rows
 from modelstream.messages.dead_letters import DeadLetter
 from modelstream.messages.identity import Checkpoint
 from modelstream.settings import Settings
+from modelstream.stages.counters import Counters, ServedModel
 from modelstream.streams import Streams
 
 FIRST_BACKOFF = 0.1
@@ -63,25 +64,6 @@ class Incoming:
         if stamp.tzinfo is None:
             stamp = stamp.replace(tzinfo=UTC)
         return cls(int(event.shard_id), int(event.offset), body, int(stamp.timestamp() * 1e6))
-
-
-@dataclass
-class Metrics:
-    """What a stage has done since it started, for the live table and for Prometheus."""
-
-    rows_in: int = 0
-    rows_out: int = 0
-    rejects: int = 0
-    repeated: int = 0
-    """Rows dropped because their watermark had passed them."""
-    commits: int = 0
-    committed_at: float = field(default_factory=time.time)
-    held: str = ""
-    """Why the stage waits, if it does."""
-    model: str = ""
-    """The version of the model that serves, if the stage has one."""
-    refused: str = ""
-    """Why the version that is promoted does not serve, if so."""
 
 
 @dataclass
@@ -129,7 +111,11 @@ class Stage(abc.ABC):
     def __init__(self, context: Any, settings: Settings, streams: Streams) -> None:
         self.settings = settings
         self.streams = streams
-        self.metrics = Metrics()
+        self.counters = Counters(committed_at=time.time())
+        self.held = ""
+        """Why the stage waits, if it does."""
+        self.model: ServedModel | None = None
+        """What it serves, if it has a model."""
         self._context = context
         self._shards: dict[int, Shard] = {}
         self._retake: dict[int, list[Incoming]] = {}
@@ -256,11 +242,11 @@ class Stage(abc.ABC):
             except Exception as error:  # a hook of the notebook, or a defect: hold the shard, never lose a row
                 reason = _located(error)
             else:
-                self.metrics.held = ""
+                self.held = ""
                 return
-            if self.metrics.held != reason:
+            if self.held != reason:
                 self._context.logger.error_with("Holding", function=self.settings.function, what=what, why=reason)
-            self.metrics.held = reason
+            self.held = reason
             if self._stopping:
                 raise _StoppedError(reason)
             yield min(FIRST_BACKOFF * 2 ** min(attempt, 10), LAST_BACKOFF)
@@ -340,7 +326,7 @@ class Stage(abc.ABC):
                 shard.since = time.monotonic()
             shard.unsaved.extend(messages)
             shard.rows += count
-            self.metrics.rows_in += count
+            self.counters.rows_in += count
 
     def _flushing(self, *, due_only: bool) -> Iterator[float]:
         """Take and send what is due, then make durable what is due of the shards whose rows are all sent.
@@ -390,8 +376,8 @@ class Stage(abc.ABC):
         records = ((self.settings.writes, rows), (dead_letters.STREAM, letters))
         self._unsent.extend(entry for entry in records if entry[1])
         for shard in self._shards.values():
-            self.metrics.rows_out += sum(batch.num_rows for *_, batch in shard.outbox)
-            self.metrics.rejects += len(shard.letters)
+            self.counters.rows_out += sum(batch.num_rows for *_, batch in shard.outbox)
+            self.counters.dead_letters += len(shard.letters)
             shard.outbox.clear()
             shard.letters.clear()
 
@@ -401,8 +387,8 @@ class Stage(abc.ABC):
         shard.unsaved = []
         shard.rows = 0
         self._acks[shard.number] = shard.saved
-        self.metrics.commits += 1
-        self.metrics.committed_at = time.time()
+        self.counters.commits += 1
+        self.counters.committed_at = time.time()
 
 
 def _located(error: Exception) -> str:

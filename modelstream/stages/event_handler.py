@@ -134,7 +134,7 @@ class EventHandler(Stage):
             return 1
         new = shard.checkpoint.watermarks.advance(rows.origin, _positions(rows.batch), self._buckets(rows.batch))
         kept = rows.batch if new.all() else rows.batch.filter(pa.array(new))
-        self.metrics.repeated += rows.batch.num_rows - kept.num_rows
+        self.counters.repeated += rows.batch.num_rows - kept.num_rows
         self._kept[shard.number].append(Kept(kept, rows.origin, np.full(kept.num_rows, message.offset, np.int64)))
         return int(rows.batch.num_rows)
 
@@ -240,7 +240,7 @@ class EventHandler(Stage):
             events = checked.events.slice(first_row, row - first_row)
             places = checked.places[first_row:row] - first_line
             if not new.all():
-                self.metrics.repeated += len(new) - int(np.count_nonzero(new))
+                self.counters.repeated += len(new) - int(np.count_nonzero(new))
                 fresh = new[places]
                 events, places = events.filter(pa.array(fresh)), places[fresh]
             self._pass_on(shard, lines.origin, events, checked.buckets[first_line:end][places])

@@ -28,6 +28,7 @@ from modelstream.registry.registry import Registry
 from modelstream.registry.watch import ModelWatch
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.stages.counters import ServedModel
 from modelstream.stores import Stores
 from modelstream.streams import Streams
 from modelstream.use_case.file import load_use_case
@@ -143,7 +144,7 @@ class ModelServing:
             """Take the watch's model. Between two messages or requests: each is handled in one go of the loop."""
             if watch.model is not self._scorer.model:
                 self._scorer = Scorer(use_case, watch.model, self)
-            stage.metrics.model, stage.metrics.refused = watch.model.spec.version, watch.refused
+            stage.model = ServedModel(watch.model.spec.version, watch.refused)
 
         if settings.registry:
             watch.begin()

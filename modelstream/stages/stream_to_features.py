@@ -101,7 +101,7 @@ class StreamToFeatures(Stage):
         new = shard.checkpoint.watermarks.advance(rows.origin, events.column(POSITION).to_numpy(), buckets_of(keys))
         if not new.all():
             events, stream_positions = events.filter(pa.array(new)), stream_positions[new]
-            self.metrics.repeated += count - events.num_rows
+            self.counters.repeated += count - events.num_rows
         applied = self._update(shard, events, stream_positions)
         self._send(shard, rows.origin, events, applied)
         return count

@@ -32,8 +32,9 @@ from modelstream.features.engine import features_of
 from modelstream.messages.identity import Checkpoint, bucket_of
 from modelstream.registry.registry import Registry
 from modelstream.runner.line import Report
-from modelstream.runner.served import ServedModel, ServedModels, read_served
+from modelstream.runner.served import ServedModels, read_served
 from modelstream.runner.supervisor import Process
+from modelstream.stages.counters import ServedModel
 from modelstream.use_case.columns import APPLIED, ORIGIN, POSITION
 from tests.model_files import directory, folder_of
 from tests.runner.folders import ORIGIN_NAME, PROJECT, SHARDS, make_folder
@@ -264,8 +265,8 @@ def test_status_tells_which_version_is_to_serve_and_which_does(
     served = ServedModels(view.path)
     served.note(processes)
     assert read_served(view.path) == {}, "nobody has told yet"
-    processes[0].report = Report(model="2")
-    processes[1].report = Report(model="1", refused="version 2 is refused: [so]")
+    processes[0].report = Report(model=ServedModel("2"))
+    processes[1].report = Report(model=ServedModel("1", "version 2 is refused: [so]"))
     served.note(processes)
     assert status(again(view)).model == ModelStatus("churn", "2", {}), "nothing runs: what is written is of before"
     lock = os.open(view.path / ".lock", os.O_RDWR)
@@ -289,14 +290,14 @@ def test_status_tells_which_version_is_to_serve_and_which_does(
 
 def test_what_serves_is_written_when_it_changes_and_a_broken_file_says_nothing(tmp_path: Path) -> None:
     process = Process("model-server", (), {}, tmp_path)
-    process.report = Report(model="1")
+    process.report = Report(model=ServedModel("1"))
     served = ServedModels(tmp_path)
     served.note([process])
     path = tmp_path / "served.json"
     before = path.stat().st_ino, path.stat().st_mtime_ns
     served.note([process])
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == before
-    process.report = Report(model="2")
+    process.report = Report(model=ServedModel("2"))
     served.note([process])
     assert read_served(tmp_path) == {"model-server": ServedModel("2")}
     path.write_text("{")

@@ -187,7 +187,7 @@ class World:
             async with asyncio.timeout(PATIENCE):
                 await work
         except TimeoutError:
-            held = {process.name: process.stage.metrics.held for process in self.processes()}
+            held = {process.name: process.stage.held for process in self.processes()}
             raise AssertionError(f"this comes to no end: {held}") from None
 
     async def _finish(self, name: str) -> None:

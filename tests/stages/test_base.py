@@ -128,7 +128,7 @@ def test_dead_letters_are_sent_before_the_commit(harness: Harness) -> None:
     harness.run(stage.drain())
     assert harness.effects == [("append", dead_letters.STREAM), ("save", 0, 0), ("ack", 0, 0)]
     assert [one.position for one in harness.letters()] == [0]
-    assert stage.metrics.rejects == 1
+    assert stage.counters.dead_letters == 1
 
 
 def test_nothing_is_acknowledged_before_it_is_saved(harness: Harness) -> None:
@@ -179,13 +179,13 @@ def test_rows_of_different_origins_are_not_mixed(harness: Harness) -> None:
     assert found == [(position, f"o/{position % 3}") for position in range(9)]
 
 
-def test_metrics_count_rows_and_commits(harness: Harness) -> None:
+def test_rows_and_commits_are_counted(harness: Harness) -> None:
     stage = Adder(harness)
     harness.handle(stage, *numbers(1, 2, 3), event(3, b"bad"))
     harness.run(stage.drain())
-    metrics = stage.metrics
-    assert (metrics.rows_in, metrics.rows_out, metrics.rejects, metrics.held) == (4, 3, 1, "")
-    assert metrics.commits >= 1
+    done = stage.counters
+    assert (done.rows_in, done.rows_out, done.dead_letters, stage.held) == (4, 3, 1, "")
+    assert done.commits >= 1
 
 
 # What was seen before.
@@ -249,15 +249,15 @@ def test_a_start_beyond_what_was_applied_is_held_and_said(harness: Harness) -> N
     stage.durable[0] = (3, 6)
     handling = harness.loop.create_task(stage.handle(numbers(9, first=7)[0]))
     harness.wait(30)
-    assert "what is kept ends at 3" in stage.metrics.held
-    assert "--fresh" in stage.metrics.held
+    assert "what is kept ends at 3" in stage.held
+    assert "--fresh" in stage.held
     assert harness.effects == []
     stage.durable[0] = (6, 10)  # restored
     harness.wait(LAST_BACKOFF)
     assert handling.done()
     harness.run(stage.drain())
     assert stage.durable == {0: (7, 19)}
-    assert stage.metrics.held == ""
+    assert stage.held == ""
 
 
 @pytest.mark.parametrize(("kept", "refused"), [(5, False), (4, True), (-1, True), (6, False), (9, False), (10, True)])
@@ -287,7 +287,7 @@ def test_a_stage_without_state_may_start_anywhere(harness: Harness) -> None:
     harness.run(stage.drain())
     assert [row for _, rows in harness.sent() for row in rows.batch.column("position").to_pylist()][-1] == 20
     assert harness.acks[-1] == (0, 20)
-    assert stage.metrics.held == ""
+    assert stage.held == ""
 
 
 # Failures.
@@ -308,9 +308,9 @@ def test_an_outage_is_told_once_with_its_remedy_and_forgotten(harness: Harness) 
     harness.streams.failures = [AWAY] * 5
     handling = harness.loop.create_task(stage.handle(numbers(1)[0]))
     harness.wait(0.05)
-    assert stage.metrics.held == "the disk is full; free space"
+    assert stage.held == "the disk is full; free space"
     harness.run(handling)
-    assert stage.metrics.held == ""
+    assert stage.held == ""
     assert [(entry["message"], entry["why"]) for entry in harness.logged] == [
         ("Holding", "the disk is full; free space")
     ]
@@ -363,7 +363,7 @@ def test_rows_that_do_not_fit_each_other_hold_the_shards_and_lose_nothing(harnes
     draining = harness.loop.create_task(stage.drain())
     harness.wait(20)
     assert not draining.done()
-    assert "sum" in stage.metrics.held
+    assert "sum" in stage.held
     assert dict(harness.acks).keys() <= {1}
     draining.cancel()
     harness.wait(1)
