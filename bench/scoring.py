@@ -76,7 +76,6 @@ def started(folder: Path) -> tuple[Any, Any, Any]:
 
     from modelstream import notebooks
     from modelstream.project import load_project
-    from modelstream.stages import base
     from modelstream.stages.model_server import entry_points
     from modelstream.streams import open_streams
     from modelstream.tables import open_tables
@@ -102,7 +101,7 @@ def started(folder: Path) -> tuple[Any, Any, Any]:
     module = types.ModuleType(FUNCTION)
     exec(compile(notebooks.code(declared.notebook(FUNCTION)) + entry_points(), FUNCTION, "exec"), module.__dict__)
     module.init_context(context)  # type: ignore[attr-defined]
-    stage: Any = base.STARTED[-1]
+    stage = context.platform.stage
     stage.streams = NoStreams()
     return module, context, stage
 

@@ -30,7 +30,7 @@ from modelstream.model import onnx as models
 from modelstream.project import load_project
 from modelstream.registry import watch as model_watch
 from modelstream.registry.registry import Registry
-from modelstream.stages import base, model_server
+from modelstream.stages import model_server
 from modelstream.stages.counters import ServedModel
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
@@ -442,7 +442,7 @@ def test_promoted_version_serves_messages_and_requests_without_a_restart(
             worker.context, request(None, f"/v2/models/{CHURN.model_name}", method="GET")
         )
         assert json.loads(description.body)["versions"] == ["3"]
-        stage = base.STARTED[-1]
+        stage = worker.context.platform.stage
         assert stage.model == ServedModel("3")
         # Refused: the file is changed before the server looks.
         (folder_of(registry) / "2" / "model.onnx").write_bytes(directory("77")["model.onnx"])

@@ -98,10 +98,6 @@ class _StoppedError(Exception):
     """The worker ends while a shard is held: nothing more is tried, and nothing is acknowledged."""
 
 
-STARTED: list[Stage] = []
-"""The stages of this process, for the worker's reports: one, where a process runs one function."""
-
-
 class Stage(abc.ABC):
     """A function between two streams. Subclasses say what a message does (`take`) and what is kept (`save`).
 
@@ -151,11 +147,16 @@ class Stage(abc.ABC):
     # What the platform calls.
 
     def start(self) -> None:
-        """Register the callbacks and start the flush timer. Call it inside the worker's event loop."""
-        self._context.platform.set_drain_callback(self.drain)
-        self._context.platform.set_termination_callback(self.terminate)
+        """Register the callbacks and start the flush timer. Call it inside the worker's event loop.
+
+        The stage is then at `context.platform.stage`: of Nuclio's context, MLRun's graph server hands on the platform
+        alone, not `user_data`.
+        """
+        platform = self._context.platform
+        platform.set_drain_callback(self.drain)
+        platform.set_termination_callback(self.terminate)
+        platform.stage = self
         self._timer = asyncio.get_running_loop().create_task(self._flush_in_time())
-        STARTED.append(self)
 
     def check(self, shards: Sequence[int]) -> None:
         """Raise LostStateError where messages were acknowledged whose effects are gone: an older copy was put back.

@@ -85,7 +85,6 @@ class Harness:
         self.ack_failures: list[BaseException] = []
         self.loop = VirtualLoop()
         patch.setattr(base, "time", types.SimpleNamespace(monotonic=self.loop.time, time=self.loop.time))
-        patch.setattr(base, "STARTED", [])
         platform = nuclio_sdk.Platform("local", "test", on_control_callback=self._acknowledge)
         logger = types.SimpleNamespace(error_with=self._log, warn_with=self._log)
         trigger = nuclio_sdk.event.TriggerInfo("test", reads)
