@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.errors import ConfigurationError, ModelstreamError, NumberTakenError
-from modelstream.events.checking import EventChecker, Lines, Transform, unchanged
+from modelstream.events.checking import EventChecker, Lines, Transform
 from modelstream.logs import Log
 from modelstream.messages.codec import LINE, Kind, Rows, UnreadableError, decode, is_arrow, split_body
 from modelstream.messages.dead_letters import DeadLetter, letter
@@ -94,7 +94,7 @@ class EventHandler(Stage):
         use_case: UseCase,
         log: Log,
         epoch: int,
-        transform: Transform = unchanged,
+        transform: Transform | None = None,
     ) -> None:
         super().__init__(context, settings, streams)
         self._use_case = use_case
@@ -105,8 +105,12 @@ class EventHandler(Stage):
         self._kept: dict[int, list[Kept]] = {}
 
     @classmethod
-    async def begin(cls, context: Any, transform: Transform = unchanged) -> EventHandler:
-        """Return the stage that this process's settings describe, started."""
+    async def begin(cls, context: Any, transform: Transform | None = None) -> EventHandler:
+        """Return the stage that this process's settings describe, started.
+
+        `transform` is the notebook's hook for events, if there is one; an inference logger, whose rows are predictions,
+        has no use for it. Raises ConfigurationError, and UnavailableError while a store is away.
+        """
         settings = from_environment()
         stores = Stores.of(settings)
         log = stores.events_log if settings.rows == "events" else stores.inference_log

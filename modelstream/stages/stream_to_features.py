@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from modelstream.errors import OvertakenError
 from modelstream.features.engine import Applied, FeatureEngine, no_lookup
-from modelstream.features.vectors import Derive, Vectors, unchanged
+from modelstream.features.vectors import Derive, Vectors
 from modelstream.messages.codec import UnreadableError, decode
 from modelstream.messages.dead_letters import letter
 from modelstream.messages.identity import Checkpoint, Int64s, buckets_of, stream_origin, stream_position
@@ -41,7 +41,7 @@ class StreamToFeatures(Stage):
         features: FeatureTable,
         enrichment: LookupTable | None,
         epoch: int,
-        derive: Derive = unchanged,
+        derive: Derive | None = None,
     ) -> None:
         super().__init__(context, settings, streams)
         self._use_case = use_case
@@ -52,8 +52,11 @@ class StreamToFeatures(Stage):
         self._engines: dict[int, FeatureEngine] = {}
 
     @classmethod
-    async def begin(cls, context: Any, derive: Derive = unchanged) -> StreamToFeatures:
-        """Return the stage that this process's settings describe, started."""
+    async def begin(cls, context: Any, derive: Derive | None = None) -> StreamToFeatures:
+        """Return the stage that this process's settings describe, started, with the notebook's hook if there is one.
+
+        Raises ConfigurationError, and UnavailableError while a store is away.
+        """
         settings = from_environment()
         stores = Stores.of(settings)
         stage = cls(

@@ -44,8 +44,7 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
 def handler(harness: Harness, folder: Path, epoch: int = 0, transform: Any = None, **changed: Any) -> EventHandler:
     options = {"reads": READS, "writes": "incoming-events", "shards": SHARDS, **changed}
     log = ParquetLog(folder / "events", CHURN.events_log_schema, epoch)
-    hooks = () if transform is None else (transform,)
-    return EventHandler(harness.context, settings(**options), harness.streams, CHURN, log, epoch, *hooks)
+    return EventHandler(harness.context, settings(**options), harness.streams, CHURN, log, epoch, transform)
 
 
 def logger(harness: Harness, folder: Path) -> EventHandler:

@@ -51,8 +51,7 @@ def tables(tmp_path: Path) -> Iterator[Tables]:
 def stage_of(harness: Harness, tables: Tables, derive: Any = None, epoch: int = 0, **changed: Any) -> StreamToFeatures:
     options = settings(reads=READS, writes="serving", **changed)
     table, lookup = tables.features(CHURN.row_schema), tables.lookup("enrichment")
-    hooks = () if derive is None else (derive,)
-    return StreamToFeatures(harness.context, options, harness.streams, CHURN, table, lookup, epoch, *hooks)
+    return StreamToFeatures(harness.context, options, harness.streams, CHURN, table, lookup, epoch, derive)
 
 
 def batch(lines: Sequence[bytes], first: int = 0) -> pa.RecordBatch:
