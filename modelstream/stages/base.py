@@ -24,13 +24,14 @@ from typing import Any
 
 import msgspec
 import nuclio_sdk
+import numpy as np
 import pyarrow as pa
 
 from modelstream.errors import LostStateError, ModelstreamError
 from modelstream.messages import dead_letters
-from modelstream.messages.codec import Kind, encode, split_rows
-from modelstream.messages.dead_letters import DeadLetter
-from modelstream.messages.identity import Checkpoint
+from modelstream.messages.codec import Kind, Rows, UnreadableError, decode, encode, split_rows
+from modelstream.messages.dead_letters import DeadLetter, letter
+from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
 from modelstream.settings import Settings
 from modelstream.stages.counters import Counters, ServedModel
 from modelstream.streams import Streams
@@ -74,6 +75,8 @@ class Shard:
     checkpoint: Checkpoint
     """State after the last message taken; `saved` of it is durable."""
     saved: int
+    keeps: bool = True
+    """Whether its stage keeps anything of it; if not, what is taken again does the same again."""
     outbox: list[tuple[int, Kind, str, pa.RecordBatch]] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     unsaved: list[Incoming] = field(default_factory=list)
@@ -104,9 +107,10 @@ class Stage(abc.ABC):
     The steps are generators of waits: seconds to wait before the next try.
     """
 
-    def __init__(self, context: Any, settings: Settings, streams: Streams) -> None:
+    def __init__(self, context: Any, settings: Settings, streams: Streams, epoch: int) -> None:
         self.settings = settings
         self.streams = streams
+        self.epoch = epoch
         self.counters = Counters(committed_at=time.time())
         self.held = ""
         """Why the stage waits, if it does."""
@@ -134,15 +138,46 @@ class Stage(abc.ABC):
 
     @abc.abstractmethod
     def take(self, shard: Shard, message: Incoming) -> int:
-        """Apply a message to the state in memory, put what follows into the outbox; return its number of rows."""
+        """Apply a message to the state in memory, put what follows into the outbox; return its number of rows.
+
+        Raises UnreadableError for a message that can never be read, before it has changed anything.
+        """
 
     def take_all(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
         """Apply the messages of several shards, in order; return the rows of each. A subclass may do them at once."""
-        return [sum(self.take(shard, message) for message in messages) for shard, messages in groups]
+        return [sum(self._take_or_refuse(shard, message) for message in messages) for shard, messages in groups]
 
     @abc.abstractmethod
     def save(self, shard: Shard) -> None:
         """Make the state up to `shard.checkpoint` durable."""
+
+    # What a subclass may use.
+
+    def decoded(self, message: Incoming, kind: Kind) -> Rows:
+        """Return the rows of a message. Raises UnreadableError, also if they are of another kind."""
+        rows = decode(message.body)
+        if rows.kind != kind:
+            raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes {kind}")
+        return rows
+
+    def identity(self, message: Incoming) -> tuple[str, int]:
+        """Return the origin and the first position of what came into the stream without any of its own."""
+        return stream_origin(self.settings.reads, message.shard), stream_position(self.epoch, message.offset)
+
+    def refuse(self, shard: Shard, message: Incoming, reason: str) -> None:
+        """Make a dead letter of a whole message: once, if the stage keeps watermarks."""
+        origin, position = self.identity(message)
+        marks = shard.checkpoint.watermarks
+        if not shard.keeps or marks.advance(origin, np.array([position]), np.zeros(1, np.uint8))[0]:
+            at = (self.settings.reads, message.shard, message.offset)
+            shard.letters.append(letter(reason, origin, position, at, message.body))
+
+    def _take_or_refuse(self, shard: Shard, message: Incoming) -> int:
+        try:
+            return self.take(shard, message)
+        except UnreadableError as error:
+            self.refuse(shard, message, str(error))
+            return 1
 
     # What the platform calls.
 
@@ -278,7 +313,7 @@ class Stage(abc.ABC):
         try:
             kept = self._open(number)
             checkpoint = Checkpoint((again or [message])[0].offset - 1) if kept is None else kept
-            shard = self._shards[number] = Shard(number, checkpoint, checkpoint.offset)
+            shard = self._shards[number] = Shard(number, checkpoint, checkpoint.offset, keeps=kept is not None)
             self._apply({number: [earlier for earlier in again if earlier.offset > checkpoint.offset]})
             if kept is None:
                 checkpoint.offset = max(checkpoint.offset, message.offset - 1)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from modelstream.errors import ConfigurationError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, Lines, Transform
 from modelstream.logs import Log
-from modelstream.messages.codec import LINE, Kind, Rows, UnreadableError, decode, is_arrow, split_body
+from modelstream.messages.codec import LINE, UnreadableError, is_arrow, split_body
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
     MAX_EVENTS_A_MESSAGE,
@@ -27,7 +27,6 @@ from modelstream.messages.identity import (
     Int64s,
     buckets_of,
     stream_origin,
-    stream_position,
 )
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
@@ -96,10 +95,9 @@ class EventHandler(Stage):
         epoch: int,
         transform: Transform | None = None,
     ) -> None:
-        super().__init__(context, settings, streams)
+        super().__init__(context, settings, streams, epoch)
         self._use_case = use_case
         self._log = log
-        self._epoch = epoch
         if settings.rows == "events":
             self._checker = EventChecker(use_case, transform)
         self._kept: dict[int, list[Kept]] = {}
@@ -131,11 +129,7 @@ class EventHandler(Stage):
 
     def take(self, shard: Shard, message: Incoming) -> int:
         """Keep the new ones of rows that an earlier function has checked."""
-        try:
-            rows = self._decoded(message, "predictions")
-        except UnreadableError as error:
-            self._refuse_message(shard, message, str(error))
-            return 1
+        rows = self.decoded(message, "predictions")
         new = shard.checkpoint.watermarks.advance(rows.origin, _positions(rows.batch), self._buckets(rows.batch))
         kept = rows.batch if new.all() else rows.batch.filter(pa.array(new))
         self.counters.repeated += rows.batch.num_rows - kept.num_rows
@@ -197,7 +191,7 @@ class EventHandler(Stage):
     def _read(self, message: Incoming) -> Lines:
         """Return the lines of a message of lines or of a client's body, with the identity that they have or get."""
         if is_arrow(message.body):
-            rows = self._decoded(message, "lines")
+            rows = self.decoded(message, "lines")
             try:
                 ingested_at = _INGESTED_AT.decode(rows.metadata.get("ingested_at", str(message.appended_at)))
                 truncated = _TRUNCATED.decode(rows.metadata.get("truncated", "{}"))
@@ -207,16 +201,9 @@ class EventHandler(Stage):
         lines = split_body(message.body)
         if len(lines) > MAX_EVENTS_A_MESSAGE:
             raise UnreadableError(f"{len(lines)} events in a message; {MAX_EVENTS_A_MESSAGE} are allowed")
-        first = stream_position(self._epoch, message.offset)
+        origin, first = self.identity(message)
         positions = np.arange(first, first + len(lines), dtype=np.int64)
-        origin = stream_origin(self.settings.reads, message.shard)
         return Lines(origin, pa.array(lines, pa.binary()), positions, message.appended_at)
-
-    def _decoded(self, message: Incoming, kind: Kind) -> Rows:
-        rows = decode(message.body)
-        if rows.kind != kind:
-            raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes {kind}")
-        return rows
 
     def _take_runs(self, runs: list[Run]) -> None:
         """Check the lines of all messages together, then count each line once, in the messages' order.
@@ -232,7 +219,7 @@ class EventHandler(Stage):
         reject = next(rejects)
         for run, lines, end, row in zip(runs, found, ends.tolist(), rows.tolist(), strict=True):
             if run.unreadable:
-                self._refuse_message(run.shard, run.messages[0], run.unreadable)
+                self.refuse(run.shard, run.messages[0], run.unreadable)
                 continue
             shard, offsets = run.shard, run.offsets()
             new = shard.checkpoint.watermarks.advance(lines.origin, lines.positions, checked.buckets[first_line:end])
@@ -255,13 +242,6 @@ class EventHandler(Stage):
         at = (self.settings.reads, shard.number, offset)
         position = int(lines.positions[index])
         return letter(reason, lines.origin, position, at, lines.texts[index].as_py(), lines.sizes.get(position, 0))
-
-    def _refuse_message(self, shard: Shard, message: Incoming, reason: str) -> None:
-        origin = stream_origin(self.settings.reads, message.shard)
-        position = stream_position(self._epoch, message.offset)
-        at = (self.settings.reads, message.shard, message.offset)
-        if shard.checkpoint.watermarks.advance(origin, np.array([position]), np.zeros(1, np.uint8))[0]:
-            shard.letters.append(letter(reason, origin, position, at, message.body))
 
     def _buckets(self, batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
         return buckets_of(batch.column(self._use_case.key))

@@ -18,8 +18,7 @@ import numpy as np
 
 from modelstream.errors import ConfigurationError
 from modelstream.messages.codec import Rows, UnreadableError, decode, encode, is_arrow
-from modelstream.messages.dead_letters import letter
-from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
+from modelstream.messages.identity import Checkpoint
 from modelstream.model import onnx as models
 from modelstream.model.onnx import Floats, Probabilities
 from modelstream.model.scoring import Decisions, Scorer, Scores
@@ -44,8 +43,7 @@ class ModelServerStage(Stage):
         self, context: Any, settings: Settings, streams: Streams, epoch: int, infer: Callable[[Rows], Rows]
     ) -> None:
         """Take what gives the predictions for vectors."""
-        super().__init__(context, settings, streams)
-        self._epoch = epoch
+        super().__init__(context, settings, streams, epoch)
         self._infer = infer
 
     def open(self, shard: int) -> Checkpoint | None:  # noqa: ARG002
@@ -54,17 +52,8 @@ class ModelServerStage(Stage):
 
     def take(self, shard: Shard, message: Incoming) -> int:
         """Score a message, and put the predictions into the outbox of the same shard."""
-        try:
-            rows = decode(message.body)
-            if rows.kind != "vectors":
-                raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes vectors")
-            predictions = self._infer(rows)
-        except UnreadableError as error:
-            origin = stream_origin(self.settings.reads, message.shard)
-            position = stream_position(self._epoch, message.offset)
-            at = (self.settings.reads, message.shard, message.offset)
-            shard.letters.append(letter(str(error), origin, position, at, message.body))
-            return 1
+        rows = self.decoded(message, "vectors")
+        predictions = self._infer(rows)
         shard.send(shard.number, predictions.kind, predictions.origin, predictions.batch)
         count: int = rows.batch.num_rows
         return count

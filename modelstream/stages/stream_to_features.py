@@ -14,9 +14,7 @@ import pyarrow as pa
 from modelstream.errors import OvertakenError
 from modelstream.features.engine import Applied, FeatureEngine, no_lookup
 from modelstream.features.vectors import Derive, Vectors
-from modelstream.messages.codec import UnreadableError, decode
-from modelstream.messages.dead_letters import letter
-from modelstream.messages.identity import Checkpoint, Int64s, buckets_of, stream_origin, stream_position
+from modelstream.messages.identity import Checkpoint, Int64s, buckets_of
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Incoming, Shard, Stage
 from modelstream.stores import Stores
@@ -43,11 +41,10 @@ class StreamToFeatures(Stage):
         epoch: int,
         derive: Derive | None = None,
     ) -> None:
-        super().__init__(context, settings, streams)
+        super().__init__(context, settings, streams, epoch)
         self._use_case = use_case
         self._features = features
         self._look_up = enrichment.get_many if enrichment else no_lookup
-        self._epoch = epoch
         self._vectors = Vectors(use_case, derive)
         self._engines: dict[int, FeatureEngine] = {}
 
@@ -85,20 +82,10 @@ class StreamToFeatures(Stage):
 
     def take(self, shard: Shard, message: Incoming) -> int:
         """Apply the new events of a message, and send the vectors that follow."""
-        try:
-            rows = decode(message.body)
-            if rows.kind != "events":
-                raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes events")
-        except UnreadableError as error:
-            origin = stream_origin(self.settings.reads, message.shard)
-            position = stream_position(self._epoch, message.offset)
-            at = (self.settings.reads, message.shard, message.offset)
-            if shard.checkpoint.watermarks.advance(origin, np.array([position]), np.zeros(1, np.uint8))[0]:
-                shard.letters.append(letter(str(error), origin, position, at, message.body))
-            return 1
+        rows = self.decoded(message, "events")
         events = rows.batch
         count: int = events.num_rows
-        first = stream_position(self._epoch, message.offset)
+        _, first = self.identity(message)
         stream_positions = np.arange(first, first + count, dtype=np.int64)
         keys = events.column(self._use_case.key)
         new = shard.checkpoint.watermarks.advance(rows.origin, events.column(POSITION).to_numpy(), buckets_of(keys))

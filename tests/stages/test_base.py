@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from modelstream.errors import ConfigurationError, LostStateError, UnavailableError
 from modelstream.messages import dead_letters
-from modelstream.messages.dead_letters import letter
-from modelstream.messages.identity import Checkpoint, Watermarks
+from modelstream.messages.codec import UnreadableError
+from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
 from modelstream.stages.base import LAST_BACKOFF, Incoming, Shard, Stage
 from tests.stages.harness import APPENDED_AT, Harness, event, settings
 
@@ -27,8 +27,8 @@ from tests.stages.harness import APPENDED_AT, Harness, event, settings
 class Adder(Stage):
     """Adds up the numbers in its messages, by shard, and sends every sum; `durable` is what it has saved."""
 
-    def __init__(self, harness: Harness, stateless: bool = False, **changed: Any) -> None:
-        super().__init__(harness.context, settings(**changed), harness.streams)
+    def __init__(self, harness: Harness, stateless: bool = False, epoch: int = 0, **changed: Any) -> None:
+        super().__init__(harness.context, settings(**changed), harness.streams, epoch)
         self.effects = harness.effects
         self.durable: dict[int, tuple[int, int]] = {}
         self.stateless = stateless
@@ -47,10 +47,8 @@ class Adder(Stage):
         self.sums[shard.number] += 1_000_000  # half done
         self._maybe_fail("take")
         if message.body == b"bad":
-            at = ("in", message.shard, message.offset)
-            shard.letters.append(letter("bad", "o", message.offset, at, message.body))
             self.sums[shard.number] -= 1_000_000
-            return 1
+            raise UnreadableError("bad")
         self.sums[shard.number] += int(message.body) - 1_000_000
         column = "total" if message.offset == self.misfit else "sum"
         row = {"position": np.array([message.offset]), column: np.array([self.sums[shard.number]])}
@@ -129,6 +127,27 @@ def test_dead_letters_are_sent_before_the_commit(harness: Harness) -> None:
     assert harness.effects == [("append", dead_letters.STREAM), ("save", 0, 0), ("ack", 0, 0)]
     assert [one.position for one in harness.letters()] == [0]
     assert stage.counters.dead_letters == 1
+
+
+def test_a_message_that_can_not_be_read_is_a_letter_under_the_identity_that_its_place_gives(harness: Harness) -> None:
+    stage = Adder(harness, epoch=2)
+    harness.handle(stage, *numbers(1), event(1, b"bad"), event(2, b"2"))
+    (found,) = harness.letters()
+    assert (found.reason, found.origin, found.position) == ("bad", "in/0", stream_position(2, 1))
+    assert (found.stream, found.shard, found.offset, found.content()) == ("in", 0, 1, b"bad")
+    assert sums(harness) == [1, 3]
+
+
+@pytest.mark.parametrize(("stateless", "letters"), [(False, 1), (True, 2)])
+def test_a_message_is_refused_once_by_a_stage_that_keeps_watermarks(
+    harness: Harness, stateless: bool, letters: int
+) -> None:
+    stage = Adder(harness, stateless=stateless, commit_ms=10_000.0, commit_rows=9)
+    harness.handle(stage, event(0, b"bad"))
+    shard = stage._shards[0]
+    shard.checkpoint.offset = -1  # it comes again, as after a restart
+    harness.handle(stage, event(0, b"bad"))
+    assert len(harness.letters()) == letters
 
 
 def test_nothing_is_acknowledged_before_it_is_saved(harness: Harness) -> None:
