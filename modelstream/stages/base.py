@@ -17,23 +17,20 @@ import itertools
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import msgspec
 import nuclio_sdk
 import numpy as np
-import pyarrow as pa
 
 from modelstream.errors import LostStateError, ModelstreamError
 from modelstream.messages import dead_letters
-from modelstream.messages.codec import Kind, Rows, UnreadableError, decode, encode, split_rows
-from modelstream.messages.dead_letters import DeadLetter, letter
+from modelstream.messages.codec import Kind, Rows, UnreadableError, decode
+from modelstream.messages.dead_letters import letter
 from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
 from modelstream.settings import Settings
 from modelstream.stages.counters import Counters, ServedModel
+from modelstream.stages.shard import Incoming, Records, Shard
 from modelstream.streams import Streams
 
 FIRST_BACKOFF = 0.1
@@ -45,50 +42,6 @@ SHORTEST_PAUSE = 0.001
 TAKE_BYTES = 128_000
 """Bytes of messages that are taken without waiting for more: thousands of events, which cost 1 µs each then. A single
 event costs 0.3 to 1 ms by itself, most of it in calls that take as long for a hundred."""
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """A message as a trigger delivered it."""
-
-    shard: int
-    offset: int
-    body: bytes
-    appended_at: int
-    """When it was appended to its stream, in microseconds."""
-
-    @classmethod
-    def of(cls, event: Any) -> Incoming:
-        """Return the message of a Nuclio event."""
-        body = event.body if isinstance(event.body, bytes) else msgspec.json.encode(event.body)
-        stamp = event.timestamp if isinstance(event.timestamp, datetime) else datetime.now(UTC)
-        if stamp.tzinfo is None:
-            stamp = stamp.replace(tzinfo=UTC)
-        return cls(int(event.shard_id), int(event.offset), body, int(stamp.timestamp() * 1e6))
-
-
-@dataclass
-class Shard:
-    """A shard in a stage's hands."""
-
-    number: int
-    checkpoint: Checkpoint
-    """State after the last message taken; `saved` of it is durable."""
-    saved: int
-    keeps: bool = True
-    """Whether its stage keeps anything of it; if not, what is taken again does the same again."""
-    outbox: list[tuple[int, Kind, str, pa.RecordBatch]] = field(default_factory=list)
-    letters: list[DeadLetter] = field(default_factory=list)
-    unsaved: list[Incoming] = field(default_factory=list)
-    rows: int = 0
-    """Rows taken since the last save."""
-    since: float = 0.0
-    """When the oldest unsaved message was taken (monotonic seconds)."""
-
-    def send(self, shard: int, kind: Kind, origin: str, batch: pa.RecordBatch) -> None:
-        """Put rows into the outbox for a shard of the output stream."""
-        if batch.num_rows:
-            self.outbox.append((shard, kind, origin, batch))
 
 
 _OF_ONE_MOMENT = (
@@ -119,7 +72,7 @@ class Stage(abc.ABC):
         self._context = context
         self._shards: dict[int, Shard] = {}
         self._retake: dict[int, list[Incoming]] = {}
-        self._unsent: list[tuple[str, list[tuple[int, bytes]]]] = []
+        self._unsent: list[tuple[str, Records]] = []
         self._acks: dict[int, int] = {}
         self._topic = settings.reads
         self._inbox: list[Incoming] = []
@@ -393,22 +346,17 @@ class Stage(abc.ABC):
             yield from self._holding(f"append to {stream}", partial(self._append, stream, records))
             del self._unsent[0]
 
-    def _append(self, stream: str, records: list[tuple[int, bytes]]) -> None:
+    def _append(self, stream: str, records: Records) -> None:
         self.streams.append(stream, records)
 
     def _encode(self) -> None:
-        """Turn what is in the outboxes into records. Neighbours of one origin share a record."""
-        rows: list[tuple[int, bytes]] = []
-        letters: list[tuple[int, bytes]] = []
+        """Turn what is in the outboxes into records: of all shards, or should that fail, of none."""
+        rows: Records = []
+        letters: Records = []
         for shard in self._shards.values():
-            order = sorted(range(len(shard.outbox)), key=lambda i: shard.outbox[i][0])
-            for (to, kind, origin), group in itertools.groupby(
-                (shard.outbox[i] for i in order), key=lambda entry: entry[:3]
-            ):
-                batches = [batch for *_, batch in group]
-                whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-                rows.extend((to, encode(kind, origin, piece)) for piece in split_rows(whole))
-            letters.extend((shard.number, body) for body in dead_letters.encode_letters(shard.letters))
+            of_shard = shard.encoded()
+            rows += of_shard[0]
+            letters += of_shard[1]
         records = ((self.settings.writes, rows), (dead_letters.STREAM, letters))
         self._unsent.extend(entry for entry in records if entry[1])
         for shard in self._shards.values():

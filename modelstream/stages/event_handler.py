@@ -29,7 +29,8 @@ from modelstream.messages.identity import (
     stream_origin,
 )
 from modelstream.settings import Settings, from_environment
-from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.stages.base import Stage
+from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
 from modelstream.use_case.columns import EXTRA, OFFSET, ORIGIN, POSITION, SHARD

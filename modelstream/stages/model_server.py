@@ -26,8 +26,9 @@ from modelstream.model.v2 import OPERATIONS, BadRequestError, read_request
 from modelstream.registry.registry import Registry
 from modelstream.registry.watch import ModelWatch
 from modelstream.settings import Settings, from_environment
-from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.stages.base import Stage
 from modelstream.stages.counters import ServedModel
+from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
 from modelstream.use_case.file import load_use_case

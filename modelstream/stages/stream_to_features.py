@@ -16,7 +16,8 @@ from modelstream.features.engine import Applied, FeatureEngine, no_lookup
 from modelstream.features.vectors import Derive, Vectors
 from modelstream.messages.identity import Checkpoint, Int64s, buckets_of
 from modelstream.settings import Settings, from_environment
-from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.stages.base import Stage
+from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
 from modelstream.tables import FeatureTable, LookupTable

@@ -16,8 +16,9 @@ from modelstream.errors import UnavailableError
 from modelstream.features.engine import Applied, FeatureEngine
 from modelstream.messages.codec import UnreadableError, is_arrow, split_body
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
-from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.stages.base import Stage
 from modelstream.stages.event_handler import EventHandler, Kept
+from modelstream.stages.shard import Incoming, Shard
 from modelstream.stages.stream_to_features import StreamToFeatures
 from modelstream.streams import letters
 from modelstream.tables.sqlite import SqliteFeatureTable

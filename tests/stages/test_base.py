@@ -20,7 +20,8 @@ from modelstream.errors import ConfigurationError, LostStateError, UnavailableEr
 from modelstream.messages import dead_letters
 from modelstream.messages.codec import UnreadableError
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
-from modelstream.stages.base import LAST_BACKOFF, Incoming, Shard, Stage
+from modelstream.stages.base import LAST_BACKOFF, Stage
+from modelstream.stages.shard import Incoming, Shard
 from tests.stages.harness import APPENDED_AT, Harness, event, settings
 
 
