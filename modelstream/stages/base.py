@@ -57,10 +57,40 @@ class _StoppedError(Exception):
 class Stage(abc.ABC):
     """A function between two streams. Subclasses say what a message does (`take`) and what is kept (`save`).
 
+    >>> import tempfile
+    >>> import pyarrow as pa
+    >>> from datetime import UTC, datetime
+    >>> from modelstream.messages.codec import encode
+    >>> from modelstream.streams import open_streams
+    >>> class Echo(Stage):
+    ...     def open(self, shard): ...  # nothing is kept
+    ...     def take(self, shard, message):
+    ...         rows = self.decoded(message, "vectors")
+    ...         shard.send(shard.number, rows.kind, rows.origin, rows.batch)
+    ...         return rows.batch.num_rows
+    ...     def save(self, shard): ...
+    >>> async def acknowledge(message):
+    ...     print("done up to offset", message["attributes"]["offset"])
+    >>> context = nuclio_sdk.Context(platform=nuclio_sdk.Platform("local", on_control_callback=acknowledge))
+    >>> settings = Settings(function="echo", use_case="", streams="", tables="", reads="in", writes="out")
+    >>> async def work(stage, *bodies):
+    ...     stage.start()
+    ...     for offset, body in enumerate(bodies):
+    ...         await stage.handle(nuclio_sdk.Event(body=body, shard_id=0, offset=offset, timestamp=datetime.now(UTC)))
+    ...     await stage.terminate()
+    >>> with tempfile.TemporaryDirectory() as folder, open_streams(f"sqlite://{folder}") as streams:
+    ...     made = [streams.create(name, shards=8) for name in ("in", "out", "dead-letters")]
+    ...     stage = Echo(context, settings, streams, epoch=0)
+    ...     asyncio.run(work(stage, encode("vectors", "file", pa.record_batch({"position": [0, 1]})), b"?"))
+    ...     stage.counters.rows_in, stage.counters.rows_out, stage.counters.dead_letters
+    done up to offset 1
+    (3, 2, 1)
+
     The steps are generators of waits: seconds to wait before the next try.
     """
 
     def __init__(self, context: Any, settings: Settings, streams: Streams, epoch: int) -> None:
+        """Take Nuclio's context, and the epoch that the streams are of: it is part of the positions that they give."""
         self.settings = settings
         self.streams = streams
         self.epoch = epoch
@@ -102,7 +132,10 @@ class Stage(abc.ABC):
 
     @abc.abstractmethod
     def save(self, shard: Shard) -> None:
-        """Make the state up to `shard.checkpoint` durable."""
+        """Make the state up to `shard.checkpoint` durable.
+
+        Whatever this, `open` or `take` raises holds the shard: it is said, and tried again until it succeeds.
+        """
 
     # What a subclass may use.
 

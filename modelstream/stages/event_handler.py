@@ -42,7 +42,11 @@ _INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 @dataclass
 class Kept:
-    """Rows that wait for the log, of one origin; `offsets` (int64) are those of the messages that they came in."""
+    """Rows that wait for the log, of one origin; `offsets` (int64) are those of the messages that they came in.
+
+    >>> Kept(pa.record_batch({"position": [7, 8]}), "a.ndjson", np.array([3, 3])).batch.num_rows
+    2
+    """
 
     batch: pa.RecordBatch
     origin: str
@@ -51,7 +55,16 @@ class Kept:
 
 @dataclass
 class Run:
-    """Messages of a shard that follow each other and go on in one origin, as if they were one; or an unreadable one."""
+    """Messages of a shard that follow each other and go on in one origin, as if they were one; or an unreadable one.
+
+    >>> shard = Shard(0, Checkpoint(), saved=-1)
+    >>> first, second = (Lines("a.ndjson", pa.array([b"{}", b"{}"]), np.array([i, i + 1]), 0) for i in (0, 2))
+    >>> run = Run(shard, [Incoming(0, 5, b"", 0)], [first])
+    >>> run.goes_on_with(shard, second), run.goes_on_with(shard, first)
+    (True, False)
+    >>> run.offsets().tolist()
+    [5, 5]
+    """
 
     shard: Shard
     messages: list[Incoming]
@@ -84,7 +97,35 @@ class Run:
 
 
 class EventHandler(Stage):
-    """See the module."""
+    """See the module.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from modelstream.settings import StoreNames, StoreUrls
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> body = b'''{"house": "h1", "at": "2026-03-28 20:00", "kind": "reading", "celsius": 20}
+    ... {"house": "h1", "at": "2026-03-28 20:01", "kind": "reading", "celsius": "warm"}'''
+    >>> settings = Settings(function="f", use_case="", reads="generated", writes="incoming-events")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     stores = Stores(StoreUrls().within(Path(folder)), StoreNames(), use_case)
+    ...     stage = EventHandler(None, settings, None, use_case, stores.events_log, epoch=0)
+    ...     shard = Shard(0, stage.open(0), saved=-1)
+    ...     stage.take_all([(shard, [Incoming(0, 0, body, 0)])])
+    ...     stage.save(shard)
+    ...     stores.events_log.count()
+    ...     stores.close()
+    [2]
+    1
+    >>> [(kind, batch.column("celsius").to_pylist()) for _, kind, _, batch in shard.outbox]
+    [('events', [20.0])]
+    >>> [(letter.position, letter.reason) for letter in shard.letters]
+    [(1, 'celsius: expected a finite number, got "warm"')]
+    """
 
     def __init__(
         self,
@@ -129,7 +170,7 @@ class EventHandler(Stage):
         return self._log.last(shard)
 
     def take(self, shard: Shard, message: Incoming) -> int:
-        """Keep the new ones of rows that an earlier function has checked."""
+        """Keep the new ones of rows that an earlier function has checked. Raises UnreadableError for any other."""
         rows = self.decoded(message, "predictions")
         new = shard.checkpoint.watermarks.advance(rows.origin, _positions(rows.batch), self._buckets(rows.batch))
         kept = rows.batch if new.all() else rows.batch.filter(pa.array(new))
@@ -138,7 +179,10 @@ class EventHandler(Stage):
         return int(rows.batch.num_rows)
 
     def take_all(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
-        """Check the rows of messages together; keep the new ones for the log and send them on."""
+        """Check the rows of messages together; keep the new ones for the log and send them on.
+
+        Raises ConfigurationError for what a transform must not do.
+        """
         if self.settings.rows == "predictions":
             return super().take_all(groups)
         runs: list[Run] = []
@@ -160,7 +204,10 @@ class EventHandler(Stage):
         return counts
 
     def save(self, shard: Shard) -> None:
-        """Commit what is kept as the next file of the shard's log."""
+        """Commit what is kept as the next file of the shard's log.
+
+        Raises UnavailableError while the log is away, and ModelstreamError where others write it all the time.
+        """
         for _ in range(8):
             try:
                 self._log.append(shard.number, self._table(shard.number, self._kept[shard.number]), shard.checkpoint)

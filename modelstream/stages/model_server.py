@@ -38,12 +38,26 @@ class ModelServerStage(Stage):
     """Between the streams: scores a message, sends the predictions to the same shard, keeps nothing.
 
     A repeated message is scored again; whoever reads the predictions drops what it has seen.
+
+    >>> import pyarrow as pa
+    >>> def infer(rows):
+    ...     return Rows("predictions", rows.origin, rows.batch.append_column("will_freeze", pa.array([1, 0])), {})
+    >>> settings = Settings(function="scorer", use_case="", reads="serving", writes="inference")
+    >>> stage = ModelServerStage(None, settings, None, epoch=0, infer=infer)
+    >>> shard = Shard(5, Checkpoint(), saved=-1)
+    >>> stage.take(shard, Incoming(5, 0, encode("vectors", "file", pa.record_batch({"position": [7, 8]})), 0))
+    2
+    >>> [(to, batch.to_pydict()) for to, _, _, batch in shard.outbox]
+    [(5, {'position': [7, 8], 'will_freeze': [1, 0]})]
+    >>> stage.take(shard, Incoming(5, 1, encode("events", "file", pa.record_batch({"position": [9]})), 0))
+    Traceback (most recent call last):
+    modelstream.messages.codec.UnreadableError: a message of events in serving, which takes vectors
     """
 
     def __init__(
         self, context: Any, settings: Settings, streams: Streams, epoch: int, infer: Callable[[Rows], Rows]
     ) -> None:
-        """Take what gives the predictions for vectors."""
+        """Take what gives the predictions for vectors; it raises UnreadableError for vectors of another use case."""
         super().__init__(context, settings, streams, epoch)
         self._infer = infer
 
@@ -52,7 +66,7 @@ class ModelServerStage(Stage):
         return None
 
     def take(self, shard: Shard, message: Incoming) -> int:
-        """Score a message, and put the predictions into the outbox of the same shard."""
+        """Score a message, and put the predictions into the outbox of the same shard. Raises UnreadableError."""
         rows = self.decoded(message, "vectors")
         predictions = self._infer(rows)
         shard.send(shard.number, predictions.kind, predictions.origin, predictions.batch)
@@ -68,6 +82,8 @@ class ModelServing:
 
     Settings come from the environment (see `settings`); in a mock server, as in a notebook, from the step's
     arguments `model_path` and `use_case`.
+
+    The example is `functions/model-server.ipynb`: importing MLRun takes 6 s, too long for one here.
     """
 
     threshold: float | None = None
@@ -229,6 +245,9 @@ def entry_points() -> str:
     """Return the text that MLRun appends to a serving function: `init_context` and `handler`.
 
     A worker runs it after the notebook's block, with `SERVING_SPEC_ENV` set (see `Project.serving_spec`).
+
+    >>> "def init_context(context):" in entry_points()
+    True
     """
     from nuclio.build import mlrun_footer
 

@@ -21,7 +21,13 @@ Records = list[tuple[int, bytes]]
 
 @dataclass(frozen=True)
 class Incoming:
-    """A message as a trigger delivered it."""
+    """A message as a trigger delivered it.
+
+    >>> import nuclio_sdk
+    >>> at = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    >>> Incoming.of(nuclio_sdk.Event(body=b"{}", shard_id=3, offset=7, timestamp=at))
+    Incoming(shard=3, offset=7, body=b'{}', appended_at=1000000)
+    """
 
     shard: int
     offset: int
@@ -31,7 +37,7 @@ class Incoming:
 
     @classmethod
     def of(cls, event: Any) -> Incoming:
-        """Return the message of a Nuclio event."""
+        """Return the message of a Nuclio event. A body that the platform has decoded is JSON again."""
         body = event.body if isinstance(event.body, bytes) else msgspec.json.encode(event.body)
         stamp = event.timestamp if isinstance(event.timestamp, datetime) else datetime.now(UTC)
         if stamp.tzinfo is None:
@@ -41,7 +47,16 @@ class Incoming:
 
 @dataclass
 class Shard:
-    """A shard in a stage's hands."""
+    """A shard in a stage's hands.
+
+    >>> from modelstream.messages.codec import decode
+    >>> shard = Shard(0, Checkpoint(), saved=-1)
+    >>> for position in (7, 8):
+    ...     shard.send(2, "vectors", "a.ndjson", pa.record_batch({"position": [position]}))
+    >>> rows, letters = shard.encoded()
+    >>> [(to, decode(body).batch.column("position").to_pylist()) for to, body in rows], letters
+    ([(2, [7, 8])], [])
+    """
 
     number: int
     checkpoint: Checkpoint

@@ -29,7 +29,35 @@ CACHED_USERS = 200_000
 
 
 class StreamToFeatures(Stage):
-    """See the module."""
+    """See the module.
+
+    >>> import tempfile
+    >>> from modelstream.messages.codec import encode
+    >>> from pathlib import Path
+    >>> from modelstream.settings import StoreNames, StoreUrls
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> event = {"house": "h1", "at": 0, "kind": "reading", "ingested_at": 0}
+    >>> rows = [{**event, "position": i, "celsius": celsius} for i, celsius in enumerate([20.0, 21.0])]
+    >>> message = Incoming(0, 0, encode("events", "file", pa.RecordBatch.from_pylist(rows, use_case.event_schema)), 0)
+    >>> settings = Settings(function="f", use_case="", reads="incoming-events", writes="serving")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     stores = Stores(StoreUrls().within(Path(folder)), StoreNames(), use_case)
+    ...     stage = StreamToFeatures(None, settings, None, use_case, stores.features, None, epoch=0)
+    ...     shard = Shard(0, stage.open(0), saved=-1)
+    ...     stage.take(shard, message), stage.take(shard, message), stage.counters.repeated
+    ...     stage.save(shard)
+    ...     stores.features.count()
+    ...     stores.close()
+    (2, 2, 2)
+    1
+    >>> [(to, vectors.column("reading_mean").to_pylist()) for to, _, _, vectors in shard.outbox]
+    [(0, [20.0, 20.5])]
+    """
 
     def __init__(
         self,
@@ -82,7 +110,11 @@ class StreamToFeatures(Stage):
         return self._features.load(shard)
 
     def take(self, shard: Shard, message: Incoming) -> int:
-        """Apply the new events of a message, and send the vectors that follow."""
+        """Apply the new events of a message, and send the vectors that follow.
+
+        Raises UnreadableError for a message of anything else, OvertakenError where another owner of the shard has
+        applied its events, ConfigurationError for what a hook must not do, and UnavailableError while a table is away.
+        """
         rows = self.decoded(message, "events")
         events = rows.batch
         count: int = events.num_rows
@@ -98,7 +130,10 @@ class StreamToFeatures(Stage):
         return count
 
     def save(self, shard: Shard) -> None:
-        """Write the rows that changed, the watermarks and the offset, each only if it rises."""
+        """Write the rows that changed, the watermarks and the offset, each only if it rises.
+
+        Raises UnavailableError while the table is away.
+        """
         engine = self._engines[shard.number]
         if not self._features.commit(shard.number, engine.changed(), shard.checkpoint):
             self.forget(shard.number)  # another owner was here, and is further
