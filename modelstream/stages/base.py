@@ -24,7 +24,6 @@ import nuclio_sdk
 import numpy as np
 
 from modelstream.errors import LostStateError, ModelstreamError
-from modelstream.messages import dead_letters
 from modelstream.messages.codec import Kind, Rows, UnreadableError, decode
 from modelstream.messages.dead_letters import letter
 from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
@@ -72,7 +71,7 @@ class Stage(abc.ABC):
     >>> async def acknowledge(message):
     ...     print("done up to offset", message["attributes"]["offset"])
     >>> context = nuclio_sdk.Context(platform=nuclio_sdk.Platform("local", on_control_callback=acknowledge))
-    >>> settings = Settings(function="echo", use_case="", streams="", tables="", reads="in", writes="out")
+    >>> settings = Settings(function="echo", use_case="", reads="in", writes="out")
     >>> async def work(stage, *bodies):
     ...     stage.start()
     ...     for offset, body in enumerate(bodies):
@@ -390,7 +389,7 @@ class Stage(abc.ABC):
             of_shard = shard.encoded()
             rows += of_shard[0]
             letters += of_shard[1]
-        records = ((self.settings.writes, rows), (dead_letters.STREAM, letters))
+        records = ((self.settings.writes, rows), (self.settings.dead_letters, letters))
         self._unsent.extend(entry for entry in records if entry[1])
         for shard in self._shards.values():
             self.counters.rows_out += sum(batch.num_rows for *_, batch in shard.outbox)

@@ -129,6 +129,6 @@ class Harness:
         """Return the messages sent: (shard, rows)."""
         return [(shard, decode(body)) for shard, body in self.streams.records.get(stream, [])]
 
-    def letters(self) -> list[DeadLetter]:
+    def letters(self, stream: str = STREAM) -> list[DeadLetter]:
         """Return the dead letters sent."""
-        return [one for _, body in self.streams.records.get(STREAM, []) for one in decode_letters(body)]
+        return [one for _, body in self.streams.records.get(stream, []) for one in decode_letters(body)]

@@ -17,7 +17,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from modelstream.errors import ConfigurationError, LostStateError, UnavailableError
-from modelstream.messages import dead_letters
 from modelstream.messages.codec import UnreadableError
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
 from modelstream.stages.base import LAST_BACKOFF, Stage
@@ -122,11 +121,11 @@ def test_a_message_is_sent_then_saved_then_acknowledged(harness: Harness) -> Non
 
 
 def test_dead_letters_are_sent_before_the_commit(harness: Harness) -> None:
-    stage = Adder(harness)
+    stage = Adder(harness, dead_letters="letters")
     harness.handle(stage, event(0, b"bad"))
     harness.run(stage.drain())
-    assert harness.effects == [("append", dead_letters.STREAM), ("save", 0, 0), ("ack", 0, 0)]
-    assert [one.position for one in harness.letters()] == [0]
+    assert harness.effects == [("append", "letters"), ("save", 0, 0), ("ack", 0, 0)]
+    assert [one.position for one in harness.letters("letters")] == [0]
     assert stage.counters.dead_letters == 1
 
 
