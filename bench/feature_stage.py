@@ -157,7 +157,7 @@ def main() -> None:
     stage = StreamToFeatures(context, settings, streams, use_case, features, lookup, 0)
     cpu = time.process_time()
     seconds = asyncio.run(run(stage, bodies))
-    result = {"events": stage.metrics.rows_in, "vectors": stage.metrics.rows_out, "seconds": seconds}
+    result = {"events": stage.counters.rows_in, "vectors": stage.counters.rows_out, "seconds": seconds}
     print(json.dumps(result | {"cpu_seconds": time.process_time() - cpu, "messages": len(bodies)}))
 
 

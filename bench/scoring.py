@@ -76,7 +76,6 @@ def started(folder: Path) -> tuple[Any, Any, Any]:
 
     from modelstream import notebooks
     from modelstream.project import load_project
-    from modelstream.stages import base
     from modelstream.stages.model_server import entry_points
     from modelstream.streams import open_streams
     from modelstream.tables import open_tables
@@ -102,7 +101,7 @@ def started(folder: Path) -> tuple[Any, Any, Any]:
     module = types.ModuleType(FUNCTION)
     exec(compile(notebooks.code(declared.notebook(FUNCTION)) + entry_points(), FUNCTION, "exec"), module.__dict__)
     module.init_context(context)
-    stage: Any = base.STARTED[-1]
+    stage: Any = context.platform.stage
     stage.streams = NoStreams()
     return module, context, stage
 
@@ -121,9 +120,9 @@ async def score_messages(module: Any, context: Any, stage: Any, bodies: Sequence
         await module.handler(context, event)
     await stage.drain()
     seconds = time.perf_counter() - begun
-    vectors = stage.metrics.rows_in
-    if stage.metrics.rows_out != vectors:
-        sys.exit(f"{vectors} vectors went in, {stage.metrics.rows_out} predictions came out")
+    vectors = stage.counters.rows_in
+    if stage.counters.rows_out != vectors:
+        sys.exit(f"{vectors} vectors went in, {stage.counters.rows_out} predictions came out")
     result = {"vectors": vectors, "vectors_per_second": vectors / seconds, "seconds": seconds}
     return {**result, "cpu_seconds": time.process_time() - cpu}
 
@@ -156,7 +155,7 @@ async def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, Any
     use_case = load_use_case(os.environ["MODELSTREAM_USE_CASE"])
     bodies, vectors = golden_messages(use_case, arguments.messages)
     gc.freeze()  # as a worker does
-    result: dict[str, Any] = {"model_version": stage.metrics.model}
+    result: dict[str, Any] = {"model_version": stage.model.version}
     result |= await score_messages(module, context, stage, bodies)
     return result | await ask(module, context, vectors, use_case.model_name, arguments.requests)
 

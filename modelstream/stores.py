@@ -116,7 +116,7 @@ class Stores:
         lookup, known = self.use_case.lookup, project.params.tables
         if lookup is not None and (lookup.table not in known or lookup.table == self.names.features):
             raise ConfigurationError(
-                f"{project.use_case_file} looks up the table {lookup.table!r}; project.yaml has no such table to look up",
+                f"{project.use_case_file} looks up the table {lookup.table!r}, and project.yaml names no such table",
                 remedy=suggestion(lookup.table, [name for name in known if name != self.names.features]),
             )
         for name in project.params.streams:

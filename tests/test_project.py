@@ -30,7 +30,8 @@ from modelstream.model import onnx as models
 from modelstream.project import load_project
 from modelstream.registry import watch as model_watch
 from modelstream.registry.registry import Registry
-from modelstream.stages import base, model_server
+from modelstream.stages import model_server
+from modelstream.stages.counters import ServedModel
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
 from modelstream.use_case.file import load_use_case
@@ -441,8 +442,8 @@ def test_promoted_version_serves_messages_and_requests_without_a_restart(
             worker.context, request(None, f"/v2/models/{CHURN.model_name}", method="GET")
         )
         assert json.loads(description.body)["versions"] == ["3"]
-        metrics = base.STARTED[-1].metrics
-        assert (metrics.model, metrics.refused) == ("3", "")
+        stage = worker.context.platform.stage
+        assert stage.model == ServedModel("3")
         # Refused: the file is changed before the server looks.
         (folder_of(registry) / "2" / "model.onnx").write_bytes(directory("77")["model.onnx"])
         with pytest.raises(ConfigurationError):
@@ -451,10 +452,10 @@ def test_promoted_version_serves_messages_and_requests_without_a_restart(
         changed = alias.with_name("changed.json")
         changed.write_text(alias.read_text().replace('"version": "3"', '"version": "2"', 1))
         changed.replace(alias)
-        while not metrics.refused:
+        while not stage.model.refused:
             await asyncio.sleep(0.01)
-        assert "sha256 is" in metrics.refused
-        assert (metrics.model, await version()) == ("3", "3")
+        assert "sha256 is" in stage.model.refused
+        assert (stage.model.version, await version()) == ("3", "3")
         await send(2)
         await worker.context.platform.callbacks["drain"]()
         found = [events.decode(message.body).batch for message in worker.streams.read("inference", 5, 0, 100, 10**9)]

@@ -13,8 +13,8 @@ from modelstream.errors import ModelstreamError
 
 if TYPE_CHECKING:
     from modelstream.commands.view import View
-    from modelstream.runner.served import ServedModel
     from modelstream.settings import StoreUrls
+    from modelstream.stages.counters import ServedModel
     from modelstream.streams import Streams
 
 

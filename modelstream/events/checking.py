@@ -29,11 +29,6 @@ It may change values and leave rows out, by what stands in the row alone: a batc
 """
 
 
-def unchanged(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the batch as it is: the transform of events that are the use case's own."""
-    return batch
-
-
 @dataclass
 class Lines:
     """The raw lines of a message: n texts with their positions (int64, rising) in one origin."""
@@ -73,9 +68,9 @@ class Checked:
 
 
 class EventChecker:
-    """Checks lines against a use case."""
+    """Checks lines against a use case, which the notebook's transform, if there is one, has seen."""
 
-    def __init__(self, use_case: UseCase, transform: Transform = unchanged) -> None:
+    def __init__(self, use_case: UseCase, transform: Transform | None = None) -> None:
         # numba comes with it, 100 MB: the inference logger, which shares its module with us, does without.
         from modelstream.events.parsing import Checker, LineParser
 
@@ -117,24 +112,23 @@ class EventChecker:
         raise IndexError(f"no line {reject.index} among {len(positions)}")
 
     def _transformed(self, events: pa.RecordBatch, places: Int64s, ends: Int64s) -> tuple[pa.RecordBatch, Int64s]:
-        if self._transform is unchanged:
+        """Return what the transform makes of events, and the places of those that it left in."""
+        if self._transform is None:
             return events, places
-        changed = self._transform(events)
-        if changed is events:
-            return events, places
-        # Positions tell rows apart within an origin only, so a transform that does something sees each message alone.
-        pieces, kept = [], []
+        # Positions tell rows apart within an origin only, so it sees each message alone.
+        pieces, kept = [events.slice(0, 0)], [places[:0]]
         first = 0
-        for last in np.searchsorted(places, ends):
-            piece = events.slice(first, last - first)
-            changed = self._checked_transform(piece)
-            pieces.append(changed)
-            kept.append(places[first:last][np.isin(_positions(piece), _positions(changed))])
-            first = int(last)
+        for last in np.searchsorted(places, ends).tolist():
+            if last > first:
+                piece = events.slice(first, last - first)
+                changed = self._checked_transform(self._transform, piece)
+                pieces.append(changed)
+                kept.append(places[first:last][np.isin(_positions(piece), _positions(changed))])
+            first = last
         return pa.concat_batches(pieces), np.concatenate(kept)
 
-    def _checked_transform(self, events: pa.RecordBatch) -> pa.RecordBatch:
-        changed = self._transform(events)
+    def _checked_transform(self, transform: Transform, events: pa.RecordBatch) -> pa.RecordBatch:
+        changed = transform(events)
         wanted = self._use_case.event_schema
         if not isinstance(changed, pa.RecordBatch) or not changed.schema.equals(wanted):
             raise ConfigurationError(

@@ -19,16 +19,8 @@ use case lists as `derived`; it returns `UseCase.vector_schema`.
 """
 
 
-def unchanged(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:  # noqa: ARG001
-    """Return the vectors as they are.
-
-    `Vectors` uses it where a notebook has no hook.
-    """
-    return vectors
-
-
 class Vectors:
-    """Makes batches of vectors from what the feature engine gives.
+    """Makes batches of vectors from what the feature engine gives, and the notebook's hook if there is one.
 
     >>> from modelstream.features.engine import no_lookup, replay
     >>> from modelstream.use_case.file import parse_use_case
@@ -44,13 +36,16 @@ class Vectors:
     {'house': 'h1', 'reading_mean': 20.5, 'reading_count': 2.0}
     """
 
-    def __init__(self, use_case: UseCase, derive: Derive = unchanged) -> None:
+    def __init__(self, use_case: UseCase, derive: Derive | None = None) -> None:
+        """Raise ConfigurationError if the use case lists features that no hook adds."""
+        if use_case.derived and derive is None:
+            raise ConfigurationError(
+                f"nothing computes the features that {use_case.name} lists as derived: {', '.join(use_case.derived)}",
+                remedy="write derive(batch, vectors) in the notebook of stream-to-features, or list none",
+            )
         self._use_case = use_case
         self._types = pa.array(use_case.event_names)
         self._derive = derive
-        # A hook that just returns the vectors is not asked: gathering its events is the dearest step of the stage.
-        code = getattr(derive, "__code__", None)
-        self._asks = code is None or code.co_code != unchanged.__code__.co_code
         self._events = pa.schema([field for field in use_case.event_schema if field.name != EXTRA])
         self._computed = pa.schema([f for f in use_case.vector_schema if f.name not in use_case.derived])
 
@@ -63,18 +58,21 @@ class Vectors:
         columns.append(self._types.take(pa.array(applied.codes)))
         columns += [pa.array(applied.vectors[:, i]) for i in range(applied.vectors.shape[1])]
         vectors = pa.RecordBatch.from_arrays(columns, schema=self._computed)
-        if (not self._asks and not use_case.derived) or not vectors.num_rows:
+        if self._derive is None or not vectors.num_rows:
             return vectors
-        return self._derived(events, which, vectors)
+        return self._derived(self._derive, events, which, vectors)
 
-    def _derived(self, events: pa.RecordBatch, which: pa.Array, vectors: pa.RecordBatch) -> pa.RecordBatch:
+    def _derived(
+        self, derive: Derive, events: pa.RecordBatch, which: pa.Array, vectors: pa.RecordBatch
+    ) -> pa.RecordBatch:
+        # Gathering the events is the dearest step of the stage.
         columns = [
             events.column(field.name).take(which)
             if events.schema.get_field_index(field.name) >= 0
             else pa.nulls(len(which), field.type)
             for field in self._events
         ]
-        changed = self._derive(pa.RecordBatch.from_arrays(columns, schema=self._events), vectors)
+        changed = derive(pa.RecordBatch.from_arrays(columns, schema=self._events), vectors)
         wanted = self._use_case.vector_schema
         if not isinstance(changed, pa.RecordBatch) or changed.num_rows != vectors.num_rows:
             raise ConfigurationError(

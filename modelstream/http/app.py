@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.http.intake import MAX_BODY, Intake, RefusedError
-from modelstream.runner.metrics import CONTENT_TYPE, Metrics
+from modelstream.runner.metrics import CONTENT_TYPE, Exporter
 from modelstream.runner.rpc import Answer, Request
 
 IN_HAND_LIMIT = 128 << 20
@@ -44,7 +44,7 @@ class Edge:
 
     intake: Intake
     ask: Ask
-    metrics: Metrics
+    exporter: Exporter
     about: Callable[[str], str]
     """Returns what `GET /` tells, for the address of the server."""
     infer_seconds: float = INFER_SECONDS
@@ -106,7 +106,7 @@ class _Handlers:
             raise RefusedError("the body is compressed: send it as it is, without a Content-Encoding", 415)
         async with self._body(request) as body:
             count = await self._edge.intake.take(body)
-        self._edge.metrics.accepted.inc(count)
+        self._edge.exporter.accepted.inc(count)
         return _json({"accepted": count}, 202)
 
     async def model(self, request: HttpRequest) -> Response:
@@ -128,11 +128,11 @@ class _Handlers:
 
     async def metrics(self, _: HttpRequest) -> Response:
         """Return Prometheus' text."""
-        return Response(self._edge.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+        return Response(self._edge.exporter.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def health(self, _: HttpRequest) -> Response:
         """Return 200, or 503 when messages wait and nothing has been committed for 30 s."""
-        health = self._edge.metrics.health()
+        health = self._edge.exporter.health()
         return _json(health, 200 if health["status"] == "ok" else 503)
 
     async def about(self, request: HttpRequest) -> Response:
@@ -174,7 +174,7 @@ class _Handlers:
 
     def _count(self, request: HttpRequest, path: str, response: Response) -> Response:
         method = request.method if request.method in METHODS else "other"  # clients may invent them
-        self._edge.metrics.requests.labels(method, path, str(response.status_code)).inc()
+        self._edge.exporter.requests.labels(method, path, str(response.status_code)).inc()
         return response
 
 

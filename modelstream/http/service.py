@@ -22,10 +22,11 @@ from modelstream.http.server import HttpServer, bind
 from modelstream.project import Project
 from modelstream.runner import rpc
 from modelstream.runner.data_folder import DataFolder
-from modelstream.runner.display import Display, FunctionState
-from modelstream.runner.metrics import FunctionNow, Metrics, Snapshot
-from modelstream.runner.pipeline import Consumer, Pipeline
+from modelstream.runner.display import Display
+from modelstream.runner.metrics import Exporter
+from modelstream.runner.pipeline import Pipeline
 from modelstream.runner.retention import Trimmer
+from modelstream.runner.state import FunctionState, PipelineState
 from modelstream.runner.supervisor import Supervisor
 from modelstream.source.enrichment import load_enrichment
 from modelstream.use_case.declared import UseCase
@@ -92,12 +93,12 @@ class Service:
         model_server = next(one.name for one in consumers if functions[one.name].kind == "serving")
         self._pipeline = pipeline
         self._display = display
-        self._monitor = Monitor(pipeline)
+        self._exporter = Exporter()
         self._intake = Intake(lambda: pipeline.stores.again().streams, consumers[0].reads, use_case.key)
         edge = Edge(
             intake=self._intake,
             ask=partial(rpc.ask, pipeline.supervisor.socket(model_server)),
-            metrics=self._monitor.metrics,
+            exporter=self._exporter,
             about=partial(about, use_case, folder.path),
         )
         self._server = HttpServer(create_app(edge), listener, folder.path / "logs" / "http.log")
@@ -138,56 +139,18 @@ class Service:
             raise ModelstreamError("the HTTP server has ended", remedy="see logs/http.log in the data folder")
 
     def _look(self) -> None:
-        states = self._monitor.look()
+        states = self._pipeline.states()
+        self._exporter.state = PipelineState(time.time(), tuple(states), self._pipeline.resident())
         text = f"{self._server.url}   {self._intake.events:,} events taken, {_summary(states)}"
         self._display.show(states, text)
 
 
 def _summary(states: Sequence[FunctionState]) -> str:
     lag = sum(state.lag for state in states)
-    problems = [f"{state.name}: {why}" for state in states for why in (state.problem, state.refused) if why]
+    problems = [f"{state.name}: {why}" for state in states for why in (state.held, state.refused) if why]
     busy = sorted({state.state for state in states} - {"idle", "working"})
     parts = [f"{lag:,} messages under way"] if lag else ["nothing under way"]
     return "; ".join(parts + busy + problems)
-
-
-class Monitor:
-    """Looks at a pipeline's functions, for the live table and the metrics. Use it in one thread."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.metrics = Metrics()
-        self._pipeline = pipeline
-        self._lag_since: dict[str, float] = {}
-
-    def look(self) -> list[FunctionState]:
-        """Return the functions' states, and leave a snapshot for the metrics."""
-        now = time.time()
-        states = self._pipeline.states()
-        consumers = {consumer.name: consumer for consumer in self._pipeline.consumers}
-        functions = tuple(self._now(consumers[state.name], state, now) for state in states)
-        self.metrics.snapshot = Snapshot(now, functions, self._pipeline.resident())
-        return states
-
-    def _now(self, consumer: Consumer, state: FunctionState, now: float) -> FunctionNow:
-        processes = [self._pipeline.supervisor.processes[worker] for worker in consumer.workers]
-        if not state.lag:
-            self._lag_since.pop(state.name, None)
-        return FunctionNow(
-            name=state.name,
-            state=state.state,
-            rows_in=state.rows_in,
-            rows_out=state.rows_out,
-            rejects=state.rejects,
-            repeated=sum(one.before.repeated + one.report.repeated for one in processes),
-            restarts=state.restarts,
-            commits=sum(one.before.commits + one.report.commits for one in processes),
-            lag=state.lag,
-            lag_since=self._lag_since.setdefault(state.name, now) if state.lag else 0.0,
-            committed_at=max(max(one.before.committed_at, one.report.committed_at) for one in processes),
-            held=state.problem,
-            models=tuple(filter(None, state.model.split(", "))),
-            refused=state.refused,
-        )
 
 
 def _load(path: Path, use_case: UseCase, pipeline: Pipeline) -> None:
@@ -221,5 +184,6 @@ def _saved(pipeline: Pipeline) -> tuple[SavedFunction, ...]:
     found = []
     for consumer, state in zip(pipeline.consumers, pipeline.states(), strict=True):
         offsets = pipeline.stores.streams.acked(consumer.name, consumer.reads)
-        found.append(SavedFunction(consumer.name, consumer.reads, state.rows_in, state.rows_out, offsets, state.lag))
+        done = state.counters
+        found.append(SavedFunction(consumer.name, consumer.reads, done.rows_in, done.rows_out, offsets, state.lag))
     return tuple(found)

@@ -89,7 +89,7 @@ def _state(stores: Stores, project: Project) -> _State:
 
 
 def _compare_vectors(
-    stores: Stores, derive: Derive, shards: Sequence[int] | None, engine: FeatureEngine, found: Findings
+    stores: Stores, derive: Derive | None, shards: Sequence[int] | None, engine: FeatureEngine, found: Findings
 ) -> Iterator[int]:
     """Replay the events of some shards (None: all), compare the vectors, and yield how many events were replayed."""
     again = Recomputation(stores, derive, shards=shards)

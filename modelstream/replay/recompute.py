@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from modelstream import notebooks
 from modelstream.features.engine import Applied
-from modelstream.features.vectors import Derive, Vectors, unchanged
+from modelstream.features.vectors import Derive, Vectors
 from modelstream.stores import Stores
 from modelstream.tables import FeatureTable, LookupTable
 from modelstream.use_case.declared import UseCase
@@ -33,7 +33,7 @@ class Recomputation:
     def __init__(
         self,
         stores: Stores,
-        derive: Derive = unchanged,
+        derive: Derive | None = None,
         *,
         shards: Sequence[int] | None = None,
         user: str | None = None,
@@ -149,13 +149,6 @@ def is_of_type(events: pa.RecordBatch, use_case: UseCase, event: str) -> pa.Bool
     return pc.is_in(events.column(use_case.type), value_set=pa.array(names, pa.string()))
 
 
-def derive_in(notebook: Path | str | None) -> Derive:
-    """Return the hook `derive` of a notebook; one that changes nothing where there is no hook, or no notebook.
-
-    >>> derive_in(None) is unchanged
-    True
-    """
-    if notebook is None:
-        return unchanged
-    hook: Derive = getattr(notebooks.load(notebook), "derive", unchanged)
-    return hook
+def derive_in(notebook: Path | str | None) -> Derive | None:
+    """Return the hook `derive` of a notebook, if there is a notebook and it has one. Raises ConfigurationError."""
+    return getattr(notebooks.load(notebook), "derive", None) if notebook else None

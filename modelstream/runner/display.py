@@ -6,44 +6,16 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from modelstream.runner.state import FunctionState
+
 RATE_WINDOW = 2.0
 """Seconds over which rates are averaged."""
-
-
-@dataclass
-class FunctionState:
-    """A function, as the table shows it."""
-
-    name: str
-    state: str = "starting"
-    rows_in: int = 0
-    rows_out: int = 0
-    lag: int = 0
-    """Messages of its stream that it has not acknowledged: they wait, or their commit does."""
-    rejects: int = 0
-    restarts: int = 0
-    problem: str = ""
-    model: str = ""
-    """The versions of the model that its workers serve, if it has one."""
-    refused: str = ""
-    """Why the version that is promoted does not serve, if so."""
-    _seen: deque[tuple[float, int, int]] = field(default_factory=deque)
-
-    def rates(self, now: float) -> tuple[float, float]:
-        """Return rows a second in and out over the last two seconds."""
-        self._seen.append((now, self.rows_in, self.rows_out))
-        while len(self._seen) > 2 and now - self._seen[0][0] > RATE_WINDOW:
-            self._seen.popleft()
-        then, rows_in, rows_out = self._seen[0]
-        passed = max(now - then, 0.1)
-        return (self.rows_in - rows_in) / passed, (self.rows_out - rows_out) / passed
 
 
 class Display:
@@ -57,6 +29,7 @@ class Display:
         self._begun = time.monotonic()
         self._line_due = 0.0
         self._line = ""
+        self._seen: dict[str, deque[tuple[float, int, int]]] = {}
 
     def __enter__(self) -> Display:
         if not self._quiet and self.console.is_terminal:
@@ -91,15 +64,27 @@ class Display:
         for name in ("rows in", "in/s", "rows out", "out/s", "lag", "dead letters"):
             table.add_column(name, justify="right")
         for row in states:
-            rate_in, rate_out = row.rates(now)
+            rate_in, rate_out = self._rates(row, now)
+            done = row.counters
             colour = {"working": "green", "done": "green", "idle": "cyan"}.get(row.state, "yellow")
             state = f"{row.state} ({row.restarts} restarts)" if row.restarts else row.state
             table.add_row(
                 row.name,
                 Text(state, style=colour),
-                *(f"{number:,.0f}" for number in (row.rows_in, rate_in, row.rows_out, rate_out, row.lag)),
-                Text(f"{row.rejects:,}", style="red" if row.rejects else ""),
+                *(f"{number:,.0f}" for number in (done.rows_in, rate_in, done.rows_out, rate_out, row.lag)),
+                Text(f"{done.dead_letters:,}", style="red" if done.dead_letters else ""),
             )
-            for problem in filter(None, (row.problem, row.refused)):
+            for problem in filter(None, (row.held, row.refused)):
                 table.add_row("", Text(problem[:90], style="red"))
         return table
+
+    def _rates(self, function: FunctionState, now: float) -> tuple[float, float]:
+        """Return a function's rows a second in and out over the last two seconds."""
+        done = function.counters
+        seen = self._seen.setdefault(function.name, deque())
+        seen.append((now, done.rows_in, done.rows_out))
+        while len(seen) > 2 and now - seen[0][0] > RATE_WINDOW:
+            seen.popleft()
+        then, rows_in, rows_out = seen[0]
+        passed = max(now - then, 0.1)
+        return (done.rows_in - rows_in) / passed, (done.rows_out - rows_out) / passed

@@ -17,6 +17,7 @@ from modelstream.base.without_pandas import start_without_pandas
 from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
 from modelstream.source.key_finder import KeyFinder
+from modelstream.stages.counters import Counters
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -45,7 +46,7 @@ class JobContext:
 
     def progress(self, lines: int, total: int = 0, held: str = "") -> None:
         """Tell how many lines were sent, of how many, and what the job waits for."""
-        self._told = Report(ready=True, rows_out=lines, total=total, held=held)
+        self._told = Report(ready=True, counters=Counters(rows_out=lines), total=total, held=held)
         self._line.send(self._told)
 
     def finish(self) -> None:

@@ -14,6 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from modelstream.stages.counters import Counters, ServedModel
+
 DESCRIPTOR = "MODELSTREAM_CONTROL"
 """The environment variable with the number of the worker's end."""
 
@@ -28,18 +30,13 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a worker tells: the metrics of its stage, and how far it is."""
+    """What a worker tells: what its stage has done in this life, and how far it is."""
 
     ready: bool = False
-    rows_in: int = 0
-    rows_out: int = 0
-    rejects: int = 0
-    repeated: int = 0
-    commits: int = 0
-    committed_at: float = 0.0
+    counters: Counters = msgspec.field(default_factory=Counters)
     held: str = ""
-    model: str = ""
-    refused: str = ""
+    """Why it waits, if it does."""
+    model: ServedModel | None = None
     total: int = 0
     """Rows that a source has in all, if it knows."""
     finished: bool = False

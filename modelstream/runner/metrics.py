@@ -1,6 +1,6 @@
 """How the functions are doing: what Prometheus scrapes, and whether the pipeline is healthy.
 
-The supervisor's thread looks at the functions a few times a second and leaves a `Snapshot`; whoever asks gets
+The supervisor's thread looks at the functions a few times a second and leaves their state; whoever asks gets
 the last one, without touching streams or processes.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -16,56 +15,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client.registry import Collector
 
-__all__ = ["CONTENT_TYPE", "FunctionNow", "Metrics", "Snapshot"]
+from modelstream.runner.state import FunctionState, PipelineState
+
+__all__ = ["CONTENT_TYPE", "Exporter"]
 
 STALLED_SECONDS = 30.0
 """Without a commit for so long while messages wait, a function is stalled: 15 to 6 commits should have been."""
 
 
-@dataclass(frozen=True)
-class FunctionNow:
-    """A function at a moment; numbers count since the pipeline was started."""
-
-    name: str
-    state: str
-    rows_in: int
-    rows_out: int
-    rejects: int
-    repeated: int
-    restarts: int
-    commits: int
-    lag: int
-    """Messages that it has not acknowledged."""
-    lag_since: float
-    """Since when messages have been waiting without a break (seconds since 1970); 0 when none are."""
-    committed_at: float
-    """When it last committed, in seconds since 1970; 0 for never."""
-    held: str
-    """What it waits for, if it does."""
-    models: tuple[str, ...] = ()
-    """The versions of the model that its workers serve, if it has one."""
-    refused: str = ""
-    """Why the version that is promoted does not serve, if so."""
-
-    def waits_for(self, now: float) -> float:
-        """Return for how many seconds messages have been waiting without any commit."""
-        return now - max(self.lag_since, self.committed_at) if self.lag else 0.0
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All functions at a moment, and the memory of the processes in bytes."""
-
-    at: float
-    functions: tuple[FunctionNow, ...]
-    resident: dict[str, int]
-
-
-class Metrics(Collector):
+class Exporter(Collector):
     """The metrics of one pipeline, in a registry of their own."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self.snapshot = Snapshot(clock(), (), {})
+        self.state = PipelineState(clock())
         self._clock = clock
         self._registry = CollectorRegistry()
         self.requests = Counter(
@@ -84,24 +46,24 @@ class Metrics(Collector):
     def health(self) -> dict[str, Any]:
         """Return whether the pipeline is healthy (`status`: ok or failing), why not, and its functions."""
         now = self._clock()
-        snapshot = self.snapshot
+        state = self.state
         reasons = [
             f"{function.name}: {function.lag} messages wait, and nothing was committed for "
             f"{function.waits_for(now):.0f} s{': ' + function.held if function.held else ''}"
-            for function in snapshot.functions
+            for function in state.functions
             if function.waits_for(now) > STALLED_SECONDS
         ]
-        if now - snapshot.at > STALLED_SECONDS:
-            reasons.append(f"the supervisor has not looked at its functions for {now - snapshot.at:.0f} s")
+        if now - state.at > STALLED_SECONDS:
+            reasons.append(f"the supervisor has not looked at its functions for {now - state.at:.0f} s")
         return {
             "status": "failing" if reasons else "ok",
             "reasons": reasons,
-            "functions": [_shown(function, now) for function in snapshot.functions],
+            "functions": [_shown(function, now) for function in state.functions],
         }
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the functions' metrics from the last snapshot."""
-        functions = self.snapshot.functions
+        """Yield the functions' metrics, of the last state."""
+        functions = self.state.functions
         for name, help_, value in _COUNTERS:
             yield _family(CounterMetricFamily(f"modelstream_{name}", help_, labels=["function"]), functions, value)
         for name, help_, value in _GAUGES:
@@ -118,39 +80,40 @@ class Metrics(Collector):
             "Memory of a process (resident set; pages that processes share count in each).",
             labels=["process"],
         )
-        for process, size in self.snapshot.resident.items():
+        for process, size in self.state.resident.items():
             memory.add_metric([process], size)
         yield memory
 
 
-_Value = Callable[[FunctionNow], float]
+_Value = Callable[[FunctionState], float]
 
 _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
-    ("rows_in", "Rows that a function took in.", lambda function: function.rows_in),
-    ("rows_out", "Rows that a function sent on.", lambda function: function.rows_out),
-    ("dead_letters", "Rows that became dead letters.", lambda function: function.rejects),
-    ("repeated", "Rows that came again after a restart, and were dropped.", lambda function: function.repeated),
+    ("rows_in", "Rows that a function took in.", lambda function: function.counters.rows_in),
+    ("rows_out", "Rows that a function sent on.", lambda function: function.counters.rows_out),
+    ("dead_letters", "Rows that became dead letters.", lambda function: function.counters.dead_letters),
+    ("repeated", "Rows that came again after a restart, and were dropped.", lambda one: one.counters.repeated),
     ("restarts", "How often processes of a function died and were started again.", lambda function: function.restarts),
-    ("commits", "How often a function made its state durable.", lambda function: function.commits),
+    ("commits", "How often a function made its state durable.", lambda function: function.counters.commits),
 )
 _GAUGES: tuple[tuple[str, str, _Value], ...] = (
     ("lag_messages", "Messages that a function has not acknowledged.", lambda function: function.lag),
     ("held", "1 while a function waits for something outside, such as a full disk.", lambda f: float(bool(f.held))),
     ("model_refused", "1 while the version that is promoted is refused.", lambda f: float(bool(f.refused))),
-    ("last_commit_timestamp_seconds", "When a function last committed.", lambda function: function.committed_at),
+    ("last_commit_timestamp_seconds", "When a function last committed.", lambda one: one.counters.committed_at),
 )
 
 
 def _family(
-    family: CounterMetricFamily | GaugeMetricFamily, functions: Iterable[FunctionNow], value: _Value
+    family: CounterMetricFamily | GaugeMetricFamily, functions: Iterable[FunctionState], value: _Value
 ) -> CounterMetricFamily | GaugeMetricFamily:
     for function in functions:
         family.add_metric([function.name], value(function))
     return family
 
 
-def _shown(function: FunctionNow, now: float) -> dict[str, Any]:
-    since = round(now - function.committed_at, 1) if function.committed_at else None
+def _shown(function: FunctionState, now: float) -> dict[str, Any]:
+    committed_at = function.counters.committed_at
+    since = round(now - committed_at, 1) if committed_at else None
     model = {"models": function.models, "refused": function.refused} if function.models else {}
     return {
         "name": function.name,

@@ -15,11 +15,12 @@ import msgspec
 from modelstream.errors import UnavailableError
 from modelstream.project import Project
 from modelstream.runner.data_folder import DataFolder
-from modelstream.runner.display import FunctionState
 from modelstream.runner.line import Command
 from modelstream.runner.served import ServedModels
+from modelstream.runner.state import FunctionState
 from modelstream.runner.supervisor import FunctionFailedError, Process, Supervisor
 from modelstream.runner.worker import Assignment
+from modelstream.stages.counters import Counters
 from modelstream.stores import Stores
 
 HELD_LIMIT = 30.0
@@ -57,7 +58,7 @@ class Pipeline:
         self.shards = folder.marker.shards
         self.workers = min(workers, self.shards)
         self.source: str = ""
-        self._states: dict[str, FunctionState] = {}
+        self._lag_since: dict[str, float] = {}
         self._drained_at: dict[str, float] = {}
         self._held_since: dict[str, float] = {}
         self._served = ServedModels(folder.path)
@@ -178,7 +179,7 @@ class Pipeline:
         return True
 
     def states(self) -> list[FunctionState]:
-        """Return the state of every function, for the live table."""
+        """Return the state of every function, as of now."""
         shown = []
         if self.source:
             shown.append(self._state(self.source, (self.source,), 0))
@@ -186,27 +187,33 @@ class Pipeline:
         return shown
 
     def _state(self, name: str, workers: Sequence[str], lag: int) -> FunctionState:
-        state = self._states.setdefault(name, FunctionState(name))
         processes = [self.supervisor.processes[worker] for worker in workers]
-        rows = [process.rows() for process in processes]
-        state.rows_in, state.rows_out = sum(row[0] for row in rows), sum(row[1] for row in rows)
-        state.rejects = sum(process.before.rejects + process.report.rejects for process in processes)
-        state.restarts = sum(process.restarts for process in processes)
-        state.lag = lag
-        state.problem = next((process.report.held for process in processes if process.report.held), "")
-        state.model = ", ".join(sorted({process.report.model for process in processes if process.report.model}))
-        state.refused = next((process.report.refused for process in processes if process.report.refused), "")
+        models = [process.report.model for process in processes if process.report.model]
+        if not lag:
+            self._lag_since.pop(name, None)
+        return FunctionState(
+            name=name,
+            state=self._word(name, processes, lag),
+            counters=sum((process.counters() for process in processes), Counters()),
+            restarts=sum(process.restarts for process in processes),
+            lag=lag,
+            lag_since=self._lag_since.setdefault(name, time.time()) if lag else 0.0,
+            held=_held(processes),
+            models=tuple(sorted({model.version for model in models})),
+            refused=next((model.refused for model in models if model.refused), ""),
+        )
+
+    def _word(self, name: str, processes: Sequence[Process], lag: int) -> str:
+        """Return what a function is doing, in one word."""
         if all(process.ended for process in processes):
-            state.state = "done"
-        elif state.problem:
-            state.state = "waiting"
-        elif any(process.popen is not None and process.popen.poll() is not None for process in processes):
-            state.state = "restarting"
-        elif not all(process.report.ready for process in processes):
-            state.state = "starting"
-        else:
-            state.state = "working" if lag or (name == self.source and not processes[0].ended) else "idle"
-        return state
+            return "done"
+        if _held(processes):
+            return "waiting"
+        if any(process.popen is not None and process.popen.poll() is not None for process in processes):
+            return "restarting"
+        if not all(process.report.ready for process in processes):
+            return "starting"
+        return "working" if lag or (name == self.source and not processes[0].ended) else "idle"
 
     def resident(self) -> dict[str, int]:
         """Return the memory of each process, this one included, in bytes (resident sets; shared pages count twice)."""
@@ -220,6 +227,11 @@ class Pipeline:
     def resident_bytes(self) -> int:
         """Return the memory of all processes together."""
         return sum(self.resident().values())
+
+
+def _held(processes: Sequence[Process]) -> str:
+    """Return what a function waits for, if one of its workers does."""
+    return next((process.report.held for process in processes if process.report.held), "")
 
 
 def _resident(pid: int | str) -> int:

@@ -91,8 +91,8 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
                 watcher.tick("")
             seconds = time.monotonic() - ready
             watcher.tick("done", force=True)
-            handled = supervisor.processes[pipeline.source].rows()[1]
-            versions = {process.report.model for process in supervisor.processes.values()} - {""}
+            handled = supervisor.processes[pipeline.source].counters().rows_out
+            models = [process.report.model for process in supervisor.processes.values() if process.report.model]
             supervisor.stop()
         except KeyboardInterrupt:
             raise Interrupted(_save(pipeline)) from None
@@ -106,7 +106,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             events_per_second=round(handled / seconds, 1),
             delay_ms=delay if delay is not None else msgspec.UNSET,
             peak_rss_mb=round(watcher.peak / 1e6, 1),
-            model_version=", ".join(sorted(versions)),
+            model_version=", ".join(sorted({model.version for model in models})),
             data=str(folder.path),
             logs=folder.urls.logs,
         )
@@ -188,7 +188,8 @@ class _Watcher:
 
     def _progress(self) -> str:
         report = self._pipeline.supervisor.processes[self._pipeline.source].report
-        sent = f"{report.rows_out:,}"
+        lines = report.counters.rows_out
+        sent = f"{lines:,}"
         if report.total:
-            sent += f" of {report.total:,} ({100 * report.rows_out / report.total:.0f} %)"
+            sent += f" of {report.total:,} ({100 * lines / report.total:.0f} %)"
         return f"{sent} lines sent"

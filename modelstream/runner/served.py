@@ -8,16 +8,9 @@ from pathlib import Path
 import msgspec
 
 from modelstream.runner.supervisor import Process
+from modelstream.stages.counters import ServedModel
 
 SERVED = "served.json"
-
-
-class ServedModel(msgspec.Struct, frozen=True):
-    """The model of a worker."""
-
-    version: str
-    refused: str = ""
-    """Why the version that is promoted does not serve, if so."""
 
 
 class ServedModels:
@@ -29,11 +22,7 @@ class ServedModels:
 
     def note(self, processes: Iterable[Process]) -> None:
         """Write what the workers last told. A disk that is full keeps the old file: only `status` reads it."""
-        told = {
-            process.name: ServedModel(process.report.model, process.report.refused)
-            for process in processes
-            if process.report.model
-        }
+        told = {process.name: process.report.model for process in processes if process.report.model}
         if told == self._written:
             return
         written = self._path.with_name(f".{SERVED}.tmp")

@@ -17,6 +17,7 @@ import msgspec
 
 from modelstream.errors import ModelstreamError
 from modelstream.runner.line import DESCRIPTOR, OUTAGE, Command, Line, Report
+from modelstream.stages.counters import Counters
 
 FIRST_BACKOFF, LAST_BACKOFF = 0.2, 5.0
 GIVE_UP_AFTER = 5
@@ -27,7 +28,7 @@ STOP_GRACE = 4.0
 
 @dataclass
 class Process:
-    """A worker's process, as the supervisor sees it. `totals` adds up what its earlier lives reported."""
+    """A worker's process, as the supervisor sees it."""
 
     name: str
     command: Sequence[str]
@@ -36,7 +37,8 @@ class Process:
     once: bool = False
     """A job that ends by itself: status 0 is its end, not its death."""
     report: Report = field(default_factory=Report)
-    before: Report = field(default_factory=Report)
+    before: Counters = field(default_factory=Counters)
+    """What its earlier lives did."""
     restarts: int = 0
     deaths: int = 0
     """Deaths in a row without progress."""
@@ -48,9 +50,9 @@ class Process:
     """It was told to go: a job that is started again goes on at once."""
     ended: bool = False
 
-    def rows(self) -> tuple[int, int]:
-        """Return rows in and out over all lives."""
-        return self.before.rows_in + self.report.rows_in, self.before.rows_out + self.report.rows_out
+    def counters(self) -> Counters:
+        """Return what it has done in all of its lives."""
+        return self.before + self.report.counters
 
     def is_alive(self) -> bool:
         """Tell whether the process runs."""
@@ -122,11 +124,11 @@ class Supervisor:
 
     def _listen(self, process: Process, line: Line) -> None:
         for report in line.reports():
-            before = process.report
-            if report.commits > before.commits or (process.once and report.rows_out > before.rows_out):
+            before, now, held = process.report.counters, report.counters, process.report.held
+            if now.commits > before.commits or (process.once and now.rows_out > before.rows_out):
                 process.deaths = 0
-            if before.held and not (report.ready or report.held or report.error):  # a new life, still starting
-                report = msgspec.structs.replace(report, held=before.held)
+            if held and not (report.ready or report.held or report.error):  # a new life, still starting
+                report = msgspec.structs.replace(report, held=held)
             process.report = report
 
     def watch(self) -> None:
@@ -152,15 +154,7 @@ class Supervisor:
 
     def _note_death(self, process: Process, status: int) -> None:
         ended = process.report
-        process.before = msgspec.structs.replace(
-            process.before,
-            rows_in=process.before.rows_in + ended.rows_in,
-            rows_out=process.before.rows_out + ended.rows_out,
-            rejects=process.before.rejects + ended.rejects,
-            repeated=process.before.repeated + ended.repeated,
-            commits=process.before.commits + ended.commits,
-            committed_at=max(process.before.committed_at, ended.committed_at),
-        )
+        process.before = process.counters()
         process.report = Report(held=ended.error or ended.held)
         if process.deaths > GIVE_UP_AFTER and self.gives_up:
             how = f"signal {-status}" if status < 0 else f"exit status {status}"

@@ -21,7 +21,7 @@ import types
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import nuclio_sdk
@@ -33,6 +33,9 @@ from modelstream.base.without_pandas import start_without_pandas
 from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
 from modelstream.streams import Message, Streams, open_streams
+
+if TYPE_CHECKING:
+    from modelstream.stages.base import Stage
 
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.010
 """Seconds between two looks for new messages. A look costs some 10 µs; four hops of 10 ms are 40 ms of delay."""
@@ -67,7 +70,7 @@ class Worker:
         self._streams: Streams = open_streams(assignment.streams)
         self._loop = asyncio.new_event_loop()
         self._draining = self._stopping = False
-        self._stage: Any = None
+        self._stage: Stage | None = None
         self._busy = asyncio.Lock()
         self._ids = itertools.count()
         self.context = self._new_context()
@@ -103,9 +106,7 @@ class Worker:
         module = notebooks.load(self.assignment.notebook, _footer() if self.assignment.serving else "")
         if hasattr(module, "init_context"):
             await _awaited(module.init_context(self.context))
-        from modelstream.stages.base import STARTED
-
-        self._stage = STARTED[-1] if STARTED else None
+        self._stage = getattr(self.context.platform, "stage", None)
         if self._stage is not None:
             self._stage.check(self.assignment.shards)
         server = await self._serve_http(module)
@@ -229,21 +230,10 @@ class Worker:
             threading.Timer(GRACE, lambda: os._exit(0)).start()
 
     def _report(self) -> Report:
-        metrics = getattr(self._stage, "metrics", None)
-        if metrics is None:
+        stage = self._stage
+        if stage is None:
             return Report(ready=True)
-        return Report(
-            ready=True,
-            rows_in=metrics.rows_in,
-            rows_out=metrics.rows_out,
-            rejects=metrics.rejects,
-            repeated=metrics.repeated,
-            commits=metrics.commits,
-            committed_at=metrics.committed_at,
-            held=metrics.held,
-            model=metrics.model,
-            refused=metrics.refused,
-        )
+        return Report(ready=True, counters=stage.counters, held=stage.held, model=stage.model)
 
     def _report_often(self) -> None:
         while True:

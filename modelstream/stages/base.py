@@ -17,21 +17,19 @@ import itertools
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import msgspec
 import nuclio_sdk
-import pyarrow as pa
+import numpy as np
 
 from modelstream.errors import LostStateError, ModelstreamError
-from modelstream.messages import dead_letters
-from modelstream.messages.codec import Kind, encode, split_rows
-from modelstream.messages.dead_letters import DeadLetter
-from modelstream.messages.identity import Checkpoint
+from modelstream.messages.codec import Kind, Rows, UnreadableError, decode
+from modelstream.messages.dead_letters import letter
+from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
 from modelstream.settings import Settings
+from modelstream.stages.counters import Counters, ServedModel
+from modelstream.stages.shard import Incoming, Records, Shard
 from modelstream.streams import Streams
 
 FIRST_BACKOFF = 0.1
@@ -45,67 +43,6 @@ TAKE_BYTES = 128_000
 event costs 0.3 to 1 ms by itself, most of it in calls that take as long for a hundred."""
 
 
-@dataclass(frozen=True)
-class Incoming:
-    """A message as a trigger delivered it."""
-
-    shard: int
-    offset: int
-    body: bytes
-    appended_at: int
-    """When it was appended to its stream, in microseconds."""
-
-    @classmethod
-    def of(cls, event: Any) -> Incoming:
-        """Return the message of a Nuclio event."""
-        body = event.body if isinstance(event.body, bytes) else msgspec.json.encode(event.body)
-        stamp = event.timestamp if isinstance(event.timestamp, datetime) else datetime.now(UTC)
-        if stamp.tzinfo is None:
-            stamp = stamp.replace(tzinfo=UTC)
-        return cls(int(event.shard_id), int(event.offset), body, int(stamp.timestamp() * 1e6))
-
-
-@dataclass
-class Metrics:
-    """What a stage has done since it started, for the live table and for Prometheus."""
-
-    rows_in: int = 0
-    rows_out: int = 0
-    rejects: int = 0
-    repeated: int = 0
-    """Rows dropped because their watermark had passed them."""
-    commits: int = 0
-    committed_at: float = field(default_factory=time.time)
-    held: str = ""
-    """Why the stage waits, if it does."""
-    model: str = ""
-    """The version of the model that serves, if the stage has one."""
-    refused: str = ""
-    """Why the version that is promoted does not serve, if so."""
-
-
-@dataclass
-class Shard:
-    """A shard in a stage's hands."""
-
-    number: int
-    checkpoint: Checkpoint
-    """State after the last message taken; `saved` of it is durable."""
-    saved: int
-    outbox: list[tuple[int, Kind, str, pa.RecordBatch]] = field(default_factory=list)
-    letters: list[DeadLetter] = field(default_factory=list)
-    unsaved: list[Incoming] = field(default_factory=list)
-    rows: int = 0
-    """Rows taken since the last save."""
-    since: float = 0.0
-    """When the oldest unsaved message was taken (monotonic seconds)."""
-
-    def send(self, shard: int, kind: Kind, origin: str, batch: pa.RecordBatch) -> None:
-        """Put rows into the outbox for a shard of the output stream."""
-        if batch.num_rows:
-            self.outbox.append((shard, kind, origin, batch))
-
-
 _OF_ONE_MOMENT = (
     "restore streams, tables and logs of one moment; or begin anew: --fresh with the --data that made them, "
     "or another prefix"
@@ -116,24 +53,55 @@ class _StoppedError(Exception):
     """The worker ends while a shard is held: nothing more is tried, and nothing is acknowledged."""
 
 
-STARTED: list[Stage] = []
-"""The stages of this process, for the worker's reports: one, where a process runs one function."""
-
-
 class Stage(abc.ABC):
     """A function between two streams. Subclasses say what a message does (`take`) and what is kept (`save`).
+
+    >>> import tempfile
+    >>> import pyarrow as pa
+    >>> from datetime import UTC, datetime
+    >>> from modelstream.messages.codec import encode
+    >>> from modelstream.streams import open_streams
+    >>> class Echo(Stage):
+    ...     def open(self, shard): ...  # nothing is kept
+    ...     def take(self, shard, message):
+    ...         rows = self.decoded(message, "vectors")
+    ...         shard.send(shard.number, rows.kind, rows.origin, rows.batch)
+    ...         return rows.batch.num_rows
+    ...     def save(self, shard): ...
+    >>> async def acknowledge(message):
+    ...     print("done up to offset", message["attributes"]["offset"])
+    >>> context = nuclio_sdk.Context(platform=nuclio_sdk.Platform("local", on_control_callback=acknowledge))
+    >>> settings = Settings(function="echo", use_case="", reads="in", writes="out")
+    >>> async def work(stage, *bodies):
+    ...     stage.start()
+    ...     for offset, body in enumerate(bodies):
+    ...         await stage.handle(nuclio_sdk.Event(body=body, shard_id=0, offset=offset, timestamp=datetime.now(UTC)))
+    ...     await stage.terminate()
+    >>> with tempfile.TemporaryDirectory() as folder, open_streams(f"sqlite://{folder}") as streams:
+    ...     made = [streams.create(name, shards=8) for name in ("in", "out", "dead-letters")]
+    ...     stage = Echo(context, settings, streams, epoch=0)
+    ...     asyncio.run(work(stage, encode("vectors", "file", pa.record_batch({"position": [0, 1]})), b"?"))
+    ...     stage.counters.rows_in, stage.counters.rows_out, stage.counters.dead_letters
+    done up to offset 1
+    (3, 2, 1)
 
     The steps are generators of waits: seconds to wait before the next try.
     """
 
-    def __init__(self, context: Any, settings: Settings, streams: Streams) -> None:
+    def __init__(self, context: Any, settings: Settings, streams: Streams, epoch: int) -> None:
+        """Take Nuclio's context, and the epoch that the streams are of: it is part of the positions that they give."""
         self.settings = settings
         self.streams = streams
-        self.metrics = Metrics()
+        self.epoch = epoch
+        self.counters = Counters(committed_at=time.time())
+        self.held = ""
+        """Why the stage waits, if it does."""
+        self.model: ServedModel | None = None
+        """What it serves, if it has a model."""
         self._context = context
         self._shards: dict[int, Shard] = {}
         self._retake: dict[int, list[Incoming]] = {}
-        self._unsent: list[tuple[str, list[tuple[int, bytes]]]] = []
+        self._unsent: list[tuple[str, Records]] = []
         self._acks: dict[int, int] = {}
         self._topic = settings.reads
         self._inbox: list[Incoming] = []
@@ -152,24 +120,63 @@ class Stage(abc.ABC):
 
     @abc.abstractmethod
     def take(self, shard: Shard, message: Incoming) -> int:
-        """Apply a message to the state in memory, put what follows into the outbox; return its number of rows."""
+        """Apply a message to the state in memory, put what follows into the outbox; return its number of rows.
+
+        Raises UnreadableError for a message that can never be read, before it has changed anything.
+        """
 
     def take_all(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
         """Apply the messages of several shards, in order; return the rows of each. A subclass may do them at once."""
-        return [sum(self.take(shard, message) for message in messages) for shard, messages in groups]
+        return [sum(self._take_or_refuse(shard, message) for message in messages) for shard, messages in groups]
 
     @abc.abstractmethod
     def save(self, shard: Shard) -> None:
-        """Make the state up to `shard.checkpoint` durable."""
+        """Make the state up to `shard.checkpoint` durable.
+
+        Whatever this, `open` or `take` raises holds the shard: it is said, and tried again until it succeeds.
+        """
+
+    # What a subclass may use.
+
+    def decoded(self, message: Incoming, kind: Kind) -> Rows:
+        """Return the rows of a message. Raises UnreadableError, also if they are of another kind."""
+        rows = decode(message.body)
+        if rows.kind != kind:
+            raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes {kind}")
+        return rows
+
+    def identity(self, message: Incoming) -> tuple[str, int]:
+        """Return the origin and the first position of what came into the stream without any of its own."""
+        return stream_origin(self.settings.reads, message.shard), stream_position(self.epoch, message.offset)
+
+    def refuse(self, shard: Shard, message: Incoming, reason: str) -> None:
+        """Make a dead letter of a whole message: once, if the stage keeps watermarks."""
+        origin, position = self.identity(message)
+        marks = shard.checkpoint.watermarks
+        if not shard.keeps or marks.advance(origin, np.array([position]), np.zeros(1, np.uint8))[0]:
+            at = (self.settings.reads, message.shard, message.offset)
+            shard.letters.append(letter(reason, origin, position, at, message.body))
+
+    def _take_or_refuse(self, shard: Shard, message: Incoming) -> int:
+        try:
+            return self.take(shard, message)
+        except UnreadableError as error:
+            self.refuse(shard, message, str(error))
+            return 1
 
     # What the platform calls.
 
     def start(self) -> None:
-        """Register the callbacks and start the flush timer. Call it inside the worker's event loop."""
-        self._context.platform.set_drain_callback(self.drain)
-        self._context.platform.set_termination_callback(self.terminate)
+        """Register the callbacks and start the flush timer. Call it inside the worker's event loop.
+
+        The stage is then at `context.platform.stage`: of Nuclio's context, MLRun's graph server hands on the platform
+        alone, not `user_data`.
+        """
+        platform = self._context.platform
+        platform.set_drain_callback(self.drain)
+        platform.set_termination_callback(self.terminate)
+        platform.stage = self
         self._timer = asyncio.get_running_loop().create_task(self._flush_in_time())
-        STARTED.append(self)
 
     def check(self, shards: Sequence[int]) -> None:
         """Raise LostStateError where messages were acknowledged whose effects are gone: an older copy was put back.
@@ -256,11 +263,11 @@ class Stage(abc.ABC):
             except Exception as error:  # a hook of the notebook, or a defect: hold the shard, never lose a row
                 reason = _located(error)
             else:
-                self.metrics.held = ""
+                self.held = ""
                 return
-            if self.metrics.held != reason:
+            if self.held != reason:
                 self._context.logger.error_with("Holding", function=self.settings.function, what=what, why=reason)
-            self.metrics.held = reason
+            self.held = reason
             if self._stopping:
                 raise _StoppedError(reason)
             yield min(FIRST_BACKOFF * 2 ** min(attempt, 10), LAST_BACKOFF)
@@ -291,7 +298,7 @@ class Stage(abc.ABC):
         try:
             kept = self._open(number)
             checkpoint = Checkpoint((again or [message])[0].offset - 1) if kept is None else kept
-            shard = self._shards[number] = Shard(number, checkpoint, checkpoint.offset)
+            shard = self._shards[number] = Shard(number, checkpoint, checkpoint.offset, keeps=kept is not None)
             self._apply({number: [earlier for earlier in again if earlier.offset > checkpoint.offset]})
             if kept is None:
                 checkpoint.offset = max(checkpoint.offset, message.offset - 1)
@@ -340,7 +347,7 @@ class Stage(abc.ABC):
                 shard.since = time.monotonic()
             shard.unsaved.extend(messages)
             shard.rows += count
-            self.metrics.rows_in += count
+            self.counters.rows_in += count
 
     def _flushing(self, *, due_only: bool) -> Iterator[float]:
         """Take and send what is due, then make durable what is due of the shards whose rows are all sent.
@@ -371,27 +378,22 @@ class Stage(abc.ABC):
             yield from self._holding(f"append to {stream}", partial(self._append, stream, records))
             del self._unsent[0]
 
-    def _append(self, stream: str, records: list[tuple[int, bytes]]) -> None:
+    def _append(self, stream: str, records: Records) -> None:
         self.streams.append(stream, records)
 
     def _encode(self) -> None:
-        """Turn what is in the outboxes into records. Neighbours of one origin share a record."""
-        rows: list[tuple[int, bytes]] = []
-        letters: list[tuple[int, bytes]] = []
+        """Turn what is in the outboxes into records: of all shards, or should that fail, of none."""
+        rows: Records = []
+        letters: Records = []
         for shard in self._shards.values():
-            order = sorted(range(len(shard.outbox)), key=lambda i: shard.outbox[i][0])
-            for (to, kind, origin), group in itertools.groupby(
-                (shard.outbox[i] for i in order), key=lambda entry: entry[:3]
-            ):
-                batches = [batch for *_, batch in group]
-                whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-                rows.extend((to, encode(kind, origin, piece)) for piece in split_rows(whole))
-            letters.extend((shard.number, body) for body in dead_letters.encode_letters(shard.letters))
-        records = ((self.settings.writes, rows), (dead_letters.STREAM, letters))
+            of_shard = shard.encoded()
+            rows += of_shard[0]
+            letters += of_shard[1]
+        records = ((self.settings.writes, rows), (self.settings.dead_letters, letters))
         self._unsent.extend(entry for entry in records if entry[1])
         for shard in self._shards.values():
-            self.metrics.rows_out += sum(batch.num_rows for *_, batch in shard.outbox)
-            self.metrics.rejects += len(shard.letters)
+            self.counters.rows_out += sum(batch.num_rows for *_, batch in shard.outbox)
+            self.counters.dead_letters += len(shard.letters)
             shard.outbox.clear()
             shard.letters.clear()
 
@@ -401,8 +403,8 @@ class Stage(abc.ABC):
         shard.unsaved = []
         shard.rows = 0
         self._acks[shard.number] = shard.saved
-        self.metrics.commits += 1
-        self.metrics.committed_at = time.time()
+        self.counters.commits += 1
+        self.counters.committed_at = time.time()
 
 
 def _located(error: Exception) -> str:

@@ -32,7 +32,11 @@ STDIN = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to send."""
+    """What to send.
+
+    >>> Options(input="events.ndjson", rate=100).users  # of which the input makes no use
+    2000
+    """
 
     input: str | None = None
     """A file of JSON lines, `-` for standard input, or nothing for generated events."""
@@ -73,7 +77,10 @@ def send(context: Any, distributions: Distributions, options: Options) -> Sent:
     """Send an input to its end, going on where it was sent to before; return what was sent.
 
     `context` is a job's: MLRun's, or the local runner's, which can ask for an early stop. Streams, tables and the
-    use case are those of the environment (see `modelstream.settings`). Raises ConfigurationError.
+    use case are those of the environment (see `modelstream.settings`). Raises ConfigurationError, and UnavailableError
+    for a store that is away before anything was sent.
+
+    The example is `functions/data-generator.ipynb`, whose last cell sends to streams in a temporary folder.
     """
     settings = from_environment()
     stopped = context.stopped.is_set if hasattr(context, "stopped") else lambda: False
@@ -96,7 +103,16 @@ def send(context: Any, distributions: Distributions, options: Options) -> Sent:
 
 
 def saver(tables: Tables, origin: str) -> Callable[[Progress], None]:
-    """Return a function that makes an input's progress durable."""
+    """Return a function that makes an input's progress durable.
+
+    >>> import tempfile
+    >>> from modelstream.tables import open_tables
+    >>> with tempfile.TemporaryDirectory() as folder, open_tables(f"sqlite://{folder}") as tables:
+    ...     registered = tables.inputs().register("a.ndjson", Input(origin="a.ndjson", kind="file"))
+    ...     saver(tables, "a.ndjson")(Progress(lines=3, bytes=100))
+    ...     tables.inputs().get("a.ndjson").lines
+    3
+    """
     inputs = tables.inputs()
 
     def save(progress: Progress) -> None:
@@ -111,6 +127,21 @@ def open_source(
     """Return the source that the options ask for, and how many lines it has left (0: not known).
 
     The table to look up is loaded and the input registered, so that lines may be sent. Raises ConfigurationError.
+
+    >>> import tempfile
+    >>> from modelstream.tables import open_tables
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> with tempfile.TemporaryDirectory() as folder, open_tables(f"sqlite://{folder}") as tables:
+    ...     with open(f"{folder}/readings.ndjson", "w") as file:
+    ...         size = file.write('{"house": "h1"}')
+    ...     source, lines = open_source(None, Options(input=file.name), use_case, tables, shards=8)
+    ...     source.origin == file.name, tables.inputs().get(source.origin).kind, lines
+    (True, 'file', 0)
     """
     if options.input is None:
         return _open_generator(distributions, options, use_case, tables)

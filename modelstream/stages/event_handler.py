@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.errors import ConfigurationError, ModelstreamError, NumberTakenError
-from modelstream.events.checking import EventChecker, Lines, Transform, unchanged
+from modelstream.events.checking import EventChecker, Lines, Transform
 from modelstream.logs import Log
-from modelstream.messages.codec import LINE, Kind, Rows, UnreadableError, decode, is_arrow, split_body
+from modelstream.messages.codec import LINE, UnreadableError, is_arrow, split_body
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
     MAX_EVENTS_A_MESSAGE,
@@ -27,10 +27,10 @@ from modelstream.messages.identity import (
     Int64s,
     buckets_of,
     stream_origin,
-    stream_position,
 )
 from modelstream.settings import Settings, from_environment
-from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.stages.base import Stage
+from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
 from modelstream.use_case.columns import EXTRA, OFFSET, ORIGIN, POSITION, SHARD
@@ -42,7 +42,11 @@ _INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 @dataclass
 class Kept:
-    """Rows that wait for the log, of one origin; `offsets` (int64) are those of the messages that they came in."""
+    """Rows that wait for the log, of one origin; `offsets` (int64) are those of the messages that they came in.
+
+    >>> Kept(pa.record_batch({"position": [7, 8]}), "a.ndjson", np.array([3, 3])).batch.num_rows
+    2
+    """
 
     batch: pa.RecordBatch
     origin: str
@@ -51,7 +55,16 @@ class Kept:
 
 @dataclass
 class Run:
-    """Messages of a shard that follow each other and go on in one origin, as if they were one; or an unreadable one."""
+    """Messages of a shard that follow each other and go on in one origin, as if they were one; or an unreadable one.
+
+    >>> shard = Shard(0, Checkpoint(), saved=-1)
+    >>> first, second = (Lines("a.ndjson", pa.array([b"{}", b"{}"]), np.array([i, i + 1]), 0) for i in (0, 2))
+    >>> run = Run(shard, [Incoming(0, 5, b"", 0)], [first])
+    >>> run.goes_on_with(shard, second), run.goes_on_with(shard, first)
+    (True, False)
+    >>> run.offsets().tolist()
+    [5, 5]
+    """
 
     shard: Shard
     messages: list[Incoming]
@@ -84,7 +97,35 @@ class Run:
 
 
 class EventHandler(Stage):
-    """See the module."""
+    """See the module.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from modelstream.settings import StoreNames, StoreUrls
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> body = b'''{"house": "h1", "at": "2026-03-28 20:00", "kind": "reading", "celsius": 20}
+    ... {"house": "h1", "at": "2026-03-28 20:01", "kind": "reading", "celsius": "warm"}'''
+    >>> settings = Settings(function="f", use_case="", reads="generated", writes="incoming-events")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     stores = Stores(StoreUrls().within(Path(folder)), StoreNames(), use_case)
+    ...     stage = EventHandler(None, settings, None, use_case, stores.events_log, epoch=0)
+    ...     shard = Shard(0, stage.open(0), saved=-1)
+    ...     stage.take_all([(shard, [Incoming(0, 0, body, 0)])])
+    ...     stage.save(shard)
+    ...     stores.events_log.count()
+    ...     stores.close()
+    [2]
+    1
+    >>> [(kind, batch.column("celsius").to_pylist()) for _, kind, _, batch in shard.outbox]
+    [('events', [20.0])]
+    >>> [(letter.position, letter.reason) for letter in shard.letters]
+    [(1, 'celsius: expected a finite number, got "warm"')]
+    """
 
     def __init__(
         self,
@@ -94,19 +135,22 @@ class EventHandler(Stage):
         use_case: UseCase,
         log: Log,
         epoch: int,
-        transform: Transform = unchanged,
+        transform: Transform | None = None,
     ) -> None:
-        super().__init__(context, settings, streams)
+        super().__init__(context, settings, streams, epoch)
         self._use_case = use_case
         self._log = log
-        self._epoch = epoch
         if settings.rows == "events":
             self._checker = EventChecker(use_case, transform)
         self._kept: dict[int, list[Kept]] = {}
 
     @classmethod
-    async def begin(cls, context: Any, transform: Transform = unchanged) -> EventHandler:
-        """Return the stage that this process's settings describe, started."""
+    async def begin(cls, context: Any, transform: Transform | None = None) -> EventHandler:
+        """Return the stage that this process's settings describe, started.
+
+        `transform` is the notebook's hook for events, if there is one; an inference logger, whose rows are predictions,
+        has no use for it. Raises ConfigurationError, and UnavailableError while a store is away.
+        """
         settings = from_environment()
         stores = Stores.of(settings)
         log = stores.events_log if settings.rows == "events" else stores.inference_log
@@ -126,20 +170,19 @@ class EventHandler(Stage):
         return self._log.last(shard)
 
     def take(self, shard: Shard, message: Incoming) -> int:
-        """Keep the new ones of rows that an earlier function has checked."""
-        try:
-            rows = self._decoded(message, "predictions")
-        except UnreadableError as error:
-            self._refuse_message(shard, message, str(error))
-            return 1
+        """Keep the new ones of rows that an earlier function has checked. Raises UnreadableError for any other."""
+        rows = self.decoded(message, "predictions")
         new = shard.checkpoint.watermarks.advance(rows.origin, _positions(rows.batch), self._buckets(rows.batch))
         kept = rows.batch if new.all() else rows.batch.filter(pa.array(new))
-        self.metrics.repeated += rows.batch.num_rows - kept.num_rows
+        self.counters.repeated += rows.batch.num_rows - kept.num_rows
         self._kept[shard.number].append(Kept(kept, rows.origin, np.full(kept.num_rows, message.offset, np.int64)))
         return int(rows.batch.num_rows)
 
     def take_all(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
-        """Check the rows of messages together; keep the new ones for the log and send them on."""
+        """Check the rows of messages together; keep the new ones for the log and send them on.
+
+        Raises ConfigurationError for what a transform must not do.
+        """
         if self.settings.rows == "predictions":
             return super().take_all(groups)
         runs: list[Run] = []
@@ -161,7 +204,10 @@ class EventHandler(Stage):
         return counts
 
     def save(self, shard: Shard) -> None:
-        """Commit what is kept as the next file of the shard's log."""
+        """Commit what is kept as the next file of the shard's log.
+
+        Raises UnavailableError while the log is away, and ModelstreamError where others write it all the time.
+        """
         for _ in range(8):
             try:
                 self._log.append(shard.number, self._table(shard.number, self._kept[shard.number]), shard.checkpoint)
@@ -193,7 +239,7 @@ class EventHandler(Stage):
     def _read(self, message: Incoming) -> Lines:
         """Return the lines of a message of lines or of a client's body, with the identity that they have or get."""
         if is_arrow(message.body):
-            rows = self._decoded(message, "lines")
+            rows = self.decoded(message, "lines")
             try:
                 ingested_at = _INGESTED_AT.decode(rows.metadata.get("ingested_at", str(message.appended_at)))
                 truncated = _TRUNCATED.decode(rows.metadata.get("truncated", "{}"))
@@ -203,16 +249,9 @@ class EventHandler(Stage):
         lines = split_body(message.body)
         if len(lines) > MAX_EVENTS_A_MESSAGE:
             raise UnreadableError(f"{len(lines)} events in a message; {MAX_EVENTS_A_MESSAGE} are allowed")
-        first = stream_position(self._epoch, message.offset)
+        origin, first = self.identity(message)
         positions = np.arange(first, first + len(lines), dtype=np.int64)
-        origin = stream_origin(self.settings.reads, message.shard)
         return Lines(origin, pa.array(lines, pa.binary()), positions, message.appended_at)
-
-    def _decoded(self, message: Incoming, kind: Kind) -> Rows:
-        rows = decode(message.body)
-        if rows.kind != kind:
-            raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes {kind}")
-        return rows
 
     def _take_runs(self, runs: list[Run]) -> None:
         """Check the lines of all messages together, then count each line once, in the messages' order.
@@ -228,7 +267,7 @@ class EventHandler(Stage):
         reject = next(rejects)
         for run, lines, end, row in zip(runs, found, ends.tolist(), rows.tolist(), strict=True):
             if run.unreadable:
-                self._refuse_message(run.shard, run.messages[0], run.unreadable)
+                self.refuse(run.shard, run.messages[0], run.unreadable)
                 continue
             shard, offsets = run.shard, run.offsets()
             new = shard.checkpoint.watermarks.advance(lines.origin, lines.positions, checked.buckets[first_line:end])
@@ -240,7 +279,7 @@ class EventHandler(Stage):
             events = checked.events.slice(first_row, row - first_row)
             places = checked.places[first_row:row] - first_line
             if not new.all():
-                self.metrics.repeated += len(new) - int(np.count_nonzero(new))
+                self.counters.repeated += len(new) - int(np.count_nonzero(new))
                 fresh = new[places]
                 events, places = events.filter(pa.array(fresh)), places[fresh]
             self._pass_on(shard, lines.origin, events, checked.buckets[first_line:end][places])
@@ -251,13 +290,6 @@ class EventHandler(Stage):
         at = (self.settings.reads, shard.number, offset)
         position = int(lines.positions[index])
         return letter(reason, lines.origin, position, at, lines.texts[index].as_py(), lines.sizes.get(position, 0))
-
-    def _refuse_message(self, shard: Shard, message: Incoming, reason: str) -> None:
-        origin = stream_origin(self.settings.reads, message.shard)
-        position = stream_position(self._epoch, message.offset)
-        at = (self.settings.reads, message.shard, message.offset)
-        if shard.checkpoint.watermarks.advance(origin, np.array([position]), np.zeros(1, np.uint8))[0]:
-            shard.letters.append(letter(reason, origin, position, at, message.body))
 
     def _buckets(self, batch: pa.RecordBatch) -> npt.NDArray[np.uint8]:
         return buckets_of(batch.column(self._use_case.key))

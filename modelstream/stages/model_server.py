@@ -18,8 +18,7 @@ import numpy as np
 
 from modelstream.errors import ConfigurationError
 from modelstream.messages.codec import Rows, UnreadableError, decode, encode, is_arrow
-from modelstream.messages.dead_letters import letter
-from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
+from modelstream.messages.identity import Checkpoint
 from modelstream.model import onnx as models
 from modelstream.model.onnx import Floats, Probabilities
 from modelstream.model.scoring import Decisions, Scorer, Scores
@@ -27,7 +26,9 @@ from modelstream.model.v2 import OPERATIONS, BadRequestError, read_request
 from modelstream.registry.registry import Registry
 from modelstream.registry.watch import ModelWatch
 from modelstream.settings import Settings, from_environment
-from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.stages.base import Stage
+from modelstream.stages.counters import ServedModel
+from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
 from modelstream.use_case.file import load_use_case
@@ -37,14 +38,27 @@ class ModelServerStage(Stage):
     """Between the streams: scores a message, sends the predictions to the same shard, keeps nothing.
 
     A repeated message is scored again; whoever reads the predictions drops what it has seen.
+
+    >>> import pyarrow as pa
+    >>> def infer(rows):
+    ...     return Rows("predictions", rows.origin, rows.batch.append_column("will_freeze", pa.array([1, 0])), {})
+    >>> settings = Settings(function="scorer", use_case="", reads="serving", writes="inference")
+    >>> stage = ModelServerStage(None, settings, None, epoch=0, infer=infer)
+    >>> shard = Shard(5, Checkpoint(), saved=-1)
+    >>> stage.take(shard, Incoming(5, 0, encode("vectors", "file", pa.record_batch({"position": [7, 8]})), 0))
+    2
+    >>> [(to, batch.to_pydict()) for to, _, _, batch in shard.outbox]
+    [(5, {'position': [7, 8], 'will_freeze': [1, 0]})]
+    >>> stage.take(shard, Incoming(5, 1, encode("events", "file", pa.record_batch({"position": [9]})), 0))
+    Traceback (most recent call last):
+    modelstream.messages.codec.UnreadableError: a message of events in serving, which takes vectors
     """
 
     def __init__(
         self, context: Any, settings: Settings, streams: Streams, epoch: int, infer: Callable[[Rows], Rows]
     ) -> None:
-        """Take what gives the predictions for vectors."""
-        super().__init__(context, settings, streams)
-        self._epoch = epoch
+        """Take what gives the predictions for vectors; it raises UnreadableError for vectors of another use case."""
+        super().__init__(context, settings, streams, epoch)
         self._infer = infer
 
     def open(self, shard: int) -> Checkpoint | None:  # noqa: ARG002
@@ -52,18 +66,9 @@ class ModelServerStage(Stage):
         return None
 
     def take(self, shard: Shard, message: Incoming) -> int:
-        """Score a message, and put the predictions into the outbox of the same shard."""
-        try:
-            rows = decode(message.body)
-            if rows.kind != "vectors":
-                raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes vectors")
-            predictions = self._infer(rows)
-        except UnreadableError as error:
-            origin = stream_origin(self.settings.reads, message.shard)
-            position = stream_position(self._epoch, message.offset)
-            at = (self.settings.reads, message.shard, message.offset)
-            shard.letters.append(letter(str(error), origin, position, at, message.body))
-            return 1
+        """Score a message, and put the predictions into the outbox of the same shard. Raises UnreadableError."""
+        rows = self.decoded(message, "vectors")
+        predictions = self._infer(rows)
         shard.send(shard.number, predictions.kind, predictions.origin, predictions.batch)
         count: int = rows.batch.num_rows
         return count
@@ -77,6 +82,8 @@ class ModelServing:
 
     Settings come from the environment (see `settings`); in a mock server, as in a notebook, from the step's
     arguments `model_path` and `use_case`.
+
+    The example is `functions/model-server.ipynb`: importing MLRun takes 6 s, too long for one here.
     """
 
     threshold: float | None = None
@@ -143,7 +150,7 @@ class ModelServing:
             """Take the watch's model. Between two messages or requests: each is handled in one go of the loop."""
             if watch.model is not self._scorer.model:
                 self._scorer = Scorer(use_case, watch.model, self)
-            stage.metrics.model, stage.metrics.refused = watch.model.spec.version, watch.refused
+            stage.model = ServedModel(watch.model.spec.version, watch.refused)
 
         if settings.registry:
             watch.begin()
@@ -238,6 +245,9 @@ def entry_points() -> str:
     """Return the text that MLRun appends to a serving function: `init_context` and `handler`.
 
     A worker runs it after the notebook's block, with `SERVING_SPEC_ENV` set (see `Project.serving_spec`).
+
+    >>> "def init_context(context):" in entry_points()
+    True
     """
     from nuclio.build import mlrun_footer
 

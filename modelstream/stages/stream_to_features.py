@@ -13,12 +13,11 @@ import pyarrow as pa
 
 from modelstream.errors import OvertakenError
 from modelstream.features.engine import Applied, FeatureEngine, no_lookup
-from modelstream.features.vectors import Derive, Vectors, unchanged
-from modelstream.messages.codec import UnreadableError, decode
-from modelstream.messages.dead_letters import letter
-from modelstream.messages.identity import Checkpoint, Int64s, buckets_of, stream_origin, stream_position
+from modelstream.features.vectors import Derive, Vectors
+from modelstream.messages.identity import Checkpoint, Int64s, buckets_of
 from modelstream.settings import Settings, from_environment
-from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.stages.base import Stage
+from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
 from modelstream.tables import FeatureTable, LookupTable
@@ -30,7 +29,35 @@ CACHED_USERS = 200_000
 
 
 class StreamToFeatures(Stage):
-    """See the module."""
+    """See the module.
+
+    >>> import tempfile
+    >>> from modelstream.messages.codec import encode
+    >>> from pathlib import Path
+    >>> from modelstream.settings import StoreNames, StoreUrls
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> event = {"house": "h1", "at": 0, "kind": "reading", "ingested_at": 0}
+    >>> rows = [{**event, "position": i, "celsius": celsius} for i, celsius in enumerate([20.0, 21.0])]
+    >>> message = Incoming(0, 0, encode("events", "file", pa.RecordBatch.from_pylist(rows, use_case.event_schema)), 0)
+    >>> settings = Settings(function="f", use_case="", reads="incoming-events", writes="serving")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     stores = Stores(StoreUrls().within(Path(folder)), StoreNames(), use_case)
+    ...     stage = StreamToFeatures(None, settings, None, use_case, stores.features, None, epoch=0)
+    ...     shard = Shard(0, stage.open(0), saved=-1)
+    ...     stage.take(shard, message), stage.take(shard, message), stage.counters.repeated
+    ...     stage.save(shard)
+    ...     stores.features.count()
+    ...     stores.close()
+    (2, 2, 2)
+    1
+    >>> [(to, vectors.column("reading_mean").to_pylist()) for to, _, _, vectors in shard.outbox]
+    [(0, [20.0, 20.5])]
+    """
 
     def __init__(
         self,
@@ -41,19 +68,21 @@ class StreamToFeatures(Stage):
         features: FeatureTable,
         enrichment: LookupTable | None,
         epoch: int,
-        derive: Derive = unchanged,
+        derive: Derive | None = None,
     ) -> None:
-        super().__init__(context, settings, streams)
+        super().__init__(context, settings, streams, epoch)
         self._use_case = use_case
         self._features = features
         self._look_up = enrichment.get_many if enrichment else no_lookup
-        self._epoch = epoch
         self._vectors = Vectors(use_case, derive)
         self._engines: dict[int, FeatureEngine] = {}
 
     @classmethod
-    async def begin(cls, context: Any, derive: Derive = unchanged) -> StreamToFeatures:
-        """Return the stage that this process's settings describe, started."""
+    async def begin(cls, context: Any, derive: Derive | None = None) -> StreamToFeatures:
+        """Return the stage that this process's settings describe, started, with the notebook's hook if there is one.
+
+        Raises ConfigurationError, and UnavailableError while a store is away.
+        """
         settings = from_environment()
         stores = Stores.of(settings)
         stage = cls(
@@ -81,33 +110,30 @@ class StreamToFeatures(Stage):
         return self._features.load(shard)
 
     def take(self, shard: Shard, message: Incoming) -> int:
-        """Apply the new events of a message, and send the vectors that follow."""
-        try:
-            rows = decode(message.body)
-            if rows.kind != "events":
-                raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes events")
-        except UnreadableError as error:
-            origin = stream_origin(self.settings.reads, message.shard)
-            position = stream_position(self._epoch, message.offset)
-            at = (self.settings.reads, message.shard, message.offset)
-            if shard.checkpoint.watermarks.advance(origin, np.array([position]), np.zeros(1, np.uint8))[0]:
-                shard.letters.append(letter(str(error), origin, position, at, message.body))
-            return 1
+        """Apply the new events of a message, and send the vectors that follow.
+
+        Raises UnreadableError for a message of anything else, OvertakenError where another owner of the shard has
+        applied its events, ConfigurationError for what a hook must not do, and UnavailableError while a table is away.
+        """
+        rows = self.decoded(message, "events")
         events = rows.batch
         count: int = events.num_rows
-        first = stream_position(self._epoch, message.offset)
+        _, first = self.identity(message)
         stream_positions = np.arange(first, first + count, dtype=np.int64)
         keys = events.column(self._use_case.key)
         new = shard.checkpoint.watermarks.advance(rows.origin, events.column(POSITION).to_numpy(), buckets_of(keys))
         if not new.all():
             events, stream_positions = events.filter(pa.array(new)), stream_positions[new]
-            self.metrics.repeated += count - events.num_rows
+            self.counters.repeated += count - events.num_rows
         applied = self._update(shard, events, stream_positions)
         self._send(shard, rows.origin, events, applied)
         return count
 
     def save(self, shard: Shard) -> None:
-        """Write the rows that changed, the watermarks and the offset, each only if it rises."""
+        """Write the rows that changed, the watermarks and the offset, each only if it rises.
+
+        Raises UnavailableError while the table is away.
+        """
         engine = self._engines[shard.number]
         if not self._features.commit(shard.number, engine.changed(), shard.checkpoint):
             self.forget(shard.number)  # another owner was here, and is further

@@ -13,8 +13,9 @@ from modelstream.commands.status import ModelStatus, print_status, status_of
 from modelstream.commands.view import View
 from modelstream.registry.registry import Registry
 from modelstream.runner.line import Report
-from modelstream.runner.served import ServedModel, ServedModels, read_served
+from modelstream.runner.served import ServedModels, read_served
 from modelstream.runner.supervisor import Process
+from modelstream.stages.counters import ServedModel
 from tests.commands.small import again, small_folder
 from tests.model_files import directory, folder_of
 from tests.runner.folders import SHARDS
@@ -66,8 +67,8 @@ def test_status_tells_which_version_is_to_serve_and_which_does(
     served = ServedModels(view.path)
     served.note(processes)
     assert read_served(view.path) == {}, "nobody has told yet"
-    processes[0].report = Report(model="2")
-    processes[1].report = Report(model="1", refused="version 2 is refused: [so]")
+    processes[0].report = Report(model=ServedModel("2"))
+    processes[1].report = Report(model=ServedModel("1", "version 2 is refused: [so]"))
     served.note(processes)
     assert status_of(again(view)).model == ModelStatus("churn", "2", {}), "nothing runs: what is written is of before"
     lock = os.open(view.path / ".lock", os.O_RDWR)

@@ -38,7 +38,7 @@ class Chaos:
         processes = [process for processes in self.world.owners.values() for process in processes]
         if self._focus and self.rng.random() < 0.8:
             processes = self.world.owners[self._focus]
-        held = [process for process in processes if process.stage.metrics.held]
+        held = [process for process in processes if process.stage.held]
         return self.rng.choice(held if held and self.rng.random() < 0.5 else processes)
 
     async def _kill_one(self) -> None:

@@ -289,14 +289,14 @@ class Process:
         streams: Any = Faulty(self, world.out, ("append",))
         if self.name in ("event-handler", "inference-logger"):
             store: Any = Faulty(self, world.log(self.name))
-            hooks = (self.hook,) if world.faults.hook and self.name == "event-handler" else ()
-            return EventHandler(self.context, settings, streams, CHURN, store, world.epoch, *hooks)
+            transform = self.hook if world.faults.hook and self.name == "event-handler" else None
+            return EventHandler(self.context, settings, streams, CHURN, store, world.epoch, transform)
         if self.name == "model-server":
             return ModelServerStage(self.context, settings, streams, world.epoch, lambda rows: self.hook(predict(rows)))
         table: Any = Faulty(self, world.tables.features(CHURN.row_schema), ("commit",))
         lookup: Any = Faulty(self, world.lookup)
-        hooks = ((lambda _, vectors: self.hook(vectors)),) if world.faults.hook else ()
-        return StreamToFeatures(self.context, settings, streams, CHURN, table, lookup, world.epoch, *hooks)
+        derive = (lambda _, vectors: self.hook(vectors)) if world.faults.hook else None
+        return StreamToFeatures(self.context, settings, streams, CHURN, table, lookup, world.epoch, derive)
 
 
 def probability_of(vector: list[float]) -> float:

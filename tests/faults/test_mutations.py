@@ -16,9 +16,9 @@ from modelstream.errors import UnavailableError
 from modelstream.features.engine import Applied, FeatureEngine
 from modelstream.messages.codec import UnreadableError, is_arrow, split_body
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
-from modelstream.stages import event_handler
-from modelstream.stages.base import Incoming, Shard, Stage
+from modelstream.stages.base import Stage
 from modelstream.stages.event_handler import EventHandler, Kept
+from modelstream.stages.shard import Incoming, Shard
 from modelstream.stages.stream_to_features import StreamToFeatures
 from modelstream.streams import letters
 from modelstream.tables.sqlite import SqliteFeatureTable
@@ -218,7 +218,12 @@ def give_up_on_unsent_rows_when_stopping(patch: Patch) -> None:
 
 
 def forget_the_epoch(patch: Patch) -> None:
-    patch.setattr(event_handler, "stream_position", lambda _, *place: stream_position(0, *place))
+    identity = EventHandler.identity
+
+    def mutated(self: EventHandler, message: Incoming) -> tuple[str, int]:
+        return identity(self, message)[0], stream_position(0, message.offset)
+
+    patch.setattr(EventHandler, "identity", mutated)
 
 
 def count_letters_each_time(patch: Patch) -> None:

@@ -187,7 +187,7 @@ class World:
             async with asyncio.timeout(PATIENCE):
                 await work
         except TimeoutError:
-            held = {process.name: process.stage.metrics.held for process in self.processes()}
+            held = {process.name: process.stage.held for process in self.processes()}
             raise AssertionError(f"this comes to no end: {held}") from None
 
     async def _finish(self, name: str) -> None:
@@ -251,7 +251,6 @@ def patched(world: World, loop: VirtualLoop) -> Iterator[None]:
     """Put the virtual clock and the faults of the log's files in their places."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "time", types.SimpleNamespace(monotonic=loop.time, time=loop.time))
-        patch.setattr(base, "STARTED", [])
         patch.setattr(stream_to_features, "CACHED_USERS", world.cached_users)
         patch.setattr(log, "os", FaultyOs(world))
         patch.setattr(log, "sync_folder", lambda _: world.acting.reach(lambda: None, error=OSError(5, "I/O error")))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,6 +11,7 @@ import pytest
 from modelstream.errors import ConfigurationError
 from modelstream.features.engine import Applied, FeatureEngine, no_lookup, no_rows
 from modelstream.features.vectors import Derive, Vectors
+from modelstream.replay.recompute import derive_in
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import parse_use_case
 
@@ -68,6 +72,29 @@ def test_hook_sees_every_field_also_one_that_the_message_left_out() -> None:
     Vectors(case, derive).batch(*applied_events(case))
     assert seen[0].column("wind").to_pylist() == [None, None]
     assert seen[0].column("celsius").to_pylist() == [20.0, 21.0]
+
+
+def test_features_that_nothing_computes_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="heating lists as derived: difference, wet") as raised:
+        Vectors(use_case("[difference, wet]"))
+    assert "derive(batch, vectors)" in raised.value.remedy
+
+
+def test_notebook_has_the_hook_or_has_not(tmp_path: Path) -> None:
+    def hook_of(code: str) -> Derive | None:
+        cell = {"cell_type": "code", "source": f"# mlrun: start-code\n{code}\n# mlrun: end-code"}
+        path = tmp_path / "stream-to-features.ipynb"
+        path.write_text(json.dumps({"cells": [cell]}))
+        return derive_in(path)
+
+    assert derive_in(None) is None
+    assert hook_of("x = 1") is None
+    assert hook_of("derive = None") is None
+    hook = hook_of("def derive(batch, vectors): return vectors.slice(1)")
+    assert hook is not None
+    case = use_case()
+    with pytest.raises(ConfigurationError, match="one row for each vector"):
+        Vectors(case, hook).batch(*applied_events(case))
 
 
 def fewer_rows(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:

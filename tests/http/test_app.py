@@ -31,8 +31,10 @@ from modelstream.http.intake import MAX_BODY, Intake, RefusedError, messages, re
 from modelstream.http.server import HttpServer, bind
 from modelstream.messages.codec import key_of, split_body
 from modelstream.messages.identity import bucket_of
-from modelstream.runner.metrics import FunctionNow, Metrics, Snapshot
+from modelstream.runner.metrics import Exporter
 from modelstream.runner.rpc import Answer, Request
+from modelstream.runner.state import FunctionState, PipelineState
+from modelstream.stages.counters import Counters
 from modelstream.streams import Streams, open_streams
 from modelstream.use_case.file import load_use_case
 
@@ -74,7 +76,7 @@ class Client:
 
     server: HttpServer
     streams: Switchable
-    metrics: Metrics
+    exporter: Exporter
     intake: Intake
     folder: Path
 
@@ -123,15 +125,15 @@ def serving(
     with open_streams(f"sqlite://{folder}") as streams:
         streams.create("generated", SHARDS)
     switchable = Switchable(open_streams(f"sqlite://{folder}"))
-    metrics = Metrics(clock) if clock else Metrics()
+    exporter = Exporter(clock) if clock else Exporter()
     intake = Intake(lambda: switchable, "generated", "user_id")
     page = partial(about, CHURN, folder)
-    edge = Edge(intake=intake, ask=ask, metrics=metrics, about=page, **options)
+    edge = Edge(intake=intake, ask=ask, exporter=exporter, about=page, **options)
     with bind(0) as listener:
         server = HttpServer(create_app(edge), listener, folder / "http.log")
         server.start()
         try:
-            yield Client(server, switchable, metrics, intake, folder)
+            yield Client(server, switchable, exporter, intake, folder)
         finally:
             switchable.free.set()
             assert server.stop()
@@ -390,27 +392,15 @@ def test_while_the_model_server_is_away_requests_are_503(tmp_path: Path, ask: An
 # Looking.
 
 
-def function(**changes: Any) -> FunctionNow:
-    described = {
-        "name": "event-handler",
-        "state": "working",
-        "rows_in": 10,
-        "rows_out": 9,
-        "rejects": 1,
-        "repeated": 2,
-        "restarts": 3,
-        "commits": 4,
-        "lag": 5,
-        "lag_since": 1000.0,
-        "committed_at": 900.0,
-        "held": "",
-    }
-    return FunctionNow(**(described | changes))
+def function(committed_at: float = 900.0, **changes: Any) -> FunctionState:
+    counters = Counters(rows_in=10, rows_out=9, dead_letters=1, repeated=2, commits=4, committed_at=committed_at)
+    described = {"name": "event-handler", "state": "working", "restarts": 3, "lag": 5, "lag_since": 1000.0}
+    return FunctionState(counters=counters, **(described | changes))
 
 
 def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
     server = function(name="model-server", models=("2", "3"), refused="version 4 is refused")
-    client.metrics.snapshot = Snapshot(1000.0, (function(held="disk full"), server), {"supervisor": 123})
+    client.exporter.state = PipelineState(1000.0, (function(held="disk full"), server), {"supervisor": 123})
     client.ask("POST", "/events", PRETTY)
     client.ask("POST", "/events", b"{")
     client.ask("PUT", "/coffee", b"")
@@ -457,10 +447,10 @@ def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
     ],
 )
 def test_health_fails_when_messages_wait_and_nothing_is_committed(
-    tmp_path: Path, now: float, function_: FunctionNow, healthy: bool
+    tmp_path: Path, now: float, function_: FunctionState, healthy: bool
 ) -> None:
     with serving(tmp_path, clock=lambda: now) as client:
-        client.metrics.snapshot = Snapshot(now, (function_,), {})
+        client.exporter.state = PipelineState(now, (function_,), {})
         status, answer = client.ask("GET", "/healthz")
     assert (status, answer["status"]) == ((200, "ok") if healthy else (503, "failing"))
     assert bool(answer["reasons"]) != healthy
@@ -470,7 +460,7 @@ def test_health_fails_when_messages_wait_and_nothing_is_committed(
 def test_health_tells_which_model_serves_and_what_was_refused(tmp_path: Path) -> None:
     with serving(tmp_path, clock=lambda: 1000.0) as client:
         server = function(name="model-server", models=("2",), refused="version 4 is refused")
-        client.metrics.snapshot = Snapshot(1000.0, (function(), server), {})
+        client.exporter.state = PipelineState(1000.0, (function(), server), {})
         status, answer = client.ask("GET", "/healthz")
     assert status == 200
     assert (answer["functions"][1]["models"], answer["functions"][1]["refused"]) == (["2"], "version 4 is refused")
@@ -479,7 +469,7 @@ def test_health_tells_which_model_serves_and_what_was_refused(tmp_path: Path) ->
 
 def test_health_fails_when_nobody_looks_at_the_functions(tmp_path: Path) -> None:
     with serving(tmp_path, clock=lambda: 1031.0) as client:
-        client.metrics.snapshot = Snapshot(1000.0, (function(lag=0),), {})
+        client.exporter.state = PipelineState(1000.0, (function(lag=0),), {})
         status, answer = client.ask("GET", "/healthz")
     assert (status, "has not looked" in answer["reasons"][0]) == (503, True)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from modelstream.runner.line import Report
 from modelstream.runner.supervisor import Process, Supervisor
+from modelstream.stages.counters import Counters
 
 
 def test_what_held_a_worker_is_known_until_its_next_life_is_ready() -> None:
@@ -16,7 +17,7 @@ def test_what_held_a_worker_is_known_until_its_next_life_is_ready() -> None:
 
     class Told:
         def reports(self) -> Iterator[Report]:
-            for report in (Report(), Report(rows_in=1), Report(ready=True), Report()):
+            for report in (Report(), Report(counters=Counters(rows_in=1)), Report(ready=True), Report()):
                 yield report
                 seen.append(process.report.held)
 
@@ -25,3 +26,16 @@ def test_what_held_a_worker_is_known_until_its_next_life_is_ready() -> None:
     with supervisor:
         supervisor._listen(process, line)
     assert seen == ["S3 is away", "S3 is away", "", ""]
+
+
+def test_what_earlier_lives_did_is_added_up() -> None:
+    process = Process("event-handler", (), {}, Path("log"))
+    with Supervisor(lock=0) as supervisor:
+        for rows, held in ((3, ""), (0, "S3 is away"), (4, "")):
+            process.report = Report(
+                ready=True, counters=Counters(rows_in=rows, commits=1, committed_at=rows), held=held
+            )
+            supervisor._note_death(process, status=-9)
+            assert process.report == Report(held=held)
+    process.report = Report(counters=Counters(rows_in=5, repeated=4))
+    assert process.counters() == Counters(rows_in=12, repeated=4, commits=3, committed_at=4)

@@ -85,7 +85,6 @@ class Harness:
         self.ack_failures: list[BaseException] = []
         self.loop = VirtualLoop()
         patch.setattr(base, "time", types.SimpleNamespace(monotonic=self.loop.time, time=self.loop.time))
-        patch.setattr(base, "STARTED", [])
         platform = nuclio_sdk.Platform("local", "test", on_control_callback=self._acknowledge)
         logger = types.SimpleNamespace(error_with=self._log, warn_with=self._log)
         trigger = nuclio_sdk.event.TriggerInfo("test", reads)
@@ -130,6 +129,6 @@ class Harness:
         """Return the messages sent: (shard, rows)."""
         return [(shard, decode(body)) for shard, body in self.streams.records.get(stream, [])]
 
-    def letters(self) -> list[DeadLetter]:
+    def letters(self, stream: str = STREAM) -> list[DeadLetter]:
         """Return the dead letters sent."""
-        return [one for _, body in self.streams.records.get(STREAM, []) for one in decode_letters(body)]
+        return [one for _, body in self.streams.records.get(stream, []) for one in decode_letters(body)]

@@ -17,18 +17,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from modelstream.errors import ConfigurationError, LostStateError, UnavailableError
-from modelstream.messages import dead_letters
-from modelstream.messages.dead_letters import letter
-from modelstream.messages.identity import Checkpoint, Watermarks
-from modelstream.stages.base import LAST_BACKOFF, Incoming, Shard, Stage
+from modelstream.messages.codec import UnreadableError
+from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
+from modelstream.stages.base import LAST_BACKOFF, Stage
+from modelstream.stages.shard import Incoming, Shard
 from tests.stages.harness import APPENDED_AT, Harness, event, settings
 
 
 class Adder(Stage):
     """Adds up the numbers in its messages, by shard, and sends every sum; `durable` is what it has saved."""
 
-    def __init__(self, harness: Harness, stateless: bool = False, **changed: Any) -> None:
-        super().__init__(harness.context, settings(**changed), harness.streams)
+    def __init__(self, harness: Harness, stateless: bool = False, epoch: int = 0, **changed: Any) -> None:
+        super().__init__(harness.context, settings(**changed), harness.streams, epoch)
         self.effects = harness.effects
         self.durable: dict[int, tuple[int, int]] = {}
         self.stateless = stateless
@@ -47,10 +47,8 @@ class Adder(Stage):
         self.sums[shard.number] += 1_000_000  # half done
         self._maybe_fail("take")
         if message.body == b"bad":
-            at = ("in", message.shard, message.offset)
-            shard.letters.append(letter("bad", "o", message.offset, at, message.body))
             self.sums[shard.number] -= 1_000_000
-            return 1
+            raise UnreadableError("bad")
         self.sums[shard.number] += int(message.body) - 1_000_000
         column = "total" if message.offset == self.misfit else "sum"
         row = {"position": np.array([message.offset]), column: np.array([self.sums[shard.number]])}
@@ -123,12 +121,33 @@ def test_a_message_is_sent_then_saved_then_acknowledged(harness: Harness) -> Non
 
 
 def test_dead_letters_are_sent_before_the_commit(harness: Harness) -> None:
-    stage = Adder(harness)
+    stage = Adder(harness, dead_letters="letters")
     harness.handle(stage, event(0, b"bad"))
     harness.run(stage.drain())
-    assert harness.effects == [("append", dead_letters.STREAM), ("save", 0, 0), ("ack", 0, 0)]
-    assert [one.position for one in harness.letters()] == [0]
-    assert stage.metrics.rejects == 1
+    assert harness.effects == [("append", "letters"), ("save", 0, 0), ("ack", 0, 0)]
+    assert [one.position for one in harness.letters("letters")] == [0]
+    assert stage.counters.dead_letters == 1
+
+
+def test_a_message_that_can_not_be_read_is_a_letter_under_the_identity_that_its_place_gives(harness: Harness) -> None:
+    stage = Adder(harness, epoch=2)
+    harness.handle(stage, *numbers(1), event(1, b"bad"), event(2, b"2"))
+    (found,) = harness.letters()
+    assert (found.reason, found.origin, found.position) == ("bad", "in/0", stream_position(2, 1))
+    assert (found.stream, found.shard, found.offset, found.content()) == ("in", 0, 1, b"bad")
+    assert sums(harness) == [1, 3]
+
+
+@pytest.mark.parametrize(("stateless", "letters"), [(False, 1), (True, 2)])
+def test_a_message_is_refused_once_by_a_stage_that_keeps_watermarks(
+    harness: Harness, stateless: bool, letters: int
+) -> None:
+    stage = Adder(harness, stateless=stateless, commit_ms=10_000.0, commit_rows=9)
+    harness.handle(stage, event(0, b"bad"))
+    shard = stage._shards[0]
+    shard.checkpoint.offset = -1  # it comes again, as after a restart
+    harness.handle(stage, event(0, b"bad"))
+    assert len(harness.letters()) == letters
 
 
 def test_nothing_is_acknowledged_before_it_is_saved(harness: Harness) -> None:
@@ -179,13 +198,13 @@ def test_rows_of_different_origins_are_not_mixed(harness: Harness) -> None:
     assert found == [(position, f"o/{position % 3}") for position in range(9)]
 
 
-def test_metrics_count_rows_and_commits(harness: Harness) -> None:
+def test_rows_and_commits_are_counted(harness: Harness) -> None:
     stage = Adder(harness)
     harness.handle(stage, *numbers(1, 2, 3), event(3, b"bad"))
     harness.run(stage.drain())
-    metrics = stage.metrics
-    assert (metrics.rows_in, metrics.rows_out, metrics.rejects, metrics.held) == (4, 3, 1, "")
-    assert metrics.commits >= 1
+    done = stage.counters
+    assert (done.rows_in, done.rows_out, done.dead_letters, stage.held) == (4, 3, 1, "")
+    assert done.commits >= 1
 
 
 # What was seen before.
@@ -249,15 +268,15 @@ def test_a_start_beyond_what_was_applied_is_held_and_said(harness: Harness) -> N
     stage.durable[0] = (3, 6)
     handling = harness.loop.create_task(stage.handle(numbers(9, first=7)[0]))
     harness.wait(30)
-    assert "what is kept ends at 3" in stage.metrics.held
-    assert "--fresh" in stage.metrics.held
+    assert "what is kept ends at 3" in stage.held
+    assert "--fresh" in stage.held
     assert harness.effects == []
     stage.durable[0] = (6, 10)  # restored
     harness.wait(LAST_BACKOFF)
     assert handling.done()
     harness.run(stage.drain())
     assert stage.durable == {0: (7, 19)}
-    assert stage.metrics.held == ""
+    assert stage.held == ""
 
 
 @pytest.mark.parametrize(("kept", "refused"), [(5, False), (4, True), (-1, True), (6, False), (9, False), (10, True)])
@@ -287,7 +306,7 @@ def test_a_stage_without_state_may_start_anywhere(harness: Harness) -> None:
     harness.run(stage.drain())
     assert [row for _, rows in harness.sent() for row in rows.batch.column("position").to_pylist()][-1] == 20
     assert harness.acks[-1] == (0, 20)
-    assert stage.metrics.held == ""
+    assert stage.held == ""
 
 
 # Failures.
@@ -308,9 +327,9 @@ def test_an_outage_is_told_once_with_its_remedy_and_forgotten(harness: Harness) 
     harness.streams.failures = [AWAY] * 5
     handling = harness.loop.create_task(stage.handle(numbers(1)[0]))
     harness.wait(0.05)
-    assert stage.metrics.held == "the disk is full; free space"
+    assert stage.held == "the disk is full; free space"
     harness.run(handling)
-    assert stage.metrics.held == ""
+    assert stage.held == ""
     assert [(entry["message"], entry["why"]) for entry in harness.logged] == [
         ("Holding", "the disk is full; free space")
     ]
@@ -363,7 +382,7 @@ def test_rows_that_do_not_fit_each_other_hold_the_shards_and_lose_nothing(harnes
     draining = harness.loop.create_task(stage.drain())
     harness.wait(20)
     assert not draining.done()
-    assert "sum" in stage.metrics.held
+    assert "sum" in stage.held
     assert dict(harness.acks).keys() <= {1}
     draining.cancel()
     harness.wait(1)

@@ -44,8 +44,7 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
 def handler(harness: Harness, folder: Path, epoch: int = 0, transform: Any = None, **changed: Any) -> EventHandler:
     options = {"reads": READS, "writes": "incoming-events", "shards": SHARDS, **changed}
     log = ParquetLog(folder / "events", CHURN.events_log_schema, epoch)
-    hooks = () if transform is None else (transform,)
-    return EventHandler(harness.context, settings(**options), harness.streams, CHURN, log, epoch, *hooks)
+    return EventHandler(harness.context, settings(**options), harness.streams, CHURN, log, epoch, transform)
 
 
 def logger(harness: Harness, folder: Path) -> EventHandler:
@@ -252,7 +251,7 @@ def test_what_comes_again_is_neither_kept_nor_sent_nor_a_letter_again(harness: H
     sent = [p for _, rows in harness.sent("incoming-events") for p in rows.batch.column("position").to_pylist()]
     assert sent == [i for i in range(12) if i % 3]
     assert [letter.position for letter in harness.letters()] == [0, 3, 6, 9]
-    assert stage.metrics.repeated + restarted.metrics.repeated >= 3 + 9
+    assert stage.counters.repeated + restarted.counters.repeated >= 3 + 9
 
 
 def test_rows_of_another_origin_are_other_rows(harness: Harness, tmp_path: Path) -> None:
@@ -393,7 +392,7 @@ def test_a_transform_that_does_what_it_must_not_holds_the_shard(harness: Harness
     stage = handler(harness, tmp_path, transform=WRONG[name])
     handling = harness.loop.create_task(stage.handle(message(0, lines([bet(KEY, 1.0), bet(KEY, 2.0)]))))
     harness.wait(30)
-    assert stage.metrics.held
+    assert stage.held
     assert (logged(tmp_path), harness.acks, harness.streams.records) == ([], [], {})
     handling.cancel()
 

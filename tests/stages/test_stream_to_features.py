@@ -51,8 +51,7 @@ def tables(tmp_path: Path) -> Iterator[Tables]:
 def stage_of(harness: Harness, tables: Tables, derive: Any = None, epoch: int = 0, **changed: Any) -> StreamToFeatures:
     options = settings(reads=READS, writes="serving", **changed)
     table, lookup = tables.features(CHURN.row_schema), tables.lookup("enrichment")
-    hooks = () if derive is None else (derive,)
-    return StreamToFeatures(harness.context, options, harness.streams, CHURN, table, lookup, epoch, *hooks)
+    return StreamToFeatures(harness.context, options, harness.streams, CHURN, table, lookup, epoch, derive)
 
 
 def batch(lines: Sequence[bytes], first: int = 0) -> pa.RecordBatch:
@@ -311,7 +310,7 @@ def test_a_hook_that_does_what_it_must_not_holds_the_shard(harness: Harness, tab
     found = messages(batch(of_user("u1", {"bet_amount": 1.0})), [10])
     handling = harness.loop.create_task(stage.handle(found[0]))
     harness.wait(30)
-    assert stage.metrics.held
+    assert stage.held
     assert (harness.streams.records, harness.acks, counters(tables)) == ({}, [], {})
     handling.cancel()
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelstream.features.vectors import Derive, unchanged
+from modelstream.features.vectors import Derive
 from modelstream.replay.recompute import Recomputation, derive_in
 from modelstream.settings import Settings
 from modelstream.stores import Stores
@@ -21,7 +21,7 @@ class Data:
 
     stores: Stores
     shards: int
-    derive: Derive = unchanged
+    derive: Derive | None = None
 
     @property
     def use_case(self) -> UseCase:

@@ -1,0 +1,46 @@
+"""How the functions of a pipeline are doing at a moment: what the live table, `/healthz` and Prometheus show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from modelstream.stages.counters import Counters
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionState:
+    """A function at a moment, all of its workers together.
+
+    >>> FunctionState(name="event-handler", state="working", lag=3, lag_since=100.0).waits_for(125.0)
+    25.0
+    """
+
+    name: str
+    state: str
+    """`starting`, `working`, `idle`, `waiting` (see `held`), `restarting` or `done`."""
+    counters: Counters = field(default_factory=Counters)
+    """Since the pipeline was started."""
+    restarts: int = 0
+    lag: int = 0
+    """Messages of its stream that it has not acknowledged: they wait, or their commit does."""
+    lag_since: float = 0.0
+    """Since when messages have been waiting without a break (seconds since 1970); 0 when none are."""
+    held: str = ""
+    """What it waits for, if it does."""
+    models: tuple[str, ...] = ()
+    """The versions of the model that its workers serve, if it has one."""
+    refused: str = ""
+    """Why the version that is promoted does not serve, if so."""
+
+    def waits_for(self, now: float) -> float:
+        """Return for how many seconds messages have been waiting without any commit."""
+        return now - max(self.lag_since, self.counters.committed_at) if self.lag else 0.0
+
+
+@dataclass(frozen=True)
+class PipelineState:
+    """All functions at a moment (seconds since 1970), and the memory of the processes in bytes."""
+
+    at: float
+    functions: tuple[FunctionState, ...] = ()
+    resident: dict[str, int] = field(default_factory=dict)

@@ -1,0 +1,49 @@
+"""What a function tells of itself while it runs: what it has done, and which model it serves."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Counters(msgspec.Struct, omit_defaults=True):
+    """What a function has done since it started: in one life of one worker, or added up.
+
+    >>> before, now = Counters(rows_in=100, commits=2, committed_at=50.0), Counters(rows_in=7, committed_at=60.0)
+    >>> total = before + now
+    >>> total.rows_in, total.commits, total.committed_at
+    (107, 2, 60.0)
+    """
+
+    rows_in: int = 0
+    rows_out: int = 0
+    """Rows sent on; for a source, lines."""
+    dead_letters: int = 0
+    repeated: int = 0
+    """Rows dropped because their watermark had passed them."""
+    commits: int = 0
+    """How often a shard's state was made durable."""
+    committed_at: float = 0.0
+    """When that was last, in seconds since 1970; at first, when the stage started. 0: not started."""
+
+    def __add__(self, other: Counters) -> Counters:
+        """Return the sum; `committed_at` is the later one."""
+        return Counters(
+            self.rows_in + other.rows_in,
+            self.rows_out + other.rows_out,
+            self.dead_letters + other.dead_letters,
+            self.repeated + other.repeated,
+            self.commits + other.commits,
+            max(self.committed_at, other.committed_at),
+        )
+
+
+class ServedModel(msgspec.Struct, frozen=True):
+    """The model that a worker serves.
+
+    >>> ServedModel("3").refused
+    ''
+    """
+
+    version: str
+    refused: str = ""
+    """Why the version that is promoted does not serve, if so."""

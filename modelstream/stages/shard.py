@@ -1,0 +1,88 @@
+"""A message that a stage is given, and a shard in its hands: what was taken, and what waits to be sent."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from modelstream.messages import dead_letters
+from modelstream.messages.codec import Kind, encode, split_rows
+from modelstream.messages.dead_letters import DeadLetter
+from modelstream.messages.identity import Checkpoint
+
+Records = list[tuple[int, bytes]]
+"""Messages to append to a stream: each with its shard there."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A message as a trigger delivered it.
+
+    >>> import nuclio_sdk
+    >>> at = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    >>> Incoming.of(nuclio_sdk.Event(body=b"{}", shard_id=3, offset=7, timestamp=at))
+    Incoming(shard=3, offset=7, body=b'{}', appended_at=1000000)
+    """
+
+    shard: int
+    offset: int
+    body: bytes
+    appended_at: int
+    """When it was appended to its stream, in microseconds."""
+
+    @classmethod
+    def of(cls, event: Any) -> Incoming:
+        """Return the message of a Nuclio event. A body that the platform has decoded is JSON again."""
+        body = event.body if isinstance(event.body, bytes) else msgspec.json.encode(event.body)
+        stamp = event.timestamp if isinstance(event.timestamp, datetime) else datetime.now(UTC)
+        if stamp.tzinfo is None:
+            stamp = stamp.replace(tzinfo=UTC)
+        return cls(int(event.shard_id), int(event.offset), body, int(stamp.timestamp() * 1e6))
+
+
+@dataclass
+class Shard:
+    """A shard in a stage's hands.
+
+    >>> from modelstream.messages.codec import decode
+    >>> shard = Shard(0, Checkpoint(), saved=-1)
+    >>> for position in (7, 8):
+    ...     shard.send(2, "vectors", "a.ndjson", pa.record_batch({"position": [position]}))
+    >>> rows, letters = shard.encoded()
+    >>> [(to, decode(body).batch.column("position").to_pylist()) for to, body in rows], letters
+    ([(2, [7, 8])], [])
+    """
+
+    number: int
+    checkpoint: Checkpoint
+    """State after the last message taken; `saved` of it is durable."""
+    saved: int
+    keeps: bool = True
+    """Whether its stage keeps anything of it; if not, what is taken again does the same again."""
+    outbox: list[tuple[int, Kind, str, pa.RecordBatch]] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    unsaved: list[Incoming] = field(default_factory=list)
+    rows: int = 0
+    """Rows taken since the last save."""
+    since: float = 0.0
+    """When the oldest unsaved message was taken (monotonic seconds)."""
+
+    def send(self, shard: int, kind: Kind, origin: str, batch: pa.RecordBatch) -> None:
+        """Put rows into the outbox for a shard of the output stream."""
+        if batch.num_rows:
+            self.outbox.append((shard, kind, origin, batch))
+
+    def encoded(self) -> tuple[Records, Records]:
+        """Return what waits to be sent as records: rows, and dead letters. Neighbours of one origin share a record."""
+        rows: Records = []
+        waiting = sorted(self.outbox, key=lambda entry: entry[0])
+        for (to, kind, origin), group in itertools.groupby(waiting, key=lambda entry: entry[:3]):
+            batches = [batch for *_, batch in group]
+            whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+            rows.extend((to, encode(kind, origin, piece)) for piece in split_rows(whole))
+        return rows, [(self.number, body) for body in dead_letters.encode_letters(self.letters)]
