@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.errors import UnavailableError
 
 
 def sync_folder(folder: Path) -> None:
@@ -44,22 +42,4 @@ def outages(path: Path) -> Iterator[None]:
         raise UnavailableError(
             f"{error.filename or path}: {error.strerror or error}",
             remedy="free space or mend the disk; the pipeline goes on by itself",
-        ) from error
-
-
-def open_input(path: Path) -> io.FileIO:
-    """Open a plain file of events. Raises ConfigurationError."""
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "not a plain file"
-            raise ConfigurationError(
-                f"the input {path} is {kind}",
-                remedy="give a file with one JSON object a line; pipe anything else in with --input -",
-            )
-        return path.open("rb", buffering=0)
-    except OSError as error:
-        raise ConfigurationError(
-            f"the input {path} can't be read: {error.strerror or error}",
-            remedy="give the path of a file with one JSON object a line that this user may read",
         ) from error

@@ -37,15 +37,16 @@ def explain(
         if not found.events and found.row is None:
             raise ConfigurationError(
                 f"no event of {view.use_case.key} {user!r} is in the log",
-                remedy="`python pipeline.py table features` lists users; an event of the last 5 s may not be there yet",
+                remedy=f"`python pipeline.py table {view.names.features}` lists users; "
+                "an event of the last 5 s may not be there yet",
             )
         if as_json:
             print_json(found)
         else:
-            print_explanation(found, view.use_case)
+            print_explanation(found, view.use_case, view.names.features)
 
 
-def print_explanation(found: Explanation, use_case: UseCase) -> None:
+def print_explanation(found: Explanation, use_case: UseCase, table: str) -> None:
     """Print an explanation for a person."""
     from modelstream.commands.output import console, fitting_table, readable
 
@@ -62,12 +63,12 @@ def print_explanation(found: Explanation, use_case: UseCase) -> None:
     if found.vector is None:
         out.print("no event of this user has sent a vector")
     if found.row is None:
-        out.print("no row in the table features: a user has one from the profile event on")
+        out.print(f"no row in the table {table}: a user has one from the profile event on")
     if found.vector is not None or found.row is not None:
         sent = "vector sent last" if found.vector is None else f"vector sent at {readable(found.vector[use_case.time])}"
         names = [name for name in use_case.features_schema.names if name != use_case.key]
         pairs: list[Row] = [
-            {"": name, sent: (found.vector or {}).get(name), "row in features": (found.row or {}).get(name)}
+            {"": name, sent: (found.vector or {}).get(name), f"row in {table}": (found.row or {}).get(name)}
             for name in names
         ]
         out.print(fitting_table(pairs, out.width, "features"))

@@ -25,6 +25,7 @@ from modelstream.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from modelstream.project import Project
     from modelstream.runner.run import Summary
 
 GENERATED = "Generated events"
@@ -95,7 +96,6 @@ def run(
 
     Example: python pipeline.py run --input events.ndjson --data data/mine
     """
-    from modelstream.base.durable import open_input
     from modelstream.commands.output import print_json
     from modelstream.project import load_project
     from modelstream.runner import run as runs
@@ -103,6 +103,7 @@ def run(
     from modelstream.runner.display import Display
     from modelstream.runner.places import checked
     from modelstream.settings import StoreUrls
+    from modelstream.source.readers import open_input
 
     source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
     if input is not None:
@@ -128,10 +129,10 @@ def run(
     if as_json:
         print_json(summary)
     else:
-        print_summary(summary)
+        print_summary(summary, project)
 
 
-def print_summary(summary: Summary) -> None:
+def print_summary(summary: Summary, project: Project) -> None:
     """Print what came of a run, for a person, and how to look at the results."""
     from rich.console import Console
     from rich.markup import escape
@@ -155,11 +156,12 @@ def print_summary(summary: Summary) -> None:
     data = escape(short_path(summary.data))
     logs = escape(short_path(summary.logs))
     option = "" if data == "data" else f" --data {data}"
+    names, predictions = project.names, project.reads(project.chain.consumers[-1])
     lines += [
         "",
-        f"The results are Parquet files in {logs}/events and {logs}/inference. To look at them:",
-        f"  python -c 'import pandas; print(pandas.read_parquet(\"{logs}/inference\").tail())'",
-        f"  python pipeline.py table features{option}",
-        f"  python pipeline.py peek inference{option}",
+        f"The results are Parquet files in {logs}/{names.events_log} and {logs}/{names.inference_log}. Look at them:",
+        f"  python -c 'import pandas; print(pandas.read_parquet(\"{logs}/{names.inference_log}\").tail())'",
+        f"  python pipeline.py table {names.features}{option}",
+        f"  python pipeline.py peek {predictions}{option}",
     ]
     Console(soft_wrap=True, highlight=False).print("\n".join(lines))

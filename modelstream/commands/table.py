@@ -141,7 +141,7 @@ def _features(view: View, key: str | None) -> tuple[pa.Schema, Iterator[pa.Recor
     found = rows.get(key)
     if not found.num_rows:
         raise ConfigurationError(
-            f"the table features has no row for {use_case.key} {key!r}",
+            f"the table {view.names.features} has no row for {use_case.key} {key!r}",
             remedy=f"`python pipeline.py explain {key}` tells what is known of it",
         )
     return use_case.features_schema, iter([features_of(found, use_case)])

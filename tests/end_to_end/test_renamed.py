@@ -109,7 +109,7 @@ def test_renamed_project_gives_the_same_results(renamed: Path, tmp_path: Path) -
     entries = {entry.name for entry in other.iterdir()} - {"streams", "tables", "logs", "modelstream.json", ".lock"}
     assert entries == {*NAMES["logs"].values(), *(f".{log}.writing" for log in NAMES["logs"].values()), "served.json"}
     assert run("replay", "--data", str(other), root=renamed).returncode == 0
-    key = found["features"].splitlines()[1].split(",")[0]
+    key = found["features"].splitlines()[1].split(",")[0].strip('"')
     assert run("explain", key, "--data", str(other), root=renamed).returncode == 0
 
     project = load_project(renamed / "project.yaml")
