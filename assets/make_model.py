@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from modelstream import notebooks
-from modelstream.commands.train import environment, mlrun_context, training_function
 from modelstream.project import load_project
+from modelstream.runner.training import mlrun_context, training_environment, training_function
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "assets" / "models" / "churn" / "1"
@@ -39,9 +39,12 @@ def main() -> None:
         run = [sys.executable, str(ROOT / "pipeline.py"), "run", "--data", str(data), "--quiet", *generated]
         subprocess.run(run, check=True)
         # Without a shipped model to count on from, the registry begins with version 1.
-        os.environ |= environment(project, data) | {"MODELSTREAM_MODEL": "", "MODELSTREAM_REGISTRY": str(registry)}
+        os.environ |= training_environment(project, data) | {
+            "MODELSTREAM_MODEL": "",
+            "MODELSTREAM_REGISTRY": str(registry),
+        }
         name = training_function(project)
-        context = mlrun_context(project, name)
+        context = mlrun_context(project)
         context.artifact_path = f"{folder}/runs"
         notebooks.load(project.notebook(name)).train(context, seed=int(given.seed))
         given.folder.mkdir(parents=True, exist_ok=True)

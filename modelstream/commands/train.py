@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from modelstream.commands.options import DATA, FLAG, AsJson, Data
-from modelstream.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -109,49 +108,17 @@ def train(
 def run_training(project: Project, data: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Run the project's training function on a data folder; return its results. Raises ModelstreamError."""
     from modelstream import notebooks
+    from modelstream.runner.training import mlrun_context, training_environment, training_function
 
     begun = time.monotonic()
     function = training_function(project)
-    os.environ.update(environment(project, data.resolve()))
+    os.environ.update(training_environment(project, data.resolve()))
     with _steps() as context_of:
         handler = getattr(notebooks.load(project.notebook(function)), project.functions[function].handler)
-        context = context_of(mlrun_context(project, function))
+        context = context_of(mlrun_context(project))
         handler(context, **options)
     context.commit(completed=True)
     return dict(context.results) | {"seconds": round(time.monotonic() - begun, 1)}
-
-
-def training_function(project: Project) -> str:
-    """Return the function that trains: the job without streams. Raises ConfigurationError if there is none."""
-    if not project.chain.trainer:
-        raise ConfigurationError(
-            "project.yaml has no function that trains", remedy="add a job, with an empty entry under `wiring`"
-        )
-    return project.chain.trainer
-
-
-def environment(project: Project, data: Path) -> dict[str, str]:
-    """Return the environment of the training function for a data folder. Raises ConfigurationError if it isn't one."""
-    from modelstream.runner.data_folder import require
-
-    marker = require(data, project)
-    settings = project.settings(
-        training_function(project),
-        marker.places.within(data),
-        folder=project.folder.resolve(),
-        registry=project.registry(),
-        shards=marker.shards,
-    )
-    return {**settings.environment(), "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false", "MLRUN_LOG_LEVEL": "ERROR"}
-
-
-def mlrun_context(project: Project, name: str) -> Any:
-    """Return a context of MLRun's: it keeps what is logged in a folder, and in MLRun if there is a server."""
-    import mlrun
-
-    context = mlrun.get_or_create_ctx(name, project=project.name)
-    context.artifact_path = str(project.folder / "artifacts" / "runs")
-    return context
 
 
 class _Context:

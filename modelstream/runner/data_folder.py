@@ -14,7 +14,7 @@ import msgspec
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.project import Project
 from modelstream.runner.places import check_own, clear, differing
-from modelstream.settings import StoreUrls
+from modelstream.settings import Settings, StoreUrls
 
 VERSION = 2
 """Of the marker: 2 if something lies behind a URL, which a reader of version 1 would overlook, else 1."""
@@ -106,6 +106,17 @@ def holder_of(path: Path) -> int | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def settings_in(path: Path, marker: Marker, project: Project, function: str) -> Settings:
+    """Return the settings of a function that works on a data folder."""
+    return project.settings(
+        function,
+        marker.places.within(path),
+        folder=project.folder.resolve(),
+        registry=project.registry(),
+        shards=marker.shards,
+    )
 
 
 def check_use_case(path: Path, marker: Marker, project: Project) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from modelstream.errors import UnavailableError
 from modelstream.project import Project
-from modelstream.runner.data_folder import DataFolder
+from modelstream.runner.data_folder import DataFolder, settings_in
 from modelstream.runner.line import Command
 from modelstream.runner.served import ServedModels
 from modelstream.runner.state import FunctionState
@@ -108,14 +108,7 @@ class Pipeline:
 
     def environment(self, function: str, **changed: float) -> dict[str, str]:
         """Return the environment of a function's process, with some settings changed."""
-        project = self.project
-        settings = project.settings(
-            function,
-            self.folder.urls,
-            folder=project.folder.resolve(),
-            registry=project.registry(),
-            shards=self.shards,
-        )
+        settings = settings_in(self.folder.path, self.folder.marker, self.project, function)
         return {**msgspec.structs.replace(settings, **changed).environment(), **PROCESS}
 
     def start_source(self, parameters: dict[str, Any]) -> None:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modelstream import notebooks
-from modelstream.commands.train import environment
 from modelstream.commands.view import View
+from modelstream.runner.training import training_environment
 from modelstream.settings import Settings, from_environment
 from modelstream.source.generator import GeneratorSource, Order, enrichment_table
 from modelstream.training.snapshot.data import Data, open_data
@@ -31,7 +31,7 @@ def generated(path: Path, users: int = 150, events: int = 60) -> View:
 
 def settings(view: View) -> Settings:
     """Return a training job's settings for a folder."""
-    return from_environment(environment(PROJECT, view.path))
+    return from_environment(training_environment(PROJECT, view.path))
 
 
 @contextmanager

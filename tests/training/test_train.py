@@ -18,6 +18,7 @@ from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from modelstream.model import onnx as models
 from modelstream.registry.registry import Registry
+from modelstream.runner.training import training_environment
 from modelstream.training import train as training
 from modelstream.training.judge.evaluation import expected_calibration_error
 from modelstream.training.learn.calibration import LIMIT, Platt, calibrate, fit
@@ -186,7 +187,7 @@ def test_trained_version_is_registered_described_and_logged(
     view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
-    for name, value in training_environment(view, tmp_path).items():
+    for name, value in training_environment(PROJECT, view.path).items():
         monkeypatch.setenv(name, value)
     context = Context()
     notebooks.load(NOTEBOOK).train(
@@ -225,12 +226,6 @@ def test_since_and_until_are_times_or_how_long_ago(monkeypatch: pytest.MonkeyPat
     taken = training.selection(Options(since="7d", until="6h"))
     assert (taken.since, taken.until) == ((1_000_000 - 604_800) * 1_000_000, (1_000_000 - 21_600) * 1_000_000)
     assert training.selection(Options(since="1970-01-02")).since == 86_400_000_000
-
-
-def training_environment(view: View, folder: Path) -> dict[str, str]:
-    from modelstream.commands.train import environment
-
-    return environment(PROJECT, view.path)
 
 
 def test_probabilities_judged_are_those_of_the_file_that_is_registered(data: Data, candidates: Any) -> None:
