@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from modelstream import notebooks
-from modelstream.source.generator import GeneratorSource, Order, enrichment_table
+from modelstream.source.generator import GeneratorOptions, GeneratorSource, enrichment_table
 from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     use_case = load_use_case(ROOT / "use_cases" / "churn.yaml")
     distributions = notebooks.load(ROOT / "functions" / "data-generator.ipynb").DISTRIBUTIONS
-    order = Order(arguments.users, arguments.events_per_user, SEED, END)
+    order = GeneratorOptions(arguments.users, arguments.events_per_user, SEED, END)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     assert use_case.lookup is not None
     table = pa.Table.from_batches([enrichment_table(distributions.enrichment, SEED)])

@@ -33,7 +33,7 @@ _LEVEL = "MLRUN_LOG_LEVEL"
 
 
 @dataclass(frozen=True)
-class Order:
+class WorkflowOptions:
     """What the workflow is to do besides deploying."""
 
     generate: bool = True
@@ -81,9 +81,9 @@ class Deployment:
         """Write the workflow as Argo's YAML; return the seconds that compiling took, after the imports."""
         return float(self._ask_compiler(str(target.resolve()), {})["seconds"])
 
-    def run(self, engine: Engine, order: Order) -> str:
+    def run(self, engine: Engine, options: WorkflowOptions) -> str:
         """Run the workflow on the cluster; return what to say of it."""
-        arguments = order.arguments()
+        arguments = options.arguments()
         _say("storing the project in MLRun, and starting the workflow")
         self.mlrun_project.save_to_db()
         told = self._start(engine, arguments)
@@ -159,13 +159,13 @@ class Deployment:
 
 
 def deploy(
-    file: Path, order: Order, *, engine: Engine, dry_run: bool, workflow: Path, folder: Path = Path()
+    file: Path, options: WorkflowOptions, *, engine: Engine, dry_run: bool, workflow: Path, folder: Path = Path()
 ) -> list[str]:
     """Deploy, or with `dry_run` print the plan and write the workflow; return lines to print at the end."""
     _quieten(dry_run)
     deployment = Deployment(folder, file)
-    order = Order(**(asdict(order) | {"generator": deployment.cluster.generator | order.generator}))
-    if order.train and not deployment.project.chain.trainer:
+    options = WorkflowOptions(**(asdict(options) | {"generator": deployment.cluster.generator | options.generator}))
+    if options.train and not deployment.project.chain.trainer:
         raise ConfigurationError(
             "project.yaml has no function that trains a model",
             remedy="leave --train out, or add one (a job without `reads` and `writes` in its wiring)",
@@ -183,7 +183,7 @@ def deploy(
         sys.stdout.flush()
         return [f"# {workflow}: the workflow as Argo runs it, compiled in {deployment.compile(workflow):.2f} s"]
     try:
-        return [deployment.run(engine, order)]
+        return [deployment.run(engine, options)]
     except ModelstreamError:
         raise
     except Exception as error:

@@ -74,9 +74,9 @@ def deploy(
     from modelstream.cluster import deploy as cluster
     from modelstream.project import default_file
 
-    order = cluster.Order(generate=generate, train=train, model_version=model_version)
+    options = cluster.WorkflowOptions(generate=generate, train=train, model_version=model_version)
     folder = default_file().parent
-    for line in cluster.deploy(config, order, engine=engine, dry_run=dry_run, workflow=workflow, folder=folder):
+    for line in cluster.deploy(config, options, engine=engine, dry_run=dry_run, workflow=workflow, folder=folder):
         print(line)
 
 

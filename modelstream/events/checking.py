@@ -30,7 +30,7 @@ It may change values and leave rows out, by what stands in the row alone: a batc
 
 
 @dataclass
-class Lines:
+class MessageLines:
     """The raw lines of a message: n texts with their positions (int64, rising) in one origin."""
 
     origin: str
@@ -79,7 +79,7 @@ class EventChecker:
         self._parser = LineParser(use_case)
         self._checker = Checker(use_case)
 
-    def check(self, messages: Sequence[Lines]) -> Checked:
+    def check(self, messages: Sequence[MessageLines]) -> Checked:
         """Check the lines of messages, of any origins. Raises ConfigurationError for what a transform must not do."""
         sizes = [len(message) for message in messages]
         positions = np.concatenate([message.positions for message in messages])
@@ -101,7 +101,7 @@ class EventChecker:
         buckets[places] = buckets_of(events.column(self._use_case.key))
         return Checked(events, places, buckets, rejects)
 
-    def _named(self, reject: Reject, messages: Sequence[Lines], positions: Int64s) -> Reject:
+    def _named(self, reject: Reject, messages: Sequence[MessageLines], positions: Int64s) -> Reject:
         """Return a reject with its true reason, if its line was cut."""
         index = reject.index
         for message in messages:

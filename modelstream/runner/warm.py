@@ -23,13 +23,13 @@ def kernels(project: Project) -> None:
     from modelstream import notebooks
     from modelstream.events.parsing import LineParser
     from modelstream.features.engine import FeatureEngine, no_rows
-    from modelstream.source.generator import GeneratorSource, Order
+    from modelstream.source.generator import GeneratorOptions, GeneratorSource
     from modelstream.source.lines import LineSplitter
     from modelstream.use_case.file import load_use_case
 
     use_case = load_use_case(project.use_case_file)
     generator = notebooks.load(project.notebook(project.chain.source))
-    source = GeneratorSource(use_case, generator.DISTRIBUTIONS, Order(3, 5, 1, 1_700_000_000_000_000))
+    source = GeneratorSource(use_case, generator.DISTRIBUTIONS, GeneratorOptions(3, 5, 1, 1_700_000_000_000_000))
     lines = [line for chunk in source.chunks(lambda: False) for line in chunk.lines.texts()]
     LineSplitter(use_case.key).feed(b"\n".join(lines) + b"\n", last=True)
     positions = np.arange(len(lines), dtype=np.int64)

@@ -30,7 +30,7 @@ from modelstream.source.generator_kernels import (
     advance,
     format_lines,
 )
-from modelstream.source.lines import Chunk, Lines, Progress
+from modelstream.source.lines import Chunk, InputLines, Progress
 from modelstream.source.readers import Source
 from modelstream.use_case.declared import UseCase
 
@@ -49,7 +49,7 @@ Uint64s = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class Order:
+class GeneratorOptions:
     """What to generate: users with so many events each besides their profile, up to about `end`."""
 
     users: int
@@ -78,30 +78,30 @@ def enrichment_table(enrichment: Enrichment, seed: int) -> pa.RecordBatch:
 
 
 class GeneratorSource(Source):
-    """The lines of an order from `start` on. Raises ConfigurationError for distributions that can't be used."""
+    """The generated lines from `start` on. Raises ConfigurationError for distributions that can't be used."""
 
     def __init__(
         self,
         use_case: UseCase,
         distributions: Distributions,
-        order: Order,
+        options: GeneratorOptions,
         *,
         start: int = 0,
         chunk_lines: int = CHUNK_LINES,
     ) -> None:
         distributions.check(use_case)
-        self.origin = order.origin
-        self._order = order
+        self.origin = options.origin
+        self._options = options
         self._start = start
         self._chunk_lines = chunk_lines
-        self._rules = _rules(distributions, order.end)
-        self._population = Population(distributions, order)
+        self._rules = _rules(distributions, options.end)
+        self._population = Population(distributions, options)
         self._parts = _joined(_parts(use_case, distributions))
-        self._fraction = np.frombuffer(f".{order.end % 1_000_000:06}".encode(), np.uint8)
+        self._fraction = np.frombuffer(f".{options.end % 1_000_000:06}".encode(), np.uint8)
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that the lines depend on besides the order: another one means other lines."""
+        """A hash of all that the lines depend on besides the options: another one means other lines."""
         hasher = xxhash.xxh3_128(self._population.fingerprint)
         hasher.update(MECHANICS.to_bytes(8))
         for array in (*self._rules, *self._parts):
@@ -133,8 +133,8 @@ class GeneratorSource(Source):
         out.flags.writeable = False  # as the bytes of a file are: the kernels are compiled for one of both
         positions = np.arange(first, first + len(rows))
         buckets = self._population.buckets[rows[:, 1]]
-        lines = Lines(out[:size], starts[:-1], starts[1:] - 1, positions, buckets)
-        total = self._order.lines
+        lines = InputLines(out[:size], starts[:-1], starts[1:] - 1, positions, buckets)
+        total = self._options.lines
         return Chunk(lines, lambda count: Progress(first + count, finished=first + count == total))
 
     def _regrouped(self) -> Iterator[Int64s]:
@@ -168,23 +168,23 @@ class GeneratorSource(Source):
                 room = np.count_nonzero(users.times < now + seconds) * (seconds // shortest + 2)
             if room > len(rows):
                 rows = np.empty((room, 4), np.int64)
-            count = advance(self._rules, users, now + seconds, self._order.events_per_user, rows)
+            count = advance(self._rules, users, now + seconds, self._options.events_per_user, rows)
             part = rows[:count]
             yield part[np.argsort((part[:, 0] - now).astype(np.uint16), kind="stable")]
 
 
 class Population:
-    """The users of an order: a user's draws depend on the seed and the user's number only."""
+    """The generated users: a user's draws depend on the seed and the user's number only."""
 
-    def __init__(self, distributions: Distributions, order: Order) -> None:
-        count, groups = order.users, distributions.groups
+    def __init__(self, distributions: Distributions, options: GeneratorOptions) -> None:
+        count, groups = options.users, distributions.groups
         self._fields = distributions.profile
-        bits = _bits(order.seed, "users", count * 8).reshape(count, 8)
+        bits = _bits(options.seed, "users", count * 8).reshape(count, 8)
         shares = _chances([group.share for group in groups])
         group = np.searchsorted(shares[:-1], (bits[:, 0] >> np.uint64(32)).astype(np.int64), side="right")
         hours = _between(*distributions.first_hours_ago, bits[:, 1]).astype(np.int64)
         seeds = np.stack([bits[:, 2] >> np.uint64(32), bits[:, 2] & np.uint64(0xFFFFFFFF)], axis=1)
-        first = order.end // 1_000_000 - 3600 * hours
+        first = options.end // 1_000_000 - 3600 * hours
         self._users = GeneratedUsers(seeds.astype(np.int64), group.astype(np.int64), first, np.zeros(count, np.int64))
         self.keys = _uuids(bits[:, 3:5])
         """The text of each user's key (uint8[users, 36])."""
@@ -192,9 +192,9 @@ class Population:
         self.buckets = buckets_of(pa.StringArray.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(self.keys)))
         self._lookups = _lookups(distributions, group, bits[:, 5:7])
         self._groups = [{name: _json(value) for name, value in group.fields.items()} for group in groups]
-        picks = _bits(order.seed, "profiles", count * len(self._fields)).reshape(count, -1)
+        picks = _bits(options.seed, "profiles", count * len(self._fields)).reshape(count, -1)
         self._picks = _between(0, POOL - 1, picks).astype(np.int64)
-        self._pools = _pools(distributions, order.seed)
+        self._pools = _pools(distributions, options.seed)
 
     @property
     def fingerprint(self) -> bytes:

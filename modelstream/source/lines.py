@@ -36,7 +36,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Lines:
+class InputLines:
     """Lines of one input, in order: n pieces of `data`, none of them blank, without their line breaks."""
 
     data: Bytes
@@ -52,7 +52,7 @@ class Lines:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def slice(self, start: int, stop: int) -> Lines:
+    def slice(self, start: int, stop: int) -> InputLines:
         """Return the lines `start` to `stop` (exclusive), sharing the data."""
         part = slice(start, stop)
         return replace(
@@ -72,7 +72,7 @@ class Lines:
 class Chunk:
     """Some lines, maybe none, and `progress_at(n)`: how far the input was read once n of them are sent."""
 
-    lines: Lines
+    lines: InputLines
     progress_at: Callable[[int], Progress]
 
 
@@ -171,4 +171,4 @@ class LineSplitter:
         if data or last:
             end = read_to(len(data), start.lines + found.lines, self._hasher, finished=last)
         self._read = end
-        return Chunk(Lines(found.data, found.starts, found.ends, numbers, found.buckets, truncated), progress_at)
+        return Chunk(InputLines(found.data, found.starts, found.ends, numbers, found.buckets, truncated), progress_at)

@@ -21,7 +21,7 @@ import pyarrow as pa
 from modelstream.base.json_bytes import gather
 from modelstream.errors import UnavailableError
 from modelstream.messages.codec import LINES_SCHEMA, MAX_MESSAGE_BYTES, MAX_MESSAGE_EVENTS, encode
-from modelstream.source.lines import Chunk, Lines, Progress
+from modelstream.source.lines import Chunk, InputLines, Progress
 from modelstream.source.readers import Source
 from modelstream.streams import Streams
 
@@ -87,7 +87,7 @@ class Pace:
 
 
 def messages(
-    lines: Lines, shards: int, origin: str, ingested_at: int, *, most: int = MAX_MESSAGE_EVENTS
+    lines: InputLines, shards: int, origin: str, ingested_at: int, *, most: int = MAX_MESSAGE_EVENTS
 ) -> list[tuple[int, bytes]]:
     """Return lines as records (shard, message of kind `lines`), those of a shard in order.
 

@@ -19,7 +19,7 @@ from modelstream.errors import ConfigurationError
 from modelstream.settings import from_environment
 from modelstream.source.distributions import Distributions
 from modelstream.source.enrichment import load_enrichment
-from modelstream.source.generator import GeneratorSource, Order, enrichment_table
+from modelstream.source.generator import GeneratorOptions, GeneratorSource, enrichment_table
 from modelstream.source.lines import Progress
 from modelstream.source.readers import START_ANEW, Source, chunk_bytes, open_file, open_stdin
 from modelstream.source.sender import Clock, Sender, Sent, Watcher
@@ -31,10 +31,10 @@ STDIN = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class SourceOptions:
     """What to send.
 
-    >>> Options(input="events.ndjson", rate=100).users  # of which the input makes no use
+    >>> SourceOptions(input="events.ndjson", rate=100).users  # of which the input makes no use
     2000
     """
 
@@ -73,7 +73,7 @@ class _Teller(Watcher):
             self._context.progress(self._lines, self._total, held)
 
 
-def send(context: Any, distributions: Distributions, options: Options) -> Sent:
+def send(context: Any, distributions: Distributions, options: SourceOptions) -> Sent:
     """Send an input to its end, going on where it was sent to before; return what was sent.
 
     `context` is a job's: MLRun's, or the local runner's, which can ask for an early stop. Streams, tables and the
@@ -122,7 +122,7 @@ def saver(tables: Tables, origin: str) -> Callable[[Progress], None]:
 
 
 def open_source(
-    distributions: Distributions, options: Options, use_case: UseCase, tables: Tables, shards: int
+    distributions: Distributions, options: SourceOptions, use_case: UseCase, tables: Tables, shards: int
 ) -> tuple[Source, int]:
     """Return the source that the options ask for, and how many lines it has left (0: not known).
 
@@ -139,7 +139,7 @@ def open_source(
     >>> with tempfile.TemporaryDirectory() as folder, open_tables(f"sqlite://{folder}") as tables:
     ...     with open(f"{folder}/readings.ndjson", "w") as file:
     ...         size = file.write('{"house": "h1"}')
-    ...     source, lines = open_source(None, Options(input=file.name), use_case, tables, shards=8)
+    ...     source, lines = open_source(None, SourceOptions(input=file.name), use_case, tables, shards=8)
     ...     source.origin == file.name, tables.inputs().get(source.origin).kind, lines
     (True, 'file', 0)
     """
@@ -159,33 +159,33 @@ def open_source(
 
 
 def _open_generator(
-    distributions: Distributions, options: Options, use_case: UseCase, tables: Tables
+    distributions: Distributions, options: SourceOptions, use_case: UseCase, tables: Tables
 ) -> tuple[Source, int]:
-    order = Order(options.users, options.events_per_user, options.seed, _end(options.end))
-    known = tables.inputs().get(order.origin)
+    generated = GeneratorOptions(options.users, options.events_per_user, options.seed, _end(options.end))
+    known = tables.inputs().get(generated.origin)
     if known is not None:
         end = _end(known.options["end"])
-        if options.end is not None and order.end != end:
+        if options.end is not None and generated.end != end:
             raise ConfigurationError(
-                f"the generated events of this folder end at {_text(end)}, not at {_text(order.end)}",
+                f"the generated events of this folder end at {_text(end)}, not at {_text(generated.end)}",
                 remedy=f"leave --end out to go on with them; or {START_ANEW}",
             )
-        order = Order(order.users, order.events_per_user, order.seed, end)
+        generated = GeneratorOptions(generated.users, generated.events_per_user, generated.seed, end)
     start = known.lines if known else 0
-    source = GeneratorSource(use_case, distributions, order, start=start)
-    described = {"end": _text(order.end), "fingerprint": source.fingerprint}
+    source = GeneratorSource(use_case, distributions, generated, start=start)
+    described = {"end": _text(generated.end), "fingerprint": source.fingerprint}
     if known is None:
         _load_table(distributions, options, use_case, tables)
-        tables.inputs().register(order.origin, Input(origin=order.origin, kind="generator", options=described))
+        tables.inputs().register(generated.origin, Input(origin=generated.origin, kind="generator", options=described))
     elif known.options != described:
         raise ConfigurationError(
             "the distributions have changed since these events were begun: the rest would not fit what was sent",
             remedy=f"take the change back (functions/data-generator.ipynb); or {START_ANEW}",
         )
-    return source, order.lines - start
+    return source, generated.lines - start
 
 
-def _load_table(distributions: Distributions, options: Options, use_case: UseCase, tables: Tables) -> None:
+def _load_table(distributions: Distributions, options: SourceOptions, use_case: UseCase, tables: Tables) -> None:
     lookup = use_case.lookup
     if lookup is None:
         return

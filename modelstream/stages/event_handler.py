@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.errors import ConfigurationError, ModelstreamError, NumberTakenError
-from modelstream.events.checking import EventChecker, Lines, Transform
+from modelstream.events.checking import EventChecker, MessageLines, Transform
 from modelstream.logs import Log
 from modelstream.messages.codec import LINE, UnreadableError, is_arrow, split_body
 from modelstream.messages.dead_letters import DeadLetter, letter
@@ -58,7 +58,7 @@ class Run:
     """Messages of a shard that follow each other and go on in one origin, as if they were one; or an unreadable one.
 
     >>> shard = Shard(0, Checkpoint(), saved=-1)
-    >>> first, second = (Lines("a.ndjson", pa.array([b"{}", b"{}"]), np.array([i, i + 1]), 0) for i in (0, 2))
+    >>> first, second = (MessageLines("a.ndjson", pa.array([b"{}", b"{}"]), np.array([i, i + 1]), 0) for i in (0, 2))
     >>> run = Run(shard, [Incoming(0, 5, b"", 0)], [first])
     >>> run.goes_on_with(shard, second), run.goes_on_with(shard, first)
     (True, False)
@@ -68,21 +68,21 @@ class Run:
 
     shard: Shard
     messages: list[Incoming]
-    parts: list[Lines]
+    parts: list[MessageLines]
     unreadable: str = ""
 
-    def goes_on_with(self, shard: Shard, lines: Lines) -> bool:
+    def goes_on_with(self, shard: Shard, lines: MessageLines) -> bool:
         """Tell whether a message's lines come after these, in the same origin."""
         if self.unreadable or self.shard is not shard or self.parts[-1].origin != lines.origin:
             return False
         last = self.parts[-1].positions
         return bool(len(last) and len(lines.positions) and lines.positions[0] > last[-1])
 
-    def lines(self) -> Lines:
+    def lines(self) -> MessageLines:
         """Return the lines of all of its messages."""
         if len(self.parts) == 1:
             return self.parts[0]
-        return Lines(
+        return MessageLines(
             self.parts[0].origin,
             pa.concat_arrays([part.texts for part in self.parts]),
             np.concatenate([part.positions for part in self.parts]),
@@ -162,7 +162,7 @@ class EventHandler(Stage):
     def _load_kernels(self) -> None:
         """Do what makes the first call slow (half a second of CPU) before messages come."""
         if self.settings.rows == "events":
-            EventChecker(self._use_case).check([Lines("", pa.array([b"{}"]), np.zeros(1, np.int64), 0)])
+            EventChecker(self._use_case).check([MessageLines("", pa.array([b"{}"]), np.zeros(1, np.int64), 0)])
 
     def open(self, shard: int) -> Checkpoint:
         """Read the last footer of the shard's log."""
@@ -192,7 +192,10 @@ class EventHandler(Stage):
                 try:
                     lines, unreadable = self._read(message), ""
                 except UnreadableError as error:
-                    lines, unreadable = Lines("", pa.array([], pa.binary()), np.empty(0, np.int64), 0), str(error)
+                    lines, unreadable = (
+                        MessageLines("", pa.array([], pa.binary()), np.empty(0, np.int64), 0),
+                        str(error),
+                    )
                 counts[i] += len(lines) or 1
                 if runs and not unreadable and runs[-1].goes_on_with(shard, lines):
                     runs[-1].messages.append(message)
@@ -236,7 +239,7 @@ class EventHandler(Stage):
         shard.checkpoint.offset = max(shard.checkpoint.offset, committed.offset)
         return remaining
 
-    def _read(self, message: Incoming) -> Lines:
+    def _read(self, message: Incoming) -> MessageLines:
         """Return the lines of a message of lines or of a client's body, with the identity that they have or get."""
         if is_arrow(message.body):
             rows = self.decoded(message, "lines")
@@ -245,13 +248,13 @@ class EventHandler(Stage):
                 truncated = _TRUNCATED.decode(rows.metadata.get("truncated", "{}"))
             except msgspec.DecodeError as error:
                 raise UnreadableError(f"a message of lines whose description can't be read: {error}") from error
-            return Lines(rows.origin, rows.batch.column(LINE), _positions(rows.batch), ingested_at, truncated)
+            return MessageLines(rows.origin, rows.batch.column(LINE), _positions(rows.batch), ingested_at, truncated)
         lines = split_body(message.body)
         if len(lines) > MAX_EVENTS_A_MESSAGE:
             raise UnreadableError(f"{len(lines)} events in a message; {MAX_EVENTS_A_MESSAGE} are allowed")
         origin, first = self.identity(message)
         positions = np.arange(first, first + len(lines), dtype=np.int64)
-        return Lines(origin, pa.array(lines, pa.binary()), positions, message.appended_at)
+        return MessageLines(origin, pa.array(lines, pa.binary()), positions, message.appended_at)
 
     def _take_runs(self, runs: list[Run]) -> None:
         """Check the lines of all messages together, then count each line once, in the messages' order.
@@ -286,7 +289,7 @@ class EventHandler(Stage):
             self._kept[shard.number].append(Kept(events, lines.origin, offsets[places]))
             first_line, first_row = end, row
 
-    def _letter(self, shard: Shard, offset: int, lines: Lines, index: int, reason: str) -> DeadLetter:
+    def _letter(self, shard: Shard, offset: int, lines: MessageLines, index: int, reason: str) -> DeadLetter:
         at = (self.settings.reads, shard.number, offset)
         position = int(lines.positions[index])
         return letter(reason, lines.origin, position, at, lines.texts[index].as_py(), lines.sizes.get(position, 0))

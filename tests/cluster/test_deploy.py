@@ -22,7 +22,7 @@ import yaml
 from modelstream import notebooks
 from modelstream.cluster import config_check, deploy, functions, kafka_login, plan
 from modelstream.cluster.config import Generator
-from modelstream.cluster.deploy import COMPILER, Deployment, Order
+from modelstream.cluster.deploy import COMPILER, Deployment, WorkflowOptions
 from modelstream.cluster.file import load_cluster
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.stages import model_server
@@ -174,7 +174,7 @@ def test_what_deploy_sets_is_refused_in_the_file(written: dict[str, Any]) -> Non
 def test_generator_has_parameters_of_the_workflow(written: dict[str, Any]) -> None:
     import workflow
 
-    asked = set(inspect.signature(workflow.pipeline).parameters) - set(Order().arguments())
+    asked = set(inspect.signature(workflow.pipeline).parameters) - set(WorkflowOptions().arguments())
     assert {field.name for field in msgspec.structs.fields(Generator)} == asked
 
 
@@ -202,7 +202,7 @@ def test_functions_are_deployed_from_the_last_to_the_first(
 ) -> None:
     deployment = loaded(written, kind)
     deploy.connect()
-    assert deployment.run("local", Order()).startswith("the workflow is done")
+    assert deployment.run("local", WorkflowOptions()).startswith("the workflow is done")
     assert set(api.schedules) == ({"trim"} if kind == "kafka" else set())
     assert api.steps == [("run", "prepare"), *(("deploy", name) for name in ORDER), ("run", "data-generator")]
     for name, body in api.functions.items():
@@ -220,7 +220,7 @@ def test_functions_are_deployed_from_the_last_to_the_first(
 
 def test_nothing_is_generated_when_not_asked_for(written: dict[str, Any], api: StandIn) -> None:
     deploy.connect()
-    loaded(written, "kafka").run("local", Order(generate=False, model_version="7"))
+    loaded(written, "kafka").run("local", WorkflowOptions(generate=False, model_version="7"))
     assert api.steps == [("run", "prepare"), ("run", "promote"), *(("deploy", name) for name in ORDER)]
     assert next(run for run in api.runs.values())["metadata"]["name"] == "prepare"
 
@@ -228,7 +228,7 @@ def test_nothing_is_generated_when_not_asked_for(written: dict[str, Any], api: S
 def test_remote_engine_gets_the_source_and_whole_functions(written: dict[str, Any], api: StandIn) -> None:
     deploy.connect()
     deployment = loaded(written, "kafka")
-    assert deployment.run("remote", Order(train=True)).startswith("MLRun runs it: kfp-1")
+    assert deployment.run("remote", WorkflowOptions(train=True)).startswith("MLRun runs it: kfp-1")
     assert api.workflow["source"] == deployment.cluster.source
     assert api.workflow["spec"]["args"]["train"] == "yes"
     stored = {each["name"]: each["spec"]["spec"] for each in api.project["spec"]["functions"]}
@@ -261,7 +261,7 @@ def test_kafka_is_trimmed_every_hour_as_the_file_says(written: dict[str, Any], a
     deploy.connect()
     deployment = loaded(written, "kafka")
     deployment.cluster = msgspec.structs.replace(deployment.cluster, retention_hours=5)
-    assert deployment.run("remote", Order()).endswith("older than 5 h are deleted")
+    assert deployment.run("remote", WorkflowOptions()).endswith("older than 5 h are deleted")
     asked = api.schedules["trim"]
     assert asked["schedule"] == "17 * * * *"
     assert asked["task"]["spec"]["parameters"] == {"hours": 5}
@@ -272,7 +272,7 @@ def test_job_that_mlrun_did_not_schedule_is_told(written: dict[str, Any], api: S
     deploy.connect()
     api.failing["trim"] = "no cron today"
     with pytest.raises(RuntimeError, match="has not scheduled the job trim"):
-        loaded(written, "kafka").run("remote", Order())
+        loaded(written, "kafka").run("remote", WorkflowOptions())
 
 
 # Errors.
@@ -328,7 +328,7 @@ def test_failure_on_the_cluster_says_what_to_do(
     deploy.connect()
     deployment = loaded(written, "kafka")
     with pytest.raises(Exception) as raised:
-        deployment.run("local", Order())
+        deployment.run("local", WorkflowOptions())
     told = deploy.explained(raised.value, "deploying")
     assert isinstance(told, ModelstreamError)
     assert remedy in told.remedy
@@ -340,7 +340,9 @@ def test_train_needs_a_function_that_trains(tmp_path: Path) -> None:
     (tmp_path / "project.yaml").write_text("".join(line for line in lines if "training" not in line))
     cluster, target = ROOT / "clusters" / "kafka.yaml", tmp_path / "workflow.yaml"
     with pytest.raises(ConfigurationError, match="no function that trains"):
-        deploy.deploy(cluster, Order(train=True), engine="kfp", dry_run=True, workflow=target, folder=tmp_path)
+        deploy.deploy(
+            cluster, WorkflowOptions(train=True), engine="kfp", dry_run=True, workflow=target, folder=tmp_path
+        )
 
 
 def test_missing_compiler_says_how_to_make_it(
@@ -412,7 +414,7 @@ def test_kubeflow_gets_the_workflow_and_its_arguments_and_no_key(
     monkeypatch.setenv("V3IO_ACCESS_KEY", SECRET)
     deploy.connect()
     deployment = loaded(written, kind)
-    assert deployment.run("kfp", Order(generate=False)).startswith("Kubeflow runs the workflow: kfp-2")
+    assert deployment.run("kfp", WorkflowOptions(generate=False)).startswith("Kubeflow runs the workflow: kfp-2")
     assert SECRET not in str(api.pipeline)
     workflow = yaml.safe_load(api.pipeline)
     steps = [environment_of(each) for each in workflow["spec"]["templates"] if "container" in each]

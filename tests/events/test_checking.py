@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from modelstream.events.checking import Checked, EventChecker, Lines
+from modelstream.events.checking import Checked, EventChecker, MessageLines
 from modelstream.messages.identity import bucket_of
 from tests.events.test_parsing import CHURN
 
@@ -18,8 +18,8 @@ def bet(amount: float) -> bytes:
     return b'{"user_id": "u1", "event_time": "2026-03-28 20:00", "event_type": "bet", "bet_amount": %g}' % amount
 
 
-def message(*lines: bytes) -> Lines:
-    return Lines("file", pa.array(lines, pa.binary()), np.arange(len(lines)), 0)
+def message(*lines: bytes) -> MessageLines:
+    return MessageLines("file", pa.array(lines, pa.binary()), np.arange(len(lines)), 0)
 
 
 def amounts(checked: Checked) -> list[float]:

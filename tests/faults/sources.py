@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelstream.messages import identity
-from modelstream.source.lines import Lines, LineSplitter
+from modelstream.source.lines import InputLines, LineSplitter
 from modelstream.source.sender import messages
 from tests.faults import inputs
 from tests.faults.process import CHURN
@@ -22,7 +22,7 @@ class File:
 
     origin: str
     texts: list[bytes]
-    lines: Lines
+    lines: InputLines
     sent: int = 0
     saved: list[int] = field(default_factory=lambda: [0])
     """Progress as it was made durable, each time."""

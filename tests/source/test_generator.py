@@ -28,7 +28,7 @@ from modelstream.messages.codec import key_of
 from modelstream.messages.identity import bucket_of
 from modelstream.source import generator
 from modelstream.source.distributions import Distributions, Group, Pause
-from modelstream.source.generator import GeneratorSource, Order, enrichment_table
+from modelstream.source.generator import GeneratorOptions, GeneratorSource, enrichment_table
 from modelstream.use_case.file import load_use_case, parse_use_case
 
 ROOT = Path(__file__).parents[2]
@@ -40,17 +40,17 @@ PLAIN = dataclasses.replace(
     DISTRIBUTIONS, profile={name: draw for name, draw in DISTRIBUTIONS.profile.items() if not callable(draw)}
 )
 """The same without Faker, whose pools take 0.2 s to fill."""
-SMALL = Order(users=20, events_per_user=60, seed=1, end=END)
-REFERENCE_SIZE = Order(users=40, events_per_user=300, seed=1, end=END)
-LARGE = Order(users=600, events_per_user=300, seed=1, end=END)
+SMALL = GeneratorOptions(users=20, events_per_user=60, seed=1, end=END)
+REFERENCE_SIZE = GeneratorOptions(users=40, events_per_user=300, seed=1, end=END)
+LARGE = GeneratorOptions(users=600, events_per_user=300, seed=1, end=END)
 
 
-def source(order: Order = SMALL, **options: Any) -> GeneratorSource:
+def source(order: GeneratorOptions = SMALL, **options: Any) -> GeneratorSource:
     distributions = options.pop("distributions", DISTRIBUTIONS)
     return GeneratorSource(options.pop("use_case", USE_CASE), distributions, order, **options)
 
 
-def texts(order: Order = SMALL, **options: Any) -> list[bytes]:
+def texts(order: GeneratorOptions = SMALL, **options: Any) -> list[bytes]:
     return b"".join(source(order, **options).texts()).splitlines()
 
 
@@ -60,13 +60,13 @@ def plain_texts() -> list[bytes]:
 
 
 @functools.cache
-def events(order: Order | None) -> list[dict[str, Any]]:
+def events(order: GeneratorOptions | None) -> list[dict[str, Any]]:
     """The events of an order; of the reference for None."""
     lines = (GOLDEN / "reference_events.ndjson").read_bytes().splitlines() if order is None else texts(order)
     return [json.loads(line) for line in lines]
 
 
-def by_user(order: Order | None) -> dict[str, list[dict[str, Any]]]:
+def by_user(order: GeneratorOptions | None) -> dict[str, list[dict[str, Any]]]:
     result = defaultdict(list)
     for event in events(order):
         result[event["user_id"]].append(event)
@@ -154,7 +154,7 @@ def test_plain_python_gives_the_same_lines() -> None:
         "from modelstream.source.key_finder import KeyFinder\n"
         "block = (GOLDEN / 'edge_events.ndjson').read_bytes()[:9_000].rpartition(b'\\n')[0] + b'\\n'\n"
         "found = KeyFinder('user_id').find(block)\n"
-        "few = texts(Order(users=4, events_per_user=20, seed=1, end=END), distributions=PLAIN)\n"
+        "few = texts(GeneratorOptions(users=4, events_per_user=20, seed=1, end=END), distributions=PLAIN)\n"
         "content = [*few, found.buckets.tobytes(), found.starts.tobytes(), found.ends.tobytes()]\n"
         "print(hashlib.sha256(b'\\n'.join(content)).hexdigest())\n"
     )
@@ -207,12 +207,12 @@ def test_an_order_that_is_done_is_finished_at_once() -> None:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_few_users_and_few_events_do(count: int) -> None:
-    lines = texts(Order(users=count, events_per_user=count, seed=0, end=0), distributions=PLAIN)
+    lines = texts(GeneratorOptions(users=count, events_per_user=count, seed=0, end=0), distributions=PLAIN)
     assert len(lines) == count * (count + 1)
 
 
 def test_half_a_million_users_have_their_buckets() -> None:
-    population = generator.Population(PLAIN, Order(users=500_000, events_per_user=1, seed=1, end=END))
+    population = generator.Population(PLAIN, GeneratorOptions(users=500_000, events_per_user=1, seed=1, end=END))
     last = population.keys[-1].tobytes().decode()
     assert (len(population.buckets), population.buckets[-1]) == (500_000, bucket_of(last))
 
@@ -245,7 +245,7 @@ def label_of(user: list[dict[str, Any]]) -> int:
     return int(user[0]["label"])
 
 
-def measures(order: Order | None) -> dict[str, float]:
+def measures(order: GeneratorOptions | None) -> dict[str, float]:
     """The numbers that describe events, from the events alone."""
     result: dict[str, float] = {}
     users = by_user(order).values()
@@ -359,7 +359,7 @@ def test_times_are_written_as_python_writes_them() -> None:
 
     for end in (END, 951_868_800_000_000, 4_107_542_400_000_001, 0):  # 2026, leap day 2000, 2100, 1970
         base = datetime.datetime(1970, 1, 1)
-        order = Order(users=30, events_per_user=100, seed=1, end=end)
+        order = GeneratorOptions(users=30, events_per_user=100, seed=1, end=end)
         found = [json.loads(line)["event_time"] for line in texts(order, distributions=PLAIN)]
         fraction = datetime.timedelta(microseconds=end % 1_000_000)
         for text in found:
@@ -421,7 +421,7 @@ def test_another_use_case_has_its_own_names() -> None:
         profile={"greeting": lambda _: "ü"},
         enrichment=DISTRIBUTIONS.enrichment,
     )
-    order = Order(users=1, events_per_user=2, seed=1, end=3_600_000_000)
+    order = GeneratorOptions(users=1, events_per_user=2, seed=1, end=3_600_000_000)
     found = [json.loads(line) for line in texts(order, use_case=other, distributions=shop)]
     key = found[0]["who"]
     assert found == [

@@ -17,7 +17,7 @@ from modelstream.errors import UnavailableError
 from modelstream.messages.codec import decode, key_of
 from modelstream.messages.identity import bucket_of
 from modelstream.source import sender as module
-from modelstream.source.lines import Chunk, Lines, LineSplitter, Progress
+from modelstream.source.lines import Chunk, InputLines, LineSplitter, Progress
 from modelstream.source.readers import Source
 from modelstream.source.sender import Clock, Sender, Sent, Watcher, messages
 from modelstream.streams import Streams, open_streams
@@ -151,7 +151,7 @@ def test_a_message_tells_origin_and_time(streams: Streams) -> None:
     assert (origin, position, line, metadata) == ("a.ndjson", 0, event(0), {"ingested_at": "100000000"})
 
 
-def lines_of(content: bytes, max_line: int = 1_000_000) -> Lines:
+def lines_of(content: bytes, max_line: int = 1_000_000) -> InputLines:
     return LineSplitter("id", max_line=max_line).feed(content, last=True).lines
 
 

@@ -20,7 +20,7 @@ from modelstream.messages.codec import decode
 from modelstream.messages.identity import Watermarks, buckets_of
 from modelstream.source.sender import Sent
 from modelstream.stages import data_generator
-from modelstream.stages.data_generator import Options, send
+from modelstream.stages.data_generator import SourceOptions, send
 from modelstream.streams import Streams, open_streams
 from modelstream.streams.sqlite import SqliteStreams
 from modelstream.tables import Tables, open_tables
@@ -62,7 +62,7 @@ class Job:
 
     def send(self, **options: Any) -> Sent:
         self.told.clear()
-        return send(self.context, NOTEBOOK.DISTRIBUTIONS, Options(**options))
+        return send(self.context, NOTEBOOK.DISTRIBUTIONS, SourceOptions(**options))
 
     def received(self) -> list[tuple[str, int, bytes]]:
         """What a consumer takes: shard by shard, each identity once."""

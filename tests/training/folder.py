@@ -10,7 +10,7 @@ from modelstream import notebooks
 from modelstream.commands.view import View
 from modelstream.runner.training import training_environment
 from modelstream.settings import Settings, from_environment
-from modelstream.source.generator import GeneratorSource, Order, enrichment_table
+from modelstream.source.generator import GeneratorOptions, GeneratorSource, enrichment_table
 from modelstream.training.snapshot.data import Data, open_data
 from modelstream.use_case.file import load_use_case
 from tests.runner.folders import PROJECT, ROOT, make_folder
@@ -23,7 +23,7 @@ END = 1_767_225_600_000_000
 def generated(path: Path, users: int = 150, events: int = 60) -> View:
     """Return a data folder of so many generated users."""
     distributions = notebooks.load(PROJECT.notebook("data-generator")).DISTRIBUTIONS
-    source = GeneratorSource(USE_CASE, distributions, Order(users, events, 1, END))
+    source = GeneratorSource(USE_CASE, distributions, GeneratorOptions(users, events, 1, END))
     lines = b"".join(source.texts()).splitlines()
     table = enrichment_table(distributions.enrichment, 1).to_pydict()
     return make_folder(path, lines, dict(zip(*table.values(), strict=True)))
