@@ -29,11 +29,11 @@ class Stores:
 
     >>> import tempfile
     >>> from modelstream.project import load_project
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> with Stores.of_project(load_project(), StoreUrls().within(folder)) as stores:
-    ...     info = stores.streams.create("generated", 8, stores.epoch)
-    ...     offsets = stores.streams.append("generated", [(3, b"{}")])
-    ...     stores.lag("event-handler", "generated")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Stores.of_project(load_project(), StoreUrls().within(Path(folder))) as stores:
+    ...         info = stores.streams.create("generated", 8, stores.epoch)
+    ...         offsets = stores.streams.append("generated", [(3, b"{}")])
+    ...         stores.lag("event-handler", "generated")
     1
     """
 
