@@ -25,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:  ## list the targets
 	@echo 'make TARGET [ARGS="options"] [PYTHON=/path/to/python3.11]'
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
 
 env:  ## build .venv from requirements.txt if it is missing or stale; the other targets do it by themselves
 	@$(call environment,$(VENV),requirements.txt,$(install_project))

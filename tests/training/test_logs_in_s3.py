@@ -13,10 +13,10 @@ from modelstream.training.drift.drift import drift
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.selection import Selection
 from modelstream.training.snapshot.users import read_users
-from tests.contract.s3_places import environment, new_url, port
+from tests.contract.s3_places import environment, new_url, server
 from tests.training.drift.test_drift import REFERENCE, USE_CASE
 
-__all__ = ["environment", "port"]
+__all__ = ["environment", "server"]
 
 
 def test_a_log_without_rows_is_named_by_its_url(tmp_path: Path) -> None:
