@@ -25,7 +25,7 @@ import pytest
 
 from modelstream import notebooks
 from modelstream.errors import ConfigurationError
-from modelstream.messages import codec as events
+from modelstream.messages import codec
 from modelstream.model import onnx as models
 from modelstream.project import load_project
 from modelstream.registry import watch as model_watch
@@ -308,10 +308,10 @@ def test_messages_pass_through_mlruns_graph_server(loaded: Any, in_worker: Calla
 
     async def use(worker: Worker) -> None:
         for offset in range(10):
-            body = events.encode("vectors", "file", batch.slice(offset * 100, 100))
+            body = codec.encode("vectors", "file", batch.slice(offset * 100, 100))
             assert await worker.handler(worker.context, stream_event(5, offset, body)) is None
         await worker.context.platform.callbacks["drain"]()
-        found = [events.decode(message.body) for message in worker.streams.read("inference", 5, 0, 100, 10**9)]
+        found = [codec.decode(message.body) for message in worker.streams.read("inference", 5, 0, 100, 10**9)]
         assert {(rows.kind, rows.origin) for rows in found} == {("predictions", "file")}
         table = pa.Table.from_batches([rows.batch.replace_schema_metadata() for rows in found])
         assert table.select(batch.schema.names).equals(pa.Table.from_batches([batch]))
@@ -430,7 +430,7 @@ def test_promoted_version_serves_messages_and_requests_without_a_restart(
                 await asyncio.sleep(0.01)
 
         async def send(offset: int) -> None:
-            body = events.encode("vectors", "file", batch.slice(offset * 100, 100))
+            body = codec.encode("vectors", "file", batch.slice(offset * 100, 100))
             await worker.handler(worker.context, stream_event(5, offset, body))
 
         assert await version() == "2", "what it begins with"
@@ -458,7 +458,7 @@ def test_promoted_version_serves_messages_and_requests_without_a_restart(
         assert (stage.model.version, await version()) == ("3", "3")
         await send(2)
         await worker.context.platform.callbacks["drain"]()
-        found = [events.decode(message.body).batch for message in worker.streams.read("inference", 5, 0, 100, 10**9)]
+        found = [codec.decode(message.body).batch for message in worker.streams.read("inference", 5, 0, 100, 10**9)]
         table = pa.Table.from_batches([one.replace_schema_metadata() for one in found])
         assert table["model_version"].to_pylist() == ["2"] * 100 + ["3"] * 200
         expected = [probability_of(one) for one in table["model_version"].to_pylist()]

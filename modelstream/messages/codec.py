@@ -46,7 +46,7 @@ class UnreadableError(ModelstreamError):
 
 
 @dataclass(frozen=True)
-class Rows:
+class Decoded:
     """The rows of a message: what they are, where they came from, and the batch itself.
 
     `batch` has the columns of its kind's schema; a column in which every row is null may be missing.
@@ -84,7 +84,7 @@ def is_arrow(body: bytes) -> bool:
     return body.startswith(_ARROW_START)
 
 
-def decode(body: bytes) -> Rows:
+def decode(body: bytes) -> Decoded:
     """Return the rows of an Arrow message, without copying them. Raises `UnreadableError`.
 
     The last eight bytes are a hash (XXH3) of all before: Arrow trusts its input, and may crash on a damaged one.
@@ -109,7 +109,7 @@ def decode(body: bytes) -> Rows:
         raise UnreadableError("an Arrow message of another version of this pipeline")
     if batch.num_rows > MAX_EVENTS_A_MESSAGE:
         raise UnreadableError(f"{batch.num_rows} rows in a message; {MAX_EVENTS_A_MESSAGE} are allowed")
-    return Rows(cast(Kind, kind), metadata.pop("origin"), batch, metadata)
+    return Decoded(cast(Kind, kind), metadata.pop("origin"), batch, metadata)
 
 
 def _has_positions(batch: pa.RecordBatch, *, rising: bool) -> bool:

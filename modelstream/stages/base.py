@@ -24,7 +24,7 @@ import nuclio_sdk
 import numpy as np
 
 from modelstream.errors import LostStateError, ModelstreamError
-from modelstream.messages.codec import Kind, Rows, UnreadableError, decode
+from modelstream.messages.codec import Decoded, Kind, UnreadableError, decode
 from modelstream.messages.dead_letters import letter
 from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
 from modelstream.settings import Settings
@@ -138,7 +138,7 @@ class Stage(abc.ABC):
 
     # What a subclass may use.
 
-    def decoded(self, message: Incoming, kind: Kind) -> Rows:
+    def decoded(self, message: Incoming, kind: Kind) -> Decoded:
         """Return the rows of a message. Raises UnreadableError, also if they are of another kind."""
         rows = decode(message.body)
         if rows.kind != kind:

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from modelstream.errors import ConfigurationError
-from modelstream.messages.codec import Rows, UnreadableError, decode, encode, is_arrow
+from modelstream.messages.codec import Decoded, UnreadableError, decode, encode, is_arrow
 from modelstream.messages.identity import Checkpoint
 from modelstream.model import onnx as models
 from modelstream.model.onnx import Floats, Probabilities
@@ -41,7 +41,7 @@ class ModelServerStage(Stage):
 
     >>> import pyarrow as pa
     >>> def infer(rows):
-    ...     return Rows("predictions", rows.origin, rows.batch.append_column("will_freeze", pa.array([1, 0])), {})
+    ...     return Decoded("predictions", rows.origin, rows.batch.append_column("will_freeze", pa.array([1, 0])), {})
     >>> settings = Settings(function="scorer", use_case="", reads="serving", writes="inference")
     >>> stage = ModelServerStage(None, settings, None, epoch=0, infer=infer)
     >>> shard = Shard(5, Checkpoint(), saved=-1)
@@ -55,7 +55,7 @@ class ModelServerStage(Stage):
     """
 
     def __init__(
-        self, context: Any, settings: Settings, streams: Streams, epoch: int, infer: Callable[[Rows], Rows]
+        self, context: Any, settings: Settings, streams: Streams, epoch: int, infer: Callable[[Decoded], Decoded]
     ) -> None:
         """Take what gives the predictions for vectors; it raises UnreadableError for vectors of another use case."""
         super().__init__(context, settings, streams, epoch)
@@ -169,7 +169,7 @@ class ModelServing:
             event = super().do_event(event, *args, **kwargs)  # type: ignore[misc]
             if isinstance(event.body, dict):
                 outputs = event.body.get("outputs")
-                if isinstance(outputs, Rows):
+                if isinstance(outputs, Decoded):
                     event.body = encode(outputs.kind, outputs.origin, outputs.batch)
                 elif "model_version" not in event.body:  # MLRun's description of the model
                     event.body["versions"] = [self._scorer.model.spec.version]
@@ -195,7 +195,7 @@ class ModelServing:
         """Return {"inputs": vectors float32[n, features]}, and for an Arrow message its "batch" and "origin"."""
         if isinstance(request, bytes) and is_arrow(request):
             request = decode(request)
-        if isinstance(request, Rows):
+        if isinstance(request, Decoded):
             batch = self._scorer.checked(request.batch)
             return {"inputs": self._scorer.vectors(batch), "batch": batch, "origin": request.origin}
         return {"inputs": read_request(request, self._scorer.use_case.features)}
@@ -204,12 +204,12 @@ class ModelServing:
         """Return the request: `preprocess` has checked it."""
         return request
 
-    def predict(self, request: dict[str, Any]) -> Scores | Rows:
+    def predict(self, request: dict[str, Any]) -> Scores | Decoded:
         """Return the scores of a request, or the predictions of an Arrow message."""
         scores = self._scorer.scores(request["inputs"])
         if "batch" not in request:
             return scores
-        return Rows("predictions", request["origin"], self._scorer.predictions(request["batch"], scores), {})
+        return Decoded("predictions", request["origin"], self._scorer.predictions(request["batch"], scores), {})
 
     def postprocess(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return a V2 response: `outputs` are 0 or 1, `probabilities` stand beside them."""
@@ -222,10 +222,10 @@ class ModelServing:
 
     # The same steps for the stage.
 
-    def infer(self, rows: Rows) -> Rows:
+    def infer(self, rows: Decoded) -> Decoded:
         """Return the predictions of a message of vectors, through the same steps as a request."""
         response = {"outputs": self.predict(self.validate(self.preprocess(rows, "infer"), "infer"))}
-        predictions: Rows = self.postprocess(response)["outputs"]
+        predictions: Decoded = self.postprocess(response)["outputs"]
         return predictions
 
     def _operation(self, path: str | None) -> str:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import xxhash
 
 from modelstream.errors import NumberTakenError, UnavailableError
-from modelstream.messages.codec import Rows
+from modelstream.messages.codec import Decoded
 from modelstream.settings import Settings
 from modelstream.stages.base import Stage
 from modelstream.stages.event_handler import EventHandler
@@ -304,7 +304,7 @@ def probability_of(vector: list[float]) -> float:
     return xxhash.xxh64_intdigest(" ".join(x.hex() for x in vector).encode()) % 1000 / 1000
 
 
-def predict(rows: Rows) -> Rows:
+def predict(rows: Decoded) -> Decoded:
     """Return the predictions of a message of vectors."""
     columns = [rows.batch.column(name) for name in CHURN.vector_schema.names]
     vectors = zip(*(rows.batch.column(name).to_pylist() for name in CHURN.features), strict=True)
@@ -313,4 +313,4 @@ def predict(rows: Rows) -> Rows:
     columns += [pa.array([int(p >= 0.5) for p in said], pa.int8()), pa.array(said, pa.float64())]
     columns += [pa.repeat("churn", count), pa.repeat("1", count), rows.batch.column("ingested_at")]
     batch = pa.RecordBatch.from_arrays(columns, schema=CHURN.prediction_schema)
-    return Rows("predictions", rows.origin, batch, {})
+    return Decoded("predictions", rows.origin, batch, {})

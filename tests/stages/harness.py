@@ -12,7 +12,7 @@ import nuclio_sdk
 import nuclio_sdk.event
 import pytest
 
-from modelstream.messages.codec import Rows, decode
+from modelstream.messages.codec import Decoded, decode
 from modelstream.messages.dead_letters import STREAM, DeadLetter, decode_letters
 from modelstream.settings import Settings
 from modelstream.stages import base
@@ -125,7 +125,7 @@ class Harness:
         """The acknowledged (shard, offset), in order."""
         return [effect[1:] for effect in self.effects if effect[0] == "ack"]
 
-    def sent(self, stream: str = "out") -> list[tuple[int, Rows]]:
+    def sent(self, stream: str = "out") -> list[tuple[int, Decoded]]:
         """Return the messages sent: (shard, rows)."""
         return [(shard, decode(body)) for shard, body in self.streams.records.get(stream, [])]
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelstream.errors import ConfigurationError, UnavailableError
-from modelstream.messages import codec as events
+from modelstream.messages import codec
 from modelstream.messages.codec import UnreadableError
 from modelstream.model import onnx as models
 from modelstream.model.onnx import Floats, Probabilities
@@ -90,7 +90,7 @@ def test_threshold_itself_counts_as_positive() -> None:
 
 
 def test_column_of_nulls_that_a_message_left_out_comes_back() -> None:
-    message = events.decode(events.encode("vectors", "f", VECTORS.drop_columns(["ingested_at"])))
+    message = codec.decode(codec.encode("vectors", "f", VECTORS.drop_columns(["ingested_at"])))
     result = scorer().score(message.batch)
     assert result.schema.equals(CHURN.prediction_schema)
     assert result.column("ingested_at").null_count == VECTORS.num_rows
@@ -252,19 +252,19 @@ def settings(**changes: Any) -> Settings:
     return Settings(**{**values, "reads": "serving", "writes": "inference", "commit_ms": 0.0, **changes})
 
 
-def infer(rows: events.Rows) -> events.Rows:
-    return events.Rows("predictions", rows.origin, scorer().score(rows.batch), {})
+def infer(rows: codec.Decoded) -> codec.Decoded:
+    return codec.Decoded("predictions", rows.origin, scorer().score(rows.batch), {})
 
 
-def sent(streams: Streams, shard: int) -> list[events.Rows]:
-    return [events.decode(m.body) for m in streams.read("inference", shard, 0, 1000, 10**9)]
+def sent(streams: Streams, shard: int) -> list[codec.Decoded]:
+    return [codec.decode(m.body) for m in streams.read("inference", shard, 0, 1000, 10**9)]
 
 
 def run_stage(
     streams: Streams,
     messages: list[Any],
     platform: Platform,
-    infer: Callable[[events.Rows], events.Rows] = infer,
+    infer: Callable[[codec.Decoded], codec.Decoded] = infer,
 ) -> None:
     async def run() -> None:
         context = SimpleNamespace(platform=platform, logger=Logger())
@@ -279,7 +279,7 @@ def run_stage(
 
 def test_predictions_go_to_the_same_shard_in_order(streams: Streams) -> None:
     messages = [
-        message(shard, offset, events.encode("vectors", f"file-{shard}", VECTORS.slice(offset * 20, 20)))
+        message(shard, offset, codec.encode("vectors", f"file-{shard}", VECTORS.slice(offset * 20, 20)))
         for offset in range(5)
         for shard in (2, 5)
     ]
@@ -297,7 +297,7 @@ def test_message_is_acknowledged_after_its_predictions_are_durable(streams: Stre
     def look(shard: int, offset: int) -> None:
         assert sum(rows.batch.num_rows for rows in sent(streams, shard)) >= 10 * (offset + 1)
 
-    messages = [message(0, i, events.encode("vectors", "f", VECTORS.slice(i * 10, 10))) for i in range(9)]
+    messages = [message(0, i, codec.encode("vectors", "f", VECTORS.slice(i * 10, 10))) for i in range(9)]
     run_stage(streams, messages, platform := Platform(at_ack=look))
     assert platform.acks[-1] == (0, 8)
 
@@ -307,12 +307,12 @@ def test_message_is_acknowledged_after_its_predictions_are_durable(streams: Stre
     [
         b"\xff\xff\xff\xff and then nothing",
         b'{"user_id": "u1"}',
-        events.encode("events", "f", VECTORS),
-        events.encode("vectors", "f", VECTORS.drop_columns(["bet_sum"])),
+        codec.encode("events", "f", VECTORS),
+        codec.encode("vectors", "f", VECTORS.drop_columns(["bet_sum"])),
     ],
 )
 def test_unreadable_message_is_one_dead_letter_and_the_next_goes_on(streams: Streams, body: bytes) -> None:
-    good = events.encode("vectors", "f", VECTORS)
+    good = codec.encode("vectors", "f", VECTORS)
     run_stage(streams, [message(3, 0, body), message(3, 1, good)], platform := Platform())
     (letter,) = read_letters(streams)
     assert (letter.stream, letter.shard, letter.offset, letter.content()) == ("serving", 3, 0, body)
@@ -324,12 +324,12 @@ def test_unreadable_message_is_one_dead_letter_and_the_next_goes_on(streams: Str
 def test_failing_hook_holds_the_message_and_loses_nothing(streams: Streams) -> None:
     failures = [UnavailableError("the model's feature service is away"), TypeError("a mistake in a hook")]
 
-    def infer_later(rows: events.Rows) -> events.Rows:
+    def infer_later(rows: codec.Decoded) -> codec.Decoded:
         if failures:
             raise failures.pop()
         return infer(rows)
 
-    messages = [message(0, i, events.encode("vectors", "f", VECTORS.slice(i * 10, 10))) for i in range(2)]
+    messages = [message(0, i, codec.encode("vectors", "f", VECTORS.slice(i * 10, 10))) for i in range(2)]
     run_stage(streams, messages, platform := Platform(), infer_later)
     assert sum(rows.batch.num_rows for rows in sent(streams, 0)) == 20
     assert platform.acks[-1] == (0, 1)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelstream.training.judge.bootstrap import Array, Metrics, measure
-from modelstream.training.snapshot.examples import Examples, ordinals
+from modelstream.training.snapshot.examples import Examples, Int64s, ordinals
 from modelstream.use_case.declared import Statistic, UseCase
 
 LEAST_USERS = 20
@@ -16,8 +16,6 @@ HOURS = (0.25, 0.5, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24)
 """Points of a curve over a window of 24 hours; they are stretched to other windows."""
 REPLICATES = 200
 SCORE_BINS = 64
-
-Rows = npt.NDArray[np.int64]
 
 
 class EarlyPoint(msgspec.Struct, frozen=True):
@@ -75,22 +73,24 @@ def event_counts(examples: Examples, use_case: UseCase) -> npt.NDArray[np.float6
     return counts
 
 
-def rows_at_event(examples: Examples, use_case: UseCase, number: int) -> Rows:
+def rows_at_event(examples: Examples, use_case: UseCase, number: int) -> Int64s:
     """Return the row right after each user's event of that number, int64[users who have it]."""
     return _first_of_each(examples, np.flatnonzero(event_counts(examples, use_case) == number))
 
 
-def rows_at_hour(examples: Examples, hour: float) -> Rows:
+def rows_at_hour(examples: Examples, hour: float) -> Int64s:
     """Return each user's last row of those whose event lies at most so many hours after the window opened."""
     rows = np.flatnonzero(examples.hours <= hour)
     return rows[::-1][np.unique(examples.users[rows[::-1]], return_index=True)[1]]
 
 
-def _first_of_each(examples: Examples, rows: Rows) -> Rows:
+def _first_of_each(examples: Examples, rows: Int64s) -> Int64s:
     return rows[np.unique(examples.users[rows], return_index=True)[1]]
 
 
-def _point(at: float, rows: Rows, examples: Examples, probabilities: Array, threshold: float, seed: int) -> EarlyPoint:
+def _point(
+    at: float, rows: Int64s, examples: Examples, probabilities: Array, threshold: float, seed: int
+) -> EarlyPoint:
     measured = measure(
         examples.labels[rows],
         probabilities[rows],
