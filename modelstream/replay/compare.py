@@ -20,7 +20,7 @@ import xxhash
 from modelstream.features.engine import FeatureEngine, replay
 from modelstream.features.vectors import Derive
 from modelstream.project import Project
-from modelstream.replay.parity import Parity, Served
+from modelstream.replay.parity import Parity, ServedVectors
 from modelstream.replay.recompute import Recomputation, derive_in
 from modelstream.stores import Stores
 from modelstream.tables import FeatureTable
@@ -93,7 +93,7 @@ def _compare_vectors(
 ) -> Iterator[int]:
     """Replay the events of some shards (None: all), compare the vectors, and yield how many events were replayed."""
     again = Recomputation(stores, derive, shards=shards)
-    served = Served(stores.use_case, stores.inference_log, shards)
+    served = ServedVectors(stores.use_case, stores.inference_log, shards)
     for events, applied in replay(stores.use_case, again.events(), again.lookup, engine):
         vectors = again.vectors(events, applied)
         served.compare(events.column(ORIGIN).take(pa.array(applied.indices)), vectors, found)

@@ -43,7 +43,7 @@ class Differences:
 class Parity:
     """What came of the comparison.
 
-    `Served` has an example.
+    `ServedVectors` has an example.
     """
 
     vectors: int = 0
@@ -54,7 +54,7 @@ class Parity:
     """What only one side has."""
 
 
-class Served:
+class ServedVectors:
     """The vectors in the inference log. Within a shard they stand in the order in which replay gives them.
 
     Give it batches of the replay one after the other, with `compare`, then call `end`.
@@ -70,7 +70,7 @@ class Served:
     >>> logged = pa.record_batch(dict([*columns, ("origin", ["a.ndjson"] * 2), ("reading_mean", [0.3, 20.0])]))
     >>> again = pa.record_batch(dict([*columns, ("reading_mean", [0.1 + 0.2, 20.0])]))
     >>> log = SimpleNamespace(scan=lambda columns, shards: iter([logged.select(columns)]))  # in place of a log
-    >>> served, found = Served(use_case, log, None), Parity()
+    >>> served, found = ServedVectors(use_case, log, None), Parity()
     >>> served.compare(logged.column("origin"), again, found)
     >>> served.end(found)
     >>> found.vectors, found.differing.count

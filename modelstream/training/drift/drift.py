@@ -104,7 +104,7 @@ class Drift(msgspec.Struct, frozen=True):
 
 
 @dataclass
-class Served:
+class ServedCounts:
     """What was served, counted in the bins of a card while it streams by."""
 
     card: ModelCard
@@ -158,7 +158,7 @@ def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
             f"the card of {card.name} {card.version} is of other features than the use case has",
             remedy="train the model again",
         )
-    served = Served(card, use_case, since)
+    served = ServedCounts(card, use_case, since)
     for batch in predictions.scan(served.columns):
         served.add(batch)
     if not served.vectors:
@@ -173,7 +173,7 @@ def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
     return judge(served, letters, _rows_since(stores.events_log, since) + letters)
 
 
-def judge(served: Served, letters: int, rows: int) -> Drift:
+def judge(served: ServedCounts, letters: int, rows: int) -> Drift:
     """Return the verdict on what was served; `letters` of `rows` taken in were dead letters."""
     card = served.card
     features = [distance(name, card.features[name], served.counts[name]) for name in served.use_case.features]

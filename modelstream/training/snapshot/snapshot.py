@@ -23,7 +23,7 @@ from modelstream.base.yamlfile import suggestion
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.features.engine import FeatureEngine, replay
 from modelstream.model.onnx import as_input
-from modelstream.replay.parity import Parity, Served
+from modelstream.replay.parity import Parity, ServedVectors
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.examples import Examples, ordinals, uniform
 from modelstream.training.snapshot.histograms import Histograms
@@ -178,7 +178,7 @@ def _replay(data: Data, taker: Taker, progress: Progress) -> Parity:
     for shards in data.parts():
         engine = FeatureEngine(data.use_case)
         again = data.recomputation(shards)
-        served = Served(data.use_case, data.stores.inference_log, shards)
+        served = ServedVectors(data.use_case, data.stores.inference_log, shards)
         for events, applied in replay(data.use_case, again.events(), again.lookup, engine):
             vectors = again.vectors(events, applied)
             served.compare(events.column(ORIGIN).take(pa.array(applied.indices)), vectors, found)

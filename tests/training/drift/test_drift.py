@@ -28,7 +28,7 @@ from modelstream.training.drift.drift import (
     DETECTED,
     POSSIBLE,
     Drift,
-    Served,
+    ServedCounts,
     Verdict,
     drift,
     judge,
@@ -67,8 +67,8 @@ VECTORS, PROBABILITIES = vectors_of(1)
 REFERENCE = card_of(VECTORS, PROBABILITIES)
 
 
-def served(vectors: np.ndarray, probabilities: np.ndarray) -> Served:
-    found = Served(REFERENCE, USE_CASE)
+def served(vectors: np.ndarray, probabilities: np.ndarray) -> ServedCounts:
+    found = ServedCounts(REFERENCE, USE_CASE)
     found.add(batch(vectors, probabilities, ["1"] * len(vectors), np.arange(len(vectors))))
     return found
 
@@ -114,7 +114,7 @@ def test_more_dead_letters_are_drift(letters: int, verdict: Verdict) -> None:
 
 def test_as_many_dead_letters_as_ever_are_none() -> None:
     used = msgspec.structs.replace(REFERENCE, data=msgspec.structs.replace(CARD.data, dead_letter_share=0.3))
-    found = Served(used, USE_CASE)
+    found = ServedCounts(used, USE_CASE)
     found.add(batch(VECTORS, PROBABILITIES, ["1"] * 2000, np.arange(2000)))
     assert judge(found, 300, 1000).verdict is Verdict.NONE
 
@@ -130,7 +130,7 @@ def test_batches_change_nothing_and_only_the_version_and_time_asked_for_count(
     versions, at = [row[0] for row in rows], np.array([row[1] for row in rows], np.int64)
     vectors, probabilities = VECTORS[:count] * 1.1, PROBABILITIES[:count]
     whole = batch(vectors, probabilities, versions, at)
-    found = Served(REFERENCE, USE_CASE, since)
+    found = ServedCounts(REFERENCE, USE_CASE, since)
     ends = [0, *sorted(min(cut, count) for cut in cuts), count]
     for start, end in itertools.pairwise(ends):
         found.add(whole.slice(start, end - start))
@@ -150,7 +150,7 @@ def test_vectors_beyond_float32_count_at_the_ends() -> None:
     """They are counted as the model takes them: infinite values at its bound, NaN as 0."""
     odd = np.full((3, len(FEATURES)), 1.0)
     odd[:, 0] = (np.inf, 1e300, np.nan)
-    found = Served(REFERENCE, USE_CASE)
+    found = ServedCounts(REFERENCE, USE_CASE)
     found.add(batch(odd, np.full(3, 0.5), ["1"] * 3, np.arange(3)))
     counts = found.counts[FEATURES[0]]
     assert (counts[-1], counts[0]) == (2, 1)
