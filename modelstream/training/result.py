@@ -18,7 +18,7 @@ from modelstream.training.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class TrainingOptions:
     """What to train on; see `pipeline.py train --help`."""
 
     labels: str | None = None
@@ -46,7 +46,7 @@ class Training:
     """All that came of a training, but for its version."""
 
     name: str
-    options: Options
+    options: TrainingOptions
     recipe: Recipe
     data: Data
     selection: Selection

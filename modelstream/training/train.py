@@ -22,7 +22,7 @@ from modelstream.training.learn import candidates as trials_of
 from modelstream.training.learn.calibration import calibrate
 from modelstream.training.learn.export import Trained, as_model, compare, to_onnx
 from modelstream.training.learn.skew import skew_table
-from modelstream.training.result import Options, Recipe, Training
+from modelstream.training.result import Recipe, Training, TrainingOptions
 from modelstream.training.snapshot.data import Data, open_data
 from modelstream.training.snapshot.labels import declared, read_labels
 from modelstream.training.snapshot.selection import Progress, Selection
@@ -32,7 +32,7 @@ COMPARED = 100_000
 """Vectors that ONNX and scikit-learn are compared on."""
 
 
-def train(context: Any, recipe: Recipe, options: Options) -> str:
+def train(context: Any, recipe: Recipe, options: TrainingOptions) -> str:
     """Train a model on the data that the environment names, register it, and log it to MLRun; return its version.
 
     `context` is MLRun's (`MLClientCtx`), with or without an API server. Where it has a method `step(name, done,
@@ -52,7 +52,7 @@ def train(context: Any, recipe: Recipe, options: Options) -> str:
     return version
 
 
-def learn(data: Data, recipe: Recipe, options: Options, progress: Progress) -> Training:
+def learn(data: Data, recipe: Recipe, options: TrainingOptions, progress: Progress) -> Training:
     """Train on opened data: everything but registering and logging. Raises ModelstreamError."""
     use_case = data.use_case
     vectors = selection(options)
@@ -93,7 +93,7 @@ def learn(data: Data, recipe: Recipe, options: Options, progress: Progress) -> T
     return found
 
 
-def selection(options: Options) -> Selection:
+def selection(options: TrainingOptions) -> Selection:
     """Return what to take for some options. Raises ConfigurationError for what is no time."""
     now = time.time()
     given = {"since": options.since, "until": options.until}
@@ -113,7 +113,7 @@ def _importance(model: Model, snapshot: Snapshot, data: Data, seed: int) -> list
     return permutation_importance(model.predict, snapshot.test, use_case=data.use_case, seed=seed)
 
 
-def _registry(settings: Settings, data: Data, options: Options) -> Registry:
+def _registry(settings: Settings, data: Data, options: TrainingOptions) -> Registry:
     """Return the registry to add to. Raises ConfigurationError before anything is trained in vain."""
     use_case = data.use_case
     name = options.name or use_case.model_name

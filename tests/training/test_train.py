@@ -24,7 +24,7 @@ from modelstream.training.judge.evaluation import expected_calibration_error
 from modelstream.training.learn.calibration import LIMIT, Platt, calibrate, fit
 from modelstream.training.learn.candidates import Trial, choose, cross_validate, fitted, named
 from modelstream.training.report import card as cards
-from modelstream.training.result import Options, Recipe
+from modelstream.training.result import Recipe, TrainingOptions
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.selection import Selection
 from tests.command_line import pipeline
@@ -222,15 +222,15 @@ def test_trained_version_is_registered_described_and_logged(
 
 def test_since_and_until_are_times_or_how_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
-    assert training.selection(Options()) == Selection()
-    taken = training.selection(Options(since="7d", until="6h"))
+    assert training.selection(TrainingOptions()) == Selection()
+    taken = training.selection(TrainingOptions(since="7d", until="6h"))
     assert (taken.since, taken.until) == ((1_000_000 - 604_800) * 1_000_000, (1_000_000 - 21_600) * 1_000_000)
-    assert training.selection(Options(since="1970-01-02")).since == 86_400_000_000
+    assert training.selection(TrainingOptions(since="1970-01-02")).since == 86_400_000_000
 
 
 def test_probabilities_judged_are_those_of_the_file_that_is_registered(data: Data, candidates: Any) -> None:
     recipe = Recipe(candidates={"logistic-regression": candidates["logistic-regression"]})
-    found = training.learn(data, recipe, Options(), ignore)
+    found = training.learn(data, recipe, TrainingOptions(), ignore)
     model = models.Model(
         models.ModelSpec("churn", "9", "model.onnx", hashlib.sha256(found.content).hexdigest(), USE_CASE.features),
         found.content,
@@ -238,7 +238,7 @@ def test_probabilities_judged_are_those_of_the_file_that_is_registered(data: Dat
     )
     assert (model.predict(found.snapshot.test.vectors) == found.probabilities).all()
     assert found.comparison.vectors == min(100_000, len(found.snapshot.test) + len(found.snapshot.learn))
-    again = training.learn(replace(data), recipe, Options(), ignore)
+    again = training.learn(replace(data), recipe, TrainingOptions(), ignore)
     assert again.content == found.content
 
 
@@ -254,7 +254,7 @@ def test_probabilities_judged_are_those_of_the_file_that_is_registered(data: Dat
 )
 def test_wrong_option_is_refused(data: Data, candidates: Any, options: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigurationError, match=expected) as raised:
-        training.learn(data, Recipe(candidates=candidates), Options(**options), ignore)
+        training.learn(data, Recipe(candidates=candidates), TrainingOptions(**options), ignore)
     assert raised.value.remedy
 
 
