@@ -71,16 +71,16 @@ def compare(view: View, *, since: str | None, version: str | None, as_json: bool
 def _card(view: View, version: str | None) -> ModelCard:
     """Return the card of a version, or of the one that serves."""
     from modelstream.registry import registry as registries
-    from modelstream.training.report import card as cards
+    from modelstream.training.report.card import CARD_FILE, NO_CARD, parse_card
 
     registry = registries.of_project(view.project, view.use_case)
     version = version or registry.current() or registry.shipped_version()
     place = registry.place_of(version)
     try:
-        content = registry.read(version, cards.CARD_FILE, MOST_BYTES)
+        content = registry.read(version, CARD_FILE, MOST_BYTES)
     except ConfigurationError as error:
-        raise ConfigurationError(str(error), remedy=cards.NO_CARD) from error
-    return cards.parse(content, f"{place}/{cards.CARD_FILE}")
+        raise ConfigurationError(str(error), remedy=NO_CARD) from error
+    return parse_card(content, f"{place}/{CARD_FILE}")
 
 
 def _write(output: Path, found: Drift, card: ModelCard) -> None:

@@ -159,12 +159,12 @@ def _steps() -> Iterator[Any]:
 
 def _card(project: Project, name: str, results: dict[str, Any]) -> ModelCard:
     from modelstream.registry import registry as registries
-    from modelstream.training.report import card as cards
+    from modelstream.training.report.card import CARD_FILE, parse_card
     from modelstream.use_case.file import load_use_case
 
     use_case = load_use_case(project.use_case_file)
     registry = registries.of_project(project, use_case, name)
-    return cards.parse(registry.read(results["version"], cards.CARD_FILE), f"{results['folder']}/{cards.CARD_FILE}")
+    return parse_card(registry.read(results["version"], CARD_FILE), f"{results['folder']}/{CARD_FILE}")
 
 
 def _summary(card: ModelCard, results: dict[str, Any], *, promoted: bool) -> Group:

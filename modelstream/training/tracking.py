@@ -14,9 +14,19 @@ import yaml
 from modelstream.model.spec import SPEC_FILE
 from modelstream.registry.registry import Registry
 from modelstream.training.learn.export import MODEL_FILE
-from modelstream.training.report import card as cards
 from modelstream.training.report import plots_data, report
-from modelstream.training.report.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
+from modelstream.training.report.card import (
+    CARD_FILE,
+    README_FILE,
+    Calibration,
+    Candidate,
+    DataFacts,
+    ModelCard,
+    Threshold,
+    library_versions,
+    parse_card,
+    python_version,
+)
 from modelstream.training.report.card_text import card_files
 from modelstream.training.result import Training
 from modelstream.training.snapshot.examples import Examples
@@ -82,8 +92,8 @@ def card_of(done: Training, version: str) -> ModelCard:
         conversion=done.comparison.told() + ".",
         intended_use=list(done.recipe.intended_use),
         limits=list(done.recipe.limits),
-        libraries=cards.library_versions(),
-        python=cards.python_version(),
+        libraries=library_versions(),
+        python=python_version(),
     )
 
 
@@ -196,8 +206,8 @@ def _plain(value: Any) -> Any:
 def log(context: Any, registry: Registry, done: Training, version: str) -> None:
     """Tell MLRun: the results, the vectors that were learned from, the model, and the report."""
     place = registry.place_of(version)
-    card = cards.parse(registry.read(version, cards.CARD_FILE), f"{place}/{cards.CARD_FILE}")
-    content = {name: registry.read(version, name) for name in (cards.CARD_FILE, cards.README_FILE)}
+    card = parse_card(registry.read(version, CARD_FILE), f"{place}/{CARD_FILE}")
+    content = {name: registry.read(version, name) for name in (CARD_FILE, README_FILE)}
     page = registry.read(version, report.REPORT_FILE).decode()
     results = {"version": version, "folder": place, **metrics_of(card)}
     for key, value in results.items():

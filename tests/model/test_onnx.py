@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from modelstream.errors import ConfigurationError
 from modelstream.model import onnx as models
 from modelstream.model.onnx import BOUND, Model, ModelSpec, as_input
-from modelstream.training.report import card as cards
+from modelstream.training.report.card import read_card
 from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[2]
@@ -252,7 +252,7 @@ def test_input_is_finite_and_else_rounded_to_float32(values: list[float], width:
 
 def test_shipped_model_has_the_card_of_its_own_file_and_is_good_enough() -> None:
     """assets/make_model.py makes all of them together; the goals are those of docs/training.md."""
-    card = cards.read(SHIPPED)
+    card = read_card(SHIPPED)
     spec = models.load(SHIPPED).spec
     assert (card.sha256, card.version, card.name) == (spec.sha256, spec.version, spec.name)
     assert tuple(card.features) == CHURN.features

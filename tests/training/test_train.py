@@ -23,7 +23,7 @@ from modelstream.training import train as training
 from modelstream.training.judge.evaluation import expected_calibration_error
 from modelstream.training.learn.calibration import LIMIT, Platt, calibrate, fit
 from modelstream.training.learn.candidates import Trial, choose, cross_validate, fitted, named
-from modelstream.training.report import card as cards
+from modelstream.training.report.card import read_card
 from modelstream.training.result import Recipe, TrainingOptions
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.selection import Selection
@@ -197,7 +197,7 @@ def test_trained_version_is_registered_described_and_logged(
     assert (context.results["version"], registry.current()) == ("2", "2")
     folder = Path(registry.place_of("2"))
     model = registry.load("2")
-    card = cards.read(folder)
+    card = read_card(folder)
     assert card.sha256 == model.spec.sha256 == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
     assert {one.name for one in card.candidates} == {"logistic-regression", "gradient-boosting"}
     assert [one.name for one in card.candidates if one.chosen] == [card.chosen_because.split(":")[0]]

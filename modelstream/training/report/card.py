@@ -126,17 +126,17 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
 
 
-def read(folder: Path) -> ModelCard:
+def read_card(folder: Path) -> ModelCard:
     """Return the card of a model's folder. Raises ConfigurationError: which file, what is wrong, and a remedy."""
     path = folder / CARD_FILE
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}", remedy=NO_CARD) from None
-    return parse(content, str(path))
+    return parse_card(content, str(path))
 
 
-def parse(content: bytes, source: str) -> ModelCard:
+def parse_card(content: bytes, source: str) -> ModelCard:
     """Return the card in the content of a card.json; `source` is what errors call it. Raises ConfigurationError."""
     try:
         found = msgspec.json.decode(content, type=_CardFormat)

@@ -13,9 +13,8 @@ import pytest
 
 from modelstream.errors import ConfigurationError
 from modelstream.training.judge.evaluation import evaluate, skew_row
-from modelstream.training.report import card as cards
 from modelstream.training.report import plots, plots_data, report
-from modelstream.training.report.card import ModelCard, library_versions
+from modelstream.training.report.card import ModelCard, library_versions, read_card
 from modelstream.training.report.card_text import card_files, markdown
 from modelstream.training.report.document import SIZE_LIMIT, Document, Facts, Plot, Points, Section, Table
 from modelstream.training.report.figures import VARIABLES, png, svg
@@ -77,7 +76,7 @@ def checked(page: str) -> Checker:
 def test_a_card_is_read_as_it_was_written(made: ModelCard, tmp_path: Path) -> None:
     write_card(made, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "card.json"]
-    assert cards.read(tmp_path) == made
+    assert read_card(tmp_path) == made
 
 
 def test_the_same_card_gives_the_same_files(made: ModelCard, page: str) -> None:
@@ -98,13 +97,13 @@ def test_the_same_card_gives_the_same_files(made: ModelCard, page: str) -> None:
 def test_a_broken_card_is_an_error_with_a_remedy(content: bytes, problem: str, tmp_path: Path) -> None:
     (tmp_path / "card.json").write_bytes(content)
     with pytest.raises(ConfigurationError, match=problem) as error:
-        cards.read(tmp_path)
+        read_card(tmp_path)
     assert "card.json" in str(error.value) and error.value.remedy
 
 
 def test_a_model_without_a_card_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file") as error:
-        cards.read(tmp_path)
+        read_card(tmp_path)
     assert "pipeline.py train" in error.value.remedy
 
 
