@@ -125,7 +125,6 @@ def test_nothing_is_unpickled_while_a_model_is_loaded(tmp_path: Path) -> None:
 import sys
 found = []
 sys.addaudithook(lambda event, args: found.append(args) if event == "pickle.find_class" else None)
-from modelstream.model import onnx as models
 from modelstream.registry.registry import Registry
 from tests.model_files import CHURN, directory
 import pathlib

@@ -26,7 +26,8 @@ import pytest
 from modelstream import notebooks
 from modelstream.errors import ConfigurationError
 from modelstream.messages import codec
-from modelstream.model import onnx as models
+from modelstream.model.onnx import as_input, load_model
+from modelstream.model.spec import read_spec
 from modelstream.project import load_project
 from modelstream.registry import watch as model_watch
 from modelstream.registry.registry import Registry
@@ -89,7 +90,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 def test_files_that_the_project_names_are_there() -> None:
     for name in DECLARED.functions:
         assert DECLARED.notebook(name).is_file(), name
-    models.load(SHIPPED, CHURN.features)
+    load_model(SHIPPED, CHURN.features)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_model_directory_is_one_for_mlrun(loaded: Any) -> None:
     assert Path(file) == SHIPPED / "model.onnx"
     assert [feature.name for feature in artifact.inputs] == list(CHURN.features)
     assert [feature.name for feature in artifact.outputs] == [CHURN.prediction]
-    assert models.read_spec(artifact.to_dict(), "it") == models.load(SHIPPED).spec
+    assert read_spec(artifact.to_dict(), "it") == load_model(SHIPPED).spec
     assert set(artifact.feature_stats) == set(CHURN.features)
 
 
@@ -315,8 +316,8 @@ def test_messages_pass_through_mlruns_graph_server(loaded: Any, in_worker: Calla
         assert {(rows.kind, rows.origin) for rows in found} == {("predictions", "file")}
         table = pa.Table.from_batches([rows.batch.replace_schema_metadata() for rows in found])
         assert table.select(batch.schema.names).equals(pa.Table.from_batches([batch]))
-        model = models.load(SHIPPED)
-        expected = model.predict(models.as_input([batch.column(name).to_numpy() for name in CHURN.features]))
+        model = load_model(SHIPPED)
+        expected = model.predict(as_input([batch.column(name).to_numpy() for name in CHURN.features]))
         assert table[CHURN.probability].to_pylist() == expected.tolist()
         assert worker.context.platform.acked == {5: 9}
         assert set(worker.context.platform.callbacks) == {"drain", "terminate"}
@@ -326,7 +327,7 @@ def test_messages_pass_through_mlruns_graph_server(loaded: Any, in_worker: Calla
 
 def test_requests_are_answered_by_mlruns_graph_server(loaded: Any, in_worker: Callable[..., None]) -> None:
     row = [vectors().column(name)[7].as_py() for name in CHURN.features]
-    expected = models.load(SHIPPED).predict(models.as_input([[value] for value in row]))[0]
+    expected = load_model(SHIPPED).predict(as_input([[value] for value in row]))[0]
 
     async def use(worker: Worker) -> None:
         async def ask(*args: Any, **kwargs: Any) -> tuple[int, Any]:

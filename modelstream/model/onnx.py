@@ -19,10 +19,7 @@ import onnx
 import onnxruntime
 
 from modelstream.errors import ConfigurationError, ModelstreamError
-from modelstream.model.spec import SPEC_FILE as SPEC_FILE
-from modelstream.model.spec import ModelSpec as ModelSpec
-from modelstream.model.spec import check_features, parse_spec
-from modelstream.model.spec import read_spec as read_spec
+from modelstream.model.spec import SPEC_FILE, ModelSpec, check_features, parse_spec
 
 OUTPUT = "probabilities"
 BOUND = np.float32(1e30)
@@ -40,11 +37,11 @@ Probabilities = npt.NDArray[np.float64]
 class ModelError(ModelstreamError):
     """The model did not give a probability for each vector.
 
-    `Model.predict` raises it.
+    `OnnxModel.predict` raises it.
     """
 
 
-class Model:
+class OnnxModel:
     """A loaded model: vectors in, probabilities out, on one thread.
 
     >>> import onnx.parser
@@ -52,7 +49,7 @@ class Model:
     ... {probabilities = Sigmoid(vectors)}'''
     >>> content = onnx.parser.parse_model(graph).SerializeToString()
     >>> spec = ModelSpec("frost", "1", "model.onnx", hashlib.sha256(content).hexdigest(), ("celsius",))
-    >>> model = Model(spec, content, "an example")
+    >>> model = OnnxModel(spec, content, "an example")
     >>> model.predict(as_input([np.array([0.0, -2.0])])).round(3).tolist()
     [0.5, 0.119]
     """
@@ -130,12 +127,12 @@ class Model:
             raise ConfigurationError(f"{self._source}: does not run: {error}", remedy=_RETRAIN) from error
 
 
-def load(folder: str | Path, features: Sequence[str] | None = None) -> Model:
+def load_model(folder: str | Path, features: Sequence[str] | None = None) -> OnnxModel:
     """Return the model in a local MLRun model directory, checked against `features` if they are given.
 
     Raises ConfigurationError: which file, what is wrong with it, and a remedy.
 
-    >>> load("nowhere")  # doctest: +ELLIPSIS
+    >>> load_model("nowhere")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     modelstream.errors.ConfigurationError: nowhere/model_spec.yaml: can't be read: ...
     """
@@ -148,13 +145,13 @@ def load(folder: str | Path, features: Sequence[str] | None = None) -> Model:
             f"{path}: can't be read: {error}", remedy=f"a model is a folder with {SPEC_FILE} and an ONNX file"
         ) from None
     spec = parse_spec(content, str(path))
-    return open_file(folder / spec.file, spec, features)
+    return load_model_file(folder / spec.file, spec, features)
 
 
-def open_file(path: str | Path, spec: ModelSpec, features: Sequence[str] | None = None) -> Model:
+def load_model_file(path: str | Path, spec: ModelSpec, features: Sequence[str] | None = None) -> OnnxModel:
     """Return the model of a spec whose ONNX file is, or was copied to, `path`. Raises ConfigurationError.
 
-    `Model` has an example.
+    `OnnxModel` has an example.
     """
     if features is not None:
         check_features(spec, features, str(path))
@@ -162,7 +159,7 @@ def open_file(path: str | Path, spec: ModelSpec, features: Sequence[str] | None 
         content = Path(path).read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}", remedy=_RETRAIN) from None
-    return Model(spec, content, str(path))
+    return OnnxModel(spec, content, str(path))
 
 
 def as_input(columns: Sequence[npt.NDArray[np.float64]]) -> Floats:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from modelstream.errors import ConfigurationError
 from modelstream.messages.codec import UnreadableError
-from modelstream.model.onnx import Floats, Model, Probabilities, as_input
+from modelstream.model.onnx import Floats, OnnxModel, Probabilities, as_input
 from modelstream.use_case.columns import INGESTED_AT
 from modelstream.use_case.declared import UseCase
 
@@ -82,7 +82,7 @@ class Scorer:
     def __init__(
         self,
         use_case: UseCase,
-        model: Model,
+        model: OnnxModel,
         hooks: Hooks | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:

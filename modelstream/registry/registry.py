@@ -31,7 +31,7 @@ from modelstream.registry.folder import Folder, FolderStore
 from modelstream.registry.store import Files, ModelStore, Stamp, TakenError
 
 if TYPE_CHECKING:  # onnxruntime is imported where a model is loaded
-    from modelstream.model.onnx import Model
+    from modelstream.model.onnx import OnnxModel
     from modelstream.project import Project
     from modelstream.use_case.declared import UseCase
 
@@ -150,7 +150,7 @@ class Registry:
             return version
         raise UnavailableError(f"{self.place()}: others took {TRIES} versions in a row", remedy="try again later")
 
-    def load(self, version: str) -> Model:
+    def load(self, version: str) -> OnnxModel:
         """Return a version's model, checked: hash, name, features, operators, nothing outside of its file.
 
         Raises ConfigurationError for a version that must not serve, UnavailableError when it can't be read just now.
@@ -222,7 +222,7 @@ class Registry:
         """Return what `current.json` says, None if there is none. Raises ConfigurationError if it is broken."""
         return self._alias(self._store.read(ALIAS, ALIAS_BYTES))
 
-    def open(self, promotion: Promotion) -> Model:
+    def open(self, promotion: Promotion) -> OnnxModel:
         """Return the model of a promotion: checked as `load` does, and the very file that was promoted."""
         if not promotion.version:
             return self._load_shipped()
@@ -287,13 +287,13 @@ class Registry:
             return Registered(version, folder=place, current=current, problem=str(error))
         return Registered(version, spec.sha256, written, spec.algorithm, spec.metrics, place, current=current)
 
-    def _load(self, version: str) -> Model:
+    def _load(self, version: str) -> OnnxModel:
         with self._store.files(version) as files:
             return self._checked(version, files.read, files.place)
 
-    def _checked(self, version: str, read: Callable[[str, int], bytes], source: str) -> Model:
+    def _checked(self, version: str, read: Callable[[str, int], bytes], source: str) -> OnnxModel:
         """Return the model of a directory's files."""
-        from modelstream.model.onnx import Model
+        from modelstream.model.onnx import OnnxModel
 
         spec = parse_spec(read(SPEC_FILE, SPEC_BYTES), f"{source}/{SPEC_FILE}")
         if (spec.name, spec.version) != (self.name, version):
@@ -302,18 +302,18 @@ class Registry:
                 remedy="register the model anew: a copied folder keeps its version",
             )
         check_features(spec, self.features, source)
-        return Model(spec, read(spec.file, MODEL_BYTES), f"{source}/{spec.file}")
+        return OnnxModel(spec, read(spec.file, MODEL_BYTES), f"{source}/{spec.file}")
 
     def _is_shipped(self, version: str) -> bool:
         """Tell whether a version means the shipped one: a registered one of that number goes first."""
         return self.shipped is not None and version == self.shipped_version() and version not in self._numbers()
 
-    def _load_shipped(self) -> Model:
-        from modelstream.model import onnx as models
+    def _load_shipped(self) -> OnnxModel:
+        from modelstream.model.onnx import load_model
 
         if self.shipped is None:
             raise ConfigurationError(f"no version of {self.name} is promoted", remedy=_LIST)
-        return models.load(self.shipped, self.features)
+        return load_model(self.shipped, self.features)
 
     @cached_property
     def _shipped_spec(self) -> ModelSpec:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
-from modelstream.model.onnx import Model
+from modelstream.model.onnx import OnnxModel
 from modelstream.registry.current import ALIAS, Promotion
 from modelstream.registry.registry import Registry
 from modelstream.registry.store import Stamp
@@ -34,7 +34,7 @@ class ModelWatch:
     (True, False)
     """
 
-    def __init__(self, registry: Registry, shipped: Model, say: Say) -> None:
+    def __init__(self, registry: Registry, shipped: OnnxModel, say: Say) -> None:
         """Take the registry of a model, and the model that serves while no version of it is promoted."""
         self.model = shipped
         """What serves."""
@@ -46,7 +46,7 @@ class ModelWatch:
         self._seen: tuple[Stamp, ...] | None = None
         self._suspect: Promotion | None = None
 
-    def begin(self) -> Model:
+    def begin(self) -> OnnxModel:
         """Return the model to begin with: what is promoted, or else the last before it that may serve.
 
         Raises ConfigurationError when the registry can't say which version that is, UnavailableError when it can't be

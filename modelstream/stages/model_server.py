@@ -19,9 +19,9 @@ import numpy as np
 from modelstream.errors import ConfigurationError
 from modelstream.messages.codec import Decoded, UnreadableError, decode, encode, is_arrow
 from modelstream.messages.identity import Checkpoint
-from modelstream.model import onnx as models
-from modelstream.model.onnx import Floats, Probabilities
+from modelstream.model.onnx import Floats, Probabilities, load_model_file
 from modelstream.model.scoring import Decisions, Scorer, Scores
+from modelstream.model.spec import SPEC_FILE, read_spec
 from modelstream.model.v2 import OPERATIONS, BadRequestError, read_request
 from modelstream.registry.registry import Registry
 from modelstream.registry.watch import ModelWatch
@@ -119,11 +119,9 @@ class ModelServing:
             self.model_path = settings.model
         path, _ = self.get_model(".onnx")
         if self.model_spec is None:
-            raise ConfigurationError(
-                f"{self.model_path}: no {models.SPEC_FILE}", remedy="give the folder of an MLRun model"
-            )
-        spec = models.read_spec(self.model_spec.to_dict(), str(self.model_path))
-        model = models.open_file(path, spec, use_case.features)
+            raise ConfigurationError(f"{self.model_path}: no {SPEC_FILE}", remedy="give the folder of an MLRun model")
+        spec = read_spec(self.model_spec.to_dict(), str(self.model_path))
+        model = load_model_file(path, spec, use_case.features)
         if self.threshold is None:
             self.threshold = use_case.threshold
         self._scorer = Scorer(use_case, model, self)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from modelstream.base.times import time_given
 from modelstream.errors import ModelstreamError
-from modelstream.model.onnx import Model
+from modelstream.model.onnx import OnnxModel
 from modelstream.registry.registry import Registry
 from modelstream.settings import PREFIX, Settings, from_environment
 from modelstream.training.judge.evaluation import Importance, evaluate, permutation_importance
@@ -109,7 +109,7 @@ def _compared(snapshot: Snapshot, seed: int) -> npt.NDArray[np.float32]:
     return result
 
 
-def _importance(model: Model, snapshot: Snapshot, data: Data, seed: int) -> list[Importance]:
+def _importance(model: OnnxModel, snapshot: Snapshot, data: Data, seed: int) -> list[Importance]:
     return permutation_importance(model.predict, snapshot.test, use_case=data.use_case, seed=seed)
 
 

@@ -16,7 +16,7 @@ from obstore import exceptions
 from modelstream.clients import s3
 from modelstream.clients.s3 import Bucket
 from modelstream.errors import ConfigurationError, UnavailableError
-from modelstream.model import onnx as models
+from modelstream.model.onnx import load_model
 from modelstream.registry import registry as module
 from modelstream.registry import watch as model_watch
 from modelstream.registry.registry import Registry
@@ -30,7 +30,7 @@ from tests.model_files import CHURN, SHIPPED, directory
 __all__ = ["environment", "server"]
 
 CALLS = ("put", "get", "head", "list")
-SHIPPED_MODEL = models.load(SHIPPED)
+SHIPPED_MODEL = load_model(SHIPPED)
 
 
 def bucket_of(registry: Registry) -> Bucket:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from modelstream.errors import ConfigurationError
-from modelstream.model import onnx as models
-from modelstream.model.onnx import BOUND, Model, ModelSpec, as_input
+from modelstream.model.onnx import BOUND, OnnxModel, as_input, load_model
+from modelstream.model.spec import SPEC_FILE, ModelSpec
 from modelstream.training.report.card import read_card
 from modelstream.use_case.file import load_use_case
 
@@ -62,8 +62,8 @@ def spec_of(content: bytes, **changes: Any) -> ModelSpec:
     return ModelSpec(**{**values, **changes})
 
 
-def open_content(content: bytes, **changes: Any) -> Model:
-    return Model(spec_of(content, **changes), content, "tiny/model.onnx")
+def open_content(content: bytes, **changes: Any) -> OnnxModel:
+    return OnnxModel(spec_of(content, **changes), content, "tiny/model.onnx")
 
 
 def sigmoid(x: Any) -> Any:
@@ -110,7 +110,7 @@ def test_result_just_above_one_is_one() -> None:
 def test_file_of_another_hash_is_refused() -> None:
     content = logistic()
     with pytest.raises(ConfigurationError, match=r"tiny/model\.onnx: sha256 is"):
-        Model(spec_of(content), logistic(WEIGHTS * 2), "tiny/model.onnx")
+        OnnxModel(spec_of(content), logistic(WEIGHTS * 2), "tiny/model.onnx")
 
 
 def test_file_that_is_no_model_is_refused() -> None:
@@ -166,13 +166,13 @@ def test_model_that_gives_no_probabilities_is_refused(last: str) -> None:
 
 
 def test_shipped_model_is_the_use_cases() -> None:
-    model = models.load(SHIPPED, CHURN.features)
+    model = load_model(SHIPPED, CHURN.features)
     assert (model.spec.name, model.spec.version) == ("churn", "1")
     assert model.spec.name == CHURN.model_name
 
 
 def test_shipped_model_gives_finite_probabilities_for_any_vector() -> None:
-    model = models.load(SHIPPED)
+    model = load_model(SHIPPED)
     extremes = [0.0, 1e9, -1e15, 1e29, 1e300, -1e308, float("inf"), float("-inf"), float("nan")]
     rng = np.random.default_rng(0)
     columns = [rng.choice(extremes, 20_000) for _ in CHURN.features]
@@ -187,7 +187,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def change_spec(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    path = folder / models.SPEC_FILE
+    path = folder / SPEC_FILE
     data = yaml.safe_load(path.read_text())
     change(data)
     path.write_text(yaml.safe_dump(data))
@@ -198,7 +198,7 @@ def test_changed_byte_is_noticed(folder: Path) -> None:
     content[len(content) // 2] ^= 1
     (folder / "model.onnx").write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"model.onnx: sha256 is .*, but model_spec.yaml says"):
-        models.load(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_changed_byte_is_noticed(folder: Path) -> None:
 def test_error_in_the_spec_is_named(folder: Path, change: Callable[[Any], Any], expected: str) -> None:
     change_spec(folder, change)
     with pytest.raises(ConfigurationError) as raised:
-        models.load(folder)
+        load_model(folder)
     assert str(folder) in str(raised.value)
     assert expected in str(raised.value)
     assert raised.value.remedy
@@ -224,14 +224,14 @@ def test_error_in_the_spec_is_named(folder: Path, change: Callable[[Any], Any], 
 
 def test_folder_without_a_spec_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"model_spec.yaml: can't be read"):
-        models.load(tmp_path)
+        load_model(tmp_path)
 
 
 def test_model_of_another_use_case_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="it lacks frost_count; it wants win_var"):
-        models.load(folder, (*CHURN.features[:-1], "frost_count"))
+        load_model(folder, (*CHURN.features[:-1], "frost_count"))
     with pytest.raises(ConfigurationError, match="the order differs"):
-        models.load(folder, CHURN.features[::-1])
+        load_model(folder, CHURN.features[::-1])
 
 
 @given(st.lists(st.floats(width=64), max_size=30), st.integers(1, 3))
@@ -253,7 +253,7 @@ def test_input_is_finite_and_else_rounded_to_float32(values: list[float], width:
 def test_shipped_model_has_the_card_of_its_own_file_and_is_good_enough() -> None:
     """assets/make_model.py makes all of them together; the goals are those of docs/training.md."""
     card = read_card(SHIPPED)
-    spec = models.load(SHIPPED).spec
+    spec = load_model(SHIPPED).spec
     assert (card.sha256, card.version, card.name) == (spec.sha256, spec.version, spec.name)
     assert tuple(card.features) == CHURN.features
     assert spec.metrics == {name: round(getattr(card.evaluation.metrics, name).value, 4) for name in spec.metrics}

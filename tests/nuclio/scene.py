@@ -12,7 +12,7 @@ import pyarrow as pa
 from modelstream import notebooks
 from modelstream.logs.parquet import ParquetLog
 from modelstream.messages.identity import bucket_of
-from modelstream.model import onnx as models
+from modelstream.model.onnx import as_input, load_model
 from modelstream.project import load_project
 from modelstream.settings import StoreUrls
 from modelstream.streams import Streams, open_streams
@@ -113,9 +113,9 @@ class Scene:
             self._check_predictions(logs["inference"])
 
     def _check_predictions(self, log: ParquetLog) -> None:
-        model = models.load(ROOT / self.project.params.model, CHURN.features)
+        model = load_model(ROOT / self.project.params.model, CHURN.features)
 
         def probability_of(vector: list[float]) -> float:
-            return float(model.predict(models.as_input([[value] for value in vector]))[0])
+            return float(model.predict(as_input([[value] for value in vector]))[0])
 
         self.truth.check_predictions(log, self.folder / "inference", probability_of)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from modelstream.errors import ConfigurationError, UnavailableError
-from modelstream.model import onnx as models
+from modelstream.model.onnx import load_model
 from modelstream.registry import folder as files
 from modelstream.registry import watch as module
 from modelstream.registry.current import ALIAS, Promotion
@@ -19,7 +19,7 @@ from modelstream.registry.store import Stamp
 from modelstream.registry.watch import ModelWatch
 from tests.model_files import CHURN, SHIPPED, directory, folder_of
 
-SHIPPED_MODEL = models.load(SHIPPED)
+SHIPPED_MODEL = load_model(SHIPPED)
 
 
 @pytest.fixture

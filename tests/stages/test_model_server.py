@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.messages import codec
 from modelstream.messages.codec import UnreadableError
-from modelstream.model import onnx as models
-from modelstream.model.onnx import Floats, Probabilities
+from modelstream.model.onnx import Floats, Probabilities, as_input, load_model
 from modelstream.model.scoring import AtThreshold, Decisions, Hooks, Scorer
 from modelstream.model.v2 import BadRequestError, read_request
 from modelstream.settings import Settings
@@ -34,7 +33,7 @@ from modelstream.use_case.file import load_use_case
 
 ROOT = Path(__file__).parents[2]
 CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
-MODEL = models.load(ROOT / "assets" / "models" / "churn" / "1", CHURN.features)
+MODEL = load_model(ROOT / "assets" / "models" / "churn" / "1", CHURN.features)
 
 
 def golden() -> pa.RecordBatch:
@@ -204,7 +203,7 @@ def test_bad_request_says_what_is_wrong_and_where(body: Any, expected: str) -> N
 @given(st.lists(st.lists(st.floats(-1e300, 1e300), min_size=2, max_size=2), min_size=1, max_size=5))
 def test_request_and_message_give_the_model_the_same_input(rows: list[list[float]]) -> None:
     requested = read_request(json.dumps({"inputs": rows}).encode(), ["a", "b"])
-    assert requested.tolist() == models.as_input(list(np.array(rows).T)).tolist()
+    assert requested.tolist() == as_input(list(np.array(rows).T)).tolist()
 
 
 # Messages.

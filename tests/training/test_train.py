@@ -16,7 +16,8 @@ import yaml
 from modelstream import notebooks
 from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
-from modelstream.model import onnx as models
+from modelstream.model.onnx import OnnxModel
+from modelstream.model.spec import ModelSpec
 from modelstream.registry.registry import Registry
 from modelstream.runner.training import training_environment
 from modelstream.training import train as training
@@ -231,8 +232,8 @@ def test_since_and_until_are_times_or_how_long_ago(monkeypatch: pytest.MonkeyPat
 def test_probabilities_judged_are_those_of_the_file_that_is_registered(data: Data, candidates: Any) -> None:
     recipe = Recipe(candidates={"logistic-regression": candidates["logistic-regression"]})
     found = training.learn(data, recipe, TrainingOptions(), ignore)
-    model = models.Model(
-        models.ModelSpec("churn", "9", "model.onnx", hashlib.sha256(found.content).hexdigest(), USE_CASE.features),
+    model = OnnxModel(
+        ModelSpec("churn", "9", "model.onnx", hashlib.sha256(found.content).hexdigest(), USE_CASE.features),
         found.content,
         "x",
     )

@@ -23,7 +23,8 @@ from onnx import TensorProto, helper, numpy_helper
 from threadpoolctl import threadpool_limits
 
 from modelstream.errors import ModelstreamError
-from modelstream.model.onnx import OUTPUT, Model, ModelSpec
+from modelstream.model.onnx import OUTPUT, OnnxModel
+from modelstream.model.spec import ModelSpec
 from modelstream.training.learn.calibration import EDGE, Platt
 from modelstream.training.snapshot.examples import Floats
 
@@ -94,12 +95,12 @@ def to_onnx(trained: Trained, features: int) -> bytes:
     return graph.content()
 
 
-def as_model(content: bytes, name: str, features: tuple[str, ...], version: str = "new") -> Model:
+def as_model(content: bytes, name: str, features: tuple[str, ...], version: str = "new") -> OnnxModel:
     """Return ONNX content as the model server would run it."""
-    return Model(ModelSpec(name, version, MODEL_FILE, hashlib.sha256(content).hexdigest(), features), content, name)
+    return OnnxModel(ModelSpec(name, version, MODEL_FILE, hashlib.sha256(content).hexdigest(), features), content, name)
 
 
-def compare(trained: Trained, model: Model, vectors: Floats, threshold: float) -> Comparison:
+def compare(trained: Trained, model: OnnxModel, vectors: Floats, threshold: float) -> Comparison:
     """Compare ONNX with scikit-learn, row by row. Raises ConversionError where they differ by more than rounding."""
     expected, actual = trained.probabilities(vectors), model.predict(vectors)
     apart = float(np.abs(expected - actual).max(initial=0.0))

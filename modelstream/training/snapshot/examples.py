@@ -32,7 +32,7 @@ class Examples:
     """
 
     vectors: Floats
-    """float32[n, features], as `models.as_input` gives them; columns as in `UseCase.features`."""
+    """float32[n, features], as `model.onnx.as_input` gives them; columns as in `UseCase.features`."""
     labels: Int8s
     """int8[n]: 1 for the positive class, else 0."""
     users: Int32s

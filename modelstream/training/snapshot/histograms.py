@@ -99,7 +99,7 @@ class Histograms:
         self._sums = np.zeros((2, len(self.features)))
 
     def update(self, vectors: Floats, weights: Weights | None = None) -> None:
-        """Count vectors, float32[n, features] from `models.as_input`: all that were served, or a sample with the
+        """Count vectors, float32[n, features] from `model.onnx.as_input`: all that were served, or a sample with the
         weight float64[n] of each (how many vectors as served it stands for)."""
         if not len(vectors):
             return

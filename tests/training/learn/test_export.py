@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from modelstream.errors import ConfigurationError
-from modelstream.model.onnx import Model
+from modelstream.model.onnx import OnnxModel
 from modelstream.training.learn.calibration import Platt
 from modelstream.training.learn.export import ConversionError, Trained, as_model, compare, to_onnx
 
@@ -42,7 +42,7 @@ def data(count: int = 3000) -> tuple[np.ndarray, np.ndarray]:
     return vectors, (odds > 0).astype(np.int8)
 
 
-def model_of(trained: Trained) -> Model:
+def model_of(trained: Trained) -> OnnxModel:
     return as_model(to_onnx(trained, len(FEATURES)), "tried", FEATURES)
 
 
