@@ -47,10 +47,10 @@ def drained(context: Any, timeout: float = LONGEST_WAIT) -> None:
 
 def promote(context: Any, version: str) -> None:
     """Let a registered version of the model serve."""
-    from modelstream.registry.registry import of_project  # onnxruntime, which the other jobs need not load
+    from modelstream.registry.registry import Registry  # onnxruntime, which the other jobs need not load
 
     with _opened() as (project, stores):
-        of_project(project, stores.use_case).promote(str(version))
+        Registry.of_project(project, stores.use_case).promote(str(version))
         context.logger.info(f"version {version} serves")
 
 

@@ -70,10 +70,10 @@ def compare(view: View, *, since: str | None, version: str | None, as_json: bool
 
 def _card(view: View, version: str | None) -> ModelCard:
     """Return the card of a version, or of the one that serves."""
-    from modelstream.registry import registry as registries
+    from modelstream.registry.registry import Registry
     from modelstream.training.report.card import CARD_FILE, NO_CARD, parse_card
 
-    registry = registries.of_project(view.project, view.use_case)
+    registry = Registry.of_project(view.project, view.use_case)
     version = version or registry.current() or registry.shipped_version()
     place = registry.place_of(version)
     try:

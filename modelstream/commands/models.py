@@ -124,12 +124,12 @@ _WHEN = "A pipeline that runs takes it within 5 s (`python pipeline.py status`).
 def open_registry(name: str = "") -> Registry:
     """Return the registry of the project's model, or of another one by name."""
     from modelstream.project import load_project
-    from modelstream.registry import registry as registries
+    from modelstream.registry.registry import Registry
     from modelstream.use_case.file import load_use_case
 
     project = load_project()
     use_case = load_use_case(project.use_case_file)
-    return registries.of_project(project, use_case, name)
+    return Registry.of_project(project, use_case, name)
 
 
 def _cells(one: Registered, measures: list[str]) -> list[str | Text]:

@@ -131,11 +131,11 @@ def status_of(view: View) -> Status:
 
 
 def _model(view: View, *, running: bool) -> ModelStatus:
-    from modelstream.registry import registry as registries
+    from modelstream.registry.registry import Registry
     from modelstream.runner.served import read_served
 
     serving = read_served(view.path) if running else {}
-    registry = registries.of_project(view.project, view.use_case)
+    registry = Registry.of_project(view.project, view.use_case)
     try:
         return ModelStatus(registry.name, registry.current() or registry.shipped_version(), serving)
     except ModelstreamError as error:

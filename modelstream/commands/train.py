@@ -158,12 +158,12 @@ def _steps() -> Iterator[Any]:
 
 
 def _card(project: Project, name: str, results: dict[str, Any]) -> ModelCard:
-    from modelstream.registry import registry as registries
+    from modelstream.registry.registry import Registry
     from modelstream.training.report.card import CARD_FILE, parse_card
     from modelstream.use_case.file import load_use_case
 
     use_case = load_use_case(project.use_case_file)
-    registry = registries.of_project(project, use_case, name)
+    registry = Registry.of_project(project, use_case, name)
     return parse_card(registry.read(results["version"], CARD_FILE), f"{results['folder']}/{CARD_FILE}")
 
 

@@ -102,6 +102,21 @@ class Registry:
         self.shipped = shipped
         self._store = open_store(place, name)
 
+    @classmethod
+    def of_project(cls, project: Project, use_case: UseCase, name: str = "") -> Registry:
+        """Return the registry of a project's model, or of another one by name, asked with the use case's features.
+
+        >>> from modelstream.project import load_project
+        >>> from modelstream.use_case.file import load_use_case
+        >>> project = load_project()
+        >>> use_case = load_use_case(project.use_case_file)
+        >>> Registry.of_project(project, use_case).features == use_case.features
+        True
+        """
+        name = name or use_case.model_name
+        shipped = project.folder / project.params.model if name == use_case.model_name else None
+        return cls(project.registry(), name, use_case.features, shipped=shipped)
+
     def place(self, *names: str) -> str:
         """Return where the versions of this model are, or one of them, or a file: a path or a URL."""
         return self._store.place(*names)
@@ -340,21 +355,6 @@ def open_store(url: str | Path, model: str) -> ModelStore:
 
         return BucketStore(f"{url.rstrip('/')}/{model}")
     return FolderStore(folder_of(url) / model)
-
-
-def of_project(project: Project, use_case: UseCase, name: str = "") -> Registry:
-    """Return the registry of a project's model, or of another one by name, asked with the use case's features.
-
-    >>> from modelstream.project import load_project
-    >>> from modelstream.use_case.file import load_use_case
-    >>> project = load_project()
-    >>> use_case = load_use_case(project.use_case_file)
-    >>> of_project(project, use_case).features == use_case.features
-    True
-    """
-    name = name or use_case.model_name
-    shipped = project.folder / project.params.model if name == use_case.model_name else None
-    return Registry(project.registry(), name, use_case.features, shipped=shipped)
 
 
 def _now(chosen: Promotion, before: tuple[Promotion, ...]) -> Alias:

@@ -16,7 +16,7 @@ from modelstream.cluster import functions
 from modelstream.cluster.config import Cluster
 from modelstream.cluster.file import load_cluster
 from modelstream.project import load_project
-from modelstream.registry.registry import of_project
+from modelstream.registry.registry import Registry
 from modelstream.use_case.file import load_use_case
 from servers.kafka import KafkaServer
 from servers.redis import RedisServer
@@ -108,7 +108,7 @@ def test_from_nothing_to_a_model_of_ones_own_and_back_to_nothing(
     assert 0.5 < results["auc"] <= 1
     job(cluster, "promote", version=results["version"])
     monkeypatch.setenv(f"{SETTINGS}REGISTRY", cluster.registry_url())
-    assert of_project(PROJECT, load_use_case(ROOT / PROJECT.params.use_case)).current() == "2"
+    assert Registry.of_project(PROJECT, load_use_case(ROOT / PROJECT.params.use_case)).current() == "2"
 
     again = run(cluster, tmp_path / "first")  # sends nothing: all of it was sent
     assert (again["events"], again["model_version"]) == (first["events"], "2")
