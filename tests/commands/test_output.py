@@ -28,7 +28,7 @@ def test_a_table_shows_only_the_columns_that_fit() -> None:
 
 
 def test_explain_prints_what_matters(view: View, capsys: pytest.CaptureFixture[str]) -> None:
-    print_explanation(explain(again(view), PROJECT, SHARDS, "anna", 5), view.use_case)
+    print_explanation(explain(again(view), PROJECT, SHARDS, "anna", 5), view.use_case, view.names.features)
     shown = capsys.readouterr().out
     for text in ("8 events, 4 counted", "1 window_closed", "1 (0.750)", "33.5", "socioeconomic_idx"):
         assert text in shown

@@ -63,5 +63,5 @@ def test_the_number_of_events_shown_changes_nothing_else(view: View, last: int) 
 def test_explain_of_a_user_without_predictions_or_profile(view: View, capsys: pytest.CaptureFixture[str]) -> None:
     found = explain(again(view), PROJECT, SHARDS, "bert", 5)
     assert (found.events, found.vector, found.predictions) == (1, None, 0)
-    print_explanation(found, view.use_case)
+    print_explanation(found, view.use_case, view.names.features)
     assert "has sent a vector" in capsys.readouterr().out
