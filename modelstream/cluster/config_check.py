@@ -82,9 +82,9 @@ def _read_streams(url: str) -> None:
     if isinstance(places.of(url), places.V3ioPlace):
         _read_v3io(url)
         return
-    from modelstream.streams.kafka_client import parse
+    from modelstream.streams.kafka_client import KafkaAddress
 
-    for name in parse(url, {}).properties:
+    for name in KafkaAddress.of(url, {}).properties:
         if name.startswith(("security.", "sasl.", "ssl.")):
             raise ConfigurationError(
                 f"{name} in the URL: Nuclio's triggers don't see it",
@@ -96,9 +96,9 @@ def _read_tables(url: str) -> None:
     if url.startswith("v3io://"):
         _read_v3io(url)
     elif url.startswith(("redis://", "rediss://")):
-        from modelstream.tables.redis_client import parse
+        from modelstream.tables.redis_client import RedisAddress
 
-        parse(url, {})
+        RedisAddress.of(url, {})
         if urlsplit(url).port == 0:
             raise ConfigurationError(f"no port: 0 in {url!r}", remedy="give a port from 1 to 65535")
     else:

@@ -19,7 +19,7 @@ from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS, MAX_EPOCH
 from modelstream.streams.contract import Message, StreamInfo, Streams
 from modelstream.streams.kafka_admin import Admin
-from modelstream.streams.kafka_client import Clients, parse
+from modelstream.streams.kafka_client import Clients, KafkaAddress
 from modelstream.streams.kafka_reader import KafkaReader
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -39,7 +39,7 @@ class KafkaStreams(Streams):
     all_or_none = False
 
     def __init__(self, url: str) -> None:
-        self.address = parse(url)
+        self.address = KafkaAddress.of(url)
         self._own = Clients(self.address)
         self._readers: dict[str, KafkaReader] = {}
         self._infos: dict[str, StreamInfo] = {}

@@ -63,10 +63,7 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class KafkaAddress:
-    """What a URL says.
-
-    `parse` has an example.
-    """
+    """What a URL says."""
 
     servers: str
     prefix: str
@@ -75,45 +72,48 @@ class KafkaAddress:
     """Copies of each topic that is made; -1 is the brokers' default."""
     timeout: float = TIMEOUT
 
+    @classmethod
+    def of(cls, url: str, environment: Mapping[str, str] | None = None) -> KafkaAddress:
+        """Return what a URL and the environment say. Raises ConfigurationError.
+
+        >>> secrets = {"MODELSTREAM_KAFKA_SASL_PASSWORD": "x"}
+        >>> address = KafkaAddress.of("kafka://a:9092,b:9092/demo?security.protocol=SASL_SSL", secrets)
+        >>> address.servers, address.prefix, dict(address.properties)
+        ('a:9092,b:9092', 'demo', {'sasl.password': 'x', 'security.protocol': 'SASL_SSL'})
+        """
+        servers, _, rest = url.removeprefix("kafka://").partition("/")
+        prefix, _, query = rest.partition("?")
+        prefix = prefix.rstrip("/")
+        if not servers or any(not server.strip() for server in servers.split(",")):
+            raise ConfigurationError(f"no server in the URL {url!r}", remedy=_SHAPE)
+        ports = [server.rpartition(":")[2] for server in servers.split(",") if ":" in server]
+        if not all(port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16 for port in ports):
+            raise ConfigurationError(f"a port is a number from 1 to 65535 (in {url!r})", remedy=_SHAPE)
+        if not _PREFIX.fullmatch(prefix):
+            raise ConfigurationError(f"{prefix!r} can't be the prefix of topics (in {url!r})", remedy=_SHAPE)
+        options = dict(parse_qsl(query, keep_blank_values=True))
+        found = os.environ if environment is None else environment
+        properties = {
+            name: found[variable] for name in (*PROPERTIES, *SECRETS) if (variable := variable_of(name)) in found
+        }
+        ours = {"replication": -1.0, "timeout": TIMEOUT}
+        for name, value in options.items():
+            if name in SECRETS:
+                raise ConfigurationError(
+                    f"the URL holds {name}, and a URL is seen in logs and in the list of processes",
+                    remedy=f"put it into the environment variable {variable_of(name)}",
+                )
+            if name in ours:
+                ours[name] = _number(name, value)
+            elif name in PROPERTIES:
+                properties[name] = value
+            else:
+                known = ", ".join(sorted((*ours, *PROPERTIES)))
+                raise ConfigurationError(f"no option {name!r} of kafka:// streams", remedy=f"known are {known}")
+        return cls(servers, prefix, properties, int(ours["replication"]), ours["timeout"])
+
     def __str__(self) -> str:
         return f"kafka://{self.servers}/{self.prefix}"
-
-
-def parse(url: str, environment: Mapping[str, str] | None = None) -> KafkaAddress:
-    """Return what a URL and the environment say. Raises ConfigurationError.
-
-    >>> address = parse("kafka://a:9092,b:9092/demo?security.protocol=SASL_SSL", {"MODELSTREAM_KAFKA_SASL_PASSWORD": "x"})
-    >>> address.servers, address.prefix, dict(address.properties)
-    ('a:9092,b:9092', 'demo', {'sasl.password': 'x', 'security.protocol': 'SASL_SSL'})
-    """  # noqa: E501
-    servers, _, rest = url.removeprefix("kafka://").partition("/")
-    prefix, _, query = rest.partition("?")
-    prefix = prefix.rstrip("/")
-    if not servers or any(not server.strip() for server in servers.split(",")):
-        raise ConfigurationError(f"no server in the URL {url!r}", remedy=_SHAPE)
-    ports = [server.rpartition(":")[2] for server in servers.split(",") if ":" in server]
-    if not all(port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16 for port in ports):
-        raise ConfigurationError(f"a port is a number from 1 to 65535 (in {url!r})", remedy=_SHAPE)
-    if not _PREFIX.fullmatch(prefix):
-        raise ConfigurationError(f"{prefix!r} can't be the prefix of topics (in {url!r})", remedy=_SHAPE)
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    found = os.environ if environment is None else environment
-    properties = {name: found[variable] for name in (*PROPERTIES, *SECRETS) if (variable := variable_of(name)) in found}
-    ours = {"replication": -1.0, "timeout": TIMEOUT}
-    for name, value in options.items():
-        if name in SECRETS:
-            raise ConfigurationError(
-                f"the URL holds {name}, and a URL is seen in logs and in the list of processes",
-                remedy=f"put it into the environment variable {variable_of(name)}",
-            )
-        if name in ours:
-            ours[name] = _number(name, value)
-        elif name in PROPERTIES:
-            properties[name] = value
-        else:
-            known = ", ".join(sorted((*ours, *PROPERTIES)))
-            raise ConfigurationError(f"no option {name!r} of kafka:// streams", remedy=f"known are {known}")
-    return KafkaAddress(servers, prefix, properties, int(ours["replication"]), ours["timeout"])
 
 
 def variable_of(name: str) -> str:
@@ -144,7 +144,7 @@ class Clients:
 
     Methods raise ConfigurationError for what trying again doesn't mend, and UnavailableError for an outage.
 
-    >>> clients = Clients(parse("kafka://broker:9092/demo", {}))  # connects when it is used
+    >>> clients = Clients(KafkaAddress.of("kafka://broker:9092/demo", {}))  # connects when it is used
     >>> clients.of_this_process()
     True
     """

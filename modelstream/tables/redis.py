@@ -41,7 +41,7 @@ from modelstream.tables.contract import (
     check_table_name,
 )
 from modelstream.tables.lookup_cache import CachedLookup
-from modelstream.tables.redis_client import PAIRS, Server, parse
+from modelstream.tables.redis_client import PAIRS, RedisAddress, Server
 from modelstream.tables.redis_features import RedisFeatureTable, features_name
 from modelstream.tables.redis_rows import WIDTH, position_of, stamped
 
@@ -160,7 +160,7 @@ class RedisTables(Tables):
     """
 
     def __init__(self, url: str) -> None:
-        self.server = Server(parse(url))
+        self.server = Server(RedisAddress.of(url))
 
     def epoch(self) -> int:
         return int(self.server.call(lambda client: client.hget(self.server.key("about"), "epoch")) or 0)

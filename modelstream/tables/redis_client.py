@@ -62,6 +62,52 @@ class RedisAddress:
     username: str = ""
     password: str = field(default="", repr=False)
 
+    @classmethod
+    def of(cls, url: str, environment: Mapping[str, str] | None = None) -> RedisAddress:
+        """Return what a URL and the environment say. Raises ConfigurationError.
+
+        >>> str(RedisAddress.of("redis://localhost?prefix=demo", {}))
+        'redis://localhost:6379/0?prefix=demo'
+        >>> RedisAddress.of("redis://a:7000/2", {}).key("shards")
+        'modelstream:shards'
+        """
+        shown = re.sub(r"//[^/@]*@", "//…@", url)
+        try:
+            parts = urlsplit(url)
+            port, db = parts.port or 6379, int(parts.path.strip("/") or 0)
+        except ValueError:
+            raise ConfigurationError(f"{shown!r} is no URL of a Redis server", remedy=_SHAPE) from None
+        options = {"prefix": "modelstream", "timeout": str(TIMEOUT), "ca": ""}
+        for name, value in parse_qsl(parts.query, keep_blank_values=True):
+            if name not in options:
+                raise ConfigurationError(
+                    f"no option {name!r} of redis:// tables", remedy=f"known are {', '.join(sorted(options))}"
+                )
+            options[name] = value
+        if not parts.hostname or db < 0:
+            raise ConfigurationError(f"no host, or a wrong number, in the URL {shown!r}", remedy=_SHAPE)
+        if not _PREFIX.fullmatch(options["prefix"]):
+            raise ConfigurationError(
+                f"{options['prefix']!r} can't be the prefix of keys", remedy="use letters, digits, and _ . : -"
+            )
+        if parts.password:
+            raise ConfigurationError(
+                f"the URL {shown} holds a password, and a URL is seen in logs and in the list of processes",
+                remedy=f"put it into the environment variable {PASSWORD}",
+            )
+        found = os.environ if environment is None else environment
+        return cls(
+            parts.hostname,
+            port,
+            db,
+            options["prefix"],
+            parts.scheme == "rediss",
+            options["ca"],
+            _seconds(options["timeout"]),
+            unquote(parts.username or "") or found.get(USERNAME, ""),
+            found.get(PASSWORD, ""),
+        )
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"redis{'s' if self.tls else ''}://{host}:{self.port}/{self.db}?prefix={self.prefix}"
@@ -69,50 +115,6 @@ class RedisAddress:
     def key(self, *parts: object) -> str:
         """Return the name of a key."""
         return ":".join((self.prefix, *map(str, parts)))
-
-
-def parse(url: str, environment: Mapping[str, str] | None = None) -> RedisAddress:
-    """Return what a URL and the environment say. Raises ConfigurationError.
-
-    >>> str(parse("redis://localhost?prefix=demo", {})), parse("redis://a:7000/2", {}).key("shards")
-    ('redis://localhost:6379/0?prefix=demo', 'modelstream:shards')
-    """
-    shown = re.sub(r"//[^/@]*@", "//…@", url)
-    try:
-        parts = urlsplit(url)
-        port, db = parts.port or 6379, int(parts.path.strip("/") or 0)
-    except ValueError:
-        raise ConfigurationError(f"{shown!r} is no URL of a Redis server", remedy=_SHAPE) from None
-    options = {"prefix": "modelstream", "timeout": str(TIMEOUT), "ca": ""}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in options:
-            raise ConfigurationError(
-                f"no option {name!r} of redis:// tables", remedy=f"known are {', '.join(sorted(options))}"
-            )
-        options[name] = value
-    if not parts.hostname or db < 0:
-        raise ConfigurationError(f"no host, or a wrong number, in the URL {shown!r}", remedy=_SHAPE)
-    if not _PREFIX.fullmatch(options["prefix"]):
-        raise ConfigurationError(
-            f"{options['prefix']!r} can't be the prefix of keys", remedy="use letters, digits, and _ . : -"
-        )
-    if parts.password:
-        raise ConfigurationError(
-            f"the URL {shown} holds a password, and a URL is seen in logs and in the list of processes",
-            remedy=f"put it into the environment variable {PASSWORD}",
-        )
-    found = os.environ if environment is None else environment
-    return RedisAddress(
-        parts.hostname,
-        port,
-        db,
-        options["prefix"],
-        parts.scheme == "rediss",
-        options["ca"],
-        _seconds(options["timeout"]),
-        unquote(parts.username or "") or found.get(USERNAME, ""),
-        found.get(PASSWORD, ""),
-    )
 
 
 def _seconds(text: str) -> float:
@@ -130,7 +132,7 @@ def connect(address: RedisAddress) -> redis.Redis:
 
     It repeats nothing by itself: who holds the shard does, and knows what it means.
 
-    >>> client = connect(parse("redis://localhost:6379/2?prefix=demo", {}))
+    >>> client = connect(RedisAddress.of("redis://localhost:6379/2?prefix=demo", {}))
     >>> client.connection_pool.connection_kwargs["db"]
     2
     """
@@ -155,7 +157,7 @@ def connect(address: RedisAddress) -> redis.Redis:
 def guarded(address: RedisAddress) -> Iterator[None]:
     """Turn the client's errors into ours: UnavailableError for an outage, ConfigurationError for what stays.
 
-    >>> with guarded(parse("redis://localhost:6379/0?prefix=demo", {})):
+    >>> with guarded(RedisAddress.of("redis://localhost:6379/0?prefix=demo", {})):
     ...     raise redis.ConnectionError("connection refused")
     Traceback (most recent call last):
     modelstream.errors.UnavailableError: redis://localhost:6379/0?prefix=demo: connection refused

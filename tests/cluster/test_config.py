@@ -13,7 +13,7 @@ from modelstream.cluster.file import load_cluster
 from modelstream.errors import ConfigurationError
 from modelstream.project import load_project
 from modelstream.streams.kafka import KafkaStreams
-from modelstream.streams.kafka_client import parse, variable_of
+from modelstream.streams.kafka_client import KafkaAddress, variable_of
 from modelstream.tables import v3io_frames
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +139,7 @@ def test_path_of_a_key_is_no_secret(tmp_path: Path) -> None:
 def test_login_to_kafka_is_what_the_client_reads(tmp_path: Path, login: str, expected: dict[str, str]) -> None:
     cluster = load_cluster(written(tmp_path, "env: {}", f"kafka: {{secret: a, {login}}}"), PROJECT)
     environment = functions.environment(PROJECT, cluster, "stream-to-features")
-    address = parse(cluster.streams, environment)
+    address = KafkaAddress.of(cluster.streams, environment)
     assert {variable_of(name): value for name, value in address.properties.items()} == {
         f"MODELSTREAM_KAFKA_{name}": value for name, value in expected.items()
     }

@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams import Streams, kafka_reader, open_streams
 from modelstream.streams.kafka import KafkaStreams
-from modelstream.streams.kafka_client import MAX_MESSAGE, parse, variable_of
+from modelstream.streams.kafka_client import MAX_MESSAGE, KafkaAddress, variable_of
 from servers.base import free_port
 from servers.kafka import PASSWORD, USER, KafkaServer
 from tests.contract.streams_contract import FOREVER, MEGABYTE, SHARDS, StreamsContract, read_all
@@ -70,7 +70,7 @@ class TestKafkaStreams(StreamsContract):
         assert found["max.message.bytes"] == str(MAX_MESSAGE)
 
     def test_topic_with_other_partitions_is_refused_and_kept(self, url: str, admin: AdminClient) -> None:
-        name = f"{parse(url).prefix}.events"
+        name = f"{KafkaAddress.of(url).prefix}.events"
         admin.create_topics([NewTopic(name, 5, 1)])[name].result(10)
         with (
             open_streams(url) as streams,
@@ -93,7 +93,7 @@ class TestKafkaStreams(StreamsContract):
             assert [m.body for m in read_all(streams, 0)] == [b"second"]
 
     def test_prefixes_and_their_groups_are_apart(self, streams: Streams, url: str) -> None:
-        prefix = parse(url).prefix
+        prefix = KafkaAddress.of(url).prefix
         with open_streams(url.replace(prefix, f"{prefix}.more")) as others:
             others.create("events", 1)
             streams.ack("handler", "events", 0, 7)
@@ -138,7 +138,7 @@ class TestKafkaStreams(StreamsContract):
         assert [int(m.body) for m in read_all(streams, 1)] == list(range(1, 40, 2))
 
     def test_nothing_of_a_shard_is_appended_after_a_record_that_was_refused(self, url: str, admin: AdminClient) -> None:
-        name = f"{parse(url).prefix}.events"
+        name = f"{KafkaAddress.of(url).prefix}.events"
         topic = NewTopic(name, SHARDS, 1, config={"max.message.bytes": "1000"})
         admin.create_topics([topic])[name].result(10)
         with open_streams(url) as streams:
