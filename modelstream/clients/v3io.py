@@ -41,11 +41,11 @@ _Call = tuple[str, str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Address:
+class V3ioAddress:
     """What a URL says.
 
-    >>> Address.of("v3io://projects/demo/streams?connections=32")
-    Address(container='projects', path='demo/streams', connections=32, retention_hours=168)
+    >>> V3ioAddress.of("v3io://projects/demo/streams?connections=32")
+    V3ioAddress(container='projects', path='demo/streams', connections=32, retention_hours=168)
     """
 
     container: str
@@ -54,7 +54,7 @@ class Address:
     retention_hours: int = RETENTION_HOURS
 
     @classmethod
-    def of(cls, url: str) -> Address:
+    def of(cls, url: str) -> V3ioAddress:
         """Return what a URL says; ConfigurationError if it can't be read."""
         parts = urlsplit(url)
         if parts.scheme != "v3io" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", parts.netloc):
@@ -78,7 +78,7 @@ class Container:
     write must be one that may be repeated.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: V3ioAddress) -> None:
         self.address = address
         self._client: Any = None
         self._process = 0
@@ -229,7 +229,7 @@ def _say_nothing(*_: object, **__: object) -> None: ...
 _API_REMEDY = "set it to the address of the web API, such as http://v3io-webapi:8081"
 
 
-def _new_client(address: Address) -> Any:
+def _new_client(address: V3ioAddress) -> Any:
     api, key = os.environ.get("V3IO_API"), os.environ.get("V3IO_ACCESS_KEY")
     if not api:
         raise ConfigurationError("there is no address of V3IO: V3IO_API is not set", remedy=_API_REMEDY)

@@ -109,9 +109,9 @@ def _read_tables(url: str) -> None:
 
 
 def _read_v3io(url: str) -> None:
-    from modelstream.clients.v3io import Address
+    from modelstream.clients.v3io import V3ioAddress
 
-    Address.of(url)
+    V3ioAddress.of(url)
 
 
 def _check_files(file: YamlFile, name: str, url: str, cluster: Cluster) -> None:

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import msgspec
 
-from modelstream.clients.v3io import Address, Container, condition_failed, item_of, rises
+from modelstream.clients.v3io import Container, V3ioAddress, condition_failed, item_of, rises
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS
 from modelstream.streams.contract import Message, StreamInfo, Streams
@@ -58,7 +58,7 @@ class V3ioStreams(Streams):
     all_or_none: ClassVar[bool] = False
 
     def __init__(self, url: str) -> None:
-        self._container = Container(Address.of(url))
+        self._container = Container(V3ioAddress.of(url))
         self._infos: dict[str, StreamInfo] = {}
         self._trimmed: dict[str, dict[int, int]] = {}
         self._readers: dict[tuple[str, int], V3ioReader] = {}

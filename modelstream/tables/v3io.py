@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from modelstream.clients.v3io import Address, Container, condition_failed, item_of, rises
+from modelstream.clients.v3io import Container, V3ioAddress, condition_failed, item_of, rises
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import MAX_EPOCH
 from modelstream.tables import v3io_frames
@@ -172,7 +172,7 @@ class V3ioTables(Tables):
     """
 
     def __init__(self, url: str) -> None:
-        self._container = Container(Address.of(url))
+        self._container = Container(V3ioAddress.of(url))
 
     def epoch(self) -> int:
         item = self._registered("epoch")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modelstream.clients.v3io import Address, Container
+from modelstream.clients.v3io import Container, V3ioAddress
 
 PROGRAM = "MODELSTREAM_FRAMESD"
 """The environment variable with the path of the program."""
@@ -35,7 +35,7 @@ class Frames:
         """An item of the key and what the row has replaces the one of the same name, as the key is, whole."""
         assert (backend, save_mode) == ("kv", "overwriteItem")
         self.written.append(list(frame.index))
-        container = Container(Address.of(f"v3io://{self._container}/{table}"))
+        container = Container(V3ioAddress.of(f"v3io://{self._container}/{table}"))
         puts = [
             {"table_path": table, "key": key, "attributes": {frame.index.name: key, **row.dropna().to_dict()}}
             for key, row in frame.iterrows()

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from modelstream.clients.v3io import Address, Container
+from modelstream.clients.v3io import Container, V3ioAddress
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.tables import Tables, open_tables, v3io_frames
 from modelstream.tables.v3io import V3ioLookupTable
@@ -91,7 +91,7 @@ def bits(values: Any) -> list[bytes | None]:
 
 def items(url: str) -> dict[str, Any]:
     """Return the items of a table as they are stored, by name."""
-    container = Container(Address.of(url))
+    container = Container(V3ioAddress.of(url))
     found = [item for page in container.scan("enrichment", "*,__name") for item in page if "key" in item]
     container.close()
     return {item.pop("__name")["S"]: item for item in found}
@@ -296,7 +296,7 @@ class TestFramesd:
         """Return a table as the data frame that v3io-frames gives, in the order of its index."""
         import v3io_frames as client
 
-        place = Address.of(url)
+        place = V3ioAddress.of(url)
         reader = client.Client(address, container=place.container, should_check_version=False)
         return reader.read("kv", f"{place.path}/{table}", **options).sort_index()
 
@@ -340,7 +340,7 @@ class TestFramesd:
     def test_v3io_that_framesd_can_not_reach_is_an_outage(
         self, address: str, server: V3ioServer, tables: Tables, url: str
     ) -> None:
-        container = Container(Address.of(url))
+        container = Container(V3ioAddress.of(url))
         server.kill()
         try:
             with pytest.raises(UnavailableError, match="v3io-frames at"):
@@ -352,7 +352,7 @@ class TestFramesd:
         assert V3ioLookupTable(container, "enrichment").get_many(["a"]) == [1.0]
 
     def test_container_that_is_not_there_is_named_by_its_answer(self, address: str, server: V3ioServer) -> None:
-        container = Container(Address.of("v3io://nowhere/tables"))
+        container = Container(V3ioAddress.of("v3io://nowhere/tables"))
         with pytest.raises(ConfigurationError, match=r"404.*Container not found"):
             v3io_frames.write(container, "enrichment", "key", ["value"], {"a": {"value": 1.0}})
 

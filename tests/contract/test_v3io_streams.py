@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from modelstream.clients.v3io import Address, Container
+from modelstream.clients.v3io import Container, V3ioAddress
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams import Streams, open_streams, v3io_records
 from modelstream.streams.v3io import IDLE_ASKS, IDLE_SECONDS
@@ -133,7 +133,7 @@ class TestV3ioStreams(StreamsContract):
 
     def test_stream_made_by_others_is_taken_over(self, url: str) -> None:
         """MLRun makes the streams of triggers itself."""
-        container = Container(Address.of(url))
+        container = Container(V3ioAddress.of(url))
         container.call("stream", "create", stream_path=container.path("events"), shard_count=4)
         with open_streams(url) as streams:
             assert streams.names() == ["events"]
@@ -143,7 +143,7 @@ class TestV3ioStreams(StreamsContract):
 
     def test_what_nuclio_committed_counts_as_acknowledged(self, streams: Streams, url: str) -> None:
         streams.append("events", [(0, b"a"), (0, b"b")])
-        container = Container(Address.of(url))
+        container = Container(V3ioAddress.of(url))
         container.call(
             "kv",
             "update",

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from modelstream.clients.v3io import Address, Container
+from modelstream.clients.v3io import Container, V3ioAddress
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.tables import Tables, open_tables
 from modelstream.tables.v3io_items import SEGMENTS
@@ -175,7 +175,7 @@ class TestV3ioTables(TablesContract):
         item.pop("_floats")
         assert item.pop("since").replace(microsecond=0) == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
         assert item == {"user": "a", "applied": 1, "city": "Köln", "age": 5, "member": True, "bet_sum": 0.5}
-        schema = Container(Address.of(url))
+        schema = Container(V3ioAddress.of(url))
         response = schema.call("object", "get", path=schema.path("features/.#schema"))
         assert b'"key":"user"' in response.body
         assert b'{"name":"since","type":"timestamp","nullable":true}' in response.body
@@ -184,7 +184,7 @@ class TestV3ioTables(TablesContract):
         """A data frame of key and value, written by v3io-frames, gives these and nothing else."""
         lookup = tables.lookup("enrichment")
         lookup.load([pa.record_batch({"key": ["a", "b"], "value": [THIRD, 2.0]})])
-        container = Container(Address.of(url))
+        container = Container(V3ioAddress.of(url))
         table = container.path("enrichment")
         container.call("kv", "put", table_path=table, key="c", attributes={"key": "c", "value": 7})
         container.call("kv", "update", table_path=table, key="b", attributes={"value": 2.5})
@@ -253,7 +253,7 @@ class TestV3ioTables(TablesContract):
         assert features.get_many([f"k{number}" for number in range(len(times))]).equals(stored)
 
     def test_streams_at_the_same_path_outlive_the_tables(self, tables: Tables, url: str) -> None:
-        container = Container(Address.of(url))
+        container = Container(V3ioAddress.of(url))
         container.call("stream", "create", stream_path=container.path("events"), shard_count=1)
         tables.features(ROWS).commit(0, rows(("a", 1, 1.0)), checkpoint(0))
         tables.raise_epoch()
@@ -280,7 +280,7 @@ class TestV3ioTables(TablesContract):
 
     def item(self, url: str, table: str, key: str) -> dict[str, Any]:
         """Return an item as v3io-py gives it."""
-        container = Container(Address.of(url))
+        container = Container(V3ioAddress.of(url))
         item: dict[str, Any] = container.call("kv", "get", table_path=container.path(table), key=key).output.item
         container.close()
         return item
