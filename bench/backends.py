@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dry", action="store_true", help="print the table, but don't write docs/performance.md")
     arguments = parser.parse_args()
-    lines = ["| | events | events/s | against SQLite | 90,000 rows to look up | a flush of 2,000 users |"]
+    lines = ["| | events | events/s | against SQLite | loading 90,000 lookup rows | a flush of 2,000 users |"]
     lines.append("|---|--:|--:|--:|--:|--:|")
     source = make_input(arguments.users)
     with tempfile.TemporaryDirectory(dir=DATA) as temporary, backends(Path(temporary)) as found:
@@ -157,7 +157,8 @@ def main() -> None:
             share = "" if name.startswith("V3IO") else f"{speeds[name] / speeds['SQLite']:.2f} ×"
             times = f"{load_seconds:.2f} s | {1000 * flush_seconds:.0f} ms"
             lines.append(f"| {name} | {said[name][-1]['events']:,} | {speeds[name]:,.0f} | {share} | {times} |")
-    section = "\n".join([f"Medians of {arguments.rounds}, in turn; the rows of all logs are the same.", "", *lines])
+    head = f"Medians of {arguments.rounds} rounds, one after the other; the rows of all logs are the same."
+    section = "\n".join([head, "", *lines])
     print(section)
     if not arguments.dry:
         write_page("backends", section)

@@ -19,7 +19,7 @@ LABELS = {
     "pipeline": "(a) pipeline",
     "polars": "(b) Polars, one shot",
     "bytewax": "(c) Bytewax, vectors only",
-    "bytewax-parsed": "(c) from events parsed before",
+    "bytewax-parsed": "(c) from events parsed beforehand",
 }
 
 
@@ -43,8 +43,8 @@ class Report:
         events, vectors = (int(self.rounds["pipeline"][0].result[name]) for name in ("events", "vectors"))
         rounds = len(self.rounds["pipeline"])
         head = [
-            f"{events:,} events in, {vectors:,} vectors and predictions out; medians of {rounds}, in turn.",
-            f"{machine()}; load before: {self.load:.1f}; {datetime.now(UTC):%Y-%m-%d}.",
+            f"{events:,} events in, {vectors:,} vectors and predictions out; medians of {rounds} rounds.",
+            f"{machine()}; load average before: {self.load:.1f}; {datetime.now(UTC):%Y-%m-%d}.",
             "",
             "| | events/s | processing | start-up | whole process | CPU | peak memory |",
             "|---|--:|--:|--:|--:|--:|--:|",
@@ -54,7 +54,7 @@ class Report:
         functions = [
             "CPU seconds of (a) by function:",
             "",
-            "| | until all are ready | from then on | events a CPU second |",
+            "| | until all are ready | after that | events per CPU second |",
             "|---|--:|--:|--:|",
             *self._functions(events),
         ]
@@ -109,7 +109,9 @@ class Report:
         return [
             at_most("processing, against (b)", ours / polars, 2, "{:.2f} ×"),
             at_most("processing, against (c)", ours / self._seconds("bytewax"), 1, "{:.2f} ×"),
-            at_most("against (c) from events parsed before", ours / self._seconds("bytewax-parsed"), None, "{:.2f} ×"),
+            at_most(
+                "against (c) from events parsed beforehand", ours / self._seconds("bytewax-parsed"), None, "{:.2f} ×"
+            ),
             at_least("processing, events/s", events / ours, 250_000),
             at_most("whole process, against (b)", whole, 4, "{:.2f} ×"),
             at_least(
@@ -124,8 +126,8 @@ class Report:
             at_most("a single V2 request inside the process, p50", self._scoring("request_p50_ms"), None, "{:.2f} ms"),
             at_most("a single V2 request inside the process, p99", self._scoring("request_p99_ms"), 5, "{:.2f} ms"),
             at_most("training on the log of events, whole process", self._training(lambda m: m.wall), 60, "{:.1f} s"),
-            at_most("peak memory of that", self._training(lambda m: m.peak_mb), 1_500, "{:,.0f} MB"),
-            at_most("live table after", self.table_after, 2, "{:.1f} s"),
+            at_most("its peak memory", self._training(lambda m: m.peak_mb), 1_500, "{:,.0f} MB"),
+            at_most("live table appears after", self.table_after, 2, "{:.1f} s"),
             at_most("first stored prediction after", first, 10, "{:.1f} s"),
             at_most("peak memory of all processes", memory, 2_000, "{:,.0f} MB"),
             at_most("delay of single events at 2,000 a second, p50", p50, None, "{:.0f} ms"),
