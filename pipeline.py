@@ -66,7 +66,7 @@ def pipeline() -> None:
 
     `run` may be left out: pipeline.py --users 100 is pipeline.py run --users 100.
 
-    Example: python pipeline.py --users 100 --data data/try
+    Example: python pipeline.py --users 100 --data data-try
     """
 
 

@@ -23,7 +23,7 @@ def replay(as_json: AsJson = False, data: Data = DATA) -> None:
     the stored rows and to the vectors that were served. The exit status is 1 if
     something differs, and the first differences are printed.
 
-    Example: python pipeline.py replay --data data/mine
+    Example: python pipeline.py replay --data data-mine
     """
     from rich.console import Console
     from rich.progress import Progress

@@ -94,7 +94,7 @@ def run(
     stopped it, and counts nothing twice. Ctrl-C saves what is in hand.
     The folder remembers --streams, --tables and --logs: give them once.
 
-    Example: python pipeline.py run --input events.ndjson --data data/mine
+    Example: python pipeline.py run --input events.ndjson --data data-mine
     """
     from modelstream.commands.output import print_json
     from modelstream.project import load_project

@@ -34,7 +34,7 @@ def serve(
     Ctrl-C finishes what is in hand and saves it; the next start with the same
     folder goes on. The folder also remembers --streams, --tables and --logs.
 
-    Example: python pipeline.py serve --port 8080 --data data/mine
+    Example: python pipeline.py serve --port 8080 --data data-mine
     """
     from modelstream.http import service
     from modelstream.project import load_project

@@ -23,7 +23,7 @@ def status(as_json: AsJson = False, data: Data = DATA) -> None:
 
     It also works while a pipeline runs, and says whether one does.
 
-    Example: python pipeline.py status --data data/mine
+    Example: python pipeline.py status --data data-mine
     """
     from modelstream.commands.output import print_json
 
