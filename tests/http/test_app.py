@@ -38,17 +38,18 @@ from modelstream.runner.state import FunctionState, PipelineState
 from modelstream.stages.counters import Counters
 from modelstream.streams import Streams, open_streams
 from modelstream.use_case.file import load_use_case
+from tests.streams.wrapped import WrappedStreams
 
 ROOT = Path(__file__).parents[2]
 CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 SHARDS = 4
 
 
-class Switchable(Streams):
+class Switchable(WrappedStreams):
     """The streams of a folder, whose appends can be held up, and can fail."""
 
     def __init__(self, streams: Streams) -> None:
-        self._streams = streams
+        super().__init__(streams)
         self.free = threading.Event()
         self.free.set()
         self.entered = threading.Event()
@@ -59,16 +60,7 @@ class Switchable(Streams):
         assert self.free.wait(30)
         if self.failure:
             raise self.failure
-        return self._streams.append(name, records)
-
-    def __getattribute__(self, name: str) -> Any:
-        own = ("_streams", "append", "free", "entered", "failure", "__class__", "__dict__")
-        if name in own:
-            return object.__getattribute__(self, name)
-        return getattr(object.__getattribute__(self, "_streams"), name)
-
-
-Switchable.__abstractmethods__ = frozenset()
+        return super().append(name, records)
 
 
 @dataclass
@@ -396,8 +388,8 @@ def test_while_the_model_server_is_away_requests_are_503(tmp_path: Path, ask: An
 
 def function(committed_at: float = 900.0, **changes: Any) -> FunctionState:
     counters = Counters(rows_in=10, rows_out=9, dead_letters=1, repeated=2, commits=4, committed_at=committed_at)
-    described = {"name": "event-handler", "state": "working", "restarts": 3, "lag": 5, "lag_since": 1000.0}
-    return FunctionState(counters=counters, **(described | changes))
+    usual: dict[str, Any] = {"name": "event-handler", "state": "working", "restarts": 3, "lag": 5, "lag_since": 1000.0}
+    return FunctionState(counters=counters, **(usual | changes))
 
 
 def test_metrics_tell_of_functions_and_requests(client: Client) -> None:

@@ -21,6 +21,7 @@ from modelstream.source.lines import Chunk, InputLines, LineSplitter, Progress
 from modelstream.source.readers import Source
 from modelstream.source.sender import Clock, Sender, Sent, Watcher, messages
 from modelstream.streams import Streams, open_streams
+from tests.streams.wrapped import WrappedStreams
 
 SHARDS = 4
 
@@ -158,7 +159,7 @@ def lines_of(content: bytes, max_line: int = 1_000_000) -> InputLines:
 def test_cut_lines_are_listed_with_their_size() -> None:
     long = b'{"id": 1, "x": "' + b"y" * 10_000 + b'"}'
     content = b"\n".join([event(0), long, event(2), b"z" * 20_000])
-    found = {}
+    found: dict[str, int] = {}
     for _, body in messages(lines_of(content, max_line=5000), 64, "o", 0):
         rows = decode(body)
         cut = json.loads(rows.metadata.get("truncated", "{}"))
@@ -191,17 +192,15 @@ def test_a_message_has_at_most_ten_thousand_events_however_small_they_are() -> N
     assert counts == [10_000, 2001]
 
 
-class Flaky(Streams):
+class Flaky(WrappedStreams):
     """Streams that fail: before an append, or after it was made (the outcome is unknown)."""
 
     def __init__(self, streams: Streams, failures: dict[int, str]) -> None:
-        self._streams = streams
+        super().__init__(streams)
         self._failures = failures
         self._calls = 0
         self.appended: list[list[tuple[int, bytes]]] = []
         self.pending: list[tuple[int, bytes]] | None = None
-        for name in ("describe", "read", "range"):
-            setattr(self, name, getattr(streams, name))
 
     def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
         self._calls += 1
@@ -211,15 +210,12 @@ class Flaky(Streams):
         if failure == "before":
             self.pending = list(records)
             raise UnavailableError("the disk is full")
-        offsets = self._streams.append(name, records)
+        offsets = super().append(name, records)
         if failure == "after":
             self.pending = list(records)
             raise UnavailableError("no answer")
         self.pending = None
         return offsets
-
-
-Flaky.__abstractmethods__ = frozenset()
 
 
 def test_an_outage_is_waited_for_and_told_and_nothing_is_lost(streams: Streams) -> None:
