@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from modelstream import notebooks
-from modelstream.cluster import config_check, deploy, functions, kafka_login, plan
+from modelstream.cluster import config_check, deploy, failures, functions, kafka_login, plan
 from modelstream.cluster.config import Generator
 from modelstream.cluster.deploy import COMPILER, Deployment, WorkflowOptions
 from modelstream.cluster.file import load_cluster
@@ -329,7 +329,7 @@ def test_failure_on_the_cluster_says_what_to_do(
     deployment = loaded(written, "kafka")
     with pytest.raises(Exception) as raised:
         deployment.run("local", WorkflowOptions())
-    told = deploy.explained(raised.value, "deploying")
+    told = failures.explained(raised.value, "deploying")
     assert isinstance(told, ModelstreamError)
     assert remedy in told.remedy
     assert api.steps[-1][1] == failing

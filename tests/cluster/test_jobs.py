@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,7 +94,7 @@ def test_drained_waits_for_every_function(urls: dict[str, str], monkeypatch: pyt
 
         with pytest.raises(RuntimeError, match="inference-logger has not drained in 0 s: 2 messages wait in inference"):
             jobs.drained(CONTEXT, timeout=0)
-        monkeypatch.setattr(jobs.time, "sleep", acknowledge)
+        monkeypatch.setattr(time, "sleep", acknowledge)
         jobs.drained(CONTEXT, timeout=60)
         assert stores.lag("inference-logger", "inference") == 0
 

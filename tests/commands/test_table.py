@@ -29,7 +29,8 @@ def view(tmp_path: Path) -> Iterator[View]:
 
 def features(view: View) -> pd.DataFrame:
     batches = [features_of(batch, view.use_case) for batch in view.features.scan()]
-    return pa.Table.from_batches(batches).to_pandas()
+    found: pd.DataFrame = pa.Table.from_batches(batches).to_pandas()
+    return found
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "parquet"])

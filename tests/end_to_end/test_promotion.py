@@ -74,7 +74,7 @@ def test_running_server_takes_what_is_promoted_and_refuses_what_must_not_serve(
 
     def stored(count: int) -> pd.DataFrame:
         def look() -> list[pd.DataFrame]:
-            rows = pd.read_parquet(folder / "inference") if (folder / "inference").is_dir() else []
+            rows = pd.read_parquet(folder / "inference") if (folder / "inference").is_dir() else pd.DataFrame()
             return [rows] if len(rows) >= count else []
 
         rows: pd.DataFrame = until(look, 30)[0]

@@ -25,8 +25,8 @@ TIMEOUT = 240
 
 def start(*arguments: str, root: Path = ROOT, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, str(root / "pipeline.py"), *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, preexec_fn=_heed_interrupts, **pipes, **options)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, text=True, preexec_fn=_heed_interrupts, stdout=pipe, stderr=pipe, **options)
 
 
 def _heed_interrupts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 moderate = st.floats(-1e6, 1e6)
 
 
-def running(xs: list[float]) -> np.ndarray:
+def running(xs: list[float]) -> npt.NDArray[np.float64]:
     result = np.zeros(4)
     for x in xs:
         statistics.update(result, x)

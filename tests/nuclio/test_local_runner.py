@@ -88,7 +88,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def as_notebook(path: Path, code: str) -> Path:
     marked = f"# mlrun: start-code\n{code}\n# mlrun: end-code\n"
-    cell = {"cell_type": "code", "source": marked, "metadata": {}, "outputs": [], "execution_count": None}
+    unused: dict[str, object] = {"metadata": {}, "outputs": [], "execution_count": None}
+    cell = {"cell_type": "code", "source": marked, **unused}
     path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
     return path
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.commands.view import View
@@ -88,7 +89,9 @@ def _take_shard(view: View, shard: int, events: pa.RecordBatch, lines: list[byte
         view.streams.ack(function, PROJECT.reads(function), shard, 0)
 
 
-def _predictions(view: View, events: pa.RecordBatch, codes: np.ndarray, vectors: np.ndarray) -> pa.RecordBatch:
+def _predictions(
+    view: View, events: pa.RecordBatch, codes: npt.NDArray[np.int64], vectors: npt.NDArray[np.float64]
+) -> pa.RecordBatch:
     use_case = view.use_case
     churns = vectors[:, use_case.features.index("bet_sum")] > 20
     columns = [events.column(name) for name in ("position", "ingested_at", use_case.key, use_case.time)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,6 @@ import pytest
 from rich.console import Console
 
 from modelstream.project import load_project
-from modelstream.runner import pipeline as module
 from modelstream.runner.display import Display
 from modelstream.runner.line import Line, Report
 from modelstream.runner.pipeline import Pipeline
@@ -64,7 +64,7 @@ def test_workers_and_their_earlier_lives_are_added_up(scene: Scene) -> None:
 
 def test_it_is_known_since_when_messages_wait(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(module.time, "time", lambda: now)
+    monkeypatch.setattr(time, "time", lambda: now)
     scene.tell("event-handler/0", counters=Counters(committed_at=70.0))
     assert scene.state("event-handler").lag_since == 0.0
     scene.waiting, now = 3, 110.0

@@ -18,7 +18,8 @@ LOOKUP = Lookup(table="areas", by="area", value="wealth")
 def rows(tmp_path: Path, content: bytes) -> dict[str, list[object]]:
     file = tmp_path / "areas.csv"
     file.write_bytes(content)
-    return read_enrichment(file, LOOKUP).to_pydict()
+    found: dict[str, list[object]] = read_enrichment(file, LOOKUP).to_pydict()
+    return found
 
 
 def test_the_reference_table_is_loaded(tmp_path: Path) -> None:

@@ -345,7 +345,7 @@ def test_profiles_vary_and_look_like_the_reference() -> None:
 def test_the_enrichment_table_follows_the_postcode() -> None:
     rows = enrichment_table(DISTRIBUTIONS.enrichment, seed=1).to_pydict()
     assert rows["key"] == [str(postcode) for postcode in range(10_000, 99_999)]
-    found = defaultdict(Counter)
+    found: defaultdict[int, Counter[int]] = defaultdict(Counter)
     for key, value in zip(rows["key"], rows["value"], strict=True):
         found[int(key) % 3][value] += 1
     assert {rest: set(counts) for rest, counts in found.items()} == {0: {3, 4, 5}, 1: {1, 2, 3}, 2: {5, 6, 7}}

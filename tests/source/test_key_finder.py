@@ -16,7 +16,7 @@ from modelstream.source.key_finder import Found, KeyFinder
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 names = st.sampled_from(["user_id", "user_id2", "user", "x", "ключ", 'a"user_id', "", "\\"])
-keys = st.one_of(
+keys: st.SearchStrategy[object] = st.one_of(
     st.sampled_from(["u1", "", " ", "0", "ümlaut ☂", "😀", '"', "a\\b", "\x7f", "\x1f", "\ud7ff", "\ue000"]),
     st.integers(-3, 12345),
     st.sampled_from([2**63, -(2**63), 10**18, 10**17, 10**30, True, None, 1.0, -0.0, 1e300, [], {}, ["user_id"]]),

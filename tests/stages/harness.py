@@ -100,7 +100,7 @@ class Harness:
     def _log(self, message: str, **fields: Any) -> None:
         self.logged.append({"message": message, **fields})
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
         """Run a coroutine. Waiting takes no time."""
         return self.loop.run_until_complete(work)
 

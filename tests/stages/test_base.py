@@ -490,7 +490,7 @@ STEPS = st.lists(
 def test_sums_are_right_whatever_happens(steps: list[Any], linger: float, commit: float, rows: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         harness = Harness(patch)
-        options = {"linger_ms": linger, "commit_ms": commit, "commit_rows": rows}
+        options: dict[str, Any] = {"linger_ms": linger, "commit_ms": commit, "commit_rows": rows}
         stage = Adder(harness, **options)
         stage_started(harness, stage)
         delivered = {0: 0, 1: 0}

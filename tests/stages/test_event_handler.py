@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from modelstream.errors import UnavailableError
 from modelstream.logs.parquet import ParquetLog
 from modelstream.messages.codec import MAX_LINE, encode, lines_batch
-from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, bucket_of, stream_position
+from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, Checkpoint, bucket_of, stream_position
 from modelstream.stages.event_handler import EventHandler
 from modelstream.use_case.file import load_use_case
 from tests.events.test_parsing import BAD
@@ -306,13 +306,13 @@ def test_an_owner_that_is_late_and_meets_a_full_disk_keeps_nothing_twice(harness
     harness.handle(late, message(0, lines([bet(KEY, 1.0)])), message(1, lines([bet(KEY, 2.0)], first=1)))
     other = handler(harness, tmp_path)
     flush(harness, other, message(0, lines([bet(KEY, 1.0)])), message(1, lines([bet(KEY, 2.0)], first=1)))
-    append, tries = late._log.append, []
+    append, tries = late._log.append, list[Checkpoint]()
 
-    def full(*args: Any) -> None:
-        tries.append(args)
+    def full(shard: int, table: pa.Table, checkpoint: Checkpoint) -> None:
+        tries.append(checkpoint)
         if len(tries) == 2:
             raise UnavailableError("no space left")
-        append(*args)
+        append(shard, table, checkpoint)
 
     late._log.append = full  # type: ignore[method-assign]
     harness.run(late.drain())

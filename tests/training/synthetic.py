@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from modelstream.training.judge.evaluation import evaluate, permutation_importance, skew_row
 from modelstream.training.report.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
@@ -16,7 +18,7 @@ from modelstream.use_case.file import load_use_case
 ROOT = Path(__file__).parents[2]
 USE_CASE = load_use_case(ROOT / "use_cases" / "churn.yaml")
 COUNT = USE_CASE.features.index("bet_count")
-Floats = np.ndarray
+Floats = npt.NDArray[np.floating[Any]]
 
 
 def examples(users: int = 60, vectors: int = 40, seed: int = 0) -> tuple[Examples, Floats]:
@@ -46,7 +48,8 @@ def examples(users: int = 60, vectors: int = 40, seed: int = 0) -> tuple[Example
 
 def score(vectors: Floats) -> Floats:
     """Return probabilities that rest on one feature alone."""
-    return 1 / (1 + np.exp(-(vectors[:, COUNT].astype(np.float64) - 10)))
+    found: Floats = 1 / (1 + np.exp(-(vectors[:, COUNT].astype(np.float64) - 10)))
+    return found
 
 
 def card(version: str = "1") -> ModelCard:

@@ -7,6 +7,7 @@ import sys
 from types import ModuleType
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,8 @@ from modelstream.training.drift.distances import (
     population_stability_index,
     total_variation,
 )
+
+Counts = npt.NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ COUNTS = st.integers(1, 30).flatmap(
 
 @settings(max_examples=300)
 @given(counts=COUNTS)
-def test_distances_are_mlruns(mlrun_distances: ModuleType, counts: tuple[np.ndarray, np.ndarray]) -> None:
+def test_distances_are_mlruns(mlrun_distances: ModuleType, counts: tuple[Counts, Counts]) -> None:
     now, then = ((one + (one.sum() == 0)) / (one + (one.sum() == 0)).sum() for one in counts)
     found = (total_variation(now, then), hellinger(now, then), kullback_leibler(now, then))
     theirs = (
@@ -53,7 +56,7 @@ def test_distances_are_mlruns(mlrun_distances: ModuleType, counts: tuple[np.ndar
 
 
 @given(COUNTS)
-def test_the_stability_index_is_symmetric_and_zero_for_equals(counts: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_stability_index_is_symmetric_and_zero_for_equals(counts: tuple[Counts, Counts]) -> None:
     now, then = ((one + 1) / (one + 1).sum() for one in counts)
     assert population_stability_index(now, now) == 0
     assert population_stability_index(now, then) == pytest.approx(population_stability_index(then, now))

@@ -12,8 +12,11 @@ from sklearn import metrics as sklearn_metrics
 
 from modelstream.training.judge.bootstrap import (
     LEAST,
+    Array,
     Estimate,
+    Labels,
     Metrics,
+    Users,
     expected_calibration_error,
     measure,
     roc_auc,
@@ -28,12 +31,12 @@ ROWS = st.lists(
 )
 
 
-def columns(rows: list[tuple[int, float, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def columns(rows: list[tuple[int, float, int]]) -> tuple[Labels, Array, Users]:
     label, probability, user = zip(*rows, strict=True)
     return np.array(label, np.int8), np.array(probability), np.array(user, np.int32)
 
 
-def measured(labels: np.ndarray, probabilities: np.ndarray, users: np.ndarray, **options: int) -> Metrics:
+def measured(labels: Labels, probabilities: Array, users: Users, **options: int) -> Metrics:
     return measure(labels, probabilities, users, threshold=0.5, **{"seed": 1, "replicates": 50, **options}).metrics
 
 

@@ -6,6 +6,7 @@ import dataclasses
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,7 +179,7 @@ def test_importance_sees_what_two_features_tell_together() -> None:
     vectors[:, twin] = vectors[:, COUNT]
     made = dataclasses.replace(MADE, vectors=vectors, labels=(vectors[:, COUNT] > 10).astype(np.int8))
 
-    def either(rows: np.ndarray) -> np.ndarray:
+    def either(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         return np.clip((np.maximum(rows[:, COUNT], rows[:, twin]) > 10) * 1.0, 0.05, 0.95)
 
     found = {one.name: one for one in permutation_importance(either, made, use_case=USE_CASE, seed=1)}

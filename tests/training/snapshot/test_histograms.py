@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +25,7 @@ VALUES = st.one_of(
 )
 
 
-def columns(values: list[float]) -> np.ndarray:
+def columns(values: list[float]) -> npt.NDArray[np.float32]:
     return as_input([np.array(values, np.float64)])
 
 
@@ -125,14 +128,14 @@ def test_no_vectors_no_histograms() -> None:
 def test_statistics_for_mlrun_have_one_edge_more_than_counts() -> None:
     histograms = Histograms(["x"])
     histograms.update(as_input([np.arange(1000.0)]))
-    found = histograms.result()["x"].mlrun_statistics()
-    counts, edges = found["hist"]  # type: ignore[misc]
+    found: dict[str, Any] = histograms.result()["x"].mlrun_statistics()
+    counts, edges = found["hist"]
     assert len(edges) == len(counts) + 1
     assert sum(counts) == found["count"] == 1000
     assert np.histogram(np.arange(1000.0), edges)[0].tolist() == counts
 
 
 @given(arrays(np.float64, st.integers(1, 50), elements=st.floats(0, 1)))
-def test_probabilities_lie_within(values: np.ndarray) -> None:
+def test_probabilities_lie_within(values: npt.NDArray[np.float64]) -> None:
     found = of_probabilities(values)
     assert (found.total, found.counts[0], found.counts[-1]) == (len(values), 0, 0)

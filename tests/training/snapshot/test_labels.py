@@ -50,7 +50,8 @@ def loans(*rows: tuple[str, int, str, bool | None]) -> pa.RecordBatch:
 def at(labels: Labels, key: str, *hours: float) -> list[int]:
     """Return the labels of a user's vectors at some hours."""
     values, times = labels.of_users([key] * len(hours))
-    return labels.at(values, times, np.array([round(hour * HOUR) for hour in hours])).tolist()
+    found: list[int] = labels.at(values, times, np.array([round(hour * HOUR) for hour in hours])).tolist()
+    return found
 
 
 def test_label_comes_with_the_profile_and_a_second_profile_refreshes_it() -> None:
