@@ -19,6 +19,7 @@ from typing import Any
 
 import nuclio_sdk
 import nuclio_sdk.logger
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -193,8 +194,8 @@ def test_entry_points_stand_in_mlruns_text(loaded: Any, name: str) -> None:
     if declared.kind == "job":
         assert next(iter(inspect.signature(getattr(module, declared.handler)).parameters)) == "context"
     else:
-        assert inspect.iscoroutinefunction(module.init_context)  # type: ignore[attr-defined]
-        assert list(inspect.signature(module.handler).parameters) == ["context", "event"]  # type: ignore[attr-defined]
+        assert inspect.iscoroutinefunction(module.init_context)
+        assert list(inspect.signature(module.handler).parameters) == ["context", "event"]
 
 
 def test_graph_is_the_one_that_mlrun_would_send(loaded: Any) -> None:
@@ -265,8 +266,8 @@ def in_worker(loaded: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
             logger.set_handler("default", io.StringIO(), nuclio_sdk.logger.HumanReadableFormatter())
             trigger = nuclio_sdk.TriggerInfo("kafka-cluster", "in")
             context = nuclio_sdk.Context(logger, Platform(), "0", trigger)
-            module.init_context(context)  # type: ignore[attr-defined]
-            await use(Worker(context=context, handler=module.handler, streams=streams))  # type: ignore[attr-defined]
+            module.init_context(context)
+            await use(Worker(context=context, handler=module.handler, streams=streams))
 
         asyncio.run(asyncio.wait_for(begun(), 60))
 
@@ -327,7 +328,7 @@ def test_messages_pass_through_mlruns_graph_server(loaded: Any, in_worker: Calla
 
 def test_requests_are_answered_by_mlruns_graph_server(loaded: Any, in_worker: Callable[..., None]) -> None:
     row = [vectors().column(name)[7].as_py() for name in CHURN.features]
-    expected = load_model(SHIPPED).predict(as_input([[value] for value in row]))[0]
+    expected = load_model(SHIPPED).predict(as_input([np.array([value]) for value in row]))[0]
 
     async def use(worker: Worker) -> None:
         async def ask(*args: Any, **kwargs: Any) -> tuple[int, Any]:
@@ -344,7 +345,7 @@ def test_requests_are_answered_by_mlruns_graph_server(loaded: Any, in_worker: Ca
         status, answer = await ask(None, "/v2/models/churn", "GET")
         assert (status, [feature["name"] for feature in answer["inputs"]]) == (200, list(CHURN.features))
         assert (await ask({"inputs": [row]}, "/v2/models/churn/versions/1/infer"))[0] == 200
-        for body, path, code, reason in [
+        for wrong, path, code, reason in [
             ({"inputs": [row[1:]]}, "/v2/models/churn/infer", 400, "inputs[0] has 12 values"),
             ({"inputs": [[*row[1:], "1"]]}, "/v2/models/churn/infer", 400, "Expected float, got str"),
             ({"inputs": [[*row[1:], float("nan")]]}, "/v2/models/churn/infer", 400, "is not a finite number"),
@@ -354,7 +355,7 @@ def test_requests_are_answered_by_mlruns_graph_server(loaded: Any, in_worker: Ca
             ({"inputs": [row]}, "/v2/models/churn/versions/2/infer", 404, "no such model"),
             ({"inputs": [row]}, "/v2/models/churn/explain", 404, "no such operation"),
         ]:
-            status, answer = await ask(body, path)
+            status, answer = await ask(wrong, path)
             assert (status, reason in answer["error"]) == (code, True), answer
 
     in_worker(use, specs(loaded)["MLRun's"])

@@ -257,8 +257,8 @@ def test_shipped_model_has_the_card_of_its_own_file_and_is_good_enough() -> None
     assert (card.sha256, card.version, card.name) == (spec.sha256, spec.version, spec.name)
     assert tuple(card.features) == CHURN.features
     assert spec.metrics == {name: round(getattr(card.evaluation.metrics, name).value, 4) for name in spec.metrics}
-    found = card.evaluation.metrics
-    assert found.auc.value > 0.995
-    assert found.accuracy.value > 0.97
-    assert found.log_loss.value < 0.06
-    assert found.ece.value < 0.02
+    found = {name: getattr(card.evaluation.metrics, name).value for name in ("auc", "accuracy", "log_loss", "ece")}
+    assert found["auc"] > 0.995
+    assert found["accuracy"] > 0.97
+    assert found["log_loss"] < 0.06
+    assert found["ece"] < 0.02

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from modelstream import notebooks
@@ -116,6 +117,6 @@ class Scene:
         model = load_model(ROOT / self.project.params.model, CHURN.features)
 
         def probability_of(vector: list[float]) -> float:
-            return float(model.predict(as_input([[value] for value in vector]))[0])
+            return float(model.predict(as_input([np.array([value]) for value in vector]))[0])
 
         self.truth.check_predictions(log, self.folder / "inference", probability_of)

@@ -14,7 +14,8 @@ from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.selection import Selection
 from modelstream.training.snapshot.users import read_users
 from tests.contract.s3_places import environment, new_url, server
-from tests.training.drift.test_drift import REFERENCE, USE_CASE
+from tests.training.drift.test_drift import REFERENCE
+from tests.training.synthetic import USE_CASE
 
 __all__ = ["environment", "server"]
 

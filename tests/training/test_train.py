@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import yaml
 
@@ -28,6 +29,7 @@ from modelstream.training.report.card import read_card
 from modelstream.training.result import Recipe, TrainingOptions
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.selection import Selection
+from modelstream.training.snapshot.snapshot import take
 from tests.command_line import pipeline
 from tests.runner.folders import PROJECT
 from tests.training.folder import USE_CASE, generated, opened, settings
@@ -125,15 +127,15 @@ def test_cross_validation_judges_by_models_that_have_not_seen_the_user(data: Dat
     class Memory:
         get_params = dict
 
-        def fit(self, vectors: np.ndarray, labels: np.ndarray) -> Memory:
+        def fit(self, vectors: npt.NDArray[np.float32], labels: npt.NDArray[np.int8]) -> Memory:
             self.seen = {vector.tobytes(): label for vector, label in zip(vectors, labels, strict=True)}
             return self
 
-        def predict_proba(self, vectors: np.ndarray) -> np.ndarray:
+        def predict_proba(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
             known = [self.seen.get(vector.tobytes(), 0.5) for vector in vectors]
             return np.column_stack([1 - np.array(known), known])
 
-    examples = training.take(data, None, training.Selection(), ignore).learn
+    examples = take(data, None, Selection(), ignore).learn
     unique, first = np.unique(examples.vectors, axis=0, return_index=True)
     assert len(unique) > 1000
     examples = examples.where(np.sort(first))
@@ -146,7 +148,7 @@ def test_cross_validation_judges_by_models_that_have_not_seen_the_user(data: Dat
 def test_same_seed_and_data_give_the_same_file(data: Data, candidates: Any) -> None:
     from modelstream.training.learn.export import Trained, to_onnx
 
-    examples = training.take(data, None, training.Selection(), ignore).learn
+    examples = take(data, None, Selection(), ignore).learn
     for make in candidates.values():
         files = [to_onnx(Trained(fitted(make, examples, 1)), len(USE_CASE.features)) for _ in range(2)]
         assert files[0] == files[1]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import yaml
@@ -38,25 +39,25 @@ from modelstream.training.snapshot.histograms import Histograms, of_probabilitie
 from modelstream.use_case.columns import MODEL_VERSION, PREDICTED_AT, TIME
 from tests.command_line import pipeline
 from tests.runner.folders import PROJECT, make_folder
-from tests.training.synthetic import USE_CASE, card, write_card
+from tests.training.synthetic import USE_CASE, Floats, card, write_card
 
 FEATURES = list(USE_CASE.features)
 PROBABILITY = USE_CASE.probability
 BEFORE, FAR = (time_given(text, "--since") for text in ("2020-01-01", "2099-01-01"))
 
 
-def batch(vectors: np.ndarray, probabilities: np.ndarray, versions: list[str], at: np.ndarray) -> pa.RecordBatch:
+def batch(vectors: Floats, probabilities: Floats, versions: list[str], at: npt.NDArray[np.int64]) -> pa.RecordBatch:
     columns = {name: pa.array(vectors[:, i].astype(np.float64)) for i, name in enumerate(FEATURES)}
     columns |= {PROBABILITY: pa.array(probabilities), MODEL_VERSION: pa.array(versions, pa.string())}
     return pa.record_batch({**columns, PREDICTED_AT: pa.array(at, pa.int64()).cast(TIME)})
 
 
-def vectors_of(seed: int, rows: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+def vectors_of(seed: int, rows: int = 2000) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     draw = np.random.default_rng(seed)
     return draw.lognormal(size=(rows, len(FEATURES))).astype(np.float32), draw.random(rows)
 
 
-def card_of(vectors: np.ndarray, probabilities: np.ndarray) -> ModelCard:
+def card_of(vectors: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float64]) -> ModelCard:
     histograms = Histograms(FEATURES)
     histograms.update(vectors)
     return msgspec.structs.replace(CARD, features=histograms.result(), prediction=of_probabilities(probabilities))
@@ -67,7 +68,7 @@ VECTORS, PROBABILITIES = vectors_of(1)
 REFERENCE = card_of(VECTORS, PROBABILITIES)
 
 
-def served(vectors: np.ndarray, probabilities: np.ndarray) -> ServedCounts:
+def served(vectors: Floats, probabilities: npt.NDArray[np.float64]) -> ServedCounts:
     found = ServedCounts(REFERENCE, USE_CASE)
     found.add(batch(vectors, probabilities, ["1"] * len(vectors), np.arange(len(vectors))))
     return found

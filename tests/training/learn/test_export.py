@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ MAKERS: dict[str, Any] = {
 }
 
 
-def data(count: int = 3000) -> tuple[np.ndarray, np.ndarray]:
+def data(count: int = 3000) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
     """Return vectors of sums in the thousands with few values each, so that thresholds lie between neighbours."""
     draw = np.random.default_rng(1)
     vectors = np.column_stack(

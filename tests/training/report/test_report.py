@@ -16,7 +16,7 @@ from modelstream.training.judge.evaluation import evaluate, skew_row
 from modelstream.training.report import plots, plots_data, report
 from modelstream.training.report.card import ModelCard, library_versions, read_card
 from modelstream.training.report.card_text import card_files, markdown
-from modelstream.training.report.document import SIZE_LIMIT, Document, Facts, Plot, Points, Section, Table
+from modelstream.training.report.document import SIZE_LIMIT, Block, Document, Facts, Plot, Points, Section, Table
 from modelstream.training.report.figures import VARIABLES, png, svg
 from tests.training.synthetic import USE_CASE, card, examples, write_card
 
@@ -206,7 +206,7 @@ def test_further_plots_stand_in_the_report(made: ModelCard) -> None:
 
 
 def test_blocks_of_a_document() -> None:
-    blocks = ["text with `code` & <", Points(["a"]), Facts([("b", "1", "c")]), Plot("missing", "d")]
+    blocks: list[Block] = ["text with `code` & <", Points(["a"]), Facts([("b", "1", "c")]), Plot("missing", "d")]
     blocks.append(Table(["", ""], [["e", "f"]], folded="More"))
     document = Document("T", [], [Section("S", blocks), Section("Empty", [])])
     found = document.html({})
