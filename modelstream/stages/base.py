@@ -23,7 +23,7 @@ from typing import Any
 import nuclio_sdk
 import numpy as np
 
-from modelstream.errors import LostStateError, ModelstreamError
+from modelstream.errors import ConfigurationError, LostStateError, ModelstreamError
 from modelstream.messages.codec import Decoded, Kind, UnreadableError, decode
 from modelstream.messages.dead_letters import letter
 from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
@@ -89,7 +89,15 @@ class Stage(abc.ABC):
     """
 
     def __init__(self, context: Any, settings: Settings, streams: Streams, epoch: int) -> None:
-        """Take Nuclio's context, and the epoch that the streams are of: it is part of the positions that they give."""
+        """Take Nuclio's context, and the epoch that the streams are of: it is part of the positions that they give.
+
+        Raises ConfigurationError for a function that reads no stream.
+        """
+        if not settings.reads:
+            raise ConfigurationError(
+                f"{settings.function} reads no stream, and takes messages of one",
+                remedy="say which it reads: `reads` under `wiring` in project.yaml, which sets MODELSTREAM_READS",
+            )
         self.settings = settings
         self.streams = streams
         self.epoch = epoch

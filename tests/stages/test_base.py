@@ -107,6 +107,12 @@ def test_a_body_that_the_platform_has_decoded_is_json_again() -> None:
     assert Incoming.of(event(7, {"a": 1})).body == b'{"a":1}'  # type: ignore[arg-type]
 
 
+def test_a_function_that_reads_no_stream_is_told(harness: Harness) -> None:
+    with pytest.raises(ConfigurationError, match="the-stage reads no stream") as raised:
+        Adder(harness, reads="")
+    assert "`reads` under `wiring` in project.yaml" in raised.value.remedy
+
+
 # The order of effects.
 
 
