@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +19,12 @@ import msgspec
 from modelstream.base.urls import folder_of
 from modelstream.base.yamlfile import YamlFile, suggestion
 from modelstream.errors import ConfigurationError
-from modelstream.settings import PREFIX, Settings, StoreNames, StoreUrls
+from modelstream.settings import KINDS_OF_STORES, PREFIX, Settings, StoreNames, StoreUrls
 
 KINDS = ("job", "nuclio", "serving")
 ROWS = ("", "events", "predictions")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""Of a stream, table or log: part of paths, topics and keys."""
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -110,8 +113,9 @@ def chain_of(wiring: Mapping[str, Wiring]) -> Chain:
         stream = wiring[found[0]].writes
     trainers = [name for name, wire in wiring.items() if wire == Wiring()]
     if stray := [name for name in wiring if name not in (*sources, *consumers, *trainers[:1])]:
-        reads = wiring[stray[0]].reads
-        raise ValueError(stray[0], f"reads {reads}, which nothing writes" if reads else "is a second job that trains")
+        wire = wiring[stray[0]]
+        aside = f"reads {wire.reads}, which no event reaches" if wire.reads else "reads no stream, and sends no events"
+        raise ValueError(stray[0], "is a second job that trains" if wire == Wiring() else aside)
     return Chain(sources[0], tuple(consumers), next(iter(trainers), ""))
 
 
@@ -259,6 +263,7 @@ def load_project(path: str | Path | None = None) -> Project:
             place = ("spec", "functions", i, "kind")
             raise file.error(place, f"unknown: {function.kind!r}", suggestion(function.kind, KINDS))
         functions[function.name] = function
+    _check_names(file, params)
     _check(file, params, functions)
     try:
         chain = chain_of(params.wiring)
@@ -269,6 +274,17 @@ def load_project(path: str | Path | None = None) -> Project:
             place, problem, "events pass one chain of functions: each reads what one other writes"
         ) from None
     return Project(path.parent, metadata.get("name", ""), params, functions, chain)
+
+
+def _check_names(file: YamlFile, params: Params) -> None:
+    for kind in KINDS_OF_STORES:
+        for i, name in enumerate(getattr(params, kind)):
+            place = ("spec", "params", kind, i)
+            if not _NAME.fullmatch(name):
+                remedy = "use letters, digits, - and _, beginning with a letter or digit"
+                raise file.error(place, f"{name!r} can't name one of the {kind}", remedy)
+            if kind == "logs" and name.lower() in KINDS_OF_STORES:  # lower: some file systems take both for one
+                raise file.error(place, f"{name!r} is a folder that every data folder has", "give the log another name")
 
 
 def _check(file: YamlFile, params: Params, functions: dict[str, Function]) -> None:

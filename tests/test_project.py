@@ -9,6 +9,7 @@ import asyncio
 import base64
 import inspect
 import io
+import itertools
 import json
 import shutil
 import types
@@ -23,13 +24,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelstream import notebooks
 from modelstream.errors import ConfigurationError
 from modelstream.messages import codec
 from modelstream.model.onnx import as_input, load_model
 from modelstream.model.spec import read_spec
-from modelstream.project import load_project
+from modelstream.project import Chain, Wiring, chain_of, load_project
 from modelstream.registry import watch as model_watch
 from modelstream.registry.registry import Registry
 from modelstream.stages import model_server
@@ -72,6 +75,27 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("kind: serving", "kind: severing", "functions.3.kind: unknown: 'severing' (did you mean 'serving'?"),
         ("    model: assets", "    models: assets", "params.models: unknown name (did you mean 'model'?"),
         ("  params:\n", "  params: [\n", "not YAML"),
+        (
+            "dead_letters: dead-letters ",
+            "dead_letters: letters ",
+            "dead_letters: unknown: 'letters' (did you mean 'd",
+        ),
+        (
+            "table: features}",
+            "table: feature}",
+            "table: unknown: 'feature' (did you mean 'features'?",
+        ),
+        ("[events, inference]", "[events, inference, ../x]", "params.logs.2: '../x' can't name one of the logs"),
+        ("[events, inference]", "[events, inference, logs]", "line 17, spec.params.logs.2: 'logs' is a folder that"),
+        ("[events, inference]", "[Streams, inference]", "params.logs.0: 'Streams' is a folder that"),
+        ("[events, inference]", "[events, tables]", "params.logs.1: 'tables' is a folder that"),
+        ("[enrichment, features]", "[enrichment, a b]", "line 16, spec.params.tables.1: 'a b' can't name one of the t"),
+        ("[enrichment, features]", "['', features]", "params.tables.0: '' can't name one of the tables"),
+        ("[generated, ", "[generated, .hidden, ", "line 14, spec.params.streams.1: '.hidden' can't name one of the s"),
+        ("[generated, ", "[generated, ünlesbar, ", "params.streams.1: 'ünlesbar' can't name one of the streams"),
+        ("writes: generated}", "}", "spec.params.wiring: no function sends events (events pass one chain"),
+        ("training: {}", "training: {writes: inference}", "wiring.training: sends events, as data-generator does"),
+        ("training: {}", "training: {log: events}", "wiring.training: reads no stream, and sends no events"),
     ],
 )
 def test_mistake_is_named_with_its_place(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -81,6 +105,74 @@ def test_mistake_is_named_with_its_place(tmp_path: Path, old: str, new: str, exp
     shown = f"{raised.value} ({raised.value.remedy})"
     assert shown.startswith(str(path))
     assert expected in shown
+
+
+def test_streams_tables_and_logs_may_have_any_plain_name(tmp_path: Path) -> None:
+    declared = load_project(changed(tmp_path, "[events, inference]", "[events, inference, 9_Old-logs, stream]"))
+    assert declared.params.logs == ("events", "inference", "9_Old-logs", "stream")
+
+
+NAMES = st.sampled_from(["", "", "x", "y", "z"])
+WIRES = st.lists(st.builds(Wiring, reads=NAMES, writes=NAMES, log=st.sampled_from(["", "", "", "events"])), max_size=5)
+CHAINS = st.integers(0, 3).flatmap(
+    lambda last: st.permutations(
+        [Wiring(writes="s0"), *(Wiring(reads=f"s{i}", writes=f"s{i + 1}" if i < last else "") for i in range(last + 1))]
+    )
+)
+
+
+def passing_orders(wiring: dict[str, Wiring]) -> Iterator[Chain]:
+    """Yield every order in which events pass all functions: each reads just what the one before it writes."""
+    trainers = [name for name, wire in wiring.items() if wire == Wiring()]
+    for order in itertools.permutations(name for name in wiring if name not in trainers):
+        reads, writes = [wiring[name].reads for name in order], [wiring[name].writes for name in order]
+        follow = reads == ["", *writes[:-1]] and all([*writes[:1], *writes[:-1]]) and len({*writes}) == len(writes)
+        if order and follow and len(trainers) < 2:
+            yield Chain(order[0], order[1:], *trainers)
+
+
+@given(st.one_of(WIRES, CHAINS, st.builds(lambda chain, others: [*chain, *others[:1]], CHAINS, WIRES)))
+def test_chain_is_the_one_order_in_which_events_pass(wires: list[Wiring]) -> None:
+    wiring = {f"f{i}": wire for i, wire in enumerate(wires)}
+    if possible := [*passing_orders(wiring)]:
+        assert [chain_of(wiring)] == possible
+    else:
+        with pytest.raises(ValueError, match=r".") as raised:
+            chain_of(wiring)
+        assert raised.value.args[0] in ("", *wiring)
+
+
+SENDER, TRAINER = Wiring(writes="x"), Wiring()
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ({"b": Wiring(reads="x"), "c": Wiring(reads="x")}, ("c", "reads x, which b reads")),
+        ({"b": Wiring(reads="y")}, ("b", "reads y, which no event reaches")),
+        ({"b": Wiring(reads="x", writes="x")}, ("b", "reads x, which comes from itself")),
+        (
+            {"b": Wiring(reads="x", writes="y"), "c": Wiring(reads="y", writes="x")},
+            ("b", "reads x, which comes from"),
+        ),
+        (
+            {"b": Wiring(reads="y", writes="z"), "c": Wiring(reads="z", writes="y")},
+            ("b", "reads y, which no event"),
+        ),
+        ({"b": Wiring(writes="y")}, ("b", "sends events, as a does")),
+        ({"b": TRAINER, "c": TRAINER}, ("c", "is a second job that trains")),
+        ({"b": Wiring(table="features")}, ("b", "reads no stream, and sends no events")),
+    ],
+)
+def test_what_is_no_chain_is_told_by_function_and_problem(others: dict[str, Wiring], expected: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match=expected[1]) as raised:
+        chain_of({"a": SENDER, **others})
+    assert raised.value.args[0] == expected[0]
+
+
+def test_without_a_source_there_is_no_chain() -> None:
+    with pytest.raises(ValueError, match="no function sends events"):
+        chain_of({"b": Wiring(reads="x"), "t": TRAINER})
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
