@@ -1,0 +1,92 @@
+"""What is written is all there, and an error of the file system is an outage that names the file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelstream.base.durable import outages, sync_folder, write_at
+from modelstream.errors import UnavailableError
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), st.integers(0, 50), st.lists(st.integers(1, 7), max_size=5))
+def test_all_of_it_is_written_at_its_place_however_little_the_disk_takes_at_once(
+    before: bytes, content: bytes, position: int, taken: list[int]
+) -> None:
+    expected = bytearray(before.ljust(position, b"\0") if content else before)
+    expected[position : position + len(content)] = content
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile(buffering=0) as file:
+        file.write(before)
+        limits = iter(taken)
+        whole = os.pwrite
+
+        def short(descriptor: int, data: memoryview, at: int) -> int:
+            return whole(descriptor, data[: next(limits, None)], at)
+
+        patch.setattr(os, "pwrite", short)
+        write_at(file.fileno(), content, position)
+        assert os.pread(file.fileno(), 1000, 0) == expected
+
+
+def test_a_disk_that_fills_up_in_the_middle_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w+b") as file:
+        sizes = iter([3])
+
+        def full(descriptor: int, data: memoryview, at: int) -> int:
+            for size in sizes:
+                return size
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(UnavailableError, match="the-log: No space left on device"), outages(Path("the-log")):
+            write_at(file.fileno(), b"content", 0)
+
+
+def test_outage_names_the_file_that_the_system_names() -> None:
+    with pytest.raises(UnavailableError, match=r"^/nowhere/file: No such file") as raised, outages(Path("the-log")):
+        Path("/nowhere/file").read_bytes()
+    assert isinstance(raised.value.__cause__, FileNotFoundError)
+    assert raised.value.remedy.startswith("free space")
+
+
+def test_outage_without_a_text_of_the_system_is_told_all_the_same() -> None:
+    with pytest.raises(UnavailableError, match=r"^the-log: it broke$"), outages(Path("the-log")):
+        raise OSError("it broke")
+
+
+def test_other_errors_are_no_outages() -> None:
+    with pytest.raises(ValueError, match="a defect"), outages(Path("the-log")):
+        raise ValueError("a defect")
+
+
+def test_names_in_a_folder_are_synced_and_nothing_is_left_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    synced = []
+
+    def fsync(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        assert stat.S_ISDIR(found.st_mode)
+        synced.append((found.st_ino, descriptor))
+        if len(synced) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sync_folder(tmp_path)
+    with pytest.raises(OSError, match="Input/output"):
+        sync_folder(tmp_path)
+    assert [inode for inode, _ in synced] == [tmp_path.stat().st_ino] * 2
+    for _, descriptor in synced:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
+def test_only_a_folder_is_synced(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        sync_folder(tmp_path / "file")
