@@ -255,6 +255,7 @@ def load_project(path: str | Path | None = None) -> Project:
     file = YamlFile(text, str(path))
     metadata = file.convert(file.data.get("metadata"), dict[str, str], ("metadata",))
     spec = file.convert(file.data.get("spec"), dict[str, Any], ("spec",))
+    _check_wiring(file, spec.get("params"))
     params = file.convert(spec.get("params"), Params, ("spec", "params"))
     functions = {}
     for i, value in enumerate(file.convert(spec.get("functions"), list[Any], ("spec", "functions"))):
@@ -274,6 +275,13 @@ def load_project(path: str | Path | None = None) -> Project:
             place, problem, "events pass one chain of functions: each reads what one other writes"
         ) from None
     return Project(path.parent, metadata.get("name", ""), params, functions, chain)
+
+
+def _check_wiring(file: YamlFile, params: object) -> None:
+    """Convert each entry by itself, so that an error can name the function that it is about."""
+    wiring = params.get("wiring") if isinstance(params, dict) else None
+    for name, wire in wiring.items() if isinstance(wiring, dict) else ():
+        file.convert(wire, Wiring, ("spec", "params", "wiring", name))
 
 
 def _check_names(file: YamlFile, params: Params) -> None:

@@ -93,6 +93,13 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("[enrichment, features]", "['', features]", "params.tables.0: '' can't name one of the tables"),
         ("[generated, ", "[generated, .hidden, ", "line 14, spec.params.streams.1: '.hidden' can't name one of the s"),
         ("[generated, ", "[generated, ünlesbar, ", "params.streams.1: 'ünlesbar' can't name one of the streams"),
+        ("training: {}", "training: {reeds: serving}", "wiring.training.reeds: unknown name (did you mean 'reads'?"),
+        (
+            "training: {}",
+            "training: {log: [events]}",
+            "line 27, spec.params.wiring.training.log: expected str, got a",
+        ),
+        ("training: {}", "no: {}", "wiring: holds a name that is not text (put the name in quotes"),
         ("writes: generated}", "}", "spec.params.wiring: no function sends events (events pass one chain"),
         ("training: {}", "training: {writes: inference}", "wiring.training: sends events, as data-generator does"),
         ("training: {}", "training: {log: events}", "wiring.training: reads no stream, and sends no events"),

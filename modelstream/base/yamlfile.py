@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +15,11 @@ from modelstream.errors import ConfigurationError
 T = TypeVar("T")
 Place = tuple[str | int, ...]
 """The way from the top of a file to a value: keys, and indices of lists."""
+
+_TOLD = re.compile(r"(.*?)(?: - at (`key` in )?`\$(.*)`)?", re.DOTALL)
+"""An error of msgspec: what is wrong, and the way there, `.parts[1].size`; `[...]` stands for any key of a mapping."""
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+_PART = re.compile(r"(?<=\[)\.\.\.|[^.\[\]]+")
 
 
 def suggestion(word: object, known: Iterable[object]) -> str:
@@ -84,24 +89,32 @@ class YamlFile:
         return ConfigurationError(f"{', '.join(where)}: {problem}", remedy=remedy)
 
     def convert(self, value: object, kind: type[T], place: Place = ()) -> T:
-        """Return the value that stands at `place` as `kind`: a msgspec Struct, an enum, or a plain type."""
+        """Return the value that stands at `place` as `kind`: a msgspec Struct, an enum, or a plain type.
+
+        Raises ConfigurationError. What is known in a part is told only if the part is converted by itself.
+        """
         try:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
-            problem, _, path = str(error).partition(" - at `$")
-            inner: list[str] = [part for part in re.split(r"[.\[\]`]+", path) if part]
-            if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", problem):
+            problem, name, path = _TOLD.fullmatch(str(error)).groups(default="")  # type: ignore[union-attr]
+            inner: list[str | int] = [int(part) if part.isdecimal() else part for part in _PART.findall(path)]
+            if name:
+                remedy = "put the name in quotes: to YAML, no, on, 1 and 2026-01-01 are of other types"
+                raise self.error((*place, *inner), "holds a name that is not text", remedy) from None
+            explained = _explained(problem, value, None if inner else kind)
+            if unknown := _UNKNOWN.fullmatch(problem):
                 inner.append(unknown[1])
-            raise self.error((*place, *inner), *_explained(problem, value, kind)) from None
+            raise self.error((*place, *inner), *explained) from None
 
 
-def _explained(problem: str, value: object, kind: type[Any]) -> tuple[str, str]:
-    """Return (problem, remedy) in the words of someone who writes the file."""
-    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", problem):
-        fields: Collection[str] = [field.encode_name for field in msgspec.structs.fields(kind)]
-        return "unknown name", suggestion(unknown[1], fields)
+def _explained(problem: str, value: object, kind: type[Any] | None) -> tuple[str, str]:
+    """Return (problem, remedy) in the words of someone who writes the file; without `kind`, of a part of the value."""
+    if unknown := _UNKNOWN.fullmatch(problem):
+        if kind is None:
+            return "unknown name", "mend it, or leave it out"
+        return "unknown name", suggestion(unknown[1], [field.encode_name for field in msgspec.structs.fields(kind)])
     if missing := re.fullmatch(r"Object missing required field `(.*)`", problem):
         return f"{missing[1]!r} is missing", f"add a line `{missing[1]}: …`"
-    if problem.startswith("Invalid enum value"):
+    if kind and problem.startswith("Invalid enum value"):
         return f"{value!r} is unknown", suggestion(value, [member.value for member in kind])
     return problem[:1].lower() + problem[1:].replace("`", ""), "give a value of the right type"
