@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from modelstream.cluster.functions import set_graph
 from modelstream.project import load_project
 
 
@@ -19,8 +20,5 @@ def setup(project: Any) -> Any:
         runtime = project.get_function(name)
         runtime.set_envs(declaration.settings(name).environment())
         if function.kind == "serving":
-            graph = declaration.graph(name)
-            flow = runtime.set_topology("flow", engine=graph["engine"])
-            for step, details in graph["steps"].items():
-                flow.to(details["class_name"], name=step, **details["class_args"]).respond()
+            set_graph(runtime, declaration, name)
     return project

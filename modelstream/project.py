@@ -22,7 +22,7 @@ from modelstream.errors import ConfigurationError
 from modelstream.settings import KINDS_OF_STORES, PREFIX, Settings, StoreNames, StoreUrls
 
 KINDS = ("job", "nuclio", "serving")
-ROWS = ("", "events", "predictions")
+ROWS = ("events", "predictions")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """Of a stream, table or log: part of paths, topics and keys."""
 
@@ -41,15 +41,15 @@ class Wiring(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"c
     """What a function reads, writes and keeps."""
 
     reads: str = ""
-    """The stream that it consumes; a function without is a job, and one that writes none either trains a model."""
+    """The stream that it consumes. A function that reads no stream is a job; a job that writes none trains a model."""
     writes: str = ""
     """The stream that it appends to."""
     table: str = ""
     """The table in which it keeps a row for every user."""
     log: str = ""
     """The folder, below the logs, of the Parquet log that it writes."""
-    rows: str = ""
-    """What its log holds, one of `ROWS`; events if nothing is said."""
+    rows: str = ROWS[0]
+    """What its log holds, one of `ROWS`."""
     step: str = ""
     """A serving function's step, which is the model's name in URLs."""
     class_name: str = ""
@@ -71,6 +71,8 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The stream for what can never be read."""
     registry: str = "artifacts/models"
     """Where registered models are: a folder, as a path or a `file://` URL, or `s3://bucket/prefix`."""
+    chain: dict[str, Any] = {}
+    """What `project_setup.py` adds for the workflow, and MLRun may save; it is not read here."""
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -136,15 +138,24 @@ class Project(msgspec.Struct, frozen=True):
     @property
     def names(self) -> StoreNames:
         """What the things that every pipeline keeps are called."""
-        wiring = self.params.wiring.values()
-        logs = {wire.rows or "events": wire.log for wire in wiring if wire.log}
-        usual = StoreNames()
+        wiring = [self.params.wiring[name] for name in self.chain.consumers]
+        logs = {wire.rows: wire.log for wire in wiring if wire.log}
         return StoreNames(
-            features=next((wire.table for wire in wiring if wire.table), usual.features),
+            features=next(wire.table for wire in wiring if wire.table),
             dead_letters=self.params.dead_letters,
-            events_log=logs.get("events", usual.events_log),
-            inference_log=logs.get("predictions", usual.inference_log),
+            events_log=logs["events"],
+            inference_log=logs["predictions"],
         )
+
+    @property
+    def server(self) -> str:
+        """The function that serves the model."""
+        return next(name for name in self.chain.consumers if self.functions[name].kind == "serving")
+
+    @property
+    def predictions(self) -> str:
+        """The stream that the model's predictions are sent to."""
+        return self.params.wiring[self.server].writes
 
     def reads(self, function: str) -> str:
         """Return the stream that a function consumes."""
@@ -166,11 +177,10 @@ class Project(msgspec.Struct, frozen=True):
         url = os.environ.get(f"{PREFIX}REGISTRY") or self.params.registry
         return url if url.startswith("s3://") else str((self.folder / folder_of(url)).resolve())
 
-    def vectors_notebook(self) -> Path | None:
+    def vectors_notebook(self) -> Path:
         """Return the notebook of the function that sends vectors to the model server: it has the hook `derive`."""
-        wiring = self.params.wiring
-        served = {wire.reads for wire in wiring.values() if wire.class_name}
-        return next((self.notebook(name) for name, wire in wiring.items() if wire.writes in served), None)
+        reads = self.reads(self.server)
+        return next(self.notebook(name) for name, wire in self.params.wiring.items() if wire.writes == reads)
 
     def settings(
         self,
@@ -201,7 +211,7 @@ class Project(msgspec.Struct, frozen=True):
             logs=urls.logs,
             reads=wiring.reads,
             writes=wiring.writes,
-            rows="predictions" if wiring.rows == "predictions" else "events",
+            rows=wiring.rows,  # type: ignore[arg-type]  # it is checked when the file is read
             **msgspec.structs.asdict(self.names),
             derive=at(str(hook.relative_to(self.folder))) if hook else "",
             model=at(self.params.model) if wiring.class_name or trains else "",
@@ -274,7 +284,25 @@ def load_project(path: str | Path | None = None) -> Project:
         raise file.error(
             place, problem, "events pass one chain of functions: each reads what one other writes"
         ) from None
+    _check_parts(file, params, functions, chain)
     return Project(path.parent, metadata.get("name", ""), params, functions, chain)
+
+
+def _check_parts(file: YamlFile, params: Params, functions: dict[str, Function], chain: Chain) -> None:
+    """Check that the chain has one function for each thing that every pipeline has."""
+    wiring = {name: params.wiring[name] for name in chain.consumers}
+    for what, found, remedy in (
+        ("serves the model", [n for n in wiring if functions[n].kind == "serving"], "give one `kind: serving`"),
+        ("keeps the users' features", [n for n, w in wiring.items() if w.table], "give one `table: NAME`"),
+        *(
+            (f"logs {rows}", [n for n, w in wiring.items() if w.log and w.rows == rows], f"`log: NAME, rows: {rows}`")
+            for rows in ROWS
+        ),
+    ):
+        if len(found) != 1:
+            names = f"{' and '.join(found)} both do" if found else "none does"
+            place = ("spec", "params", "wiring", *found[1:2])
+            raise file.error(place, f"exactly one function {what}, and {names}", remedy)
 
 
 def _check_wiring(file: YamlFile, params: object) -> None:
@@ -288,6 +316,8 @@ def _check_names(file: YamlFile, params: Params) -> None:
     for kind in KINDS_OF_STORES:
         for i, name in enumerate(getattr(params, kind)):
             place = ("spec", "params", kind, i)
+            if getattr(params, kind).index(name) != i:
+                raise file.error(place, f"{name!r} stands there twice", "leave one out")
             if not _NAME.fullmatch(name):
                 remedy = "use letters, digits, - and _, beginning with a letter or digit"
                 raise file.error(place, f"{name!r} can't name one of the {kind}", remedy)
@@ -311,9 +341,15 @@ def _check(file: YamlFile, params: Params, functions: dict[str, Function]) -> No
             ("writes", wiring.writes, params.streams),
             ("table", wiring.table, params.tables),
             ("log", wiring.log, params.logs),
-            ("rows", wiring.rows, ROWS[1:]),
+            ("rows", wiring.rows, ROWS),
         ):
             if value and value not in known:
                 raise file.error((*place, name, key), f"unknown: {value!r}", suggestion(value, known))
         if (functions[name].kind == "serving") != bool(wiring.class_name and wiring.step):
-            raise file.error((*place, name), "a serving function, and only that, has `step` and `class`", "give both")
+            remedy = "give both to a serving function, and none to another"
+            raise file.error((*place, name), "a serving function, and only that, has `step` and `class`", remedy)
+        if wiring.rows != ROWS[0] and not wiring.log:
+            raise file.error((*place, name, "rows"), "says what a log holds, and there is no `log`", "add `log: NAME`")
+        if params.dead_letters in (wiring.reads, wiring.writes):
+            problem = f"the stream {params.dead_letters!r} is for dead letters only"
+            raise file.error((*place, name), problem, "give the function another stream")

@@ -118,6 +118,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return {PREFIX + name.upper(): str(value) for name, value in told.items()}
 
 
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without a function's settings: those of another would stand in for defaults.
+
+    >>> without_settings({"MODELSTREAM_ROWS": "predictions", "MODELSTREAM_NUMBA": "0", "PATH": "/bin"})
+    {'MODELSTREAM_NUMBA': '0', 'PATH': '/bin'}
+    """
+    settings = {PREFIX + name.upper() for name in Settings.__struct_fields__}
+    return {name: value for name, value in environment.items() if name not in settings}
+
+
 def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
     """Return the settings of this process. Raises ConfigurationError for a missing or malformed one.
 

@@ -75,6 +75,17 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("kind: serving", "kind: severing", "functions.3.kind: unknown: 'severing' (did you mean 'serving'?"),
         ("    model: assets", "    models: assets", "params.models: unknown name (did you mean 'model'?"),
         ("  params:\n", "  params: [\n", "not YAML"),
+        (", log: events}", "}", "wiring: exactly one function logs events, and none does"),
+        (", rows: predictions", "", "wiring.inference-logger: exactly one function logs events, and event-handler and"),
+        (
+            "writes: inference, step",
+            "writes: inference, rows: predictions, step",
+            "rows: says what a log holds",
+        ),
+        (", table: features", "", "wiring: exactly one function keeps the users' features, and none does"),
+        ("model-server, kind: serving", "model-server, kind: nuclio", "wiring.model-server: a serving function, and o"),
+        ("writes: inference, step", "writes: dead-letters, step", "'dead-letters' is for dead letters only"),
+        ("streams: [generated, ", "streams: [generated, generated, ", "streams.1: 'generated' stands there twice"),
         (
             "dead_letters: dead-letters ",
             "dead_letters: letters ",

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from modelstream.base.yamlfile import Place, YamlFile, suggestion
 from modelstream.cluster import kafka_login, places
 from modelstream.cluster.config import Cluster, Size
+from modelstream.cluster.functions import JOBS
 from modelstream.cluster.secrecy import has_password, is_secret
 from modelstream.errors import ConfigurationError
 from modelstream.project import Project
@@ -43,6 +44,15 @@ def check(file: YamlFile, cluster: Cluster, project: Project) -> None:
     _check_environment(file, cluster)
     _check_v3io(file, cluster)
     _check_functions(file, cluster, project)
+    _check_project(project)
+
+
+def _check_project(project: Project) -> None:
+    if taken := sorted(JOBS.keys() & project.functions.keys()):
+        raise ConfigurationError(
+            f"{project.folder / 'project.yaml'}: the function {taken[0]!r} has the name of a job that `deploy` adds",
+            remedy=f"give it another name; the jobs are {', '.join(JOBS)}",
+        )
 
 
 def number_of(quantity: str) -> Decimal:

@@ -147,7 +147,7 @@ def _connect(runtime: Any, project: Project, cluster: Cluster, function: Functio
         else:
             _add_v3io(runtime, place, wiring.reads, function.name, size.workers, cluster.v3io_api)
         if wiring.class_name:
-            _set_graph(runtime, in_image(project, cluster), function.name)
+            set_graph(runtime, in_image(project, cluster), function.name)
             runtime.with_http(workers=1)
     # MLRun sets 1 to 4 replicas for Kafka, and as many as shards for V3IO. A number that changes by itself would
     # move shards all the time.
@@ -183,7 +183,8 @@ def _add_v3io(runtime: Any, place: places.V3ioPlace, stream: str, function: str,
     runtime.spec.config[f"spec.triggers.{stream}"]["url"] = api
 
 
-def _set_graph(runtime: Any, project: Project, function: str) -> None:
+def set_graph(runtime: Any, project: Project, function: str) -> None:
+    """Give a serving function its graph."""
     graph = project.graph(function)
     flow = runtime.set_topology("flow", engine=graph["engine"], exist_ok=True)
     for step, details in graph["steps"].items():

@@ -156,7 +156,7 @@ def print_summary(summary: Summary, project: Project) -> None:
     data = escape(short_path(summary.data))
     logs = escape(short_path(summary.logs))
     option = "" if data == "data" else f" --data {data}"
-    names, predictions = project.names, project.reads(project.chain.consumers[-1])
+    names, predictions = project.names, project.predictions
     lines += [
         "",
         f"The results are Parquet files in {logs}/{names.events_log} and {logs}/{names.inference_log}. Look at them:",

@@ -109,9 +109,12 @@ def run_training(project: Project, data: Path, options: dict[str, Any]) -> dict[
     """Run the project's training function on a data folder; return its results. Raises ModelstreamError."""
     from modelstream import notebooks
     from modelstream.runner.training import mlrun_context, training_environment, training_function
+    from modelstream.settings import without_settings
 
     begun = time.monotonic()
     function = training_function(project)
+    for name in os.environ.keys() - without_settings(os.environ).keys():
+        del os.environ[name]
     os.environ.update(training_environment(project, data.resolve()))
     with _steps() as context_of:
         handler = getattr(notebooks.load(project.notebook(function)), project.functions[function].handler)

@@ -89,15 +89,13 @@ class Service:
 
     def __init__(self, pipeline: Pipeline, use_case: UseCase, listener: socket.socket, display: Display) -> None:
         folder, consumers = pipeline.folder, pipeline.consumers
-        functions = pipeline.project.functions
-        model_server = next(one.name for one in consumers if functions[one.name].kind == "serving")
         self._pipeline = pipeline
         self._display = display
         self._exporter = Exporter()
         self._intake = Intake(lambda: pipeline.stores.again().streams, consumers[0].reads, use_case.key)
         edge = Edge(
             intake=self._intake,
-            ask=partial(rpc.ask, pipeline.supervisor.socket(model_server)),
+            ask=partial(rpc.ask, pipeline.supervisor.socket(pipeline.project.server)),
             exporter=self._exporter,
             about=partial(about, use_case, folder.path),
         )

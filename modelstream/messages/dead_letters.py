@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-STREAM = "dead-letters"
 MAX_BYTES = 65_536
 """Bytes of a rejected row that its letter keeps; the whole of nearly every event."""
 

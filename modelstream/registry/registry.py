@@ -33,7 +33,8 @@ from modelstream.registry.store import Files, ModelStore, Stamp, TakenError
 if TYPE_CHECKING:  # onnxruntime is imported where a model is loaded
     from modelstream.model.onnx import OnnxModel
     from modelstream.project import Project
-    from modelstream.use_case.declared import UseCase
+    from modelstream.settings import Settings
+from modelstream.use_case.declared import UseCase
 
 KEPT = 100
 """Earlier promotions that `current.json` remembers for rollback: 15 kB, still one read."""
@@ -103,6 +104,13 @@ class Registry:
         self._store = open_store(place, name)
 
     @classmethod
+    def of(cls, settings: Settings, use_case: UseCase, name: str = "") -> Registry:
+        """Return the registry that a function's settings name, of the use case's model or of another one by name."""
+        name = name or use_case.model_name
+        shipped = Path(settings.model) if settings.model and name == use_case.model_name else None
+        return cls(settings.registry, name, use_case.features, shipped=shipped)
+
+    @classmethod
     def of_project(cls, project: Project, use_case: UseCase, name: str = "") -> Registry:
         """Return the registry of a project's model, or of another one by name, asked with the use case's features.
 
@@ -113,9 +121,8 @@ class Registry:
         >>> Registry.of_project(project, use_case).features == use_case.features
         True
         """
-        name = name or use_case.model_name
-        shipped = project.folder / project.params.model if name == use_case.model_name else None
-        return cls(project.registry(), name, use_case.features, shipped=shipped)
+        settings = project.settings(project.server, folder=project.folder, registry=project.registry())
+        return cls.of(settings, use_case, name)
 
     def place(self, *names: str) -> str:
         """Return where the versions of this model are, or one of them, or a file: a path or a URL."""

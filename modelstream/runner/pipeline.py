@@ -80,9 +80,8 @@ class Pipeline:
 
     def start(self, *, commit_ms: float) -> None:
         """Start the workers of every function."""
-        kind = {name: function.kind for name, function in self.project.functions.items()}
-        # The model server first: importing MLRun takes it the longest.
-        for consumer in sorted(self.consumers, key=lambda one: kind[one.name] != "serving"):
+        server = self.project.server  # the first to start: importing MLRun takes it the longest
+        for consumer in sorted(self.consumers, key=lambda one: one.name != server):
             for number, name in enumerate(consumer.workers):
                 self.supervisor.add(self._process(consumer, number, name, commit_ms))
 
@@ -90,11 +89,8 @@ class Pipeline:
         function = self.project.functions[consumer.name]
         serving = function.kind == "serving"
         assignment = Assignment(
-            function=consumer.name,
             notebook=str(self.project.notebook(consumer.name)),
             serving=serving,
-            reads=consumer.reads,
-            streams=self.folder.urls.streams,
             shards=tuple(range(number, self.shards, self.workers)),
             worker=number,
             socket=str(self.supervisor.socket(consumer.name)) if serving and number == 0 else "",

@@ -96,7 +96,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             supervisor.stop()
         except KeyboardInterrupt:
             raise Interrupted(_save(pipeline)) from None
-        stores, predictions = pipeline.stores, project.reads(project.chain.consumers[-1])
+        stores, predictions = pipeline.stores, project.predictions
         found = patiently(lambda: _totals(stores, pipeline.shards))
         delay = patiently(lambda: delays(stores.streams, predictions, opened)) if options.rate else None
         return Summary(

@@ -17,6 +17,7 @@ import msgspec
 
 from modelstream.errors import ModelstreamError
 from modelstream.runner.line import DESCRIPTOR, OUTAGE, Command, Line, Report
+from modelstream.settings import without_settings
 from modelstream.stages.counters import Counters
 
 FIRST_BACKOFF, LAST_BACKOFF = 0.2, 5.0
@@ -115,7 +116,7 @@ class Supervisor:
     def _spawn(self, process: Process, control: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, *process.command],
-            env={**os.environ, **process.environment, DESCRIPTOR: str(control)},
+            env={**without_settings(os.environ), **process.environment, DESCRIPTOR: str(control)},
             pass_fds=(control, self._lock),
             stdin=None if process.once else subprocess.DEVNULL,
             stdout=log,

@@ -32,7 +32,9 @@ from modelstream import notebooks
 from modelstream.base.without_pandas import start_without_pandas
 from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
-from modelstream.streams import Message, Streams, open_streams
+from modelstream.settings import from_environment
+from modelstream.stores import Stores
+from modelstream.streams import Message, Streams
 
 if TYPE_CHECKING:
     from modelstream.stages.base import Stage
@@ -47,14 +49,11 @@ GRACE = 3.0
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker runs: the `--assignment` of its command line, as JSON."""
+    """What a worker runs, besides the settings in its environment: its command line, as JSON."""
 
-    function: str
     notebook: str
     serving: bool = False
     """An MLRun serving function: its entry points are those that MLRun appends to the notebook's code."""
-    reads: str
-    streams: str
     shards: tuple[int, ...]
     worker: int = 0
     socket: str = ""
@@ -67,7 +66,8 @@ class Worker:
     def __init__(self, assignment: Assignment, line: Line) -> None:
         self.assignment = assignment
         self._line = line
-        self._streams: Streams = open_streams(assignment.streams)
+        self._settings = from_environment()
+        self._streams: Streams = Stores.of(self._settings).streams
         self._loop = asyncio.new_event_loop()
         self._draining = self._stopping = False
         self._stage: Stage | None = None
@@ -76,13 +76,13 @@ class Worker:
         self.context = self._new_context()
 
     def _new_context(self) -> Any:
-        logger = nuclio_sdk.logger.Logger(logging.INFO, self.assignment.function)
+        logger = nuclio_sdk.logger.Logger(logging.INFO, self._settings.function)
         logger.set_handler("default", sys.stdout, nuclio_sdk.logger.HumanReadableFormatter())
         if self.assignment.serving:  # at INFO, MLRun logs the notebook's whole namespace, Python's licence included
-            for handler in logging.getLogger(self.assignment.function).handlers:
+            for handler in logging.getLogger(self._settings.function).handlers:
                 handler.setLevel(logging.WARNING)
         platform = nuclio_sdk.Platform("local", "modelstream", on_control_callback=self._acknowledge)
-        trigger = nuclio_sdk.event.TriggerInfo("modelstream", self.assignment.reads)
+        trigger = nuclio_sdk.event.TriggerInfo("modelstream", self._settings.reads)
         return nuclio_sdk.Context(logger, platform, str(self.assignment.worker), trigger)
 
     def run(self) -> int:
@@ -122,8 +122,8 @@ class Worker:
     async def _pump(self, handler: Callable[[Any, Any], Any]) -> None:
         """Deliver messages, one at a time per worker, from after the last that was acknowledged."""
         assignment = self.assignment
-        acked = self._streams.acked(assignment.function, assignment.reads)
-        ranges = self._streams.ranges(assignment.reads)
+        acked = self._streams.acked(self._settings.function, self._settings.reads)
+        ranges = self._streams.ranges(self._settings.reads)
         offsets = {shard: max(acked.get(shard, -1) + 1, ranges[shard][0]) for shard in assignment.shards}
         pause = FIRST_PAUSE
         version = None
@@ -156,20 +156,20 @@ class Worker:
 
     def _changed(self) -> int | None:
         try:
-            return self._streams.version(self.assignment.reads)
+            return self._streams.version(self._settings.reads)
         except UnavailableError:
             return None
 
     def _read(self, shard: int, offset: int) -> list[Message]:
         try:
-            return self._streams.read(self.assignment.reads, shard, offset, BATCH_MESSAGES, BATCH_BYTES)
+            return self._streams.read(self._settings.reads, shard, offset, BATCH_MESSAGES, BATCH_BYTES)
         except UnavailableError as error:
-            self.context.logger.warn_with("Can't read", stream=self.assignment.reads, why=str(error))
+            self.context.logger.warn_with("Can't read", stream=self._settings.reads, why=str(error))
             time.sleep(REPORT_EVERY)
             return []
 
     def _event(self, message: Message) -> Any:
-        stream = self.assignment.reads
+        stream = self._settings.reads
         return nuclio_sdk.Event(
             body=message.body,
             content_type="",
@@ -195,7 +195,7 @@ class Worker:
         while True:
             try:
                 self._streams.ack(
-                    self.assignment.function,
+                    self._settings.function,
                     attributes["topic"],
                     attributes["partition"],
                     attributes["offset"],

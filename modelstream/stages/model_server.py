@@ -134,7 +134,7 @@ class ModelServing:
     def _follow_registry(self, settings: Settings, stage: ModelServerStage) -> None:
         """Begin with the version that is promoted, and take what is promoted later."""
         shipped, use_case = self._scorer.model, self._scorer.use_case
-        registry = Registry(settings.registry, use_case.model_name, use_case.features)
+        registry = Registry.of(settings, use_case)
         loop = asyncio.get_running_loop()
 
         def soon(action: Callable[..., None], *args: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from modelstream.messages.dead_letters import STREAM, DeadLetter, decode_letters, once
+from modelstream.messages.dead_letters import DeadLetter, decode_letters, once
 from modelstream.streams.contract import Streams
 
 MESSAGES = 64
@@ -12,7 +12,7 @@ BYTES = 8_000_000
 """What is read at once, at most."""
 
 
-def read_letters(streams: Streams, name: str = STREAM, since: int | None = None) -> Iterator[DeadLetter]:
+def read_letters(streams: Streams, name: str, since: int | None = None) -> Iterator[DeadLetter]:
     """Yield every dead letter of a stream once, shard by shard, in the order of their rows.
 
     None where there is no such stream. With `since` (us since 1970 UTC) only those that were appended from then on.
@@ -21,11 +21,11 @@ def read_letters(streams: Streams, name: str = STREAM, since: int | None = None)
     >>> from modelstream.messages.dead_letters import encode_letters, letter
     >>> from modelstream.streams import open_streams
     >>> with tempfile.TemporaryDirectory() as folder, open_streams(f"sqlite://{folder}") as streams:
-    ...     none = list(read_letters(streams))
-    ...     info = streams.create(STREAM, shards=1)
+    ...     none = list(read_letters(streams, "dead-letters"))
+    ...     info = streams.create("dead-letters", shards=1)
     ...     sent = encode_letters([letter("not JSON", "a.ndjson", 7, ("generated", 0, 1), b"{")])
-    ...     offsets = streams.append(STREAM, [(0, sent[0]), (0, sent[0])])  # the second as after a crash
-    ...     none, [(found.origin, found.position, found.reason) for found in read_letters(streams)]
+    ...     offsets = streams.append("dead-letters", [(0, sent[0]), (0, sent[0])])  # the second as after a crash
+    ...     none, [(found.origin, found.position, found.reason) for found in read_letters(streams, "dead-letters")]
     ([], [('a.ndjson', 7, 'not JSON')])
     """
     if name in streams.names():

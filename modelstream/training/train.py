@@ -122,8 +122,7 @@ def _registry(settings: Settings, data: Data, options: TrainingOptions) -> Regis
             f"no registry to add {name} to",
             remedy=f"set {PREFIX}REGISTRY to a folder or s3://bucket/prefix, as project.yaml does",
         )
-    shipped = Path(settings.model) if settings.model and name == use_case.model_name else None
-    registry = Registry(settings.registry, name, use_case.features, shipped=shipped)
+    registry = Registry.of(settings, use_case, name)
     registry.next_version()
     return registry
 

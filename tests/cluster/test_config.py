@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from modelstream.cluster import functions, places
@@ -205,3 +206,10 @@ def test_importing_the_commands_imports_no_client_and_no_mlrun() -> None:
     code = f"import sys, modelstream.commands.deploy, modelstream.cluster.jobs; print({heavy!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "set()"
+
+
+def test_function_with_the_name_of_a_job_of_deploy_is_refused() -> None:
+    named = {"promote" if name == "training" else name: one for name, one in PROJECT.functions.items()}
+    project = msgspec.structs.replace(PROJECT, functions=named)
+    with pytest.raises(ConfigurationError, match="the function 'promote' has the name of a job that `deploy` adds"):
+        load_cluster(FILES["kafka"], project)

@@ -232,6 +232,6 @@ def compare(run: Run, summary: dict[str, object]) -> None:
     truth.check_predictions(ParquetLog(data / "inference", CHURN.inference_log_schema, 0), data / "inference")
     with open_streams(run.streams) as streams, open_tables(run.tables) as tables:
         truth.check_rows(tables.features(CHURN.row_schema))
-        truth.check_letters(list(read_letters(streams)))
+        truth.check_letters(list(read_letters(streams, "dead-letters")))
     assert len(pd.read_parquet(data / "events")) == events
     assert len(pd.read_parquet(data / "inference")) == vectors

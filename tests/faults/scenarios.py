@@ -73,7 +73,7 @@ def _check(world: World, truth: Truth) -> None:
     for file in world.sources.files:
         assert {(file.origin, position) for position in file.lines.positions.tolist()} <= known, "not all was sent"
     world.calm = True
-    truth.check_letters([*world.letters, *read_letters(world.streams)])
+    truth.check_letters([*world.letters, *read_letters(world.streams, "dead-letters")])
     truth.check_events(world.log("event-handler"), world.folder / "events")
     table = world.tables.features(CHURN.row_schema)
     truth.check_rows(table)

@@ -35,7 +35,7 @@ from tests.faults.process import CHAIN, CHURN, Crash, Faults, FaultyOs, Process
 from tests.faults.sources import Sources
 from tests.faults.virtual_time import VirtualLoop
 
-STREAMS = ("generated", "incoming-events", "serving", "inference", dead_letters.STREAM)
+STREAMS = ("generated", "incoming-events", "serving", "inference", "dead-letters")
 PATIENCE = 120.0
 """Virtual seconds in which everything must have come to its end once nothing goes wrong any more."""
 
@@ -203,7 +203,7 @@ class World:
 
     def begin_epoch(self, shards: int) -> None:
         """Make the streams anew, with another number of shards. Everything has come to its end."""
-        self.letters += read_letters(self.streams)
+        self.letters += read_letters(self.streams, "dead-letters")
         self.close()
         self.epoch = self.tables.raise_epoch()
         self.happened["epoch"] += 1

@@ -107,7 +107,7 @@ class Scene:
         logs = {name: ParquetLog(self.folder / name, schema, 0) for name, schema in schemas.items()}
         self.truth.check_events(logs["events"], self.folder / "events")
         self.truth.check_rows(self.tables.features(CHURN.row_schema))
-        self.truth.check_letters(list(read_letters(self.streams)))
+        self.truth.check_letters(list(read_letters(self.streams, "dead-letters")))
         vectors = sum(len(rows) for rows in self.truth.vectors.values())
         assert vectors > 100, "the input is worth the test"
         if predictions:

@@ -17,6 +17,7 @@ import pytest
 from modelstream import notebooks
 from modelstream.runner.line import DESCRIPTOR, Command, Line
 from modelstream.runner.worker import Assignment
+from modelstream.settings import Settings
 from modelstream.streams import Streams
 from tests.nuclio import probe
 from tests.nuclio.scene import ROOT, SHARDS, Scene
@@ -28,9 +29,8 @@ DEADLINE = 60.0
 class Runner:
     """The local runner's workers of one function."""
 
-    def __init__(self, notebook: Path, environment: dict[str, str], streams: str, function: str, reads: str) -> None:
+    def __init__(self, notebook: Path, environment: dict[str, str]) -> None:
         self._notebook, self._environment = notebook, environment
-        self._streams, self._function, self._reads = streams, function, reads
         self.running: list[tuple[subprocess.Popen[bytes], Line]] = []
 
     def start(self, *shards: tuple[int, ...]) -> None:
@@ -38,10 +38,7 @@ class Runner:
         for number, mine in enumerate(shards):
             line, end = Line.pair()
             assignment = Assignment(
-                function=self._function,
                 notebook=str(self._notebook),
-                reads=self._reads,
-                streams=self._streams,
                 shards=mine,
                 worker=number,
             )
@@ -103,7 +100,14 @@ def test_a_function_sees_what_it_sees_in_nuclios_wrapper(tmp_path: Path, runners
     scene = Scene(tmp_path, random.Random(1), messages=100)
     spied = tmp_path / "spied"
     notebook = as_notebook(tmp_path / "spy.ipynb", CODE)
-    runner = Runner(notebook, {"SPY": str(spied)}, f"sqlite://{tmp_path}/streams", "spy", "generated")
+    settings = Settings(
+        function="spy",
+        use_case="",
+        reads="generated",
+        streams=f"sqlite://{tmp_path}/streams",
+        tables=f"sqlite://{tmp_path}/tables",
+    )
+    runner = Runner(notebook, settings.environment() | {"SPY": str(spied)})
     runners.append(runner)
 
     def noted() -> list[dict[str, object]]:
@@ -143,11 +147,10 @@ def test_a_function_sees_what_it_sees_in_nuclios_wrapper(tmp_path: Path, runners
 def test_every_event_counts_once_whatever_happens_to_the_workers(tmp_path: Path, runners: list[Runner]) -> None:
     rng = random.Random(2)
     scene = Scene(tmp_path, rng, messages=400)
-    url = f"sqlite://{tmp_path}/streams"
     for name in ("event-handler", "stream-to-features"):
         stream = scene.project.params.wiring[name].reads
         code = notebooks.code(scene.project.notebook(name)) + probe.FOOTER
-        runner = Runner(as_notebook(tmp_path / f"{name}.ipynb", code), scene.environment(name), url, name, stream)
+        runner = Runner(as_notebook(tmp_path / f"{name}.ipynb", code), scene.environment(name))
         runners.append(runner)
         for interruption in ("drain and stop", "kill", "drain and kill", "stop"):
             shards = rng.sample(range(SHARDS), SHARDS)

@@ -13,7 +13,7 @@ import nuclio_sdk.event
 import pytest
 
 from modelstream.messages.codec import Decoded, decode
-from modelstream.messages.dead_letters import STREAM, DeadLetter, decode_letters
+from modelstream.messages.dead_letters import DeadLetter, decode_letters
 from modelstream.settings import Settings
 from modelstream.stages import base
 from modelstream.stages.base import Stage
@@ -129,6 +129,6 @@ class Harness:
         """Return the messages sent: (shard, rows)."""
         return [(shard, decode(body)) for shard, body in self.streams.records.get(stream, [])]
 
-    def letters(self, stream: str = STREAM) -> list[DeadLetter]:
+    def letters(self, stream: str = "dead-letters") -> list[DeadLetter]:
         """Return the dead letters sent."""
         return [one for _, body in self.streams.records.get(stream, []) for one in decode_letters(body)]

@@ -313,7 +313,7 @@ def test_message_is_acknowledged_after_its_predictions_are_durable(streams: Stre
 def test_unreadable_message_is_one_dead_letter_and_the_next_goes_on(streams: Streams, body: bytes) -> None:
     good = codec.encode("vectors", "f", VECTORS)
     run_stage(streams, [message(3, 0, body), message(3, 1, good)], platform := Platform())
-    (letter,) = read_letters(streams)
+    (letter,) = read_letters(streams, "dead-letters")
     assert (letter.stream, letter.shard, letter.offset, letter.content()) == ("serving", 3, 0, body)
     assert (letter.origin, letter.position) == ("serving/3", 1 << 48)
     assert [rows.batch.num_rows for rows in sent(streams, 3)] == [VECTORS.num_rows]
@@ -332,4 +332,4 @@ def test_failing_hook_holds_the_message_and_loses_nothing(streams: Streams) -> N
     run_stage(streams, messages, platform := Platform(), infer_later)
     assert sum(rows.batch.num_rows for rows in sent(streams, 0)) == 20
     assert platform.acks[-1] == (0, 1)
-    assert list(read_letters(streams)) == []
+    assert list(read_letters(streams, "dead-letters")) == []
