@@ -7,7 +7,7 @@
 | `config_check` | what must hold in it: whatever a function or Kubernetes would refuse |
 | `secrecy` | what is a secret, told by its name |
 | `kafka_login` | how functions and triggers log in to Kafka |
-| `places` | names of topics, stream paths and consumer groups |
+| `triggers` | names of topics, stream paths and consumer groups for triggers |
 | `functions` | the project's functions as MLRun objects, configured: triggers, environment, resources |
 | `plan` | what would be deployed, for `deploy --dry-run` |
 | `jobs` | small jobs of the workflow: prepare streams and tables, wait until drained, promote a model, trim |

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from modelstream.base.yamlfile import Place, YamlFile, suggestion
-from modelstream.cluster import kafka_login, places
+from modelstream.cluster import kafka_login, triggers
 from modelstream.cluster.config import Cluster, Size
 from modelstream.cluster.functions import JOBS
 from modelstream.cluster.secrecy import has_password, is_secret
@@ -89,7 +89,7 @@ def _try(file: YamlFile, name: str, read: Callable[[], object]) -> None:
 
 
 def _read_streams(url: str) -> None:
-    if isinstance(places.of(url), places.V3ioPlace):
+    if isinstance(triggers.of(url), triggers.V3ioPlace):
         _read_v3io(url)
         return
     from modelstream.streams.kafka_client import KafkaAddress

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from modelstream.cluster import kafka_login, places
+from modelstream.cluster import kafka_login, triggers
 from modelstream.cluster.config import Cluster
 from modelstream.project import Function, Project
 from modelstream.settings import PREFIX, StoreUrls
@@ -138,9 +138,9 @@ def _resize(runtime: Any, cluster: Cluster, name: str) -> None:
 def _connect(runtime: Any, project: Project, cluster: Cluster, function: Function) -> None:
     """Give a function its trigger: explicit acknowledgements, static allocation, from the beginning."""
     size, wiring = cluster.size(function.name), project.params.wiring[function.name]
-    place = places.of(cluster.streams)
+    place = triggers.of(cluster.streams)
     with quiet_nuclio():
-        if isinstance(place, places.KafkaPlace):
+        if isinstance(place, triggers.KafkaPlace):
             _add_kafka(runtime, place, cluster.epoch, wiring.reads, function.name, size.workers)
             if cluster.kafka is not None:
                 runtime.with_annotations(cluster.kafka.annotations())
@@ -154,7 +154,7 @@ def _connect(runtime: Any, project: Project, cluster: Cluster, function: Functio
     runtime.spec.min_replicas = runtime.spec.max_replicas = size.replicas
 
 
-def _add_kafka(runtime: Any, place: places.KafkaPlace, epoch: int, stream: str, function: str, workers: int) -> None:
+def _add_kafka(runtime: Any, place: triggers.KafkaPlace, epoch: int, stream: str, function: str, workers: int) -> None:
     from nuclio.triggers import KafkaTrigger
 
     trigger = KafkaTrigger(
@@ -169,7 +169,7 @@ def _add_kafka(runtime: Any, place: places.KafkaPlace, epoch: int, stream: str, 
     runtime.add_trigger(stream, trigger)
 
 
-def _add_v3io(runtime: Any, place: places.V3ioPlace, stream: str, function: str, workers: int, api: str) -> None:
+def _add_v3io(runtime: Any, place: triggers.V3ioPlace, stream: str, function: str, workers: int, api: str) -> None:
     runtime.add_v3io_stream_trigger(
         f"v3io:///{place.container}/{place.stream_path(stream)}",
         name=stream,

@@ -101,7 +101,7 @@ def run(
     from modelstream.runner import run as runs
     from modelstream.runner.data_folder import open_folder
     from modelstream.runner.display import Display
-    from modelstream.runner.places import checked
+    from modelstream.runner.store_urls import checked
     from modelstream.settings import StoreUrls
     from modelstream.source.readers import open_input
 

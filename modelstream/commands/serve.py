@@ -40,7 +40,7 @@ def serve(
     from modelstream.project import load_project
     from modelstream.runner.data_folder import open_folder
     from modelstream.runner.display import Display
-    from modelstream.runner.places import checked
+    from modelstream.runner.store_urls import checked
     from modelstream.settings import StoreUrls
 
     project = load_project()

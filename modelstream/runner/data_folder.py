@@ -13,7 +13,7 @@ import msgspec
 
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.project import Project
-from modelstream.runner.places import check_own, clear, differing
+from modelstream.runner.store_urls import check_own, clear, differing
 from modelstream.settings import Settings, StoreUrls
 
 VERSION = 2

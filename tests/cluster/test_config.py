@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from modelstream.cluster import functions, places
+from modelstream.cluster import functions, triggers
 from modelstream.cluster.file import load_cluster
 from modelstream.errors import ConfigurationError
 from modelstream.project import load_project
@@ -181,8 +181,8 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_triggers_read_the_topics_that_functions_write(epoch: int) -> None:
     url = "kafka://one:9092,two:9093/mine"
-    place, streams = places.of(url), KafkaStreams(url)
-    assert isinstance(place, places.KafkaPlace)
+    place, streams = triggers.of(url), KafkaStreams(url)
+    assert isinstance(place, triggers.KafkaPlace)
     assert place.brokers == ("one:9092", "two:9093")
     assert place.topic("incoming-events", epoch) == streams.topic("incoming-events", epoch)
     assert place.group("event-handler") == streams.group("event-handler")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelstream.errors import UnavailableError
-from modelstream.runner.places import checked
+from modelstream.runner.store_urls import checked
 from modelstream.settings import StoreUrls
 from tests.runner.folders import PROJECT
 
