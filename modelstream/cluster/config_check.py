@@ -89,12 +89,11 @@ def _try(file: YamlFile, name: str, read: Callable[[], object]) -> None:
 
 
 def _read_streams(url: str) -> None:
-    if isinstance(triggers.of(url), triggers.V3ioPlace):
+    address = triggers.of(url)
+    if isinstance(address, triggers.V3ioPath):
         _read_v3io(url)
         return
-    from modelstream.streams.kafka_client import KafkaAddress
-
-    for name in KafkaAddress.of(url, {}).properties:
+    for name in address.properties:
         if name.startswith(("security.", "sasl.", "ssl.")):
             raise ConfigurationError(
                 f"{name} in the URL: Nuclio's triggers don't see it",

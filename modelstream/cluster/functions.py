@@ -18,6 +18,7 @@ from modelstream.cluster import kafka_login, triggers
 from modelstream.cluster.config import Cluster
 from modelstream.project import Function, Project
 from modelstream.settings import PREFIX, StoreUrls
+from modelstream.streams.kafka_address import KafkaAddress
 
 JOBS = {
     "prepare": "Make the streams and tables that are not there yet.",
@@ -138,14 +139,14 @@ def _resize(runtime: Any, cluster: Cluster, name: str) -> None:
 def _connect(runtime: Any, project: Project, cluster: Cluster, function: Function) -> None:
     """Give a function its trigger: explicit acknowledgements, static allocation, from the beginning."""
     size, wiring = cluster.size(function.name), project.params.wiring[function.name]
-    place = triggers.of(cluster.streams)
+    address = triggers.of(cluster.streams)
     with quiet_nuclio():
-        if isinstance(place, triggers.KafkaPlace):
-            _add_kafka(runtime, place, cluster.epoch, wiring.reads, function.name, size.workers)
+        if isinstance(address, KafkaAddress):
+            _add_kafka(runtime, address, cluster.epoch, wiring.reads, function.name, size.workers)
             if cluster.kafka is not None:
                 runtime.with_annotations(cluster.kafka.annotations())
         else:
-            _add_v3io(runtime, place, wiring.reads, function.name, size.workers, cluster.v3io_api)
+            _add_v3io(runtime, address, wiring.reads, function.name, size.workers, cluster.v3io_api)
         if wiring.class_name:
             set_graph(runtime, in_image(project, cluster), function.name)
             runtime.with_http(workers=1)
@@ -154,13 +155,13 @@ def _connect(runtime: Any, project: Project, cluster: Cluster, function: Functio
     runtime.spec.min_replicas = runtime.spec.max_replicas = size.replicas
 
 
-def _add_kafka(runtime: Any, place: triggers.KafkaPlace, epoch: int, stream: str, function: str, workers: int) -> None:
+def _add_kafka(runtime: Any, address: KafkaAddress, epoch: int, stream: str, function: str, workers: int) -> None:
     from nuclio.triggers import KafkaTrigger
 
     trigger = KafkaTrigger(
-        brokers=list(place.brokers),
-        topics=[place.topic(stream, epoch)],
-        consumer_group=place.group(function),
+        brokers=address.servers.split(","),
+        topics=[address.topic(stream, epoch)],
+        consumer_group=address.group(function),
         initial_offset="earliest",
         fetch_default=FETCH_BYTES,
         max_workers=workers,
@@ -169,11 +170,11 @@ def _add_kafka(runtime: Any, place: triggers.KafkaPlace, epoch: int, stream: str
     runtime.add_trigger(stream, trigger)
 
 
-def _add_v3io(runtime: Any, place: triggers.V3ioPlace, stream: str, function: str, workers: int, api: str) -> None:
+def _add_v3io(runtime: Any, path: triggers.V3ioPath, stream: str, function: str, workers: int, api: str) -> None:
     runtime.add_v3io_stream_trigger(
-        f"v3io:///{place.container}/{place.stream_path(stream)}",
+        f"v3io:///{path.container}/{path.stream_path(stream)}",
         name=stream,
-        group=place.group(function),
+        group=path.group(function),
         seek_to="earliest",
         max_workers=workers,
         **TRIGGER,

@@ -1,17 +1,18 @@
 """How functions and their triggers log in to Kafka: one entry of the cluster's file says it for both.
 
 Nuclio's trigger takes annotations, with the names of files of a secret; the functions' own client takes variables
-(`streams.kafka_client`), the password by reference.
+(`streams.kafka_address`), the password by reference.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from modelstream.streams.kafka_address import variable_of
+
 PATH = "/etc/modelstream/kafka"
 """Where the secret is mounted, in every pod."""
-VARIABLE = "MODELSTREAM_KAFKA_"
-PASSWORD = VARIABLE + "SASL_PASSWORD"
+PASSWORD = variable_of("sasl.password")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 """Those that Nuclio and the client both know, with a user and a password."""
 
@@ -32,12 +33,12 @@ class KafkaLogin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         >>> KafkaLogin("login", user="me", password_file="password").variables()["MODELSTREAM_KAFKA_SECURITY_PROTOCOL"]
         'SASL_PLAINTEXT'
         """
-        found = {"SECURITY_PROTOCOL": f"SASL_{'SSL' if self.tls else 'PLAINTEXT'}" if self.user else "SSL"}
+        found = {"security.protocol": f"SASL_{'SSL' if self.tls else 'PLAINTEXT'}" if self.user else "SSL"}
         if self.user:
-            found |= {"SASL_MECHANISM": self.mechanism, "SASL_USERNAME": self.user}
+            found |= {"sasl.mechanism": self.mechanism, "sasl.username": self.user}
         if self.ca_file:
-            found["SSL_CA_LOCATION"] = f"{PATH}/{self.ca_file}"
-        return {VARIABLE + name: value for name, value in found.items()}
+            found["ssl.ca.location"] = f"{PATH}/{self.ca_file}"
+        return {variable_of(name): value for name, value in found.items()}
 
     def annotations(self) -> dict[str, str]:
         """Return the annotations of a function. Only there does Nuclio take a name for a file of the secret."""

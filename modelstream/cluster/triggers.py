@@ -1,4 +1,4 @@
-"""Where a stream is: the names that Nuclio's triggers need, from the same URL as the functions have."""
+"""What Nuclio's triggers read: brokers, topics, stream paths and groups, from the same URL as the functions have."""
 
 from __future__ import annotations
 
@@ -6,26 +6,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from modelstream.errors import ConfigurationError
+from modelstream.streams.kafka_address import KafkaAddress
 
 
 @dataclass(frozen=True)
-class KafkaPlace:
-    """Topics of a Kafka cluster, named as `streams.kafka` does."""
-
-    brokers: tuple[str, ...]
-    prefix: str
-
-    def topic(self, stream: str, epoch: int) -> str:
-        """Return the topic of a stream."""
-        return f"{self.prefix}.{stream}" + (f".epoch-{epoch}" if epoch else "")
-
-    def group(self, function: str) -> str:
-        """Return the consumer group of a function."""
-        return f"{self.prefix}.{function}"
-
-
-@dataclass(frozen=True)
-class V3ioPlace:
+class V3ioPath:
     """Streams below a path of a V3IO container."""
 
     container: str
@@ -38,13 +23,13 @@ class V3ioPlace:
     def group(self, function: str) -> str:
         """Return the consumer group of a function: letters, digits and underscores are allowed.
 
-        >>> V3ioPlace("projects", "mine").group("stream-to-features")
+        >>> V3ioPath("projects", "mine").group("stream-to-features")
         'stream_to_features'
         """
         return function.replace("-", "_")
 
 
-def of(url: str) -> KafkaPlace | V3ioPlace:
+def of(url: str) -> KafkaAddress | V3ioPath:
     """Return where the streams behind a URL are. Raises ConfigurationError for one that no trigger can read.
 
     >>> of("kafka://one:9092,two:9092/mine").topic("serving", 0)
@@ -52,29 +37,34 @@ def of(url: str) -> KafkaPlace | V3ioPlace:
     >>> of("v3io://projects/modelstream/mine").stream_path("serving")
     'modelstream/mine/serving'
     """
-    scheme, found, rest = url.partition("://")
-    try:
-        place = urlsplit(f"//{rest}")
-    except ValueError as error:  # a bracket that isn't closed
-        raise ConfigurationError(f"{url!r}: {error}", remedy="write kafka://HOST:PORT/PREFIX") from None
-    path = place.path.strip("/")
+    scheme, found, _ = url.partition("://")
     if found and scheme == "kafka":
-        brokers = tuple(place.netloc.rpartition("@")[2].split(","))
-        for broker in brokers:
-            host, _, port = broker.rpartition(":")
-            if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-                raise ConfigurationError(
-                    f"{broker!r} is no address of a Kafka broker",
-                    remedy="write kafka://HOST:PORT[,HOST:PORT]/PREFIX, with the addresses that pods reach",
-                )
-        if not path:
-            raise ConfigurationError(f"{url!r} has no prefix for its topics", remedy="write kafka://HOST:PORT/PREFIX")
-        return KafkaPlace(brokers, path)
+        return _kafka(url)
     if found and scheme == "v3io":
-        if not place.netloc:
-            raise ConfigurationError(f"{url!r} names no container", remedy="write v3io://CONTAINER/PATH")
-        return V3ioPlace(place.netloc, path)
+        return _v3io(url)
     raise ConfigurationError(
         f"{url!r}: Nuclio has no trigger for such streams",
         remedy="give kafka://HOST:PORT/PREFIX or v3io://CONTAINER/PATH",
     )
+
+
+def _kafka(url: str) -> KafkaAddress:
+    address = KafkaAddress.of(url, {})
+    for broker in address.servers.split(","):
+        host, _, port = broker.rpartition(":")
+        if not host or not port.isdecimal() or host.startswith("[") != host.endswith("]"):
+            raise ConfigurationError(
+                f"{broker!r} is no address of a Kafka broker",
+                remedy="write kafka://HOST:PORT[,HOST:PORT]/PREFIX, with the addresses that pods reach",
+            )
+    return address
+
+
+def _v3io(url: str) -> V3ioPath:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # a bracket that isn't closed
+        raise ConfigurationError(f"{url!r}: {error}", remedy="write v3io://CONTAINER/PATH") from None
+    if not parts.netloc:
+        raise ConfigurationError(f"{url!r} names no container", remedy="write v3io://CONTAINER/PATH")
+    return V3ioPath(parts.netloc, parts.path.strip("/"))

@@ -4,7 +4,7 @@
 |---|---|
 | the contract of every backend, tested by `tests/contract/streams_contract.py` | `contract` |
 | SQLite files on one machine | `sqlite`, `body_files` |
-| Kafka | `kafka`, `kafka_reader`, `kafka_admin`, `kafka_client` |
+| Kafka | `kafka`, `kafka_reader`, `kafka_admin`, `kafka_client`, `kafka_address` |
 | V3IO | `v3io`, `v3io_records` |
 | dead letters, read once each | `letters` |
 
@@ -23,7 +23,7 @@ def open_streams(url: str) -> Streams:
     """Return the streams behind a URL. Raises ConfigurationError for one that is none.
 
     `sqlite:///absolute/folder`, `sqlite://relative/folder`, `kafka://host:port[,host:port]/prefix?option=…` (see
-    `streams.kafka_client`), or `v3io://container/path?option=…` (see `clients.v3io`).
+    `streams.kafka_address`), or `v3io://container/path?option=…` (see `clients.v3io`).
 
     >>> open_streams("pigeon://x")
     Traceback (most recent call last):

@@ -7,7 +7,6 @@ Offsets of a topic rise by one as long as nobody appends to it in transactions a
 from __future__ import annotations
 
 import itertools
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,22 +17,19 @@ from confluent_kafka import Message as Delivered
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS, MAX_EPOCH
 from modelstream.streams.contract import Message, StreamInfo, Streams
+from modelstream.streams.kafka_address import STREAM_NAME, KafkaAddress
 from modelstream.streams.kafka_admin import Admin
-from modelstream.streams.kafka_client import Clients, KafkaAddress
+from modelstream.streams.kafka_client import Clients
 from modelstream.streams.kafka_reader import KafkaReader
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_EPOCH = ".epoch-"
 
 
 class KafkaStreams(Streams):
-    """The streams behind a URL `kafka://host:port[,host:port]/prefix?option=…` (see `kafka_client`).
+    """The streams behind a URL `kafka://host:port[,host:port]/prefix?option=…` (see `kafka_address`).
 
     Nothing is asked of a broker before it is needed; `tests/contract/test_kafka_streams.py` has one.
 
-    >>> streams = KafkaStreams("kafka://broker:9092/demo")
-    >>> streams.topic("serving", epoch=0), streams.topic("serving", epoch=2), streams.group("model-server")
-    ('demo.serving', 'demo.serving.epoch-2', 'demo.model-server')
+    >>> str(KafkaStreams("kafka://broker:9092/demo").address)
+    'kafka://broker:9092/demo'
     """
 
     all_or_none = False
@@ -55,16 +51,8 @@ class KafkaStreams(Streams):
     def _admin(self) -> Admin:
         return Admin(self._clients)
 
-    def topic(self, name: str, epoch: int) -> str:
-        """Return the topic of a stream: what a trigger of a cluster's function reads."""
-        return f"{self.address.prefix}.{name}" + (f"{_EPOCH}{epoch}" if epoch else "")
-
-    def group(self, function: str) -> str:
-        """Return the consumer group of a function."""
-        return f"{self.address.prefix}.{function}"
-
     def create(self, name: str, shards: int, epoch: int = 0) -> StreamInfo:
-        if not _NAME.fullmatch(name):
+        if not STREAM_NAME.fullmatch(name):
             raise ConfigurationError(f"{name!r} can't name a stream", remedy="use letters, digits, - and _")
         if not 1 <= shards <= BUCKETS:
             raise ConfigurationError(f"a stream can't have {shards} shards", remedy=f"give 1 to {BUCKETS}")
@@ -72,7 +60,7 @@ class KafkaStreams(Streams):
             raise ConfigurationError(f"a stream can't have the epoch {epoch}", remedy=f"give 0 to {MAX_EPOCH}")
         found = self._all()
         if name not in found:
-            self._admin.make(self.topic(name, epoch), shards)
+            self._admin.make(self.address.topic(name, epoch), shards)
             found = self._all()
         info = self._infos[name] = found[name]
         if (info.shards, info.epoch) != (shards, epoch):
@@ -90,7 +78,7 @@ class KafkaStreams(Streams):
             if name not in found:
                 raise ConfigurationError(
                     f"no stream {name!r} at {self.address}; there are: {', '.join(sorted(found)) or 'none'}",
-                    remedy=f"create it first (topic {self.topic(name, 0)}), or give another prefix",
+                    remedy=f"create it first (topic {self.address.topic(name, 0)}), or give another prefix",
                 )
             info = self._infos[name] = found[name]
         return info
@@ -130,12 +118,12 @@ class KafkaStreams(Streams):
         admin, topic = self._admin, self._topic(info)
         # Kafka itself would go back. Between these two an owner that is late could still lower what another has just
         # committed: messages then come again, and are dropped as seen.
-        if admin.committed(self.group(group), topic, [shard])[shard] <= offset:
-            admin.commit(self.group(group), topic, shard, offset + 1)
+        if admin.committed(self.address.group(group), topic, [shard])[shard] <= offset:
+            admin.commit(self.address.group(group), topic, shard, offset + 1)
 
     def acked(self, group: str, name: str) -> dict[int, int]:
         info = self.describe(name)
-        committed = self._admin.committed(self.group(group), self._topic(info), range(info.shards))
+        committed = self._admin.committed(self.address.group(group), self._topic(info), range(info.shards))
         return {shard: offset - 1 for shard, offset in committed.items()}
 
     def version(self, name: str) -> int:
@@ -151,7 +139,7 @@ class KafkaStreams(Streams):
         if not groups:
             return 0
         admin, topic, shards = self._admin, self._topic(info), range(info.shards)
-        acked = [admin.committed(self.group(group), topic, shards) for group in groups]
+        acked = [admin.committed(self.address.group(group), topic, shards) for group in groups]
         # Kafka counts milliseconds: what is younger than the time by less than one stays.
         young = admin.since(topic, shards, -(-older_than_us // 1000))
         keep: dict[int, int] = {}
@@ -166,11 +154,11 @@ class KafkaStreams(Streams):
         return trimmed
 
     def remove(self, name: str) -> None:
-        topics = [topic for topic in self._admin.topics() if self._parsed(topic)[0] == name]
+        topics = [topic for topic in self._admin.topics() if self.address.stream_of(topic)[0] == name]
         self._infos.pop(name, None)
         if self._own.of_this_process() and name in self._readers:
             self._readers.pop(name).close()
-        self._admin.delete(topics, self.group(""))
+        self._admin.delete(topics, self.address.group(""))
 
     def close(self) -> None:
         if self._own.of_this_process():
@@ -181,24 +169,16 @@ class KafkaStreams(Streams):
         self._infos = {}
 
     def _topic(self, info: StreamInfo) -> str:
-        return self.topic(info.name, info.epoch)
+        return self.address.topic(info.name, info.epoch)
 
     def _all(self) -> dict[str, StreamInfo]:
         """Return what streams there are, each in its highest epoch."""
         found: dict[str, StreamInfo] = {}
         for topic, shards in self._admin.topics().items():
-            name, epoch = self._parsed(topic)
+            name, epoch = self.address.stream_of(topic)
             if name and (name not in found or epoch > found[name].epoch):
                 found[name] = StreamInfo(name, shards, epoch)
         return found
-
-    def _parsed(self, topic: str) -> tuple[str, int]:
-        """Return the stream and the epoch of a topic; no name for a topic that is not ours."""
-        prefix = f"{self.address.prefix}."
-        name, _, epoch = topic.removeprefix(prefix).partition(_EPOCH)
-        if not topic.startswith(prefix) or not _NAME.fullmatch(name) or not (epoch or "0").isdecimal():
-            return "", 0
-        return name, int(epoch or 0)
 
     def _reader(self, name: str) -> KafkaReader:
         clients = self._clients

@@ -1,42 +1,19 @@
-"""What `kafka://host:port[,host:port]/prefix?option=…` says, the clients that follow from it, and their errors.
-
-Options are properties of the client library with their own names, such as `security.protocol=SASL_SSL`; each can
-also be given as an environment variable, `MODELSTREAM_KAFKA_` and the name with `_` for `.`, which is the only way
-for a secret: a URL is seen in logs, in the data folder and in the list of processes.
-"""
+"""The library's clients for a Kafka address, and their errors in our words."""
 
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
+from modelstream.streams.kafka_address import KafkaAddress
 
-ENVIRONMENT = "MODELSTREAM_KAFKA_"
-SECRETS = ("sasl.password", "ssl.key.password", "ssl.keystore.password")
-PROPERTIES = (
-    "security.protocol",
-    *("sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.kerberos.service.name"),
-    *("ssl.ca.location", "ssl.certificate.location", "ssl.key.location", "ssl.keystore.location"),
-    *("ssl.endpoint.identification.algorithm", "enable.ssl.certificate.verification"),
-    *("client.id", "client.rack", "compression.type", "broker.address.family"),
-)
-TIMEOUT = 5.0
-"""Seconds until a call that gets no answer counts as an outage; it is then held and tried again. A broker that is
-started anew takes 4 to 10 s."""
 MAX_MESSAGE = 4 << 20
 """Bytes of the largest message. Ours have some 1 MB, which is just above what brokers take by default."""
-
-_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,180}")
-_SHAPE = "write kafka://host:port[,host:port]/prefix, the prefix of letters, digits, - _ and ."
 
 _OURS_TO_MEND = {
     *(KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL),
@@ -59,80 +36,6 @@ _REMEDIES = {
     KafkaError.UNKNOWN_MEMBER_ID: "the same functions run elsewhere, as members of this group: stop them there first",
     KafkaError.INVALID_REPLICATION_FACTOR: "add ?replication=N to the URL, at most the number of brokers",
 }
-
-
-@dataclass(frozen=True)
-class KafkaAddress:
-    """What a URL says."""
-
-    servers: str
-    prefix: str
-    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
-    replication: int = -1
-    """Copies of each topic that is made; -1 is the brokers' default."""
-    timeout: float = TIMEOUT
-
-    @classmethod
-    def of(cls, url: str, environment: Mapping[str, str] | None = None) -> KafkaAddress:
-        """Return what a URL and the environment say. Raises ConfigurationError.
-
-        >>> secrets = {"MODELSTREAM_KAFKA_SASL_PASSWORD": "x"}
-        >>> address = KafkaAddress.of("kafka://a:9092,b:9092/demo?security.protocol=SASL_SSL", secrets)
-        >>> address.servers, address.prefix, dict(address.properties)
-        ('a:9092,b:9092', 'demo', {'sasl.password': 'x', 'security.protocol': 'SASL_SSL'})
-        """
-        servers, _, rest = url.removeprefix("kafka://").partition("/")
-        prefix, _, query = rest.partition("?")
-        prefix = prefix.rstrip("/")
-        if not servers or any(not server.strip() for server in servers.split(",")):
-            raise ConfigurationError(f"no server in the URL {url!r}", remedy=_SHAPE)
-        ports = [server.rpartition(":")[2] for server in servers.split(",") if ":" in server]
-        if not all(port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16 for port in ports):
-            raise ConfigurationError(f"a port is a number from 1 to 65535 (in {url!r})", remedy=_SHAPE)
-        if not _PREFIX.fullmatch(prefix):
-            raise ConfigurationError(f"{prefix!r} can't be the prefix of topics (in {url!r})", remedy=_SHAPE)
-        options = dict(parse_qsl(query, keep_blank_values=True))
-        found = os.environ if environment is None else environment
-        properties = {
-            name: found[variable] for name in (*PROPERTIES, *SECRETS) if (variable := variable_of(name)) in found
-        }
-        ours = {"replication": -1.0, "timeout": TIMEOUT}
-        for name, value in options.items():
-            if name in SECRETS:
-                raise ConfigurationError(
-                    f"the URL holds {name}, and a URL is seen in logs and in the list of processes",
-                    remedy=f"put it into the environment variable {variable_of(name)}",
-                )
-            if name in ours:
-                ours[name] = _number(name, value)
-            elif name in PROPERTIES:
-                properties[name] = value
-            else:
-                known = ", ".join(sorted((*ours, *PROPERTIES)))
-                raise ConfigurationError(f"no option {name!r} of kafka:// streams", remedy=f"known are {known}")
-        return cls(servers, prefix, properties, int(ours["replication"]), ours["timeout"])
-
-    def __str__(self) -> str:
-        return f"kafka://{self.servers}/{self.prefix}"
-
-
-def variable_of(name: str) -> str:
-    """Return the environment variable of a property.
-
-    >>> variable_of("sasl.password")
-    'MODELSTREAM_KAFKA_SASL_PASSWORD'
-    """
-    return ENVIRONMENT + name.replace(".", "_").upper()
-
-
-def _number(name: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    if number <= 0:
-        raise ConfigurationError(f"{name}={value} is not a number above 0", remedy="write, for example, ?timeout=10")
-    return number
 
 
 _ABANDONED: list[Clients] = []

@@ -14,7 +14,7 @@ from modelstream.cluster.file import load_cluster
 from modelstream.errors import ConfigurationError
 from modelstream.project import load_project
 from modelstream.streams.kafka import KafkaStreams
-from modelstream.streams.kafka_client import KafkaAddress, variable_of
+from modelstream.streams.kafka_address import KafkaAddress, variable_of
 from modelstream.tables import v3io_frames
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def test_shipped_file_is_right(name: str) -> None:
         ("kafka", "  event-handler: {replicas", "  event-handler: {replica", "unknown name (did you mean 'replicas'?"),
         ("v3io", "  V3IO_ACCESS_KEY: {", "  OTHER: {", "secrets: no access key for V3IO (make a secret of one"),
         ("v3io", "streams: v3io://projects", "streams: v3io:///projects", "names no container"),
-        ("kafka", ".local:9092/churn", ".local:99999/churn", "is no address of a Kafka broker"),
+        ("kafka", ".local:9092/churn", ".local:99999/churn", "a port is a number from 1 to 65535"),
         ("kafka", "streams: kafka://", "streams: kafka://[", "line 6, streams: "),
         ("kafka", ":9092/churn", ":9092/a/b", "'a/b' can't be the prefix of topics"),
         ("kafka", ":9092/churn", ":9092/churn?sasl.username=me", "Nuclio's triggers don't see it (add a line `kafka:"),
@@ -181,11 +181,11 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_triggers_read_the_topics_that_functions_write(epoch: int) -> None:
     url = "kafka://one:9092,two:9093/mine"
-    place, streams = triggers.of(url), KafkaStreams(url)
-    assert isinstance(place, triggers.KafkaPlace)
-    assert place.brokers == ("one:9092", "two:9093")
-    assert place.topic("incoming-events", epoch) == streams.topic("incoming-events", epoch)
-    assert place.group("event-handler") == streams.group("event-handler")
+    read, streams = triggers.of(url), KafkaStreams(url)
+    assert isinstance(read, KafkaAddress)
+    assert read.servers == "one:9092,two:9093"
+    assert read.topic("incoming-events", epoch) == streams.address.topic("incoming-events", epoch)
+    assert read.group("event-handler") == streams.address.group("event-handler")
 
 
 def test_generator_on_v3io_loads_by_frames() -> None:

@@ -22,7 +22,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams import Streams, kafka_reader, open_streams
 from modelstream.streams.kafka import KafkaStreams
-from modelstream.streams.kafka_client import MAX_MESSAGE, KafkaAddress, variable_of
+from modelstream.streams.kafka_address import KafkaAddress, variable_of
+from modelstream.streams.kafka_client import MAX_MESSAGE
 from servers.base import free_port
 from servers.kafka import PASSWORD, USER, KafkaServer
 from tests.contract.streams_contract import FOREVER, MEGABYTE, SHARDS, StreamsContract, read_all
@@ -62,7 +63,7 @@ class TestKafkaStreams(StreamsContract):
 
     def test_topic_keeps_its_messages_and_takes_large_ones(self, streams: Streams, admin: AdminClient) -> None:
         assert isinstance(streams, KafkaStreams)
-        resource = ConfigResource(ConfigResource.Type.TOPIC, streams.topic("events", 0))
+        resource = ConfigResource(ConfigResource.Type.TOPIC, streams.address.topic("events", 0))
         (future,) = admin.describe_configs([resource]).values()
         found = {name: entry.value for name, entry in future.result(10).items()}
         assert found["retention.ms"] == "-1"
@@ -85,9 +86,9 @@ class TestKafkaStreams(StreamsContract):
             streams.create("events", SHARDS, epoch=2)
         with closing(KafkaStreams(url)) as streams:
             assert streams.describe("events").epoch == 2
-            assert streams.topic("events", 2).endswith(".events.epoch-2")
+            assert streams.address.topic("events", 2).endswith(".events.epoch-2")
             streams.append("events", [(0, b"second")])
-            streams._admin.make(streams.topic("events", 0), SHARDS)
+            streams._admin.make(streams.address.topic("events", 0), SHARDS)
         with open_streams(url) as streams:
             assert streams.names() == ["events"]
             assert [m.body for m in read_all(streams, 0)] == [b"second"]
