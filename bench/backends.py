@@ -111,7 +111,7 @@ def table_times(url: str, source: Path) -> tuple[float, float]:
         tables.lookup("measured").load(table.to_batches())
         loaded = time.perf_counter()
         features = tables.features(schema)
-        features.load(0)
+        features.checkpoint(0)
         opened = time.perf_counter()
         assert features.commit(0, flushed, Checkpoint(1))
         return loaded - begun, time.perf_counter() - opened

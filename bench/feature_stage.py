@@ -61,7 +61,7 @@ class NoStore:
         """Take records."""
         return [0] * len(records)
 
-    def load(self, shard: int) -> Checkpoint:  # noqa: ARG002
+    def checkpoint(self, shard: int) -> Checkpoint:  # noqa: ARG002
         """Return a new shard's state."""
         return Checkpoint()
 

@@ -140,7 +140,7 @@ class Stores:
         """Return what was counted in all shards: `vectors`, and events that didn't count, by reason."""
         found: Counter[str] = Counter()
         for shard in range(shards):
-            found.update(self.features.load(shard).counters)
+            found.update(self.features.checkpoint(shard).counters)
         return dict(sorted(found.items()))
 
     def dead_letters(self, since: int | None = None) -> Iterator[DeadLetter]:

@@ -57,7 +57,7 @@ class Log(ABC):
     def remove(self) -> None:
         """Delete the log, and nothing that isn't its own. Nobody may be using it."""
 
-    def last(self, shard: int) -> Checkpoint:
+    def checkpoint(self, shard: int) -> Checkpoint:
         """Return the checkpoint after the last file of a shard in this epoch.
 
         Where there is none: offset -1, no counts, and the highest watermarks of all shards in earlier epochs.
@@ -86,12 +86,12 @@ class Log(ABC):
         """Append rows (the columns of the log's schema) as the next file of a shard, durable when this returns.
 
         Raises NumberTakenError when that file exists, because another process has appended since this one
-        called `last`: call it again, drop the rows at or below its watermarks, and append what is left. Raises
+        called `checkpoint`: call it again, drop the rows at or below its watermarks, and append what is left. Raises
         ValueError for an offset below the last. After an UnavailableError it is unknown whether the file counts, and
         the same call tells.
         """
         if shard not in self._tails:
-            self.last(shard)
+            self.checkpoint(shard)
         tail = self._tails[shard]
         if checkpoint.offset < tail.offset:
             raise ValueError(f"offset {checkpoint.offset} after {tail.offset} in shard {shard} of {self.place()}")

@@ -33,10 +33,10 @@ class ParquetLog(Log):
     >>> schema = pa.schema([("user", pa.string()), ("value", pa.float64())])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     log = ParquetLog(Path(folder), schema, epoch=0)
-    ...     checkpoint = log.last(shard=3)
+    ...     checkpoint = log.checkpoint(shard=3)
     ...     checkpoint.offset = 7
     ...     log.append(3, pa.table({"user": ["a", "b"], "value": [1.0, 2.0]}), checkpoint)
-    ...     pq.read_table(folder).num_rows, log.count(), ParquetLog(Path(folder), schema, epoch=0).last(3).offset
+    ...     pq.read_table(folder).num_rows, log.count(), ParquetLog(Path(folder), schema, epoch=0).checkpoint(3).offset
     (2, 2, 7)
     """
 

@@ -167,7 +167,7 @@ class EventHandler(Stage):
     def open(self, shard: int) -> Checkpoint:
         """Read the last footer of the shard's log."""
         self._kept[shard] = []
-        return self._log.last(shard)
+        return self._log.checkpoint(shard)
 
     def take(self, shard: Shard, message: Incoming) -> int:
         """Keep the new ones of rows that an earlier function has checked. Raises UnreadableError for any other."""
@@ -227,7 +227,7 @@ class EventHandler(Stage):
 
     def _still_new(self, shard: Shard, kept: list[Kept]) -> list[Kept]:
         """Return what another owner of the shard, who committed in between, has not kept."""
-        committed = self._log.last(shard.number)
+        committed = self._log.checkpoint(shard.number)
         remaining = []
         for rows in kept:
             fresh = committed.watermarks.advance(rows.origin, _positions(rows.batch), self._buckets(rows.batch))

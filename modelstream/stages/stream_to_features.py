@@ -107,7 +107,7 @@ class StreamToFeatures(Stage):
     def open(self, shard: int) -> Checkpoint:
         """Read the shard's watermarks and offset; its users' rows are read when they are met."""
         self._engines[shard] = FeatureEngine(self._use_case)
-        return self._features.load(shard)
+        return self._features.checkpoint(shard)
 
     def take(self, shard: Shard, message: Incoming) -> int:
         """Apply the new events of a message, and send the vectors that follow.
@@ -147,7 +147,7 @@ class StreamToFeatures(Stage):
         if missing:
             engine.load(missing, self._features.get_many(missing))
         applied = engine.apply(events, stream_positions, self._look_up)
-        if applied.skipped and self._features.load(shard.number).offset > shard.checkpoint.offset:
+        if applied.skipped and self._features.checkpoint(shard.number).offset > shard.checkpoint.offset:
             # Its vectors are sent, but we would not count them.
             raise OvertakenError(f"another owner of shard {shard.number} is further")
         counters = shard.checkpoint.counters

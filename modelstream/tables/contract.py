@@ -100,10 +100,10 @@ class FeatureTable(ABC):
     >>> rows = pa.record_batch({"user": ["ann"], "applied": [7], "paid_sum": [2.5]}, schema)
     >>> with tempfile.TemporaryDirectory() as folder, open_tables(f"sqlite://{folder}") as tables:
     ...     table = tables.features(schema)
-    ...     checkpoint = table.load(shard=3)
+    ...     checkpoint = table.checkpoint(shard=3)
     ...     checkpoint.offset = 7
     ...     once, again = table.commit(3, rows, checkpoint), table.commit(3, rows, checkpoint)
-    ...     once, again, table.load(3).offset, table.get("ann").to_pylist()
+    ...     once, again, table.checkpoint(3).offset, table.get("ann").to_pylist()
     (True, False, 7, [{'user': 'ann', 'applied': 7, 'paid_sum': 2.5}])
     """
 
@@ -114,7 +114,7 @@ class FeatureTable(ABC):
         """Return the rows of those of the keys that have one, in no special order."""
 
     @abstractmethod
-    def load(self, shard: int) -> Checkpoint:
+    def checkpoint(self, shard: int) -> Checkpoint:
         """Return what was committed of a shard in this epoch.
 
         Where nothing was: offset -1, no counts, and the highest watermarks of all shards in earlier epochs,

@@ -64,7 +64,7 @@ class RedisFeatureTable(FeatureTable):
     def get(self, key: str) -> pa.RecordBatch:
         return self.get_many([key])
 
-    def load(self, shard: int) -> Checkpoint:
+    def checkpoint(self, shard: int) -> Checkpoint:
         self._stored.pop(shard, None)
         self._offsets.pop(shard, None)
         with self.server.client.pipeline(transaction=True) as pipeline:

@@ -104,7 +104,7 @@ class SqliteFeatureTable(FeatureTable):
     def get(self, key: str) -> pa.RecordBatch:
         return self.get_many([key])
 
-    def load(self, shard: int) -> Checkpoint:
+    def checkpoint(self, shard: int) -> Checkpoint:
         connection, result = self.file.connection, Checkpoint()
         self._stored.pop(shard, None)
         with guarded(self.file.path), reading(connection):

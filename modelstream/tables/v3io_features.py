@@ -47,7 +47,7 @@ class V3ioFeatureTable(FeatureTable):
     def get(self, key: str) -> pa.RecordBatch:
         return self.get_many([key])
 
-    def load(self, shard: int) -> Checkpoint:
+    def checkpoint(self, shard: int) -> Checkpoint:
         result = Checkpoint()
         self._stored.pop(shard, None)
         item = item_of(self._container.call("kv", "get", also=[404], **self._where(shard)))

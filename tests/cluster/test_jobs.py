@@ -135,7 +135,7 @@ def is_as_new(urls: dict[str, str], logs: str) -> bool:
         features = tables.features(USE_CASE.row_schema)
         return (
             streams.names() == []
-            and (tables.epoch(), features.load(0).offset, tables.inputs().all()) == (0, -1, [])
+            and (tables.epoch(), features.checkpoint(0).offset, tables.inputs().all()) == (0, -1, [])
             and tables.lookup("enrichment").count() == 0
             and not any(open_log(logs, name, LOG, 0).files() for name in PROJECT.params.logs)
         )
@@ -177,7 +177,7 @@ def test_remove_on_servers(broker: KafkaServer, monkeypatch: pytest.MonkeyPatch,
         assert set(redis.client().keys("mine:*")) == {"mine:about"}, "what asking for the epoch makes"
         with open_streams(theirs["streams"]) as streams, open_tables(theirs["tables"]) as tables:
             assert set(streams.names()) == set(PROJECT.params.streams)
-            assert tables.features(USE_CASE.row_schema).load(0).offset == 3
+            assert tables.features(USE_CASE.row_schema).checkpoint(0).offset == 3
         for name in PROJECT.params.logs:
             assert open_log(f"s3://{BUCKET}/mine-too", name, LOG, 0).count() == 1
         jobs.prepare(CONTEXT)

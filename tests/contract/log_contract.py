@@ -60,7 +60,7 @@ def positions(log: Log, **which: Any) -> list[int]:
 
 def deliver(log: Log, shard: int, messages: Iterable[tuple[int, list[int]]]) -> None:
     """Append each message (offset, positions) once, as a stage does that shares the shard with others."""
-    known = log.last(shard)
+    known = log.checkpoint(shard)
     for offset, message in messages:
         while True:
             wanted = np.array(message, np.int64)
@@ -70,7 +70,7 @@ def deliver(log: Log, shard: int, messages: Iterable[tuple[int, list[int]]]) -> 
             try:
                 log.append(shard, table(*wanted[new].tolist(), shard=shard), after)
             except NumberTakenError:
-                known = log.last(shard)
+                known = log.checkpoint(shard)
             else:
                 known = after
                 break
@@ -96,29 +96,29 @@ class LogContract:
     def test_new_log_is_empty(self, log: Log) -> None:
         assert log.count() == 0
         assert list(log.scan()) == []
-        assert state(log.last(0)) == (-1, {}, {})
+        assert state(log.checkpoint(0)) == (-1, {}, {})
         assert log.count() == 0
 
     def test_rows_and_checkpoint_are_there_for_others(self, log: Log, place: Any) -> None:
         after = checkpoint(7, {("f", 3): 2, ("serving/1", 63): 2**52}, events=3, unknown_type=1)
         log.append(2, table(0, 1, 2, shard=2), after)
         other = self.open(place)
-        assert state(other.last(2)) == state(after)
-        assert state(other.last(0)) == (-1, {}, {})
+        assert state(other.checkpoint(2)) == state(after)
+        assert state(other.checkpoint(0)) == (-1, {}, {})
         assert pa.Table.from_batches(other.scan()).equals(table(0, 1, 2, shard=2))
         assert other.count() == 3
 
     def test_checkpoint_returned_belongs_to_the_caller(self, log: Log) -> None:
         log.append(0, table(0), checkpoint(0, {("f", 0): 0}, events=1))
-        found = log.last(0)
+        found = log.checkpoint(0)
         found.offset, found.counters["events"] = 100, 100
         found.watermarks.set("f", 0, 100)
-        assert state(log.last(0)) == (0, {"f": {"0": 0}}, {"events": 1})
+        assert state(log.checkpoint(0)) == (0, {"f": {"0": 0}}, {"events": 1})
 
     def test_append_without_rows_moves_the_checkpoint(self, log: Log, place: Any) -> None:
         log.append(0, table(1), checkpoint(0))
         log.append(0, table(), checkpoint(5, {("f", 0): 9}))
-        assert state(self.open(place).last(0)) == (5, {"f": {"0": 9}}, {})
+        assert state(self.open(place).checkpoint(0)) == (5, {"f": {"0": 9}}, {})
         assert positions(log) == [1]
         assert log.count() == 1
 
@@ -136,17 +136,17 @@ class LogContract:
     def test_late_owner_finds_its_number_taken(self, log: Log, place: Any) -> None:
         other = self.open(place)
         log.append(0, table(0), checkpoint(0))
-        assert state(other.last(0))[0] == 0
+        assert state(other.checkpoint(0))[0] == 0
         other.append(0, table(1), checkpoint(1))
         for _ in range(2):
             with pytest.raises(NumberTakenError):
                 log.append(0, table(2), checkpoint(2))
-        log.last(0)
+        log.checkpoint(0)
         log.append(0, table(2), checkpoint(2))
         assert positions(log) == [0, 1, 2]
 
     def test_late_owner_of_a_new_shard_finds_its_number_taken(self, log: Log, place: Any) -> None:
-        log.last(0)
+        log.checkpoint(0)
         self.open(place).append(0, table(0), checkpoint(0))
         with pytest.raises(NumberTakenError):
             log.append(0, table(0), checkpoint(0))
@@ -164,7 +164,7 @@ class LogContract:
         assert [racer.exitcode for racer in racers] == [0] * 3
         assert positions(log) == list(range(75))
         assert log.count() == 75
-        assert state(log.last(0)) == (24, {"f": {"0": 74}}, {})
+        assert state(log.checkpoint(0)) == (24, {"f": {"0": 74}}, {})
 
     def test_offset_may_not_fall(self, log: Log, place: Any) -> None:
         log.append(0, table(0), checkpoint(5))
@@ -205,10 +205,10 @@ class LogContract:
         log.append(1, table(2), checkpoint(8, {("f", 0): 6, ("f", 2): 1, ("g", 2): 7}))
         after = self.open(place, epoch=1)
         inherited = {"f": {"0": 6, "2": 1}, "g": {"1": 9, "2": 8}}
-        assert state(after.last(0)) == (-1, inherited, {})
-        assert state(after.last(5)) == (-1, inherited, {})
+        assert state(after.checkpoint(0)) == (-1, inherited, {})
+        assert state(after.checkpoint(5)) == (-1, inherited, {})
         after.append(0, table(3), checkpoint(0, {("f", 0): 7}))
-        assert state(after.last(0)) == (0, {"f": {"0": 7}}, {})
+        assert state(after.checkpoint(0)) == (0, {"f": {"0": 7}}, {})
         assert positions(after) == [0, 1, 2, 3]
         assert after.count() == 4
 
@@ -228,7 +228,7 @@ class LogContract:
         ],
     )
     def test_log_of_another_use_case_is_refused(self, log: Log, place: Any, other: pa.Schema, said: str) -> None:
-        log.last(0)
+        log.checkpoint(0)
         with pytest.raises(ConfigurationError, match=said) as caught:
-            self.open(place, schema=other).last(0)
+            self.open(place, schema=other).checkpoint(0)
         assert caught.value.remedy

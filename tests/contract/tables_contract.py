@@ -172,7 +172,7 @@ class TablesContract:
 
     def test_new_table_of_features_is_empty(self, tables: Tables) -> None:
         features = tables.features(ROWS)
-        assert same(features.load(0), Checkpoint())
+        assert same(features.checkpoint(0), Checkpoint())
         assert features.count() == 0
         assert features.get("a").num_rows == 0
         assert features.get_many([]).schema == ROWS
@@ -183,8 +183,8 @@ class TablesContract:
         assert tables.features(ROWS).commit(1, rows(("a", 5, 0.5), ("b", 6, 1.5)), committed)
         with open_tables(url) as others:
             features = others.features(ROWS)
-            assert same(features.load(1), committed)
-            assert same(features.load(0), Checkpoint())
+            assert same(features.checkpoint(1), committed)
+            assert same(features.checkpoint(0), Checkpoint())
             assert held(features) == {"a": (5, 0.5), "b": (6, 1.5)}
             assert features.count() == 2
             assert features.get_many(["x", "b"]).equals(rows(("b", 6, 1.5)))
@@ -231,13 +231,13 @@ class TablesContract:
         mine.commit(0, rows(("a", 10, 1.0)), checkpoint(1, {("f", 0): 10}, vectors=1))
         with open_tables(url) as others:
             theirs = others.features(ROWS)
-            theirs.load(0)
+            theirs.checkpoint(0)
             newer = checkpoint(3, {("f", 0): 30}, vectors=3)
             assert theirs.commit(0, rows(("a", 30, 3.0)), newer)
             for offset in (2, 3):
                 late = checkpoint(offset, {("f", 0): 20}, vectors=2)
                 assert not mine.commit(0, rows(("a", 20, 2.0)), late)
-            assert same(mine.load(0), newer)
+            assert same(mine.checkpoint(0), newer)
             assert held(mine) == {"a": (30, 3.0)}
             assert mine.commit(0, rows(), checkpoint(4, {("f", 0): 40}, vectors=4))
 
@@ -245,7 +245,7 @@ class TablesContract:
         features = tables.features(ROWS)
         committed = checkpoint(8, {("f", 1): 3}, unknown_type=2)
         assert features.commit(2, rows(), committed)
-        assert same(features.load(2), committed)
+        assert same(features.checkpoint(2), committed)
 
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
@@ -269,7 +269,7 @@ class TablesContract:
                 owners = [first.features(ROWS), second.features(ROWS)]
                 for owner, shard, users, offset, marks, load_first in commits:
                     if load_first:
-                        owners[owner].load(shard)
+                        owners[owner].checkpoint(shard)
                     batch = rows(*((user, *row) for user, row in users.items()))
                     done = owners[owner].commit(shard, batch, checkpoint(offset, marks, vectors=offset * 10))
                     assert done == oracle.commit(shard, users, offset, marks)
@@ -279,7 +279,7 @@ class TablesContract:
                     expected = checkpoint(offset, oracle.marks.get(shard), vectors=vectors)
                     if offset < 0:
                         expected.counters = {}
-                    assert same(owners[1].load(shard), expected)
+                    assert same(owners[1].checkpoint(shard), expected)
 
     def test_watermarks_outlive_an_epoch_and_offsets_do_not(self, tables: Tables, url: str) -> None:
         before = tables.features(ROWS)
@@ -289,10 +289,10 @@ class TablesContract:
         with open_tables(url) as others:
             after = others.features(ROWS)
             inherited = checkpoint(-1, {("f", 0): 6, ("g", 1): 9, ("f", 2): 1})
-            assert same(after.load(0), inherited)
-            assert same(after.load(5), inherited)
+            assert same(after.checkpoint(0), inherited)
+            assert same(after.checkpoint(5), inherited)
             assert after.commit(0, rows(("a", 2**48, 2.0)), checkpoint(0, {("f", 0): 7, ("g", 1): 9, ("f", 2): 1}))
-            assert same(after.load(0), checkpoint(0, {("f", 0): 7, ("g", 1): 9, ("f", 2): 1}))
+            assert same(after.checkpoint(0), checkpoint(0, {("f", 0): 7, ("g", 1): 9, ("f", 2): 1}))
             assert held(after) == {"a": (2**48, 2.0)}
 
     def test_features_scan_in_batches_in_the_order_of_their_keys(self, tables: Tables) -> None:
@@ -379,11 +379,11 @@ class TablesContract:
         tables.lookup("enrichment").load([pa.record_batch({"key": ["a"], "value": [1.5]})])
         with open_tables(url) as again:
             assert held(again.features(ROWS, "players")) == {"a": (1, 2.5)}
-            assert again.features(ROWS, "players").load(0).offset == 7
+            assert again.features(ROWS, "players").checkpoint(0).offset == 7
         tables.remove()
         with open_tables(url) as again:
             assert held(again.features(ROWS, "others")) == {}
-            assert again.features(ROWS, "others").load(0).offset == -1
+            assert again.features(ROWS, "others").checkpoint(0).offset == -1
 
     @pytest.mark.parametrize("name", ["", "registry", "a/b", "../up", "a b"])
     def test_name_that_no_table_can_have_is_refused(self, tables: Tables, name: str) -> None:
@@ -404,7 +404,7 @@ class TablesContract:
                 assert again.inputs().all() == []
                 other = pa.schema([("user", pa.string()), ("applied", pa.int64())])
                 for shard in range(2):
-                    assert same(again.features(other).load(shard), Checkpoint())
+                    assert same(again.features(other).checkpoint(shard), Checkpoint())
                 assert again.features(other).count() == 0
             tables.remove()
             fill(tables)

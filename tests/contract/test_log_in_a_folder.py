@@ -33,7 +33,7 @@ def hidden_files(folder: Path) -> list[Path]:
 def append_and_die(folder: Path, step: str, call: int, *, after: bool) -> None:
     """Append a second file, and get killed (SIGKILL) at a call of an `os` function, before or after its effect."""
     log = ParquetLog(folder, SCHEMA, 0)
-    known = log.last(0)
+    known = log.checkpoint(0)
     original: Callable[..., Any] = getattr(os, step)
     calls = 0
 
@@ -55,7 +55,7 @@ def append_and_die(folder: Path, step: str, call: int, *, after: bool) -> None:
 
 def deliver_until_killed(folder: Path) -> None:
     log = ParquetLog(folder, SCHEMA, 0)
-    first = max(0, log.last(0).offset - 3)  # some messages come again
+    first = max(0, log.checkpoint(0).offset - 3)  # some messages come again
     deliver(log, 0, ((offset, [2 * offset, 2 * offset + 1]) for offset in itertools.count(first)))
 
 
@@ -79,7 +79,7 @@ class TestLogInAFolder(LogContract):
         assert ds.dataset(place, format="parquet").to_table().equals(pa.Table.from_batches(log.scan()))
 
     def test_log_without_rows_reads_as_a_table_with_its_columns(self, log: ParquetLog, place: Path) -> None:
-        log.last(0)
+        log.checkpoint(0)
         frame = pd.read_parquet(place)
         assert list(frame.columns) == SCHEMA.names
         assert len(frame) == 0
@@ -115,7 +115,7 @@ class TestLogInAFolder(LogContract):
         victim.start()
         victim.join(30)
         assert victim.exitcode == -signal.SIGKILL
-        found = state(ParquetLog(place, SCHEMA, 0).last(0))
+        found = state(ParquetLog(place, SCHEMA, 0).checkpoint(0))
         before, done = (0, {"f": {"0": 1}}, {"events": 2}), (1, {"f": {"0": 3}}, {"events": 4})
         linked = (step, call, after) in {("link", 1, True)} or step == "unlink" or (step, call) == ("fsync", 2)
         assert found == (done if linked else before)
@@ -150,7 +150,7 @@ class TestLogInAFolder(LogContract):
         assert hidden_files(place) == []
         deliver(log, 0, [(1, [2, 3])])
         assert positions(log) == [0, 1, 2, 3]
-        assert state(log.last(0))[0] == 1
+        assert state(log.checkpoint(0))[0] == 1
 
     def test_disk_that_takes_a_part_gets_the_rest(self, log: ParquetLog, monkeypatch: pytest.MonkeyPatch) -> None:
         write = os.pwrite
@@ -161,7 +161,7 @@ class TestLogInAFolder(LogContract):
     def test_content_and_number_are_synced_in_this_order(
         self, log: ParquetLog, place: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        log.last(0)
+        log.checkpoint(0)
         done = []
         sync, link = os.fsync, os.link
 
@@ -191,7 +191,7 @@ class TestLogInAFolder(LogContract):
             sync(descriptor)
 
         monkeypatch.setattr(os, "fsync", observed)
-        assert ParquetLog(place, SCHEMA, 0).last(0).offset == 0
+        assert ParquetLog(place, SCHEMA, 0).checkpoint(0).offset == 0
         assert synced == [place]
 
     def test_killed_at_random_moments_every_row_is_there_once(self, place: Path) -> None:
@@ -211,7 +211,7 @@ class TestLogInAFolder(LogContract):
                 worker.join()
             found = pd.read_parquet(place)["position"].tolist()
             assert found == list(range(len(found)))
-            assert log.last(0).offset * 2 + 2 == log.count() == len(found)
+            assert log.checkpoint(0).offset * 2 + 2 == log.count() == len(found)
 
     def test_abandoned_hidden_files_go_and_young_ones_stay(self, log: ParquetLog, place: Path) -> None:
         log.append(0, table(0), checkpoint(0))
@@ -221,7 +221,7 @@ class TestLogInAFolder(LogContract):
             (hidden / name).write_bytes(b"half a file")
             if name.endswith("old"):
                 os.utime(hidden / name, (1, time.time() - ABANDONED_SECONDS - 1))
-        log.last(0)
+        log.checkpoint(0)
         assert sorted(path.name for path in hidden_files(place)) == names[1:]
         assert pd.read_parquet(place)["position"].tolist() == [0]
 
@@ -232,7 +232,7 @@ class TestLogInAFolder(LogContract):
         for offset in range(3):
             log.append(0, table(offset), checkpoint(offset))
         (place / f"00-00-{missing:08d}.parquet").unlink()
-        for action in (lambda: log.last(1), lambda: list(log.scan()), log.count):
+        for action in (lambda: log.checkpoint(1), lambda: list(log.scan()), log.count):
             with pytest.raises(ConfigurationError, match=f"00-00-{missing:08d}.parquet is missing") as caught:
                 action()
             assert caught.value.remedy
@@ -242,22 +242,22 @@ class TestLogInAFolder(LogContract):
         log.append(0, table(0), checkpoint(0))
         path = place / "00-00-00000000.parquet"
         os.truncate(path, left if left >= 0 else path.stat().st_size + left)
-        for action in (lambda: ParquetLog(place, SCHEMA, 0).last(0), lambda: list(log.scan())):
+        for action in (lambda: ParquetLog(place, SCHEMA, 0).checkpoint(0), lambda: list(log.scan())):
             with pytest.raises(ConfigurationError, match=r"00-00-00000000.parquet can't be read") as caught:
                 action()
             assert caught.value.remedy
 
     def test_file_of_others_is_named(self, log: ParquetLog, place: Path) -> None:
-        log.last(0)
+        log.checkpoint(0)
         pq.write_table(table(0), place / "00-00-00000000.parquet")
         with pytest.raises(ConfigurationError, match="not written by this pipeline"):
-            log.last(0)
+            log.checkpoint(0)
 
     def test_file_under_another_number_is_named(self, log: ParquetLog, place: Path) -> None:
         log.append(0, table(0), checkpoint(0))
         (place / "00-00-00000000.parquet").rename(place / "00-03-00000000.parquet")
         with pytest.raises(ConfigurationError, match=r"03-00000000.parquet was written as 00-00-00000000"):
-            log.last(3)
+            log.checkpoint(3)
 
     @pytest.mark.parametrize("name", ["00-00-00000000.parquet", "schema.parquet"])
     def test_newer_version_is_refused(self, log: ParquetLog, place: Path, name: str) -> None:
@@ -266,14 +266,14 @@ class TestLogInAFolder(LogContract):
         footer = msgspec.json.decode(stored.schema.metadata[FOOTER]) | {"version": 2, "offset": {"new": 1}}
         pq.write_table(stored.replace_schema_metadata({FOOTER: msgspec.json.encode(footer)}), place / name)
         with pytest.raises(ConfigurationError, match="version 2") as caught:
-            ParquetLog(place, SCHEMA, 0).last(0)
+            ParquetLog(place, SCHEMA, 0).checkpoint(0)
         assert caught.value.remedy
 
     def test_files_that_are_no_parquet_do_not_matter(self, log: ParquetLog, place: Path) -> None:
         log.append(0, table(0), checkpoint(0))
         (place / ".notes").write_text("mine")
         assert positions(log) == [0]
-        assert log.last(0).offset == 0
+        assert log.checkpoint(0).offset == 0
 
     def test_log_in_a_linked_folder_works(self, tmp_path: Path) -> None:
         (tmp_path / "disk").mkdir()

@@ -32,7 +32,7 @@ PATIENCE = 60.0
 
 def deliver_until_killed(place: str, started: Any) -> None:
     log = S3Log(place, SCHEMA, 0)
-    first = max(0, log.last(0).offset - 3)  # some messages come again
+    first = max(0, log.checkpoint(0).offset - 3)  # some messages come again
     started.set()
     deliver(log, 0, ((offset, [2 * offset, 2 * offset + 1]) for offset in itertools.count(first)))
 
@@ -90,16 +90,16 @@ class TestLogInS3(LogContract):
         log.remove()
         assert f"{log.bucket.prefix}/schema.parquet" not in self.objects(place)
         assert log.count() == log.files() == 0
-        assert state(log.last(0)) == (-1, {}, {})
+        assert state(log.checkpoint(0)) == (-1, {}, {})
         assert self.open(f"{place}-2").count() == self.open(f"{place}/more").count() == 1
 
     def test_footer_longer_than_the_first_read_is_read(self, log: S3Log, monkeypatch: pytest.MonkeyPatch) -> None:
         after = checkpoint(0, {(f"file {number}", bucket): number for number in range(200) for bucket in range(64)})
         log.append(0, table(0), after)
-        assert state(log.last(0)) == state(after)
+        assert state(log.checkpoint(0)) == state(after)
         monkeypatch.setattr(log_s3, "END", 100)
         log.append(0, table(1), checkpoint(1))
-        assert state(log.last(0)) == (1, {}, {})
+        assert state(log.checkpoint(0)) == (1, {}, {})
 
     def test_killed_at_random_moments_every_row_is_there_once(self, place: str) -> None:
         choice, spawn = random.Random(3), get_context("spawn")
@@ -120,7 +120,7 @@ class TestLogInS3(LogContract):
                 worker.join()
             deadline = time.monotonic() + PATIENCE
             # A request of one that was killed may be under way.
-            while not log.last(0).offset * 2 + 2 == log.count() == len(found := positions(log)):
+            while not log.checkpoint(0).offset * 2 + 2 == log.count() == len(found := positions(log)):
                 assert time.monotonic() < deadline
             assert found == list(range(len(found)))
 
@@ -153,7 +153,7 @@ class TestLogInS3(LogContract):
         with S3Server(careless="if-none-match") as careless:
             monkeypatch.setenv("AWS_ENDPOINT_URL", careless.endpoint)
             log = self.open(place)
-            for action in (lambda: log.last(0), lambda: log.append(0, table(0), checkpoint(0))):
+            for action in (lambda: log.checkpoint(0), lambda: log.append(0, table(0), checkpoint(0))):
                 with pytest.raises(ConfigurationError, match="If-None-Match") as caught:
                     action()
                 assert "conditional" in caught.value.remedy
@@ -165,18 +165,18 @@ class TestLogInS3(LogContract):
             monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint)
             log = self.open(place)
             log.append(0, table(0), checkpoint(0))
-        for action in (lambda: log.last(0), log.count, lambda: log.append(0, table(1), checkpoint(1))):
+        for action in (lambda: log.checkpoint(0), log.count, lambda: log.append(0, table(1), checkpoint(1))):
             with pytest.raises(UnavailableError, match=place) as caught:
                 action()
             assert "AWS_ENDPOINT_URL" in caught.value.remedy
         with store:  # in memory: what it had is gone
-            assert state(log.last(0)) == (-1, {}, {})
+            assert state(log.checkpoint(0)) == (-1, {}, {})
             log.append(0, table(0), checkpoint(0))
 
     def test_bucket_that_is_not_there_is_named(self) -> None:
         log = self.open("s3://no-such-bucket/p/events")
         with pytest.raises(ConfigurationError, match="no-such-bucket") as caught:
-            log.last(0)
+            log.checkpoint(0)
         assert "bucket" in caught.value.remedy
 
     @pytest.mark.parametrize(
@@ -193,15 +193,15 @@ class TestLogInS3(LogContract):
         for offset in range(3):
             log.append(0, table(offset), checkpoint(offset))
         obstore.delete(log.bucket.store, log.bucket.key("00-00-00000001.parquet"))
-        for action in (lambda: log.last(1), lambda: list(log.scan()), log.count):
+        for action in (lambda: log.checkpoint(1), lambda: list(log.scan()), log.count):
             with pytest.raises(ConfigurationError, match=r"00-00-00000001.parquet is missing"):
                 action()
 
     @pytest.mark.parametrize("body", [b"", b"PAR1", b"x" * 1000, b"x" * 100_000 + b"\xff\xff\xff\x7fPAR1"])
     def test_file_that_can_not_be_read_is_named(self, log: S3Log, place: str, body: bytes) -> None:
-        log.last(0)
+        log.checkpoint(0)
         obstore.put(log.bucket.store, log.bucket.key("00-00-00000000.parquet"), body)
-        for action in (lambda: self.open(place).last(0), lambda: list(log.scan())):
+        for action in (lambda: self.open(place).checkpoint(0), lambda: list(log.scan())):
             with pytest.raises(ConfigurationError, match=r"00-00-00000000.parquet can't be read") as caught:
                 action()
             assert caught.value.remedy

@@ -103,7 +103,7 @@ class TestRedisTables(TablesContract):
         assert features.commit(0, many, checkpoint(1, {("f", 0): 1}))
         assert len(trips) == 3
         assert next(features.scan()).equals(many)
-        assert same(features.load(0), checkpoint(1, {("f", 0): 1}))
+        assert same(features.checkpoint(0), checkpoint(1, {("f", 0): 1}))
 
     def test_more_rows_than_the_scripts_take_at_a_time_rise_one_by_one(self, tables: Tables) -> None:
         features = tables.features(ROWS)
@@ -122,7 +122,7 @@ class TestRedisTables(TablesContract):
         features.commit(0, rows(), checkpoint(1, marks | {("f", 3): 2}))
         features.commit(0, rows(), checkpoint(2, {mark: position + 1 for mark, position in marks.items()}))
         assert trips[0] < trips[1] / 3
-        assert features.load(0).watermarks.get("f", 3) == 2
+        assert features.checkpoint(0).watermarks.get("f", 3) == 2
 
     def test_scripts_that_the_server_forgot_are_sent_again(self, tables: Tables) -> None:
         features = tables.features(ROWS)
@@ -199,7 +199,7 @@ class TestRedisTables(TablesContract):
                 features.commit(0, *again)
             assert caught.value.remedy
             features.commit(0, *again)
-            assert same(features.load(0), again[1])
+            assert same(features.checkpoint(0), again[1])
             assert held(features) == {"a": (5, 5.0)}
             assert features.commit(0, rows(("a", 6, 6.0)), checkpoint(2, {("f", 0): 6}))
 
@@ -215,7 +215,7 @@ class TestRedisTables(TablesContract):
             server.start()
             assert features.commit(0, rows(("a", 2, 2.0)), checkpoint(1, {("f", 0): 2}))
             assert held(features) == {"a": (2, 2.0)}
-            assert features.load(0).watermarks.get("f", 0) == 2
+            assert features.checkpoint(0).watermarks.get("f", 0) == 2
 
     def test_server_that_lost_what_it_confirmed_is_found_out_until_it_is_restored(
         self, tables: Tables, url: str, prefix: str
@@ -246,20 +246,20 @@ class TestRedisTables(TablesContract):
         assert caught.value.remedy
         assert held(features) == {"u0": (1, 1.0)}, "what was lost is not to be covered up"
         with open_tables(url) as others:
-            assert same(others.features(ROWS).load(0), checkpoint(0, {("f", 0): 1}))
+            assert same(others.features(ROWS).checkpoint(0), checkpoint(0, {("f", 0): 1}))
         replace(copies[2])
         assert features.commit(0, *after)
-        assert same(features.load(0), after[1])
+        assert same(features.checkpoint(0), after[1])
         assert held(features) == {f"u{number}": (1, 1.0) for number in range(4)}
 
     def test_server_that_lost_everything_is_found_out(self, tables: Tables) -> None:
         features = tables.features(ROWS)
-        features.load(0)
+        features.checkpoint(0)
         assert features.commit(0, rows(("a", 1, 1.0)), checkpoint(0))
         self._server.client().flushdb()
         with pytest.raises(LostStateError):
             features.commit(0, rows(("b", 2, 1.0)), checkpoint(1))
-        assert same(features.load(0), Checkpoint())
+        assert same(features.checkpoint(0), Checkpoint())
         assert features.count() == 0
 
     # Errors that a person will meet.

@@ -25,7 +25,7 @@ def commit_until_killed(url: str, shard: int, confirmed: Any) -> None:
     """Commit the number n as row, watermark, offset and count, for n = 0, 1, …"""
     with open_tables(url) as tables:
         features = tables.features(ROWS)
-        number = features.load(shard).offset + 1
+        number = features.checkpoint(shard).offset + 1
         while True:
             done = rows(*((f"{shard}-{user}", number, float(number)) for user in range(50)))
             assert features.commit(shard, done, checkpoint(number, {("f", shard): number}, vectors=number))
@@ -69,7 +69,7 @@ class TestSqliteTables(TablesContract):
                         last[shard] = parent.recv()
                 except EOFError:
                     pass
-                stored = features.load(shard)
+                stored = features.checkpoint(shard)
                 assert stored.offset in (last[shard], last[shard] + 1)
                 assert stored.watermarks.get("f", shard) == stored.offset
                 assert stored.counters == {"vectors": stored.offset}
@@ -102,7 +102,7 @@ class TestSqliteTables(TablesContract):
         features.file.connection.set_trace_callback(statements.append)
         features.commit(0, rows(), checkpoint(1, marks | {("f", 3): 2}))
         assert len([statement for statement in statements if "INTO watermarks" in statement]) == 1
-        assert features.load(0).watermarks.get("f", 3) == 2
+        assert features.checkpoint(0).watermarks.get("f", 3) == 2
 
     def test_failed_commit_is_repeated_as_a_whole(self, tables: Tables, url: str) -> None:
         features = tables.features(ROWS)
@@ -117,10 +117,10 @@ class TestSqliteTables(TablesContract):
             features.commit(0, many, checkpoint(1, marks))
         with open_tables(url) as others:
             assert others.features(ROWS).count() == 1
-            assert others.features(ROWS).load(0).offset == 0
+            assert others.features(ROWS).checkpoint(0).offset == 0
         connection.execute("PRAGMA max_page_count=1000000")
         assert features.commit(0, many, checkpoint(1, marks))
-        assert features.load(0).watermarks.to_json() == {"f": {"0": 2, "1": 1}}
+        assert features.checkpoint(0).watermarks.to_json() == {"f": {"0": 2, "1": 1}}
         assert features.count() == 5001
 
     def test_locked_table_is_an_outage_that_ends(

@@ -31,7 +31,7 @@ def commit_until_killed(url: str, shard: int, confirmed: Any) -> None:
     """Commit the number n as rows, watermark, offset and count, for n = 0, 1, …"""
     with open_tables(url) as tables:
         features = tables.features(ROWS)
-        number = features.load(shard).offset + 1
+        number = features.checkpoint(shard).offset + 1
         while True:
             done = rows(*((f"{shard}-{user}", number, number * THIRD) for user in range(50)))
             assert features.commit(shard, done, checkpoint(number, {("f", shard): number}, vectors=number))
@@ -81,7 +81,7 @@ class TestV3ioTables(TablesContract):
             with suppress(UnavailableError):
                 committed = features.commit(0, many, checkpoint(position, {("f", 0): position, ("g", 1): position}))
             self.server.fail()
-            stored = features.load(0)
+            stored = features.checkpoint(0)
             if stored.offset == position or committed:
                 assert set(held(features).values()) == {(position, 1.0)}
                 assert stored.watermarks.to_json() == {"f": {"0": position}, "g": {"1": position}}
@@ -95,7 +95,7 @@ class TestV3ioTables(TablesContract):
             until_done(partial(features.commit, 0, done, reached))
         self.server.fail()
         with open_tables(url) as others:
-            stored = others.features(ROWS).load(0)
+            stored = others.features(ROWS).checkpoint(0)
             assert (stored.offset, stored.counters) == (29, {"vectors": 29})
             assert stored.watermarks.to_json() == {"f": {"3": 29}}
             assert held(others.features(ROWS)) == {f"u{user}": (29, 29 * THIRD) for user in range(10)}
@@ -142,7 +142,7 @@ class TestV3ioTables(TablesContract):
                         last[shard] = parent.recv()
                 except EOFError:
                     pass
-                stored = features.load(shard)
+                stored = features.checkpoint(shard)
                 assert stored.offset in (last[shard], last[shard] + 1)
                 assert stored.counters == {"vectors": stored.offset}
                 assert stored.watermarks.get("f", shard) in (stored.offset, stored.offset + 1)
@@ -208,7 +208,7 @@ class TestV3ioTables(TablesContract):
         features.commit(0, rows(("a", 1, 1.0)), checkpoint(0, {("f", 0): 1}))
         assert held(features) == {"a": (1, 1.0)}
         assert features.count() == 1
-        assert features.load(0).watermarks.get("f", 0) == 1
+        assert features.checkpoint(0).watermarks.get("f", 0) == 1
 
     def test_segments_of_a_scan_are_read_at_once(self, tables: Tables) -> None:
         features = tables.features(ROWS)

@@ -82,7 +82,7 @@ def _check(world: World, truth: Truth) -> None:
     for epoch in range(world.epoch + 1):
         table.epoch = epoch  # type: ignore[attr-defined]
         for shard in range(8):
-            checkpoint = table.load(shard)
+            checkpoint = table.checkpoint(shard)
             for name, number in checkpoint.counters.items():
                 counters[name] = counters.get(name, 0) + number
     truth.check_counters(counters)

@@ -70,12 +70,12 @@ def commit_until_killed(url: str, shard: int, confirmed: Any) -> None:
             try:
                 if features is None:
                     features = tables.features(ROWS)
-                    number = features.load(shard).offset + 1
+                    number = features.checkpoint(shard).offset + 1
                 if features.commit(shard, rows(shard, number), checkpoint(shard, number)):
                     confirmed.send(number)
                     number += 1
                 else:  # ours, whose answer was lost, or that of the one before us
-                    number = features.load(shard).offset + 1
+                    number = features.checkpoint(shard).offset + 1
             except UnavailableError:
                 time.sleep(0.01)
 
@@ -148,7 +148,7 @@ class Committers:
 
 def check(features: FeatureTable, shard: int, confirmed: int) -> None:
     """Compare all that is stored of a shard with what its commits, one after the other, would have made."""
-    stored = features.load(shard)
+    stored = features.checkpoint(shard)
     assert stored.offset in (confirmed, confirmed + 1)
     assert stored.counters == {"vectors": stored.offset}
     assert stored.watermarks.to_json() == all_marks(shard, stored.offset)

@@ -93,9 +93,9 @@ class Durable:
         """Return why a shard must not be acknowledged up to an offset; "" if it may."""
         stores, keeps = self._stores, os.environ[KEEPS]
         if keeps in stores.parquet_logs:
-            kept = stores.parquet_logs[keeps].last(shard).offset
+            kept = stores.parquet_logs[keeps].checkpoint(shard).offset
         elif keeps == stores.names.features:
-            kept = stores.features.load(shard).offset
+            kept = stores.features.checkpoint(shard).offset
         else:
             return self._not_sent(shard, offset)
         return "" if kept >= offset else f"its state is durable up to {kept}"

@@ -101,7 +101,7 @@ def flush(harness: Harness, stage: StreamToFeatures, *found: Any) -> None:
 
 
 def counters(tables: Tables) -> dict[str, int]:
-    return tables.features(CHURN.row_schema).load(0).counters
+    return tables.features(CHURN.row_schema).checkpoint(0).counters
 
 
 # The golden data.
