@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from modelstream.errors import ConfigurationError
 from modelstream.messages.codec import MAX_LINE
-from modelstream.messages.identity import Int64s, buckets_of
+from modelstream.messages.identity import Int64s, buckets_of, positions_of
 from modelstream.use_case.columns import POSITION
 from modelstream.use_case.declared import UseCase
 
@@ -56,13 +56,13 @@ class MessageLines:
 class Checked:
     """What the lines of messages gave, counted over all messages: n lines, k events.
 
-    `events` has `UseCase.event_schema`; row i is of line `places[i]` (int64[k], rising). `buckets` (uint8[n]) are those
-    of the events' keys, 0 for lines that are none. `rejects` are in the order of their lines. Lines that the transform
-    left out are in neither.
+    `events` has `UseCase.event_schema`; row i is of line `indices[i]` (int64[k], rising). `buckets` (uint8[n]) are
+    those of the events' keys, 0 for lines that are none. `rejects` are in the order of their lines. Lines that the
+    transform left out are in neither.
     """
 
     events: pa.RecordBatch
-    places: Int64s
+    indices: Int64s
     buckets: npt.NDArray[np.uint8]
     rejects: list[Reject]
 
@@ -89,17 +89,17 @@ class EventChecker:
         texts = pa.concat_arrays([message.uncut() for message in messages])
         parsed = self._parser.parse(texts, positions, ingested_at)
         rejects = [self._named(reject, messages, positions) for reject in parsed.rejects]
-        events, places = self._transformed(parsed.events, parsed.indices, np.cumsum(sizes))
+        events, indices = self._transformed(parsed.events, parsed.indices, np.cumsum(sizes))
         lacking = self._checker.check(events)
         if lacking:
-            rejects += [replace(reject, index=int(places[reject.index])) for reject in lacking]
+            rejects += [replace(reject, index=int(indices[reject.index])) for reject in lacking]
             rejects.sort(key=lambda reject: reject.index)
-            complete = np.ones(len(places), np.bool_)
+            complete = np.ones(len(indices), np.bool_)
             complete[[reject.index for reject in lacking]] = False
-            events, places = events.filter(pa.array(complete)), places[complete]
+            events, indices = events.filter(pa.array(complete)), indices[complete]
         buckets = np.zeros(len(texts), np.uint8)
-        buckets[places] = buckets_of(events.column(self._use_case.key))
-        return Checked(events, places, buckets, rejects)
+        buckets[indices] = buckets_of(events.column(self._use_case.key))
+        return Checked(events, indices, buckets, rejects)
 
     def _named(self, reject: Reject, messages: Sequence[MessageLines], positions: Int64s) -> Reject:
         """Return a reject with its true reason, if its line was cut."""
@@ -111,19 +111,19 @@ class EventChecker:
             index -= len(message)
         raise IndexError(f"no line {reject.index} among {len(positions)}")
 
-    def _transformed(self, events: pa.RecordBatch, places: Int64s, ends: Int64s) -> tuple[pa.RecordBatch, Int64s]:
-        """Return what the transform makes of events, and the places of those that it left in."""
+    def _transformed(self, events: pa.RecordBatch, indices: Int64s, ends: Int64s) -> tuple[pa.RecordBatch, Int64s]:
+        """Return what the transform makes of events, and the indices of those that it left in."""
         if self._transform is None:
-            return events, places
+            return events, indices
         # Positions tell rows apart within an origin only, so it sees each message alone.
-        pieces, kept = [events.slice(0, 0)], [places[:0]]
+        pieces, kept = [events.slice(0, 0)], [indices[:0]]
         first = 0
-        for last in np.searchsorted(places, ends).tolist():
+        for last in np.searchsorted(indices, ends).tolist():
             if last > first:
                 piece = events.slice(first, last - first)
                 changed = self._checked_transform(self._transform, piece)
                 pieces.append(changed)
-                kept.append(places[first:last][np.isin(_positions(piece), _positions(changed))])
+                kept.append(indices[first:last][np.isin(positions_of(piece), positions_of(changed))])
             first = last
         return pa.concat_batches(pieces), np.concatenate(kept)
 
@@ -135,15 +135,10 @@ class EventChecker:
                 "transform(batch) did not return a batch with the columns that it was given",
                 remedy=f"return a pyarrow.RecordBatch with the schema {', '.join(wanted.names)}",
             )
-        positions = _positions(changed)
-        if not np.isin(positions, _positions(events)).all() or not (positions[1:] > positions[:-1]).all():
+        positions = positions_of(changed)
+        if not np.isin(positions, positions_of(events)).all() or not (positions[1:] > positions[:-1]).all():
             raise ConfigurationError(
                 "transform(batch) returned rows that it was not given, or in another order",
                 remedy=f"it may change values and leave rows out, and keeps the column {POSITION} as it is",
             )
         return changed
-
-
-def _positions(batch: pa.RecordBatch) -> Int64s:
-    positions: Int64s = batch.column(POSITION).to_numpy()
-    return positions

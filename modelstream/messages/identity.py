@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from modelstream.use_case.columns import POSITION
+
 BUCKETS = 64
 """Buckets of keys. A shard holds whole buckets, so 64 is also the largest number of shards."""
 
@@ -54,6 +56,16 @@ def buckets_of(keys: pa.Array) -> npt.NDArray[np.uint8]:
         of_distinct = np.append(of_distinct, np.uint8(0))
     buckets: npt.NDArray[np.uint8] = of_distinct[codes]
     return buckets
+
+
+def positions_of(batch: pa.RecordBatch) -> Int64s:
+    """Return the positions of a batch's rows in their origin (int64, same length), without copying them.
+
+    >>> positions_of(pa.record_batch({"position": [7, 9]})).tolist()
+    [7, 9]
+    """
+    positions: Int64s = batch.column(POSITION).to_numpy()
+    return positions
 
 
 def stream_position(epoch: int, offset: int, index: int = 0) -> int:

@@ -26,6 +26,7 @@ from modelstream.messages.identity import (
     Checkpoint,
     Int64s,
     buckets_of,
+    positions_of,
     stream_origin,
 )
 from modelstream.settings import Settings, from_environment
@@ -33,7 +34,7 @@ from modelstream.stages.base import Stage
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
-from modelstream.use_case.columns import EXTRA, OFFSET, ORIGIN, POSITION, SHARD
+from modelstream.use_case.columns import EXTRA, OFFSET, ORIGIN, SHARD
 from modelstream.use_case.declared import UseCase
 
 _TRUNCATED = msgspec.json.Decoder(dict[int, int])
@@ -54,15 +55,15 @@ class Kept:
 
 
 @dataclass
-class Run:
+class Stretch:
     """Messages of a shard that follow each other and go on in one origin, as if they were one; or an unreadable one.
 
     >>> shard = Shard(0, Checkpoint(), saved=-1)
     >>> first, second = (MessageLines("a.ndjson", pa.array([b"{}", b"{}"]), np.array([i, i + 1]), 0) for i in (0, 2))
-    >>> run = Run(shard, [Incoming(0, 5, b"", 0)], [first])
-    >>> run.goes_on_with(shard, second), run.goes_on_with(shard, first)
+    >>> stretch = Stretch(shard, [Incoming(0, 5, b"", 0)], [first])
+    >>> stretch.goes_on_with(shard, second), stretch.goes_on_with(shard, first)
     (True, False)
-    >>> run.offsets().tolist()
+    >>> stretch.offsets().tolist()
     [5, 5]
     """
 
@@ -172,7 +173,7 @@ class EventHandler(Stage):
     def take(self, shard: Shard, message: Incoming) -> int:
         """Keep the new ones of rows that an earlier function has checked. Raises UnreadableError for any other."""
         rows = self.decoded(message, "predictions")
-        new = shard.checkpoint.watermarks.advance(rows.origin, _positions(rows.batch), self._buckets(rows.batch))
+        new = shard.checkpoint.watermarks.advance(rows.origin, positions_of(rows.batch), self._buckets(rows.batch))
         kept = rows.batch if new.all() else rows.batch.filter(pa.array(new))
         self.counters.repeated += rows.batch.num_rows - kept.num_rows
         self._kept[shard.number].append(Kept(kept, rows.origin, np.full(kept.num_rows, message.offset, np.int64)))
@@ -185,7 +186,7 @@ class EventHandler(Stage):
         """
         if self.settings.rows == "predictions":
             return super().take_all(groups)
-        runs: list[Run] = []
+        stretches: list[Stretch] = []
         counts = [0] * len(groups)
         for i, (shard, messages) in enumerate(groups):
             for message in messages:
@@ -197,13 +198,13 @@ class EventHandler(Stage):
                         str(error),
                     )
                 counts[i] += len(lines) or 1
-                if runs and not unreadable and runs[-1].goes_on_with(shard, lines):
-                    runs[-1].messages.append(message)
-                    runs[-1].parts.append(lines)
+                if stretches and not unreadable and stretches[-1].goes_on_with(shard, lines):
+                    stretches[-1].messages.append(message)
+                    stretches[-1].parts.append(lines)
                 else:
-                    runs.append(Run(shard, [message], [lines], unreadable))
-        if runs:
-            self._take_runs(runs)
+                    stretches.append(Stretch(shard, [message], [lines], unreadable))
+        if stretches:
+            self._take_stretches(stretches)
         return counts
 
     def save(self, shard: Shard) -> None:
@@ -230,7 +231,7 @@ class EventHandler(Stage):
         committed = self._log.checkpoint(shard.number)
         remaining = []
         for rows in kept:
-            fresh = committed.watermarks.advance(rows.origin, _positions(rows.batch), self._buckets(rows.batch))
+            fresh = committed.watermarks.advance(rows.origin, positions_of(rows.batch), self._buckets(rows.batch))
             remaining.append(Kept(rows.batch.filter(pa.array(fresh)), rows.origin, rows.offsets[fresh]))
         for origin, bucket, position in shard.checkpoint.watermarks.items():
             if position > committed.watermarks.get(origin, bucket):
@@ -248,7 +249,7 @@ class EventHandler(Stage):
                 truncated = _TRUNCATED.decode(rows.metadata.get("truncated", "{}"))
             except msgspec.DecodeError as error:
                 raise UnreadableError(f"a message of lines whose description can't be read: {error}") from error
-            return MessageLines(rows.origin, rows.batch.column(LINE), _positions(rows.batch), ingested_at, truncated)
+            return MessageLines(rows.origin, rows.batch.column(LINE), positions_of(rows.batch), ingested_at, truncated)
         lines = split_body(message.body)
         if len(lines) > MAX_EVENTS_A_MESSAGE:
             raise UnreadableError(f"{len(lines)} events in a message; {MAX_EVENTS_A_MESSAGE} are allowed")
@@ -256,23 +257,23 @@ class EventHandler(Stage):
         positions = np.arange(first, first + len(lines), dtype=np.int64)
         return MessageLines(origin, pa.array(lines, pa.binary()), positions, message.appended_at)
 
-    def _take_runs(self, runs: list[Run]) -> None:
+    def _take_stretches(self, stretches: list[Stretch]) -> None:
         """Check the lines of all messages together, then count each line once, in the messages' order.
 
         That goes for a message without lines too, whose reason says why: it has a place among a client's events.
         """
-        found = [run.lines() for run in runs]
+        found = [stretch.lines() for stretch in stretches]
         checked = self._checker.check(found)
         ends = np.cumsum([len(lines) for lines in found])
-        rows = np.searchsorted(checked.places, ends)
+        rows = np.searchsorted(checked.indices, ends)
         first_line = first_row = 0
         rejects = iter([*checked.rejects, None])
         reject = next(rejects)
-        for run, lines, end, row in zip(runs, found, ends.tolist(), rows.tolist(), strict=True):
-            if run.unreadable:
-                self.refuse(run.shard, run.messages[0], run.unreadable)
+        for stretch, lines, end, row in zip(stretches, found, ends.tolist(), rows.tolist(), strict=True):
+            if stretch.unreadable:
+                self.refuse(stretch.shard, stretch.messages[0], stretch.unreadable)
                 continue
-            shard, offsets = run.shard, run.offsets()
+            shard, offsets = stretch.shard, stretch.offsets()
             new = shard.checkpoint.watermarks.advance(lines.origin, lines.positions, checked.buckets[first_line:end])
             while reject is not None and reject.index < end:
                 index = reject.index - first_line
@@ -280,13 +281,13 @@ class EventHandler(Stage):
                     shard.letters.append(self._letter(shard, int(offsets[index]), lines, index, reject.reason))
                 reject = next(rejects)
             events = checked.events.slice(first_row, row - first_row)
-            places = checked.places[first_row:row] - first_line
+            indices = checked.indices[first_row:row] - first_line
             if not new.all():
                 self.counters.repeated += len(new) - int(np.count_nonzero(new))
-                fresh = new[places]
-                events, places = events.filter(pa.array(fresh)), places[fresh]
-            self._pass_on(shard, lines.origin, events, checked.buckets[first_line:end][places])
-            self._kept[shard.number].append(Kept(events, lines.origin, offsets[places]))
+                fresh = new[indices]
+                events, indices = events.filter(pa.array(fresh)), indices[fresh]
+            self._pass_on(shard, lines.origin, events, checked.buckets[first_line:end][indices])
+            self._kept[shard.number].append(Kept(events, lines.origin, offsets[indices]))
             first_line, first_row = end, row
 
     def _letter(self, shard: Shard, offset: int, lines: MessageLines, index: int, reason: str) -> DeadLetter:
@@ -338,11 +339,6 @@ def _aligned(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     if set(schema.names) <= set(batch.schema.names):
         return batch.select(schema.names)
     return pa.RecordBatch.from_arrays([_column(batch, field.name, field.type) for field in schema], schema=schema)
-
-
-def _positions(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
-    positions: npt.NDArray[np.int64] = batch.column(POSITION).to_numpy()
-    return positions
 
 
 def _column(batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:

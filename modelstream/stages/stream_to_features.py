@@ -14,14 +14,13 @@ import pyarrow as pa
 from modelstream.errors import OvertakenError
 from modelstream.features.engine import Applied, FeatureEngine, no_lookup
 from modelstream.features.vectors import Derive, Vectors
-from modelstream.messages.identity import Checkpoint, Int64s, buckets_of
+from modelstream.messages.identity import Checkpoint, Int64s, buckets_of, positions_of
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Stage
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
 from modelstream.tables import FeatureTable, LookupTable
-from modelstream.use_case.columns import POSITION
 from modelstream.use_case.declared import UseCase
 
 CACHED_USERS = 200_000
@@ -121,7 +120,7 @@ class StreamToFeatures(Stage):
         _, first = self.identity(message)
         stream_positions = np.arange(first, first + count, dtype=np.int64)
         keys = events.column(self._use_case.key)
-        new = shard.checkpoint.watermarks.advance(rows.origin, events.column(POSITION).to_numpy(), buckets_of(keys))
+        new = shard.checkpoint.watermarks.advance(rows.origin, positions_of(events), buckets_of(keys))
         if not new.all():
             events, stream_positions = events.filter(pa.array(new)), stream_positions[new]
             self.counters.repeated += count - events.num_rows

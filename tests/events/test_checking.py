@@ -41,7 +41,7 @@ def test_a_transform_sees_the_events_of_each_message_alone_and_once() -> None:
     checked = EventChecker(CHURN, note).check(MESSAGES)
     assert seen == [[1, 2], [3], [4, 5]]
     assert amounts(checked) == [1, 2, 3, 4, 5]
-    assert checked.places.tolist() == [0, 2, 4, 6, 7]
+    assert checked.indices.tolist() == [0, 2, 4, 6, 7]
     assert [reject.index for reject in checked.rejects] == [1, 3, 5]
 
 
@@ -52,7 +52,7 @@ def test_rows_that_a_transform_leaves_out_are_neither_events_nor_refused(least: 
 
     checked = EventChecker(CHURN, large).check(MESSAGES)
     kept = [(place, amount) for place, amount in zip([0, 2, 4, 6, 7], [1, 2, 3, 4, 5], strict=True) if amount >= least]
-    assert list(zip(checked.places.tolist(), amounts(checked), strict=True)) == kept
+    assert list(zip(checked.indices.tolist(), amounts(checked), strict=True)) == kept
     assert [reject.index for reject in checked.rejects] == [1, 3, 5]
     buckets = np.zeros(8, np.uint8)
     buckets[[place for place, _ in kept]] = bucket_of("u1")
@@ -62,6 +62,6 @@ def test_rows_that_a_transform_leaves_out_are_neither_events_nor_refused(least: 
 def test_a_transform_that_changes_nothing_is_as_good_as_none() -> None:
     checked, plain = (EventChecker(CHURN, transform).check(MESSAGES) for transform in (lambda batch: batch, None))
     assert checked.events.equals(plain.events)
-    assert checked.places.tolist() == plain.places.tolist()
+    assert checked.indices.tolist() == plain.indices.tolist()
     assert checked.buckets.tolist() == plain.buckets.tolist()
     assert checked.rejects == plain.rejects
