@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar
 
+from modelstream.errors import ConfigurationError
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -35,6 +37,13 @@ class StreamInfo:
     name: str
     shards: int
     epoch: int
+
+    def check(self, shard: int) -> None:
+        """Raise ConfigurationError for a shard that the stream doesn't have."""
+        if not 0 <= shard < self.shards:
+            raise ConfigurationError(
+                f"stream {self.name!r} has no shard {shard}", remedy=f"its shards are 0 to {self.shards - 1}"
+            )
 
 
 class Streams(ABC):

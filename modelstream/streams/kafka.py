@@ -89,7 +89,7 @@ class KafkaStreams(Streams):
     def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
         info = self.describe(name)
         for shard, _ in records:
-            _check_shard(info, shard)
+            info.check(shard)
         offsets = [-1] * len(records)
         for turn in _turns(records):
             self._append_turn(info, records, turn, offsets)
@@ -100,12 +100,12 @@ class KafkaStreams(Streams):
         return offsets
 
     def read(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
-        _check_shard(self.describe(name), shard)
+        self.describe(name).check(shard)
         return self._reader(name).read(shard, offset, limit_messages, limit_bytes)
 
     def range(self, name: str, shard: int) -> tuple[int, int]:
         info = self.describe(name)
-        _check_shard(info, shard)
+        info.check(shard)
         return self._admin.ranges(self._topic(info), [shard])[shard]
 
     def ranges(self, name: str) -> dict[int, tuple[int, int]]:
@@ -114,7 +114,7 @@ class KafkaStreams(Streams):
 
     def ack(self, group: str, name: str, shard: int, offset: int) -> None:
         info = self.describe(name)
-        _check_shard(info, shard)
+        info.check(shard)
         admin, topic = self._admin, self._topic(info)
         # Kafka itself would go back. Between these two an owner that is late could still lower what another has just
         # committed: messages then come again, and are dropped as seen.
@@ -251,10 +251,3 @@ def _turns(records: Sequence[tuple[int, bytes]]) -> Iterator[list[int]]:
         of_shard.setdefault(shard, []).append(index)
     for turn in itertools.zip_longest(*of_shard.values()):
         yield [index for index in turn if index is not None]
-
-
-def _check_shard(info: StreamInfo, shard: int) -> None:
-    if not 0 <= shard < info.shards:
-        raise ConfigurationError(
-            f"stream {info.name!r} has no shard {shard}", remedy=f"its shards are 0 to {info.shards - 1}"
-        )

@@ -95,7 +95,7 @@ class SqliteStreams(Streams):
     def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
         stream = self._open(name)
         for shard, _ in records:
-            _check_shard(stream.info, shard)
+            stream.info.check(shard)
         if not records:
             return []
         writer = stream.writer.connection
@@ -117,7 +117,7 @@ class SqliteStreams(Streams):
 
     def read(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
         stream = self._open(name)
-        _check_shard(stream.info, shard)
+        stream.info.check(shard)
         with guarded(stream.writer.path):
             try:
                 return _read(stream, shard, offset, limit_messages, limit_bytes)
@@ -133,13 +133,13 @@ class SqliteStreams(Streams):
 
     def range(self, name: str, shard: int) -> tuple[int, int]:
         stream = self._open(name)
-        _check_shard(stream.info, shard)
+        stream.info.check(shard)
         with guarded(stream.writer.path):
             return _range(stream.reader.connection, shard)
 
     def ack(self, group: str, name: str, shard: int, offset: int) -> None:
         info = self._open(name).info
-        _check_shard(info, shard)
+        info.check(shard)
         connection = self._offsets.connection
         with guarded(self._offsets.path), writing(connection):
             connection.execute(
@@ -248,13 +248,6 @@ def _layout(name: str, shards: int, epoch: int) -> list[str]:
             "size INTEGER NOT NULL, body BLOB, body_file INTEGER, position INTEGER)",
         ]
     return statements
-
-
-def _check_shard(info: StreamInfo, shard: int) -> None:
-    if not 0 <= shard < info.shards:
-        raise ConfigurationError(
-            f"stream {info.name!r} has no shard {shard}", remedy=f"its shards are 0 to {info.shards - 1}"
-        )
 
 
 def _range(connection: sqlite3.Connection, shard: int) -> tuple[int, int]:

@@ -118,25 +118,25 @@ class V3ioStreams(Streams):
     def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
         info = self.describe(name)
         for shard, _ in records:
-            _check_shard(info, shard)
+            info.check(shard)
         numbers = append(self._container, self._path(name), records)
         self._versions.pop(name, None)  # what we appended ourselves is to be seen at once
         return numbers
 
     def read(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
-        _check_shard(self.describe(name), shard)
+        self.describe(name).check(shard)
         offset = max(offset, self._trimmed[name].get(shard, self.first_offset))
         return self._reader(name, shard).read(offset, limit_messages, limit_bytes)
 
     def range(self, name: str, shard: int) -> tuple[int, int]:
-        _check_shard(self.describe(name), shard)
+        self.describe(name).check(shard)
         return self._ranges(name, [shard])[shard]
 
     def ranges(self, name: str) -> dict[int, tuple[int, int]]:
         return self._ranges(name, range(self.describe(name).shards))
 
     def ack(self, group: str, name: str, shard: int, offset: int) -> None:
-        _check_shard(self.describe(name), shard)
+        self.describe(name).check(shard)
         attribute = f"{_attribute(group)}_{shard}"
         self._write_state(name, {attribute: offset}, rises(attribute, offset))
 
@@ -270,10 +270,3 @@ def _attribute(group: str) -> str:
 def _numbers_of(state: Mapping[str, int], attribute: str, shards: int) -> dict[int, int]:
     """Return {shard: number} of the attributes `ATTRIBUTE_SHARD`."""
     return {shard: state[f"{attribute}_{shard}"] for shard in range(shards) if f"{attribute}_{shard}" in state}
-
-
-def _check_shard(info: StreamInfo, shard: int) -> None:
-    if not 0 <= shard < info.shards:
-        raise ConfigurationError(
-            f"stream {info.name!r} has no shard {shard}", remedy=f"its shards are 0 to {info.shards - 1}"
-        )
