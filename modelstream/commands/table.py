@@ -107,7 +107,7 @@ def load_table(stores: Stores, name: str, file: Path) -> None:
             f"the use case {stores.use_case.name} looks nothing up in a table {name!r}",
             remedy=f"give its table, {lookup.table}" if lookup else "there is no table to load",
         )
-    count = load_enrichment(file, lookup, table)
+    count = load_enrichment(file, stores.use_case, stores.tables)
     print(f"{count:,} rows loaded; {name} has {table.count():,}", file=sys.stderr)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from modelstream.errors import ConfigurationError, ModelstreamError
+from modelstream.errors import ModelstreamError
 from modelstream.http.about import about
 from modelstream.http.app import Edge, create_app
 from modelstream.http.intake import Intake
@@ -78,7 +78,7 @@ def serve(project: Project, folder: DataFolder, options: ServeOptions, display: 
         use_case = pipeline.stores.use_case
         pipeline.prepare()
         if options.enrichment is not None:
-            _load(options.enrichment, use_case, pipeline)
+            load_enrichment(options.enrichment, use_case, pipeline.stores.tables)
         service = Service(pipeline, use_case, listener, display)
         service.run(stopping)
         return service.stop()
@@ -149,15 +149,6 @@ def _summary(states: Sequence[FunctionState]) -> str:
     busy = sorted({state.state for state in states} - {"idle", "working"})
     parts = [f"{lag:,} messages under way"] if lag else ["nothing under way"]
     return "; ".join(parts + busy + problems)
-
-
-def _load(path: Path, use_case: UseCase, pipeline: Pipeline) -> None:
-    if use_case.lookup is None:
-        raise ConfigurationError(
-            f"the use case {use_case.name} looks nothing up, so an enrichment file has no use",
-            remedy="leave --enrichment out",
-        )
-    load_enrichment(path, use_case.lookup, pipeline.stores.tables.lookup(use_case.lookup.table))
 
 
 @contextmanager

@@ -10,18 +10,24 @@ from pathlib import Path
 import pyarrow as pa
 
 from modelstream.errors import ConfigurationError
-from modelstream.tables import LookupTable
-from modelstream.use_case.declared import Lookup
+from modelstream.tables import Tables
+from modelstream.use_case.declared import Lookup, UseCase
 
 
-def load_enrichment(path: Path | str, lookup: Lookup, table: LookupTable) -> int:
-    """Put a CSV file's rows into a lookup table, replacing those with the same key; return how many.
+def load_enrichment(path: Path | str, use_case: UseCase, tables: Tables) -> int:
+    """Put a CSV file's rows into the table that a use case looks up, over rows with the same key; return how many.
 
     The file's first line names its columns; the two named `lookup.by` and `lookup.value` are taken, or `key` and
     `value`, as `table` writes them. A value is a finite number, or empty for none. Raises ConfigurationError with the
-    file and line.
+    file and line, and for a use case that looks nothing up.
     """
-    return table.load([read_enrichment(path, lookup)])
+    lookup = use_case.lookup
+    if lookup is None:
+        raise ConfigurationError(
+            f"the use case {use_case.name} looks nothing up, so an enrichment file has no use",
+            remedy="leave --enrichment out",
+        )
+    return tables.lookup(lookup.table).load([read_enrichment(path, lookup)])
 
 
 def read_enrichment(path: Path | str, lookup: Lookup) -> pa.RecordBatch:

@@ -146,12 +146,7 @@ def open_source(
     if options.input is None:
         return _open_generator(distributions, options, use_case, tables)
     if options.enrichment is not None:
-        if use_case.lookup is None:
-            raise ConfigurationError(
-                f"the use case {use_case.name} looks nothing up, so an enrichment file has no use",
-                remedy="leave --enrichment out",
-            )
-        load_enrichment(options.enrichment, use_case.lookup, tables.lookup(use_case.lookup.table))
+        load_enrichment(options.enrichment, use_case, tables)
     block = chunk_bytes(shards)
     if options.input == "-":
         return open_stdin(use_case.key, tables.inputs(), descriptor=STDIN, block=block), 0
@@ -189,11 +184,10 @@ def _load_table(distributions: Distributions, options: SourceOptions, use_case: 
     lookup = use_case.lookup
     if lookup is None:
         return
-    table = tables.lookup(lookup.table)
     if options.enrichment is not None:
-        load_enrichment(options.enrichment, lookup, table)
+        load_enrichment(options.enrichment, use_case, tables)
     else:
-        table.load([enrichment_table(distributions.enrichment, options.seed)])
+        tables.lookup(lookup.table).load([enrichment_table(distributions.enrichment, options.seed)])
 
 
 def _end(text: str | None) -> int:

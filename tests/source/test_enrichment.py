@@ -10,8 +10,10 @@ from modelstream.errors import ConfigurationError
 from modelstream.source.enrichment import load_enrichment, read_enrichment
 from modelstream.tables import open_tables
 from modelstream.use_case.declared import Lookup
+from modelstream.use_case.file import load_use_case
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+CHURN = load_use_case(Path(__file__).parents[2] / "use_cases" / "churn.yaml")
 LOOKUP = Lookup(table="areas", by="area", value="wealth")
 
 
@@ -23,11 +25,9 @@ def rows(tmp_path: Path, content: bytes) -> dict[str, list[object]]:
 
 
 def test_the_reference_table_is_loaded(tmp_path: Path) -> None:
-    lookup = Lookup(table="enrichment", by="postcode", value="socioeconomic_idx")
     with open_tables(f"sqlite://{tmp_path}") as tables:
-        table = tables.lookup("enrichment")
-        assert load_enrichment(GOLDEN / "enrichment.csv", lookup, table) == 89_999
-        assert table.get_many(["10000", "99998", "9999"]) == [3.0, 6.0, None]
+        assert load_enrichment(GOLDEN / "enrichment.csv", CHURN, tables) == 89_999
+        assert tables.lookup("enrichment").get_many(["10000", "99998", "9999"]) == [3.0, 6.0, None]
 
 
 @pytest.mark.parametrize(
