@@ -28,7 +28,7 @@ from modelstream.use_case.columns import APPLIED, ORIGIN
 
 KEYS_AT_ONCE = 10_000
 
-Progress = Callable[[int], None]
+OnProgress = Callable[[int], None]
 """Is told how many events were replayed since the last call."""
 
 
@@ -48,7 +48,7 @@ class Findings(Parity):
         return self.differing.count == 0 and (self.unmatched.count == 0 or not self.settled)
 
 
-def compare(stores: Stores, project: Project, progress: Progress = lambda _: None) -> Findings:
+def compare(stores: Stores, project: Project, progress: OnProgress = lambda _: None) -> Findings:
     """Replay the log of events of a pipeline. Raises ModelstreamError for what can't be read."""
     found = Findings()
     before = _state(stores, project)

@@ -31,14 +31,14 @@ from modelstream.training.report.card_text import card_files
 from modelstream.training.result import Training
 from modelstream.training.snapshot.examples import Examples
 from modelstream.training.snapshot.histograms import of_probabilities
-from modelstream.training.snapshot.selection import Progress
+from modelstream.training.snapshot.selection import OnProgress
 from modelstream.use_case.columns import TIME
 
 METRICS = ("auc", "accuracy", "log_loss", "ece", "recall", "precision")
 DIGITS = 4
 
 
-def register(registry: Registry, done: Training, progress: Progress) -> str:
+def register(registry: Registry, done: Training, progress: OnProgress) -> str:
     """Add the model to the registry, with its card and report; return its version."""
     progress("register", 0, 1)
     version = registry.register(lambda version: files(done, version))

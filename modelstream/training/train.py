@@ -25,7 +25,7 @@ from modelstream.training.learn.skew import skew_table
 from modelstream.training.result import Recipe, Training, TrainingOptions
 from modelstream.training.snapshot.data import Data, open_data
 from modelstream.training.snapshot.labels import declared, read_labels
-from modelstream.training.snapshot.selection import Progress, Selection
+from modelstream.training.snapshot.selection import OnProgress, Selection
 from modelstream.training.snapshot.snapshot import Snapshot, take
 
 COMPARED = 100_000
@@ -41,7 +41,7 @@ def train(context: Any, recipe: Recipe, options: TrainingOptions) -> str:
     from modelstream.training import tracking  # it needs matplotlib and MLRun's context
 
     settings = from_environment()
-    progress: Progress = getattr(context, "step", None) or _to_log(context)
+    progress: OnProgress = getattr(context, "step", None) or _to_log(context)
     with open_data(settings) as data:
         registry = _registry(settings, data, options)
         done = learn(data, recipe, options, progress)
@@ -52,7 +52,7 @@ def train(context: Any, recipe: Recipe, options: TrainingOptions) -> str:
     return version
 
 
-def learn(data: Data, recipe: Recipe, options: TrainingOptions, progress: Progress) -> Training:
+def learn(data: Data, recipe: Recipe, options: TrainingOptions, progress: OnProgress) -> Training:
     """Train on opened data: everything but registering and logging. Raises ModelstreamError."""
     use_case = data.use_case
     vectors = selection(options)
@@ -127,7 +127,7 @@ def _registry(settings: Settings, data: Data, options: TrainingOptions) -> Regis
     return registry
 
 
-def _to_log(context: Any) -> Progress:
+def _to_log(context: Any) -> OnProgress:
     """Return what tells a context's log when a step begins."""
     told: set[str] = set()
 

@@ -25,7 +25,7 @@ from modelstream.training.judge.bootstrap import roc_auc
 from modelstream.training.learn.export import Trained, as_model, to_onnx
 from modelstream.training.learn.splits import folds
 from modelstream.training.snapshot.examples import Examples, Int64s
-from modelstream.training.snapshot.selection import Progress
+from modelstream.training.snapshot.selection import OnProgress
 
 Array = npt.NDArray[np.float64]
 Make = Callable[[int], Any]
@@ -84,7 +84,7 @@ def fitted(make: Make, examples: Examples, seed: int) -> Any:
 
 
 def cross_validate(
-    candidates: Mapping[str, Make], examples: Examples, seed: int, threshold: float, progress: Progress
+    candidates: Mapping[str, Make], examples: Examples, seed: int, threshold: float, progress: OnProgress
 ) -> list[Trial]:
     """Return how each candidate did, the best log loss first. As many fits run at a time as there are cores."""
     splits = list(folds(examples, FOLDS, seed))

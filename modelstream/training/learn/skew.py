@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from modelstream.training.judge.evaluation import SkewRow, skew_row
 from modelstream.training.learn.candidates import Make, fitted
 from modelstream.training.learn.export import Trained
-from modelstream.training.snapshot.selection import Progress
+from modelstream.training.snapshot.selection import OnProgress
 from modelstream.training.snapshot.snapshot import Snapshot
 
 FINAL, SERVED = "final rows", "vectors as served"
 
 
 def skew_table(
-    candidates: Mapping[str, Make], snapshot: Snapshot, *, threshold: float, seed: int, progress: Progress
+    candidates: Mapping[str, Make], snapshot: Snapshot, *, threshold: float, seed: int, progress: OnProgress
 ) -> list[SkewRow]:
     """Return three rows a candidate, all for users that it has not seen.
 

@@ -12,7 +12,7 @@ from modelstream.training.snapshot.examples import Bools, Int64s
 
 SOURCES = ("events", "inference")
 
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Is told a step, how much of it is done, and of how much."""
 
 

@@ -29,7 +29,7 @@ from modelstream.training.snapshot.examples import Examples, ordinals, uniform
 from modelstream.training.snapshot.histograms import Histograms
 from modelstream.training.snapshot.keeper import Keeper, LabelledVectors
 from modelstream.training.snapshot.labels import UNKNOWN, Labels
-from modelstream.training.snapshot.selection import SOURCES, Progress, Selection
+from modelstream.training.snapshot.selection import SOURCES, OnProgress, Selection
 from modelstream.training.snapshot.users import LogUsers, read_users
 from modelstream.use_case.columns import ORIGIN
 
@@ -76,7 +76,7 @@ class ParityError(ModelstreamError):
     """The vectors of the replay are not those that were served."""
 
 
-def take(data: Data, labels: Labels | None, selection: Selection, progress: Progress) -> Snapshot:
+def take(data: Data, labels: Labels | None, selection: Selection, progress: OnProgress) -> Snapshot:
     """Take a snapshot. With `labels` None they are taken from the log of events, as the use case says.
 
     Raises ParityError for a vector that was served otherwise, ConfigurationError where there are no data, no labels,
@@ -172,7 +172,7 @@ class Taker:
             self.last = max(self.last, int(rows.moments.max()))
 
 
-def _replay(data: Data, taker: Taker, progress: Progress) -> Parity:
+def _replay(data: Data, taker: Taker, progress: OnProgress) -> Parity:
     """Replay the events, take the vectors, and compare them with what was served."""
     found, done, total = Parity(), 0, data.stores.events_log.count()
     for shards in data.parts():
@@ -197,7 +197,7 @@ def _replay(data: Data, taker: Taker, progress: Progress) -> Parity:
     return found
 
 
-def _read(data: Data, taker: Taker, progress: Progress) -> None:
+def _read(data: Data, taker: Taker, progress: OnProgress) -> None:
     """Take the vectors that were served."""
     use_case = data.use_case
     done, total = 0, data.stores.inference_log.count()

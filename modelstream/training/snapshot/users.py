@@ -15,7 +15,7 @@ from modelstream.errors import ConfigurationError
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.examples import Bools, Int8s, Int32s, Int64s, hash_of, uniform
 from modelstream.training.snapshot.labels import UNKNOWN, Finder, Labels
-from modelstream.training.snapshot.selection import Progress, Selection
+from modelstream.training.snapshot.selection import OnProgress, Selection
 
 SIDE, THIN = -2, -4
 """Places (see `examples.uniform`) of the numbers that a user draws for a split: no vector has these."""
@@ -75,7 +75,7 @@ def hashes_of(keys: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
     return np.fromiter((hash_of(key, seed) for key in keys), np.uint64, len(keys))
 
 
-def read_users(data: Data, labels: Labels | None, selection: Selection, progress: Progress) -> LogUsers:
+def read_users(data: Data, labels: Labels | None, selection: Selection, progress: OnProgress) -> LogUsers:
     """Read the log once, for the users, and for their labels unless they are given. Raises ConfigurationError."""
     finder = Finder(data.use_case) if labels is None else None
     stores = data.stores
