@@ -165,7 +165,7 @@ def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
         others = ", ".join(f"{number:,} by version {version}" for version, number in served.others.items())
         raise ConfigurationError(
             f"version {card.version} made no prediction in {predictions.place()}"
-            + (f" since {told(since)}" if since is not None else "")
+            + (f" since {iso_second(since)}" if since is not None else "")
             + (f" (there are {others})" if others else ""),
             remedy="name another version with --model" if others else "run the pipeline, or give an earlier --since",
         )
@@ -190,9 +190,9 @@ def judge(served: ServedCounts, letters: int, rows: int) -> Drift:
     return Drift(
         model=card.name,
         version=card.version,
-        since=told(served.since),
-        first=told(served.first),
-        last=told(served.last),
+        since=iso_second(served.since),
+        first=iso_second(served.first),
+        last=iso_second(served.last),
         vectors=served.vectors,
         other_versions=dict(served.others),
         features=features,
@@ -223,7 +223,7 @@ def distance(name: str, reference: Histogram, counts: Counts) -> Distance:
     )
 
 
-def told(microseconds: int | None) -> str | None:
+def iso_second(microseconds: int | None) -> str | None:
     """Return a time as ISO 8601 text, to the second."""
     if microseconds is None:
         return None
