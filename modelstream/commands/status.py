@@ -83,7 +83,7 @@ class Status(msgspec.Struct, frozen=True):
     """What `--json` prints."""
 
     data: str
-    places: StoreUrls
+    urls: StoreUrls = msgspec.field(name="places")
     """URLs of streams, tables and logs."""
     use_case: str
     shards: int
@@ -111,7 +111,7 @@ def status_of(view: View) -> Status:
     counters = view.counters(view.marker.shards)
     return Status(
         data=str(view.path),
-        places=view.urls,
+        urls=view.urls,
         use_case=view.use_case.name,
         shards=view.marker.shards,
         running=holder is not None,
@@ -162,7 +162,7 @@ def print_status(found: Status) -> None:
     running = f"running (process {found.process})" if found.running else "not running"
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.not_counted.items())
     own = StoreUrls().within(Path(found.data))
-    urls = [(kind, getattr(found.places, kind)) for kind in KINDS_OF_STORES]
+    urls = [(kind, getattr(found.urls, kind)) for kind in KINDS_OF_STORES]
     elsewhere = [f"{kind} at {url}" for kind, url in urls if url != getattr(own, kind)]
     parts: list[RenderableType] = [
         "; ".join([f"{found.data}: use case {found.use_case}, {found.shards} shards, {running}", *elsewhere]),

@@ -17,7 +17,7 @@ class View(Stores):
         self.path = path.resolve()
         self.project = project
         self.marker: Marker = require(self.path, project)
-        super().__init__(self.marker.places.within(self.path), project.names, project.use_case_file)
+        super().__init__(self.marker.urls.within(self.path), project.names, project.use_case_file)
 
     def holder(self) -> int | None:
         """Return the process that runs on this folder, None if none does."""

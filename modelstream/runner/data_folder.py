@@ -36,7 +36,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shards: int
     use_case: str
     """Name of the use case whose columns the tables and logs have."""
-    places: StoreUrls = StoreUrls()
+    urls: StoreUrls = msgspec.field(default=StoreUrls(), name="places")
     """Where streams, tables and logs are that are not in the folder."""
 
 
@@ -52,7 +52,7 @@ class DataFolder:
     @property
     def urls(self) -> StoreUrls:
         """URLs of streams, tables and logs."""
-        return self.marker.places.within(self.path)
+        return self.marker.urls.within(self.path)
 
 
 def read_marker(path: Path) -> Marker | None:
@@ -112,7 +112,7 @@ def settings_in(path: Path, marker: Marker, project: Project, function: str) -> 
     """Return the settings of a function that works on a data folder."""
     return project.settings(
         function,
-        marker.places.within(path),
+        marker.urls.within(path),
         folder=project.folder.resolve(),
         registry=project.registry(),
         shards=marker.shards,
@@ -167,7 +167,7 @@ def open_folder(
             remedy=f"leave out --shards, or begin anew with --fresh --shards {shards}",
         )
     check_use_case(path, marker, project)
-    differing(urls, marker.places, path)
+    differing(urls, marker.urls, path)
     return DataFolder(path, marker, lock)
 
 
@@ -208,7 +208,7 @@ def _remembered(path: Path) -> StoreUrls:
         marker = read_marker(path)
     except ConfigurationError:
         marker = None
-    return marker.places if marker else NOWHERE_ELSE
+    return marker.urls if marker else NOWHERE_ELSE
 
 
 def _begin(path: Path, shards: int, use_case: str, urls: StoreUrls) -> Marker:
@@ -219,7 +219,7 @@ def _begin(path: Path, shards: int, use_case: str, urls: StoreUrls) -> Marker:
             remedy="give an empty or a new folder with --data",
         )
     version = 1 if urls == NOWHERE_ELSE else VERSION
-    marker = Marker(version=version, shards=shards, use_case=use_case, places=urls)
+    marker = Marker(version=version, shards=shards, use_case=use_case, urls=urls)
     written = path / f".{MARKER}.tmp"
     written.write_bytes(msgspec.json.format(msgspec.json.encode(marker)))
     written.replace(path / MARKER)
