@@ -30,14 +30,14 @@ def main() -> None:
     arguments = parser.parse_args()
     use_case = load_use_case(ROOT / "use_cases" / "churn.yaml")
     distributions = notebooks.load(ROOT / "functions" / "data-generator.ipynb").DISTRIBUTIONS
-    order = GeneratorOptions(arguments.users, arguments.events_per_user, SEED, END)
+    options = GeneratorOptions(arguments.users, arguments.events_per_user, SEED, END)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     assert use_case.lookup is not None
     table = pa.Table.from_batches([enrichment_table(distributions.enrichment, SEED)])
     table = table.rename_columns([use_case.lookup.by, use_case.lookup.value])
     csv.write_csv(table, arguments.folder / "enrichment.csv", csv.WriteOptions(quoting_style="needed"))
     with (arguments.folder / "events.ndjson").open("wb") as file:
-        for text in GeneratorSource(use_case, distributions, order).texts():
+        for text in GeneratorSource(use_case, distributions, options).texts():
             file.write(text)
 
 

@@ -45,13 +45,13 @@ REFERENCE_SIZE = GeneratorOptions(users=40, events_per_user=300, seed=1, end=END
 LARGE = GeneratorOptions(users=600, events_per_user=300, seed=1, end=END)
 
 
-def source(order: GeneratorOptions = SMALL, **options: Any) -> GeneratorSource:
+def source(size: GeneratorOptions = SMALL, **options: Any) -> GeneratorSource:
     distributions = options.pop("distributions", DISTRIBUTIONS)
-    return GeneratorSource(options.pop("use_case", USE_CASE), distributions, order, **options)
+    return GeneratorSource(options.pop("use_case", USE_CASE), distributions, size, **options)
 
 
-def texts(order: GeneratorOptions = SMALL, **options: Any) -> list[bytes]:
-    return b"".join(source(order, **options).texts()).splitlines()
+def texts(size: GeneratorOptions = SMALL, **options: Any) -> list[bytes]:
+    return b"".join(source(size, **options).texts()).splitlines()
 
 
 @functools.cache
@@ -60,15 +60,15 @@ def plain_texts() -> list[bytes]:
 
 
 @functools.cache
-def events(order: GeneratorOptions | None) -> list[dict[str, Any]]:
-    """The events of an order; of the reference for None."""
-    lines = (GOLDEN / "reference_events.ndjson").read_bytes().splitlines() if order is None else texts(order)
+def events(size: GeneratorOptions | None) -> list[dict[str, Any]]:
+    """The events of a size; of the reference for None."""
+    lines = (GOLDEN / "reference_events.ndjson").read_bytes().splitlines() if size is None else texts(size)
     return [json.loads(line) for line in lines]
 
 
-def by_user(order: GeneratorOptions | None) -> dict[str, list[dict[str, Any]]]:
+def by_user(size: GeneratorOptions | None) -> dict[str, list[dict[str, Any]]]:
     result = defaultdict(list)
-    for event in events(order):
+    for event in events(size):
         result[event["user_id"]].append(event)
     return result
 
@@ -245,10 +245,10 @@ def label_of(user: list[dict[str, Any]]) -> int:
     return int(user[0]["label"])
 
 
-def measures(order: GeneratorOptions | None) -> dict[str, float]:
+def measures(size: GeneratorOptions | None) -> dict[str, float]:
     """The numbers that describe events, from the events alone."""
     result: dict[str, float] = {}
-    users = by_user(order).values()
+    users = by_user(size).values()
     labels = [label_of(user) for user in users]
     result["churners"] = float(np.mean(labels))
     for label in (0, 1):
@@ -263,7 +263,7 @@ def measures(order: GeneratorOptions | None) -> dict[str, float]:
             np.mean([user[0]["postcode"] % 3 == (2 if label else 1) for user in mine])
         )
     for field in ("amount", "bet_amount", "win_amount"):
-        values = np.array([event[field] for event in events(order) if field in event])
+        values = np.array([event[field] for event in events(size) if field in event])
         result[f"{field} mean"], result[f"{field} deviation"] = float(values.mean()), float(values.std())
     return result
 
@@ -333,7 +333,7 @@ def test_stayers_pause_while_thirty_hours_are_left() -> None:
 
 
 def test_profiles_vary_and_look_like_the_reference() -> None:
-    ours, theirs = ([user[0] for user in by_user(order).values()] for order in (LARGE, None))
+    ours, theirs = ([user[0] for user in by_user(size).values()] for size in (LARGE, None))
     for field in ("name", "street_address", "city", "country", "affiliate_url", "campaign", "date_of_birth"):
         assert len({profile[field] for profile in ours}) > 100, field
     for profile in ours + theirs:
@@ -359,8 +359,8 @@ def test_times_are_written_as_python_writes_them() -> None:
 
     for end in (END, 951_868_800_000_000, 4_107_542_400_000_001, 0):  # 2026, leap day 2000, 2100, 1970
         base = datetime.datetime(1970, 1, 1)
-        order = GeneratorOptions(users=30, events_per_user=100, seed=1, end=end)
-        found = [json.loads(line)["event_time"] for line in texts(order, distributions=PLAIN)]
+        options = GeneratorOptions(users=30, events_per_user=100, seed=1, end=end)
+        found = [json.loads(line)["event_time"] for line in texts(options, distributions=PLAIN)]
         fraction = datetime.timedelta(microseconds=end % 1_000_000)
         for text in found:
             whole = base + datetime.timedelta(seconds=int(np.floor(parse_times(_strings([text]))[0] / 1e6)))
@@ -421,8 +421,8 @@ def test_another_use_case_has_its_own_names() -> None:
         profile={"greeting": lambda _: "ü"},
         enrichment=DISTRIBUTIONS.enrichment,
     )
-    order = GeneratorOptions(users=1, events_per_user=2, seed=1, end=3_600_000_000)
-    found = [json.loads(line) for line in texts(order, use_case=other, distributions=shop)]
+    options = GeneratorOptions(users=1, events_per_user=2, seed=1, end=3_600_000_000)
+    found = [json.loads(line) for line in texts(options, use_case=other, distributions=shop)]
     key = found[0]["who"]
     assert found == [
         {"who": key, "what": "hello", "at": "1970-01-01 00:00:00.000000", "greeting": "ü"},
