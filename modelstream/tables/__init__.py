@@ -3,7 +3,7 @@
 | what | files |
 |---|---|
 | the contract of every backend, tested by `tests/contract/tables_contract.py` | `contract` |
-| SQLite files on one machine | `sqlite`, `sqlite_rows` |
+| SQLite files on one machine | `sqlite`, `sqlite_features`, `sqlite_rows` |
 | Redis | `redis`, `redis_features`, `redis_rows`, `redis_scripts`, `redis_client` |
 | V3IO | `v3io`, `v3io_features`, `v3io_items`, `v3io_rows`, `v3io_frames` |
 | lookups that are kept in memory for a while | `lookup_cache` |

@@ -1,14 +1,18 @@
-"""Arrow record batches as rows of SQLite and back: int64, timestamp (as INTEGER), float64, bool, string."""
+"""Arrow record batches as rows of SQLite and back: int64, timestamp (as INTEGER), float64, bool, string.
+
+And what every table has in common: how its rows are counted and read in batches.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelstream.clients.sqlite import File, guarded, quoted
 from modelstream.errors import ConfigurationError
 
 
@@ -47,6 +51,33 @@ def batch_of(rows: Iterable[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch
     return pa.RecordBatch.from_arrays(
         [_array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
     )
+
+
+def count_rows(file: File, table: str) -> int:
+    """Return the number of rows of a table. Raises UnavailableError while the file is locked."""
+    connection = file.connection
+    with guarded(file.path):
+        count: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return count
+
+
+def scan_rows(file: File, table: str, schema: pa.Schema, batch_size: int) -> Iterator[pa.RecordBatch]:
+    """Yield a table in batches, a statement each: a long one would keep the log from being cut."""
+    key = quoted(schema.field(0).name)
+    columns = ", ".join(quoted(name) for name in schema.names)
+    last: tuple[str, ...] = ()
+    while True:
+        where = f"WHERE {key} > ?" if last else ""
+        connection = file.connection
+        with guarded(file.path):
+            rows = connection.execute(
+                f"SELECT {columns} FROM {table} {where} ORDER BY {key} LIMIT {batch_size}", last
+            ).fetchall()
+        if rows:
+            yield batch_of(rows, schema)
+        if len(rows) < batch_size:
+            return
+        last = (rows[-1][0],)
 
 
 def _is_time(kind: pa.DataType) -> bool:

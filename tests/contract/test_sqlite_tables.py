@@ -17,7 +17,7 @@ import pytest
 from modelstream.clients import sqlite as sqlite_files
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.tables import Input, Tables, open_tables
-from modelstream.tables.sqlite import SqliteFeatureTable
+from modelstream.tables.sqlite_features import SqliteFeatureTable
 from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, held, rows
 
 

@@ -21,7 +21,7 @@ from modelstream.stages.event_handler import EventHandler, Kept
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stages.stream_to_features import StreamToFeatures
 from modelstream.streams import letters
-from modelstream.tables.sqlite import SqliteFeatureTable
+from modelstream.tables.sqlite_features import SqliteFeatureTable
 from tests.faults import scenarios
 from tests.faults.process import FaultyOs
 

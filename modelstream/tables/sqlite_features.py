@@ -1,0 +1,118 @@
+"""The features of users in an SQLite file: their rows, and what each shard has applied, in one transaction a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from modelstream.clients.sqlite import File, Format, guarded, quoted, reading, writing
+from modelstream.errors import ConfigurationError
+from modelstream.messages.identity import Checkpoint
+from modelstream.tables.contract import FeatureTable
+from modelstream.tables.sqlite_rows import batch_of, column_type, count_rows, rows_of, scan_rows
+
+FEATURES = Format("table of features", b"msf1")
+
+
+class SqliteFeatureTable(FeatureTable):
+    """Rows, watermarks and offsets in a file: a commit is one transaction. See `FeatureTable`.
+
+    `FeatureTable` has an example.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema, epoch: int) -> None:
+        self.schema = schema
+        self.epoch = epoch
+        names = [quoted(field.name) for field in schema]
+        types = [column_type(field) for field in schema]
+        columns = [f"{name} {kind}" for name, kind in zip(names, types, strict=True)]
+        columns[0] += " PRIMARY KEY NOT NULL"
+        self.file = File(
+            path,
+            FEATURES,
+            [
+                f"CREATE TABLE features ({', '.join(columns)}) WITHOUT ROWID",
+                "CREATE TABLE watermarks (epoch INTEGER, shard INTEGER, origin TEXT, bucket INTEGER, "
+                "position INTEGER NOT NULL, PRIMARY KEY (epoch, shard, origin, bucket)) WITHOUT ROWID",
+                'CREATE TABLE shards (epoch INTEGER, shard INTEGER, "offset" INTEGER NOT NULL, '
+                "counters TEXT NOT NULL, PRIMARY KEY (epoch, shard)) WITHOUT ROWID",
+            ],
+        )
+        self._select = f"SELECT {', '.join(names)} FROM features WHERE {names[0]} = ?"
+        self._upsert = (
+            f"INSERT INTO features VALUES ({', '.join('?' * len(names))}) ON CONFLICT DO UPDATE SET "
+            f"{', '.join(f'{name} = excluded.{name}' for name in names[1:])} "
+            f"WHERE excluded.{names[1]} > features.{names[1]}"
+        )
+        self._check(list(zip((field.name for field in schema), types, strict=True)))
+        # What this instance knows to be stored, by shard: only the rest has to be written.
+        self._stored: dict[int, set[tuple[str, int, int]]] = {}
+
+    def get_many(self, keys: Sequence[str]) -> pa.RecordBatch:
+        connection = self.file.connection
+        with guarded(self.file.path), reading(connection):
+            found = [connection.execute(self._select, (key,)).fetchone() for key in keys]
+        return batch_of([row for row in found if row is not None], self.schema)
+
+    def get(self, key: str) -> pa.RecordBatch:
+        return self.get_many([key])
+
+    def checkpoint(self, shard: int) -> Checkpoint:
+        connection, result = self.file.connection, Checkpoint()
+        self._stored.pop(shard, None)
+        with guarded(self.file.path), reading(connection):
+            row = connection.execute(
+                'SELECT "offset", counters FROM shards WHERE epoch = ? AND shard = ?', (self.epoch, shard)
+            ).fetchone()
+            marks = connection.execute(
+                "SELECT origin, bucket, max(position) FROM watermarks "
+                f"WHERE {'epoch = ? AND shard = ?' if row else 'epoch < ?'} GROUP BY origin, bucket",
+                (self.epoch, shard) if row else (self.epoch,),
+            ).fetchall()
+        if row:
+            result.offset, result.counters = row[0], msgspec.json.decode(row[1], type=dict[str, int])
+        for origin, bucket, position in marks:
+            result.watermarks.set(origin, bucket, position)
+        return result
+
+    def commit(self, shard: int, rows: pa.RecordBatch, checkpoint: Checkpoint) -> bool:
+        marks = set(checkpoint.watermarks.items())
+        risen = marks - self._stored.pop(shard, set())
+        counters = msgspec.json.encode(checkpoint.counters).decode()
+        values = rows_of(rows.select(self.schema.names))
+        connection = self.file.connection
+        with guarded(self.file.path), writing(connection):
+            connection.executemany(self._upsert, values)
+            connection.executemany(
+                "INSERT INTO watermarks VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                "SET position = excluded.position WHERE excluded.position > watermarks.position",
+                [(self.epoch, shard, *mark) for mark in risen],
+            )
+            changed = connection.execute(
+                "INSERT INTO shards VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                'SET "offset" = excluded."offset", counters = excluded.counters '
+                'WHERE excluded."offset" > shards."offset"',
+                (self.epoch, shard, checkpoint.offset, counters),
+            ).rowcount
+        self._stored[shard] = marks
+        return bool(changed)
+
+    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
+        return scan_rows(self.file, "features", self.schema, batch_size)
+
+    def count(self) -> int:
+        return count_rows(self.file, "features")
+
+    def _check(self, expected: list[tuple[str, str]]) -> None:
+        connection = self.file.connection
+        with guarded(self.file.path):
+            found = connection.execute("SELECT name, type FROM pragma_table_info('features')").fetchall()
+        if found != expected:
+            differing = sorted({name for name, _ in set(found) ^ set(expected)}) or ["their order"]
+            raise ConfigurationError(
+                f"{self.file.path} was made for another use case (differing columns: {', '.join(differing)})",
+                remedy="go back to the use case that it was made for, or begin anew in another folder",
+            )
