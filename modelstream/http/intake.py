@@ -17,6 +17,7 @@ import msgspec
 
 from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.messages.codec import (
+    BYTE_ORDER_MARK,
     MAX_LINE,
     MAX_MESSAGE_BYTES,
     MAX_MESSAGE_EVENTS,
@@ -35,8 +36,6 @@ UNKNOWN_SECONDS = 60.0
 """Seconds for which an append is tried again whose outcome is not known (`Streams.all_or_none`): a client that hears
 of it can only send the same again, and some of it may then count twice."""
 FIRST_BACKOFF = 0.1
-MARK = b"\xef\xbb\xbf"
-"""The byte order mark that some editors put at the beginning of a UTF-8 file."""
 
 Event = tuple[int, bytes]
 """An event's bucket, and its JSON text on one line."""
@@ -61,7 +60,7 @@ def read_events(body: bytes, key_field: str) -> list[Event]:
     Traceback (most recent call last):
     modelstream.http.intake.RefusedError: line 3 is not JSON: Input data was truncated
     """
-    body = body.removeprefix(MARK)
+    body = body.removeprefix(BYTE_ORDER_MARK)
     try:
         body.decode()
     except UnicodeDecodeError as error:

@@ -24,6 +24,8 @@ Kind = Literal["lines", "events", "vectors", "predictions"]
 
 VERSION = b"1"
 LINE = "line"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""The byte order mark that some editors put at the beginning of a UTF-8 file."""
 MAX_LINE = 1_000_000
 """Bytes of the longest event. A longer line is cut by its reader and becomes a dead letter."""
 MAX_MESSAGE_BYTES = 1_000_000

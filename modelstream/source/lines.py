@@ -14,13 +14,11 @@ import numpy.typing as npt
 import xxhash
 
 from modelstream.base.json_bytes import Bytes, Int64s
-from modelstream.messages.codec import MAX_LINE
+from modelstream.messages.codec import BYTE_ORDER_MARK, MAX_LINE
 from modelstream.source.key_finder import KeyFinder
 
 CUT = 4096
 """Bytes that are kept of a line that is longer than `MAX_LINE`."""
-MARK = b"\xef\xbb\xbf"
-"""The byte order mark that some editors put at the beginning of a UTF-8 file."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +124,10 @@ class LineSplitter:
         return chunk
 
     def _without_mark(self, data: bytes) -> bytes:
-        if self._read.bytes or self._ahead or not data.startswith(MARK):
+        if self._read.bytes or self._ahead or not data.startswith(BYTE_ORDER_MARK):
             return data
-        self._hash_ahead(MARK)
-        return data[len(MARK) :]
+        self._hash_ahead(BYTE_ORDER_MARK)
+        return data[len(BYTE_ORDER_MARK) :]
 
     def _skip_long(self, block: bytes) -> bytes:
         """Count what a block holds of a line that is too long; return the block from the line's end on."""
