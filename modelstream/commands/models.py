@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from modelstream.registry.registry import Registered, Registry
 
-CARD = "README.md"
-
 Name = Annotated[
     str,
     typer.Option(metavar="NAME", help="Which model (default: the use case's).", show_default=False),
@@ -149,8 +147,10 @@ def _plain(found: Registered) -> dict[str, object]:
 
 
 def _print_card(registry: Registry, version: str) -> None:
+    from modelstream.training.report.card import README_FILE
+
     try:
-        card = registry.read(version, CARD).decode("utf-8", "replace")
+        card = registry.read(version, README_FILE).decode("utf-8", "replace")
     except ModelstreamError:
         return
     if sys.stdout.isatty():
