@@ -7,7 +7,7 @@ positions in a column.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import xxhash
 
 from modelstream.errors import ModelstreamError
-from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, Int64s
+from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE
 from modelstream.use_case.columns import POSITION
 
 Kind = Literal["lines", "events", "vectors", "predictions"]
@@ -168,11 +168,6 @@ def key_of(line: bytes, key_field: str) -> str:
         return str(_KEY.decode(_OBJECT.decode(line)[key_field]))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         return ""
-
-
-def lines_batch(lines: Sequence[bytes], positions: Sequence[int] | Int64s) -> pa.RecordBatch:
-    """Return a batch of raw lines (`LINES_SCHEMA`)."""
-    return pa.record_batch([pa.array(positions, pa.int64()), pa.array(lines, pa.binary())], LINES_SCHEMA)
 
 
 def split_rows(batch: pa.RecordBatch) -> list[pa.RecordBatch]:

@@ -23,13 +23,13 @@ from modelstream.messages.codec import (
     encode,
     is_arrow,
     key_of,
-    lines_batch,
     split_body,
     split_rows,
 )
 from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE
 from modelstream.use_case.columns import POSITION
 from modelstream.use_case.file import load_use_case
+from tests.raw_lines import lines_batch
 
 ROOT = Path(__file__).parents[2]
 CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")

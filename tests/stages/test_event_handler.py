@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 
 from modelstream.errors import UnavailableError
 from modelstream.logs.parquet import ParquetLog
-from modelstream.messages.codec import MAX_LINE, encode, lines_batch
+from modelstream.messages.codec import MAX_LINE, encode
 from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, Checkpoint, bucket_of, stream_position
 from modelstream.stages.event_handler import EventHandler
 from modelstream.use_case.file import load_use_case
 from tests.events.test_parsing import BAD
 from tests.faults.expected import Truth
+from tests.raw_lines import lines_batch
 from tests.stages.harness import APPENDED_AT, Harness, event, settings
 
 ROOT = Path(__file__).parents[2]

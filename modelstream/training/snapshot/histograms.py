@@ -117,22 +117,6 @@ class Histograms:
         for fine, column in zip(self._fine, np.ascontiguousarray(vectors.T), strict=True):
             np.add.at(fine, _fine_bins(column), 1.0 if weights is None else weights)
 
-    def merge(self, other: Histograms) -> None:
-        """Add what another has counted of the same features."""
-        if other.features != self.features:
-            raise ValueError(f"histograms of {other.features} can't be merged into those of {self.features}")
-        if other._origin is None:
-            return
-        if self._origin is None:
-            self._origin = other._origin
-        shift = other._origin - self._origin
-        sums, squares = other._sums
-        self._sums += (sums + other._count * shift, squares + 2 * shift * sums + other._count * shift**2)
-        self._count += other._count
-        self._fine += other._fine
-        self._minimum = np.minimum(self._minimum, other._minimum)
-        self._maximum = np.maximum(self._maximum, other._maximum)
-
     def result(self, bins: int = BINS) -> dict[str, Histogram]:
         """Return each feature's histogram, at most `bins` bins between the open ends. Empty without a vector."""
         return {name: self._of(i, bins) for i, name in enumerate(self.features)} if self._count else {}

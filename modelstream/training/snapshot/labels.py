@@ -29,8 +29,6 @@ UNKNOWN = -1
 """The label of a vector of which nobody knows (yet) what became."""
 NEVER = np.iinfo(np.int64).max
 
-KeysAndLabels = Iterator[tuple[list[str], list[bool]]]
-
 
 @dataclass
 class Labels:

@@ -43,20 +43,16 @@ def test_counts_are_those_of_the_values_in_the_bins(values: list[float], bins: i
 
 
 @given(st.lists(VALUES, min_size=1, max_size=100), st.lists(st.integers(0, 100), max_size=4))
-def test_batches_and_merging_change_nothing(values: list[float], cuts: list[int]) -> None:
+def test_batches_change_nothing(values: list[float], cuts: list[int]) -> None:
     vectors = columns(values)
-    whole, parts, merged = Histograms(["x"]), Histograms(["x"]), Histograms(["x"])
+    whole, parts = Histograms(["x"]), Histograms(["x"])
     whole.update(vectors)
     for batch in np.split(vectors, sorted(min(cut, len(vectors)) for cut in cuts)):
         parts.update(batch)
-        other = Histograms(["x"])
-        other.update(batch)
-        merged.merge(other)
-    expected = whole.result()["x"]
-    for found in (parts.result()["x"], merged.result()["x"]):
-        assert (found.edges, found.counts, found.quartiles) == (expected.edges, expected.counts, expected.quartiles)
-        scale = max(abs(expected.minimum), abs(expected.maximum))
-        assert found.mean == pytest.approx(expected.mean, rel=1e-9, abs=1e-9 * scale)
+    found, expected = parts.result()["x"], whole.result()["x"]
+    assert (found.edges, found.counts, found.quartiles) == (expected.edges, expected.counts, expected.quartiles)
+    scale = max(abs(expected.minimum), abs(expected.maximum))
+    assert found.mean == pytest.approx(expected.mean, rel=1e-9, abs=1e-9 * scale)
 
 
 @given(st.lists(st.tuples(st.floats(-100, 100, width=32), st.integers(1, 5)), min_size=1, max_size=50))
@@ -73,16 +69,10 @@ def test_a_weight_stands_for_so_many_vectors(rows: list[tuple[float, int]]) -> N
 def test_moments_and_quartiles_are_numpys() -> None:
     values = np.random.default_rng(1).lognormal(3, 1, 20_000) + 1000
     histograms = Histograms(["x"])
-    merged = Histograms(["x"])
     for batch in np.array_split(as_input([np.sort(values)]), 7):
         histograms.update(batch)
-        part = Histograms(["x"])
-        part.update(batch)
-        merged.merge(part)
     found = histograms.result()["x"]
     assert (found.mean, found.std) == pytest.approx((values.mean(), values.std()), rel=1e-5)
-    of_parts = merged.result()["x"]
-    assert (of_parts.mean, of_parts.std) == pytest.approx((found.mean, found.std), rel=1e-9)
     assert found.quartiles == pytest.approx(np.quantile(values, [0.25, 0.5, 0.75]), rel=1 / 500)
 
 
@@ -119,10 +109,7 @@ def test_what_lies_outside_and_what_is_unknown() -> None:
 def test_no_vectors_no_histograms() -> None:
     histograms = Histograms(["x"])
     histograms.update(np.empty((0, 1), np.float32))
-    histograms.merge(Histograms(["x"]))
     assert histograms.result() == {}
-    with pytest.raises(ValueError, match="can't be merged"):
-        histograms.merge(Histograms(["y"]))
 
 
 def test_statistics_for_mlrun_have_one_edge_more_than_counts() -> None:
