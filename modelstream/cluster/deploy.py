@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from modelstream.base.process_environment import QUIET_MLRUN
 from modelstream.cluster import plan
 from modelstream.cluster.config import Cluster
 from modelstream.cluster.failures import explained
@@ -283,4 +284,4 @@ def _quieten(dry_run: bool) -> None:
     """Have MLRun not warn, twice a call, that a dry run has no server."""
     if dry_run:
         os.environ.pop("MLRUN_DBPATH", None)
-        os.environ |= {"MLRUN_HTTPDB__NOP_DB__VERBOSE": "false", _LEVEL: "ERROR"}
+        os.environ |= QUIET_MLRUN

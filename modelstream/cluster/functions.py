@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from modelstream.base.process_environment import ONE_THREAD
 from modelstream.cluster import kafka_login, triggers
 from modelstream.cluster.config import Cluster
 from modelstream.project import Function, Project
@@ -42,8 +43,6 @@ termination callback: what is not flushed by then is repeated elsewhere. With Nu
 that Kubernetes gives a pod."""
 FETCH_BYTES = 4 << 20
 """Bytes that Nuclio asks of a Kafka partition at once: some messages of 1 MB."""
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_IO_THREADS": "1"}
-"""The parallelism is in the processes: with two threads each on a busy machine single calls took up to 1.6 s."""
 
 
 def in_image(project: Project, cluster: Cluster) -> Project:

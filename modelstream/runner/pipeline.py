@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from modelstream.base.process_environment import ONE_THREAD, QUIET_MLRUN
 from modelstream.errors import UnavailableError
 from modelstream.project import Project
 from modelstream.runner.data_folder import DataFolder, settings_in
@@ -26,15 +27,7 @@ from modelstream.stores import Stores
 HELD_LIMIT = 30.0
 """Seconds that a `run` waits for something outside (a full disk, a broken hook) before it ends and says so."""
 DRAIN_EVERY = 0.1
-PROCESS = {
-    # One thread each: the parallelism is in the processes.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "ARROW_IO_THREADS": "1",
-    "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false",
-    "MLRUN_LOG_LEVEL": "ERROR",
-    "PYTHONUNBUFFERED": "1",
-}
+PROCESS = {**ONE_THREAD, **QUIET_MLRUN, "PYTHONUNBUFFERED": "1"}
 """Variables of every function's process, besides its settings."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from modelstream.base.process_environment import QUIET_MLRUN
 from modelstream.errors import ConfigurationError
 from modelstream.project import Project
 from modelstream.runner.data_folder import require, settings_in
@@ -22,7 +23,7 @@ def training_function(project: Project) -> str:
 def training_environment(project: Project, data: Path) -> dict[str, str]:
     """Return the environment of the training function for a data folder. Raises ConfigurationError if it isn't one."""
     settings = settings_in(data, require(data, project), project, training_function(project))
-    return {**settings.environment(), "MLRUN_HTTPDB__NOP_DB__VERBOSE": "false", "MLRUN_LOG_LEVEL": "ERROR"}
+    return {**settings.environment(), **QUIET_MLRUN}
 
 
 def mlrun_context(project: Project) -> Any:
