@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,18 @@ from modelstream.errors import ConfigurationError
 INVALID = np.iinfo(np.int64).min
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def datetime_of(microseconds: int) -> datetime:
+    """Return a time in us since 1970 UTC as a datetime, exactly.
+
+    >>> datetime_of(1_763_640_000_000_001).isoformat()
+    '2025-11-20T12:00:00.000001+00:00'
+    """
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 @compiled

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from modelstream.base.times import INVALID, parse_times
+from modelstream.base.times import INVALID, datetime_of, parse_times
 from modelstream.errors import ConfigurationError
 from modelstream.settings import from_environment
 from modelstream.source.distributions import Distributions
@@ -208,4 +208,4 @@ def _now() -> datetime:
 
 
 def _text(time: int) -> str:
-    return (datetime(1970, 1, 1) + timedelta(microseconds=time)).isoformat(" ")
+    return datetime_of(time).replace(tzinfo=None).isoformat(" ")

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from modelstream.base.times import datetime_of
 from modelstream.model.spec import SPEC_FILE
 from modelstream.registry.registry import Registry
 from modelstream.training.learn.export import MODEL_FILE
@@ -32,7 +33,6 @@ from modelstream.training.result import Training
 from modelstream.training.snapshot.examples import Examples
 from modelstream.training.snapshot.histograms import of_probabilities
 from modelstream.training.snapshot.selection import OnProgress
-from modelstream.use_case.columns import TIME
 
 METRICS = ("auc", "accuracy", "log_loss", "ece", "recall", "precision")
 DIGITS = 4
@@ -107,9 +107,9 @@ def _facts(done: Training) -> DataFacts:
         labels_from=f"the file {options.labels}" if options.labels else f"the log of events, {_label(done)}",
         seed=options.seed,
         generator_seed=data.generator_seed,
-        first_event=_text(taken.first),
-        last_event=_text(taken.last),
-        cut_off=None if until is None else _text(until),
+        first_event=datetime_of(taken.first).isoformat(),
+        last_event=datetime_of(taken.last).isoformat(),
+        cut_off=None if until is None else datetime_of(until).isoformat(),
         users=taken.users,
         training_users=taken.learn.user_count,
         test_users=taken.test.user_count,
@@ -125,11 +125,6 @@ def _label(done: Training) -> str:
     label = done.data.use_case.label
     assert label is not None  # else there would be no labels
     return f"field {label.field}" + (f" of the event {label.event}" if label.event else " of the profile")
-
-
-def _text(time: int) -> str:
-    moment: datetime = pa.scalar(time, TIME).as_py()
-    return moment.isoformat()
 
 
 def _candidate(done: Training, name: str) -> Candidate:
