@@ -66,8 +66,11 @@ def run(given: Sequence[str]) -> None:
             print(f"Starting {server.name} on {server.address} ...", flush=True)
             running.enter_context(server)
         print(how_to_use(servers))
-        print(f"What they keep and say lies in {folder}, and goes when Ctrl-C stops them.", flush=True)
-        print("The next time a pipeline that ran over them begins anew, with --fresh.", flush=True)
+        print(f"Their data and output are in {folder}, which is deleted when Ctrl-C stops them.", flush=True)
+        print(
+            "A data folder that used them must be started with --fresh next time, because what they kept is gone.",
+            flush=True,
+        )
         watch(servers)
 
 
@@ -75,7 +78,7 @@ def make(given: str, folder: Path) -> Server:
     """Return the server of a NAME[:PORT], over a folder in this one; raises ServerError if there is none."""
     name, colon, port = given.partition(":")
     if name not in SERVERS or (colon and not (port.isdecimal() and 0 < int(port) < 1 << 16)):
-        raise ServerError(f"{given} is no server: write {', '.join(SERVERS)}, each perhaps with a port (redis:6380)")
+        raise ServerError(f"{given} is not a server: write {', '.join(SERVERS)}, each perhaps with a port (redis:6380)")
     return SERVERS[name](folder / name, int(port) if colon else SERVERS[name].usual_port)
 
 
@@ -97,7 +100,9 @@ def how_to_use(servers: Sequence[Server]) -> str:
     """Return what to type in another terminal."""
     lines = [f"export {name}={value}" for server in servers for name, value in server.environment.items()]
     options = {name: value for server in servers for name, value in server.options("churn").items()}
-    lines.append(shlex.join(["python", "pipeline.py", "run", *(word for pair in options.items() for word in pair)]))
+    options = {"--data": f"data-{servers[0].name}"} | options  # `data` may hold a run over SQLite
+    words = [word for pair in options.items() for word in pair]
+    lines.append(shlex.join(["python", "pipeline.py", "run", *words]))
     return "\n".join(["", "In another terminal:", "", *(f"    {line}" for line in lines), ""])
 
 

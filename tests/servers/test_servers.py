@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -129,6 +130,13 @@ def test_server_ends_with_who_started_it(tmp_path: Path) -> None:
         time.sleep(0.01)
 
 
+def test_what_to_type_is_what_the_readme_says(tmp_path: Path) -> None:
+    usual = [command.make(name, tmp_path) for name in command.USUAL]
+    (line,) = [line for line in command.how_to_use(usual).splitlines() if "pipeline.py" in line]
+    known = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "kafka://" in line]
+    assert shlex.split(line) in [shlex.split(line) for line in known]
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_command_says_how_to_use_the_servers_and_stops_them(tmp_path: Path, ending: signal.Signals) -> None:
     require(RedisServer)
@@ -139,7 +147,7 @@ def test_command_says_how_to_use_the_servers_and_stops_them(tmp_path: Path, endi
         assert f"export V3IO_API=http://127.0.0.1:{ports[1]}" in said
         assert not any(map(is_free, ports))
         (folder,) = tmp_path.iterdir()
-        assert f"lies in {folder}," in said
+        assert f"are in {folder}," in said
         process.send_signal(ending)
         assert process.wait(60) == 0
         assert all(map(is_free, ports))
@@ -172,5 +180,5 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_started(
 
 @pytest.mark.parametrize("given", ["mysql", "redis:", "redis:x", "redis:0", "redis:65536"])
 def test_what_is_no_server_is_refused(given: str, tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match="is no server: write kafka, redis"):
+    with pytest.raises(ServerError, match="is not a server: write kafka, redis"):
         command.make(given, tmp_path)
