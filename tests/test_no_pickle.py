@@ -28,7 +28,7 @@ CALLS = {
 
 def sources() -> Iterator[tuple[str, str]]:
     """Yield every piece of the project's Python: name and text."""
-    for folder in ("modelstream", "assets", "bench", "use_cases"):
+    for folder in ("modelstream", "servers", "assets", "bench", "use_cases"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             yield str(path.relative_to(ROOT)), path.read_text("utf-8")
     for path in sorted(ROOT.glob("*.py")):
