@@ -174,6 +174,16 @@ def test_the_project_keeps_the_rules() -> None:
 
 # The checker
 
+
+def test_the_table_of_levels_in_the_docs_is_this_one() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", (ROOT / "docs" / "architecture.md").read_text("utf-8"), re.MULTILINE)
+    levels = {
+        int(number): {name.removesuffix(".py") for name in re.findall("`([^`]+)`", named)} for number, named in rows
+    }
+    assert levels.pop(len(LEVELS)) == set(LEVELS[-1]) - {"functions"}  # it says "the notebooks"
+    assert levels == {number: set(rooms) for number, rooms in enumerate(LEVELS[:-1], 1)}
+
+
 HOUSE: dict[str, set[str]] = {
     "modelstream": set(),
     "modelstream.errors": set(),
