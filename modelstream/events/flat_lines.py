@@ -1,7 +1,7 @@
 """JSON lines to columns in one pass over the bytes, for lines as they should be.
 
 Those are *flat* objects of a use case's fields: no nesting, no escapes, no other fields, and values of the fields'
-types that leave no doubt (see `json_kernels`). It takes 0.3 µs a line. Of any other line this says only that it
+types that leave no doubt (see `base.json_bytes`). It takes 0.3 µs a line. Of any other line this says only that it
 is one: `parsing` reads it then, and decides.
 """
 
