@@ -100,10 +100,16 @@ def completed(arguments: list[str]) -> list[str]:
 
     >>> completed([]), completed(["--users", "100"]), completed(["table", "features"])
     (['run'], ['run', '--users', '100'], ['table', 'show', 'features'])
+
+    Two words after `table` are a command and a name, even if the command is misspelt: Typer says which was meant.
+
+    >>> completed(["table", "laod", "enrichment", "postcodes.csv"])
+    ['table', 'laod', 'enrichment', 'postcodes.csv']
     """
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in HELP):
         return ["run", *arguments]
-    if arguments[0] == "table" and len(arguments) > 1 and arguments[1] not in ("show", "load", *HELP):
+    words = [word.startswith("-") for word in arguments[1:3]]
+    if arguments[0] == "table" and words and words != [False, False] and arguments[1] not in ("show", "load", *HELP):
         return ["table", "show", *arguments[1:]]
     return arguments
 

@@ -260,8 +260,12 @@ def load_project(path: str | Path | None = None) -> Project:
     path = Path(path) if path is not None else default_file()
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}", remedy="run it in the project's folder") from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: {error.strerror or error}", remedy="run it in the project's folder"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8: {error}", remedy="save the file as UTF-8") from None
     file = YamlFile(text, str(path))
     metadata = file.convert(file.data.get("metadata"), dict[str, str], ("metadata",))
     spec = file.convert(file.data.get("spec"), dict[str, Any], ("spec",))

@@ -18,9 +18,11 @@ def load_cluster(path: str | Path, project: Project) -> Cluster:
     path = Path(path)
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         remedy = "give the path of a cluster's file: --config clusters/kafka.yaml, or a copy of it"
-        raise ConfigurationError(f"{path}: {error}", remedy=remedy) from None
+        raise ConfigurationError(f"{path}: {error.strerror or error}", remedy=remedy) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8: {error}", remedy="save the file as UTF-8") from None
     if not "".join(line.partition("#")[0] for line in text.splitlines()).strip():
         raise ConfigurationError(f"{path}: is empty", remedy="begin with a copy of clusters/kafka.yaml")
     file = YamlFile(text, str(path))

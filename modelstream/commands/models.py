@@ -28,7 +28,8 @@ app = typer.Typer(invoke_without_command=True)
 def models(context: typer.Context) -> None:
     """List the versions of the model, show one, or choose the one that serves.
 
-    Without a command: `list`.
+    Without a command: `list`. The options are those of the command, such as
+    `models list --help`.
 
     Example: python pipeline.py models
     """

@@ -30,7 +30,7 @@ def peek(
         str,
         typer.Argument(
             metavar="STREAM",
-            help="generated, incoming-events, serving, inference, or dead-letters.",
+            help="A stream of project.yaml, such as dead-letters.",
             show_default=False,
         ),
     ],
@@ -57,7 +57,9 @@ def print_messages(view: View, stream: str, last: int, *, as_json: bool) -> None
 
     check_name("stream", stream, view.project.params.streams)
     epoch = view.epoch
+    is_empty = True
     for message in last_messages(view.streams, stream, last):
+        is_empty = False
         content = decoded(message, stream, epoch, view.names.dead_letters)
         at = datetime.fromtimestamp(message.appended_at / 1e6, UTC)
         if as_json or not is_terminal():
@@ -72,6 +74,8 @@ def print_messages(view: View, stream: str, last: int, *, as_json: bool) -> None
             title += f"; the last {len(rows)}:"
         out = console()
         out.print(fitting_table([_telling_first(row, view.use_case) for row in rows], out.width, title))
+    if is_empty:
+        print(f"{stream} has no messages", file=sys.stderr)
 
 
 def _telling_first(row: Row, use_case: UseCase) -> Row:

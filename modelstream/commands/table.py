@@ -29,6 +29,8 @@ app = typer.Typer(no_args_is_help=True)
 def table() -> None:
     """Show or write a table, or load one. `table NAME` is short for `table show NAME`.
 
+    The options are those of `table show --help` and `table load --help`.
+
     Example: python pipeline.py table features --output features.parquet
     """
 
@@ -37,7 +39,10 @@ def table() -> None:
 def show(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="features (a row for every user) or enrichment (what is looked up)."),
+        typer.Argument(
+            metavar="NAME",
+            help="A table of project.yaml: features (one row per user) or enrichment (the lookup table).",
+        ),
     ],
     key: Annotated[str | None, typer.Option(metavar="KEY", help="Only the row of this key.")] = None,
     format: Annotated[
@@ -62,7 +67,7 @@ def show(
 
 @app.command()
 def load(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The table that the use case looks up: enrichment.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The use case's lookup table, such as enrichment.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV file whose first line names the columns.")],
     tables: Annotated[
         str,

@@ -67,7 +67,8 @@ def read_marker(path: Path) -> Marker | None:
         marker = msgspec.json.decode(text, type=Marker)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{path / MARKER} is broken: {error}", remedy="restore it from a copy, or begin anew with --fresh"
+            f"{path / MARKER} is broken: {error}",
+            remedy="restore it from a copy, or start over with --fresh, which deletes the data",
         ) from None
     if marker.version > VERSION:
         raise ConfigurationError(
@@ -124,7 +125,7 @@ def check_use_case(path: Path, marker: Marker, project: Project) -> None:
     if marker.use_case != project.use_case_file.stem:
         raise ConfigurationError(
             f"{path} holds data of the use case {marker.use_case!r}, not {project.use_case_file.stem!r}",
-            remedy="give another --data, or begin anew with --fresh",
+            remedy="give another --data, or start over with --fresh, which deletes the data",
         )
 
 
@@ -164,7 +165,7 @@ def open_folder(
     if shards is not None and shards != marker.shards:
         raise ConfigurationError(
             f"{path} has {marker.shards} shards, not {shards}: events of a user would change their shard and order",
-            remedy=f"leave out --shards, or begin anew with --fresh --shards {shards}",
+            remedy=f"leave out --shards, or delete the data and start over with --fresh --shards {shards}",
         )
     check_use_case(path, marker, project)
     differing(urls, marker.urls, path)

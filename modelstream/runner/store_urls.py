@@ -17,7 +17,7 @@ def checked(urls: StoreUrls, project: Project) -> StoreUrls:
 
     Raises ConfigurationError for a malformed one, and UnavailableError for a server that doesn't answer.
     """
-    found = StoreUrls(**{kind: _absolute(getattr(urls, kind)) for kind in KINDS_OF_STORES})
+    found = StoreUrls(**{kind: _absolute(kind, getattr(urls, kind)) for kind in KINDS_OF_STORES})
     with Stores.of_project(project, found) as stores:
         if found.streams:
             stores.streams.names()
@@ -29,10 +29,10 @@ def checked(urls: StoreUrls, project: Project) -> StoreUrls:
     return found
 
 
-def _absolute(url: str) -> str:
+def _absolute(kind: str, url: str) -> str:
     if url.startswith("sqlite://") and url != "sqlite://":
         return f"sqlite://{sqlite_folder_of(url).expanduser().resolve()}"
-    if url and ("://" not in url or url.startswith("file://")):
+    if url and kind == "logs" and ("://" not in url or url.startswith("file://")):
         return str(folder_of(url).expanduser().resolve())
     return url
 
@@ -45,7 +45,8 @@ def differing(given: StoreUrls, kept: StoreUrls, folder: Path) -> None:
         if url and url != getattr(filled, kind):
             raise ConfigurationError(
                 f"{folder} has its {kind} at {getattr(filled, kind)}, not at {url}",
-                remedy=f"leave out --{kind}, give another --data, or begin anew with --fresh --{kind} {url}",
+                remedy=f"leave out --{kind}, give another --data, or delete the data and start over:"
+                f" --fresh --{kind} {url}",
             )
 
 

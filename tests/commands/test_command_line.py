@@ -124,6 +124,7 @@ def test_models_alone_lists(
     ("arguments", "said"),
     [
         (["stauts"], "No such command 'stauts'. Did you mean 'status'?"),
+        (["table", "laod", "enrichment", "codes.csv"], "No such command 'laod'. Did you mean 'load'?"),
         (["models", "promot", "2"], "No such command 'promot'. Did you mean 'promote'?"),
         (["peek", "generated", "--lats", "3"], "No such option: --lats (Possible options: --data, --last)"),
         (["undeploy", "--config", "clusters/kafka.yaml", "--data"], "No such option: --data"),

@@ -14,7 +14,7 @@ from modelstream.commands.peek import last_messages, print_messages
 from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from tests.commands.small import LINES, small_folder
-from tests.runner.folders import SHARDS
+from tests.runner.folders import PROJECT, SHARDS, make_folder
 
 
 @pytest.fixture
@@ -69,6 +69,13 @@ def test_a_stream_that_is_not_there_is_an_error_with_what_was_meant(view: View) 
     with pytest.raises(ConfigurationError) as caught:
         print_messages(view, "dead-leters", 1, as_json=True)
     assert "did you mean 'dead-letters'?" in caught.value.remedy
+
+
+def test_peek_says_that_a_stream_is_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with make_folder(tmp_path / "data", [], {}), View(tmp_path / "data", PROJECT) as view:
+        print_messages(view, "dead-letters", 1, as_json=True)
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "dead-letters has no messages\n")
 
 
 def test_peek_fits_a_terminal(view: View, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelstream.errors import UnavailableError
+from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.runner.store_urls import checked
 from modelstream.settings import StoreUrls
 from tests.runner.folders import PROJECT
@@ -17,3 +17,9 @@ def test_bucket_that_nobody_answers_for_is_told(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UnavailableError, match="s3://bucket/churn") as told:
         checked(StoreUrls(logs="s3://bucket/churn"), PROJECT)
     assert "AWS_ENDPOINT_URL" in told.value.remedy
+
+
+@pytest.mark.parametrize("kind", ["streams", "tables"])
+def test_url_that_lacks_a_slash_is_named_as_it_was_given(kind: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"no {kind} of the kind 'kafka:/x'"):
+        checked(StoreUrls(**{kind: "kafka:/x"}), PROJECT)
