@@ -26,7 +26,7 @@ them is a stream of messages. What a box does is a notebook, for you to edit; ho
 features and the model are. All folders of the library, in the order of the picture: `modelstream/__init__.py`.
 
 This file is the command line. `python pipeline.py` runs the picture from the left to the right on this machine; the
-other commands look at what it keeps, train the model anew, or bring the same functions to a cluster.
+other commands look at what it keeps, train a new model, or deploy the same functions to a cluster.
 """
 
 from __future__ import annotations

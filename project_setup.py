@@ -1,6 +1,7 @@
-"""MLRun runs this when it loads `project.yaml`: functions get their environment, the server its graph.
+"""MLRun runs this when it loads `project.yaml`: it gives the functions their environment, and the model server its
+graph.
 
-And the workflow gets the chain of functions, since the library is not installed where it runs.
+It also stores the chain of functions for the workflow, since the library is not installed where that runs.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ del pipeline.__annotations__["return"]  # Kubeflow would take it for an output
 
 
 def _always(step: Any) -> Any:
-    """Have a step run each time. Kubeflow would take the result of an earlier run whose command was the same."""
+    """Make a step run every time. Kubeflow would otherwise reuse the result of an earlier run with the same command."""
     step.set_caching_options(False)
     step.execution_options.caching_strategy.max_cache_staleness = "P0D"
     return step

@@ -1,4 +1,4 @@
-"""Make the model that is shipped: `python assets/make_model.py` writes `assets/models/churn/1`.
+"""Makes the shipped model: `python assets/make_model.py` writes `assets/models/churn/1`.
 
 It is what `pipeline.py run --end 2026-01-01` and `pipeline.py train` make of 2,000 generated users, in a registry of
 its own; the report, half a megabyte, is left out. The same seed gives the same `model.onnx`, to the byte.

@@ -1,4 +1,4 @@
-"""Measure the backends beside SQLite, with servers of its own, and write docs/performance.md.
+"""Measures the other backends against SQLite, with its own servers, and writes docs/performance.md.
 
     python -m bench.backends                    # the default run, three rounds, some minutes
     python -m bench.backends --rounds 1 --users 100 --dry
@@ -64,7 +64,7 @@ def backends(scratch: Path) -> Iterator[dict[str, Backend]]:
 
 
 def run(folder: Path, source: Path, options: dict[str, str]) -> dict[str, Any]:
-    """Run the pipeline anew; return what it says."""
+    """Run the pipeline from scratch; return its summary."""
     files = ["--input", source / "events.ndjson", "--enrichment", source / "enrichment.csv", "--data", folder]
     command = [sys.executable, "pipeline.py", "run", *files, "--json", "--quiet", "--fresh", *sum(options.items(), ())]
     done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -75,7 +75,7 @@ def run(folder: Path, source: Path, options: dict[str, str]) -> dict[str, Any]:
 
 
 def rows(folder: Path) -> pa.Table:
-    """Return the rows of the log of predictions, but for when they were made."""
+    """Return the rows of the log of predictions, without the time of each prediction."""
     table = ds.dataset(folder / "inference").to_table().drop_columns(["predicted_at"])
     return table.sort_by([("origin", "ascending"), ("position", "ascending")]).combine_chunks()
 

@@ -36,7 +36,7 @@ class Measured:
     cpu: float
     """CPU seconds of the process and all that it started and waited for."""
     peak_mb: float
-    """Highest sum of the resident memory of all processes: what they share counts more than once."""
+    """Highest sum of the resident memory of all processes; shared memory counts more than once."""
     first_file: float
     """Seconds until the first Parquet file stood in the folder watched; infinite if none did."""
     cpu_by_function: list[tuple[float, dict[str, float]]]
@@ -49,7 +49,7 @@ class Measured:
 
 
 def measure(command: Sequence[str], *, watch: Path | None = None) -> Measured:
-    """Run a command to its end. Exits with what it said when it fails."""
+    """Run a command to its end. If it fails, exit with its output."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         begun = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors)

@@ -1,4 +1,4 @@
-"""Where results stand: docs/performance.md, a section between two markers for each benchmark."""
+"""Writes results into docs/performance.md: each benchmark has a section between two markers."""
 
 from __future__ import annotations
 

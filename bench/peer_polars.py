@@ -2,10 +2,10 @@
 
     python -m bench.peer_polars --input events.ndjson --enrichment postcodes.csv --model FOLDER --output FOLDER
 
-It computes the 13 features of the churn use case as docs/use-case.md says, as one would who writes them by hand in
-Polars: names and types stand in the code, and only the generator's form of time is read. Variances come from
-cumulative sums of squares (Polars has no running variance), so they equal the pipeline's to about 1e-9 and not to
-the bit. Nothing here survives a crash, and a bad line ends it.
+It computes the 13 features of the churn use case (docs/use-case.md) as someone would write them by hand in Polars:
+names and types are in the code, and it only reads the generator's format of times. Variances come from cumulative sums
+of squares (Polars has no running variance), so they equal the pipeline's to about 1e-9 and not to the bit. Nothing here
+survives a crash, and a bad line ends it.
 """
 
 from __future__ import annotations

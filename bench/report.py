@@ -137,7 +137,7 @@ class Report:
 
 
 def at_most(what: str, value: float, limit: float | None, form: str) -> str:
-    """Return the row of a goal that is reached at or below its limit; without a limit it is none.
+    """Return the row of a measurement with a goal "at most"; without a limit there is no goal.
 
     >>> at_most("delay", 71.4, 100, "{:.0f} ms")
     '| delay | 71 ms | at most 100 ms | reached |'
@@ -163,7 +163,7 @@ def _met(met: bool) -> str:
 
 
 def machine() -> str:
-    """Return what matters of the machine, and nothing that tells which one it is."""
+    """Return the machine's relevant properties, without anything that identifies it."""
     memory = psutil.virtual_memory().total / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (

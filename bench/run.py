@@ -3,8 +3,8 @@
     make bench                      # 2,002,000 events, three rounds, some minutes; wants a quiet machine
     make bench ARGS="--users 100 --rounds 1 --dry"      # only to see that it works
 
-Each round runs, one after the other and each in processes of its own: (a) the pipeline, (b) Polars, (c) Bytewax, and
-the feature stage alone. What stands in the tables are the medians. Both peers must give the golden vectors first.
+Each round runs, one after the other and each in processes of its own: (a) the pipeline, (b) Polars, (c) the feature
+stage alone. The tables show medians. Before that, both peers must reproduce the golden vectors.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ModelstreamError(Exception):
-    """An error that a person can mend.
+    """An error that a user can fix.
 
     `str(error)` says what happened and where; `remedy` says what to do next.
 
@@ -18,14 +18,14 @@ class ModelstreamError(Exception):
 
 
 class ConfigurationError(ModelstreamError):
-    """A file, an option or a folder is not usable as it is; trying again won't help."""
+    """A file, an option or a folder can't be used as it is; trying again won't help."""
 
 
 class UnavailableError(ModelstreamError):
     """A stream, a table or a disk can't be used just now; the same call may succeed later.
 
-    Whoever meets it holds the shard, waits and tries the same thing again (docs/delivery.md, 8: an outage is never a
-    dead letter).
+    The stage that gets it holds the shard, waits, and tries the same step again (docs/delivery.md, 8: an outage never
+    makes a dead letter).
     """
 
 
@@ -34,8 +34,11 @@ class NumberTakenError(ModelstreamError):
 
 
 class OvertakenError(ModelstreamError):
-    """Another owner of the shard has committed more than we have taken: our state is dropped and read anew."""
+    """Another owner of the shard has committed more than this one has taken: the state is dropped and read again."""
 
 
 class LostStateError(ModelstreamError):
-    """A shard starts beyond what was applied: messages in between are gone. The shard is held."""
+    """Stored state is missing or older than it must be: messages between it and the next one are gone.
+
+    The shard is held.
+    """

@@ -1,4 +1,4 @@
-"""What `project.yaml` says: the functions by their notebooks, and what connects them.
+"""Reads `project.yaml`: the functions, each with its notebook, and what connects them.
 
 The local runner starts the functions from it, and `project_setup.py` configures them for a cluster from it.
 It is read here without MLRun, whose import costs 6 s; tests show that MLRun reads the same.
@@ -68,7 +68,7 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logs: tuple[str, ...]
     wiring: dict[str, Wiring]
     dead_letters: str = StoreNames().dead_letters
-    """The stream for what can never be read."""
+    """The stream for rows that can never be read."""
     registry: str = "artifacts/models"
     """Where registered models are: a folder, as a path or a `file://` URL, or `s3://bucket/prefix`."""
     chain: dict[str, Any] = {}
@@ -90,7 +90,7 @@ class Chain(msgspec.Struct, frozen=True):
     """The job that trains a model, if there is one."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for `workflow.py`, which has no library."""
+        """Return it as plain data for `workflow.py`, which can't import the library."""
         return msgspec.structs.asdict(self) | {"consumers": [*self.consumers]}
 
 
@@ -172,7 +172,7 @@ class Project(msgspec.Struct, frozen=True):
     def registry(self) -> str:
         """Return where registered models are: a folder's absolute path, or `s3://bucket/prefix`.
 
-        `MODELSTREAM_REGISTRY` in the environment goes first. Raises ConfigurationError for any other URL.
+        `MODELSTREAM_REGISTRY` in the environment overrides it. Raises ConfigurationError for any other URL.
         """
         url = os.environ.get(f"{PREFIX}REGISTRY") or self.params.registry
         return url if url.startswith("s3://") else str((self.folder / folder_of(url)).resolve())

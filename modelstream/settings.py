@@ -1,8 +1,9 @@
-"""The settings of a function: values, which travel as environment variables, `MODELSTREAM_` and the setting's name.
+"""The settings of a function. They are passed as environment variables, named `MODELSTREAM_` and the setting.
 
 `Project.settings` makes them from `project.yaml`, the local runner and `deploy` hand them to a function's process, and
-`from_environment` reads them there. Besides, backends read addresses and logins from the environment, each under the
-names that its module tells, `base.compiled` reads `MODELSTREAM_NUMBA`, and `Project.registry` `MODELSTREAM_REGISTRY`.
+`from_environment` reads them there. In addition, backends read addresses and logins from the environment, under the
+names that their modules document; `base.compiled` reads `MODELSTREAM_NUMBA`, and `Project.registry` reads
+`MODELSTREAM_REGISTRY`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class StoreUrls(msgspec.Struct, frozen=True, omit_defaults=True):
     logs: str = ""
 
     def within(self, folder: Path) -> StoreUrls:
-        """Return the URLs with those filled in that are in a data folder."""
+        """Return the URLs, with empty ones replaced by places in a data folder."""
         return StoreUrls(
             streams=self.streams or f"sqlite://{folder / 'streams'}",
             tables=self.tables or f"sqlite://{folder / 'tables'}",
@@ -40,12 +41,12 @@ class StoreUrls(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def or_else(self, others: StoreUrls) -> StoreUrls:
-        """Return the URLs with those filled in that others have."""
+        """Return the URLs, with empty ones taken from `others`."""
         return StoreUrls(**{kind: getattr(self, kind) or getattr(others, kind) for kind in KINDS_OF_STORES})
 
 
 class StoreNames(msgspec.Struct, frozen=True, kw_only=True):
-    """What the things that every pipeline keeps are called in `project.yaml`."""
+    """The names, in `project.yaml`, of the stores that every pipeline has."""
 
     features: str = "features"
     """The table with a row for every user."""
@@ -89,10 +90,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     linger_ms: float = 10.0
     """Longest time that a row waits for others before it is sent on. Four hops of it stay below 100 ms."""
     commit_ms: float = 1000.0
-    """Longest time that applied messages wait for their commit and acknowledgement: what a crash repeats."""
+    """Longest time that applied messages wait for their commit and acknowledgement; a crash repeats at most that much.
+    """
     commit_rows: int = 30_000
-    """Rows of a shard after which they are committed before `commit_ms` is over. Eight shards of twice as many took
-    100 MB more; half as many make files that are a tenth slower to write."""
+    """A shard with this many applied rows is committed before `commit_ms` is over. With twice as many, eight shards
+    took 100 MB more; with half as many, writing files is a tenth slower."""
 
     @property
     def urls(self) -> StoreUrls:
@@ -105,7 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return StoreNames(**{name: getattr(self, name) for name in StoreNames.__struct_fields__})
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that `from_environment` reads: those that are not as by default, and the shards.
+        """Return the variables that `from_environment` reads: those that differ from their defaults, and the shards.
 
         >>> Settings(function="f", use_case="u.yaml", commit_ms=50.0).environment()["MODELSTREAM_COMMIT_MS"]
         '50.0'

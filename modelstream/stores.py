@@ -1,4 +1,4 @@
-"""What a pipeline keeps, opened in one way by everybody: streams, tables, logs, and the epoch that they share."""
+"""Opens what a pipeline keeps, in one way for everybody: streams, tables, logs, and the epoch that they share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from modelstream.use_case.file import load_use_case
 
 
 class Stores:
-    """The stores behind URLs, each opened when it is first used. Use an instance in one thread, as a context.
+    """The stores at some URLs, each opened when it is first used. Use an instance in one thread, as a context manager.
 
     >>> import tempfile
     >>> from modelstream.project import load_project
@@ -38,7 +38,7 @@ class Stores:
     """
 
     def __init__(self, urls: StoreUrls, names: StoreNames, use_case: UseCase | Path) -> None:
-        """Take where the stores are, what they are called, and the use case or its file. Nothing is opened yet."""
+        """Take the URLs and names of the stores, and the use case or its file. Nothing is opened yet."""
         self.urls = urls
         self.names = names
         self._use_case = use_case
@@ -103,12 +103,12 @@ class Stores:
         return {self.names.events_log: self.events_log, self.names.inference_log: self.inference_log}
 
     def logs(self, project: Project) -> Iterator[Log]:
-        """Yield the logs of a project, to look at their files or to remove them; their columns are left out."""
+        """Yield the logs of a project without their columns, which is enough to list or remove their files."""
         for name in project.params.logs:
             yield open_log(self.urls.logs, name, pa.schema([]), 0)
 
     def make(self, project: Project, shards: int) -> Iterator[StreamInfo]:
-        """Make the project's streams and tables that are not there yet; yield the streams.
+        """Make the streams and tables of the project that are missing; yield all streams.
 
         Raises ConfigurationError for streams of another number of shards, tables of other columns, and where the use
         case looks up a table that `project.yaml` doesn't name.
@@ -131,7 +131,7 @@ class Stores:
         return sum(max(0, end - 1 - max(acked[shard], first - 1)) for shard, end in ends.items())
 
     def lags(self, project: Project) -> dict[str, int]:
-        """Return the same of each function between streams, from the first to the last; 0 where there is no stream."""
+        """Return the lag of each function between streams, in their order; 0 if its stream does not exist."""
         made = set(self.streams.names())
         reads = {name: project.reads(name) for name in project.chain.consumers}
         return {name: self.lag(name, stream) if stream in made else 0 for name, stream in reads.items()}
@@ -154,7 +154,7 @@ class Stores:
     def remove(self, project: Project) -> Iterator[str]:
         """Delete the project's streams, then its tables, then its logs: those that have a URL.
 
-        Yields what is deleted, when it is. Nobody may be using them.
+        Yields the name of each store after deleting it. They must not be in use.
         """
         if self.urls.streams:
             for name in project.params.streams:

@@ -9,5 +9,5 @@
 | `v3io/` | a stand-in for V3IO's web API |
 | `__main__.py` | the command that starts them for a person |
 
-They are for trying things out: they listen on 127.0.0.1 alone, and are nothing to keep data in.
+They are for trying things out: they listen only on 127.0.0.1. Don't keep data in them.
 """

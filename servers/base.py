@@ -1,4 +1,4 @@
-"""What a server is: a process on 127.0.0.1, over a folder, started and stopped by whoever needs it."""
+"""The base class of servers: a process on 127.0.0.1 with a folder for its data."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from typing import ClassVar, Self
 ROOT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
 STOP_PATIENCE = 30.0
-"""Seconds that a server may take to end: 0.1 to 2 were seen. Then it is killed."""
+"""Seconds that a server may take to stop before it is killed; 0.1 to 2 were measured."""
 
 
 class ServerError(Exception):
-    """A server can't be started, or has ended by itself; the text says why, and what to do."""
+    """A server can't be started, or stopped unexpectedly; the text says why, and what to do."""
 
 
 class Server(ABC):
     """A server: started, stopped, killed, and started again at the same address with what it had.
 
-    `with` starts it and stops it. Without a folder it has a temporary one, which goes when `with` ends; without a port
-    it takes one that is free. On Linux it ends with the thread that started it, also when that is killed.
+    `with` starts and stops it. Without a folder it uses a temporary one, which is deleted when `with` ends; without a
+    port it takes a free one. On Linux it ends with the thread that started it, even if that is killed.
     """
 
     name: ClassVar[str]
@@ -49,7 +49,7 @@ class Server(ABC):
     @classmethod
     @abstractmethod
     def missing(cls) -> str:
-        """Return what this machine lacks to run it, and how to get that; "" if nothing."""
+        """Return what is missing on this machine to run it, and how to get it; "" if nothing is."""
 
     @abstractmethod
     def options(self, name: str) -> dict[str, str]:
@@ -71,7 +71,7 @@ class Server(ABC):
 
     @property
     def log(self) -> Path:
-        """The file that has what it says."""
+        """Its log file."""
         return self.folder / "server.log"
 
     def start(self) -> None:
@@ -96,7 +96,7 @@ class Server(ABC):
             raise
 
     def stop(self) -> None:
-        """Ask it to end, and wait: it closes its files in good order."""
+        """Ask it to stop, and wait until it has closed its files properly."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -105,7 +105,7 @@ class Server(ABC):
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Let it stand still: it takes connections, and answers nothing."""
+        """Suspend it: it accepts connections but does not answer."""
         process = self.process
         assert process is not None
         process.send_signal(signal.SIGSTOP)
@@ -129,7 +129,7 @@ class Server(ABC):
                 ) from None
 
     def words(self) -> str:
-        """Return the end of what it said."""
+        """Return the end of its log."""
         return self.log.read_text(errors="replace")[-2000:]
 
     def __enter__(self) -> Self:

@@ -52,7 +52,7 @@ ssl.keystore.type=PKCS12
 ssl.keystore.location={folder}/server.p12
 ssl.keystore.password={password}
 """
-"""A listener with TLS and a password: later lines hold."""
+"""A listener with TLS and a password; it overrides earlier lines."""
 USER, PASSWORD = "somebody", "a secret"
 
 

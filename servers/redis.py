@@ -11,7 +11,7 @@ from servers.base import HOST, Server
 
 
 class RedisServer(Server):
-    """A Redis server: what it has confirmed is there after a kill."""
+    """A Redis server. What it has confirmed survives a kill."""
 
     name = "redis"
     usual_port = 6379

@@ -21,7 +21,10 @@ REGION, KEY, SECRET = "us-east-1", "tester", "secret"
 
 
 class S3Server(Server):
-    """An S3 server, empty at every start; `careless` is a condition of requests that it ignores, as some servers do."""
+    """An S3 server, empty at every start.
+
+    `careless` names a condition of requests that it ignores, as some servers do.
+    """
 
     name = "s3"
     usual_port = 9000

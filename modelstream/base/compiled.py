@@ -1,4 +1,4 @@
-"""Compile a loop over arrays to machine code with numba, keeping the plain function for machines without it."""
+"""Compiles loops over arrays to machine code with numba; without numba the plain function runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 @functools.cache
 def _cache_folder() -> str:
-    """Return a folder for the present state of all compiled functions.
+    """Return the cache folder for the current source of all compiled functions.
 
     numba compiles anew when the file of a function changes, but not when a compiled function that it calls, in
     another file, does: an edit of `statistics.py` would leave the kernel as it was.

@@ -1,4 +1,4 @@
-"""Files that survive a power loss, and errors of the file system in our words."""
+"""Writes files that survive a power loss, and turns errors of the file system into ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modelstream.errors import UnavailableError
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names that were added to or removed from a folder safe against power loss."""
+    """Sync a folder, so that files added to it or removed from it survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -20,7 +20,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_at(descriptor: int, content: bytes | memoryview, position: int) -> None:
-    """Write all of the content at a position of an open file. A disk that fills up may take only a part of it."""
+    """Write all of the content at a position of an open file.
+
+    (One write may store only a part of it on a disk that is nearly full.)
+    """
     view = memoryview(content)
     while view:
         written = os.pwrite(descriptor, view, position)

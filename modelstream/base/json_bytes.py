@@ -1,8 +1,8 @@
 """The grammar of JSON over bytes, for loops that numba compiles, and pieces of bytes as an Arrow array.
 
-What the functions here accept, every JSON parser reads the same way; whatever could be doubtful (escapes, text that
-is not UTF-8, numbers with many digits) they refuse, for a slower way to tell. They look ahead without counting: the
-bytes must end with one that stands in no value, such as a newline or the object's last brace.
+The functions here accept only JSON that every parser reads the same way. Anything doubtful (escapes, text that is not
+UTF-8, numbers with many digits) they refuse, and a slower parser decides. They don't check for the end: the last byte
+must be one that no value contains, such as a newline or the closing brace of the object.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TAB, NEWLINE, RETURN, BLANK = 9, 10, 13, 32
 QUOTE, COMMA, MINUS, POINT, COLON = 34, 44, 45, 46, 58
 OPEN, BACKSLASH, CLOSE = 123, 92, 125
 MOST_DIGITS = 18
-"""Digits of a number that surely fits 64 bits; a longer one is left to the slow way."""
+"""A number with at most this many digits fits 64 bits; a longer one is left to the slow parser."""
 
 
 _PLAIN = np.array([BLANK <= byte < 0x80 and byte not in (QUOTE, BACKSLASH) for byte in range(256)])
-"""Which bytes stand for themselves in a text."""
+"""For each byte, whether it needs no escape in a JSON string."""
 
 
 @compiled

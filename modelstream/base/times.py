@@ -1,4 +1,4 @@
-"""Times: ISO 8601 text to microseconds, many at once; and a time, or how long ago, as a person gives it."""
+"""Parses times: many ISO 8601 texts at once, to microseconds; and a time, or how long ago, as a person writes it."""
 
 from __future__ import annotations
 
@@ -135,9 +135,9 @@ def _parse_all(
 
 
 def parse_times(texts: pa.StringArray) -> npt.NDArray[np.int64]:
-    """Return microseconds since 1970 UTC of each text (int64, same length); `INVALID` where it is no time.
+    """Return microseconds since 1970 UTC of each text (int64, same length); `INVALID` where it is not a time.
 
-    A time is `YYYY-MM-DD`, a blank or `T`, `HH:MM`, then as may be `:SS`, a fraction of up to nine digits
+    A time is `YYYY-MM-DD`, a blank or `T`, `HH:MM`, then optionally `:SS`, a fraction of up to nine digits
     (kept to the microsecond, the rest cut off) and an offset (`Z`, `±HH:MM`, `±HHMM`, `±HH`); without an
     offset it is UTC. A null is `INVALID`.
 
@@ -159,11 +159,11 @@ def parse_times(texts: pa.StringArray) -> npt.NDArray[np.int64]:
 
 
 def time_given(text: str, name: str, now: float | None = None) -> int:
-    """Return the microseconds since 1970 UTC of a time, or of how long ago, as a person gives it.
+    """Return microseconds since 1970 UTC for a time, or for how long ago, as a person writes it.
 
-    A time is as in `parse_times`, or a day alone: its first moment. How long ago is a number of seconds, minutes, hours
-    or days, such as 90s, 15m, 6h, 7d, counted back from `now`, in seconds since 1970. Raises ConfigurationError where
-    it is neither, with the `name` of the option.
+    A time is as in `parse_times`, or a date alone, which means its first moment. "How long ago" is a number of seconds,
+    minutes, hours or days, such as 90s, 15m, 6h, 7d, counted back from `now` (seconds since 1970). Raises
+    ConfigurationError, with the `name` of the option, for anything else.
 
     >>> time_given("1970-01-01T00:00:01Z", "--since"), time_given("1.5h", "--since", now=10_000)
     (1000000, 4600000000)

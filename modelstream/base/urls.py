@@ -10,7 +10,7 @@ from modelstream.errors import ConfigurationError
 def folder_of(url: str) -> Path:
     """Return the folder that a URL of logs or models names: a path, or `file://` and a path.
 
-    Raises ConfigurationError for a URL of anything else.
+    Raises ConfigurationError for any other URL.
 
     >>> folder_of("file:///mnt/models"), folder_of("artifacts/models")
     (PosixPath('/mnt/models'), PosixPath('artifacts/models'))

@@ -1,7 +1,7 @@
-"""Keep pandas out of processes that don't use it: its import is 0.3 to 1 s of CPU, in every worker.
+"""Keeps pandas out of processes that don't use it: importing it takes 0.3 to 1 s of CPU in every worker.
 
-pyarrow imports pandas at its first conversion, to know its types. When it finds none it goes on without; `to_pandas()`
-imports it later all the same.
+pyarrow imports pandas at its first conversion, to learn its types. If there is no pandas, it works without.
+`to_pandas()` still imports pandas later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ class _Without(MetaPathFinder):
 
 
 def start_without_pandas() -> None:
-    """Let pyarrow take note that there is no pandas, if it hasn't looked yet. Call it before the first conversion.
+    """Make pyarrow believe that there is no pandas, unless it has looked already.
+
+    Call this before the first conversion.
 
     >>> start_without_pandas()
     >>> import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Read a YAML file as people write them: every error names the file, the line, the place and a remedy."""
+"""Reads YAML files that people write: every error names the file, the line, the place and a remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PART = re.compile(r"(?<=\[)\.\.\.|[^.\[\]]+")
 
 
 def suggestion(word: object, known: Iterable[object]) -> str:
-    """Return what was probably meant, and what is known.
+    """Return a hint: the known name that was probably meant, and all known names.
 
     >>> suggestion("meen", ["sum", "mean"])
     "did you mean 'mean'? known: sum, mean"

@@ -1,8 +1,8 @@
 """A place in a bucket, `s3://bucket/prefix`, on any store that speaks S3.
 
 Address and credentials come from the environment, under the names that all S3 clients know: AWS_ENDPOINT_URL,
-AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; in a cluster from the pod's role.
-The client (obstore) has threads that a fork doesn't take along: it is made in the process that uses it.
+AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; in a cluster from the pod's role. The client
+(obstore) has threads, which a fork does not copy. So it is made in the process that uses it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from obstore.store import S3Store
 from modelstream.errors import ConfigurationError, UnavailableError
 
 TIMEOUT = timedelta(seconds=30)
-"""A file of a flush has some MB."""
+"""For one request; the file of a flush has some MB."""
 RETRY = timedelta(seconds=5)
-"""Time in which the client itself tries again. Whoever asked says that there is an outage, and asks again."""
+"""How long the client itself retries. After that the caller reports an outage, and asks again."""
 
 _SHAPE = "write s3://bucket/prefix"
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_.=-]+)+)")
@@ -32,10 +32,10 @@ _CONDITIONS = "use a store, or a version of it, that has conditional writes"
 
 
 class Bucket:
-    """The objects below a prefix. Methods raise what `guarded` does, besides what they say."""
+    """The objects below a prefix. In addition to what they document, methods raise what `guarded` raises."""
 
     def __init__(self, url: str) -> None:
-        """Take a URL. Raises ConfigurationError for what is none; nothing is asked yet."""
+        """Take a URL. Raises ConfigurationError if it is not a URL of a bucket. No request is sent yet."""
         match = _URL.fullmatch(url)
         if not match or any(part in (".", "..") for part in match[2].split("/")):
             raise ConfigurationError(f"{url!r} is no place in a bucket", remedy=_SHAPE)
@@ -70,7 +70,8 @@ class Bucket:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turn the client's errors into ours: UnavailableError for an outage, ConfigurationError for what stays."""
+        """Turn the client's errors into ours: UnavailableError for an outage, ConfigurationError for an error that
+        won't pass."""
         url = self.url
         try:
             yield
@@ -132,7 +133,7 @@ class Bucket:
     def create(self, content: bytes, *names: str) -> bool:
         """Put an object that is not there yet (`If-None-Match: *`), durably; tell whether it was not there.
 
-        After an outage in between it may be this call's own that is there.
+        After an outage, the object that is there may be the one that this call itself stored.
         """
         with self.guarded():
             try:
@@ -142,7 +143,7 @@ class Bucket:
         return True
 
     def replace(self, content: bytes, etag: str, *names: str) -> bool:
-        """Put an object in place of the one with an ETag (`If-Match`), durably; tell whether that was there."""
+        """Replace the object that has this ETag (`If-Match`), durably; return whether it was there."""
         with self.guarded():
             try:
                 obstore.put(self.store, self.key(*names), content, mode={"e_tag": etag}, use_multipart=False)
@@ -151,7 +152,7 @@ class Bucket:
         return True
 
     def no_conditions(self, header: str, harm: str) -> ConfigurationError:
-        """Return what to raise where a store does what a condition forbids."""
+        """Return the error for a store that ignores a condition."""
         return ConfigurationError(
             f"{self.url}: the store overwrites a file although it was told not to ({header})",
             remedy=f"{_CONDITIONS}: {harm}",

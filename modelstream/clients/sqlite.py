@@ -1,4 +1,4 @@
-"""SQLite files of streams and tables: made in one step, checked when opened, with errors in our words."""
+"""SQLite files of streams and tables: made in one step, checked when opened, with SQLite's errors turned into ours."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from modelstream.base.durable import outages, sync_folder
 from modelstream.errors import ConfigurationError, UnavailableError
 
 LOCK_WAIT_SECONDS = 10.0
-"""How long to wait for a file's lock. A writer holds it for some milliseconds, 100 ms on a slow disk; longer
-only one that was stopped (a debugger, a suspended machine): then the shard is held and says so."""
+"""How long to wait for a file's lock. A writer holds it for milliseconds, or 100 ms on a slow disk. Only a writer that
+was stopped (a debugger, a suspended machine) holds it longer; the shard is then held, with the reason."""
 
 LOCK_POLL_SECONDS = 0.001
-"""SQLite's own busy handler sleeps up to 100 ms between tries: alone as much as the delay allowed at p99."""
+"""SQLite's own busy handler sleeps up to 100 ms between tries, which alone uses up the delay allowed at p99."""
 
 WAL_SIZE_LIMIT = 32 << 20
-"""A write-ahead log that grew beyond this (a reader was slow) is cut back to it."""
+"""A write-ahead log that grew beyond this size (because a reader was slow) is cut back to it."""
 
 _OUTAGES = frozenset(
     {
@@ -41,7 +41,7 @@ _BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLI
 
 @dataclass(frozen=True)
 class Format:
-    """What a file holds: its name in messages, four bytes as its application id, its layout's version."""
+    """The format of a file: what errors call it, four bytes as its application id, and the version of its layout."""
 
     name: str
     code: bytes
@@ -49,7 +49,7 @@ class Format:
 
     @property
     def application_id(self) -> int:
-        """The number that stands in the file's header."""
+        """The application id as a number, as in the file's header."""
         return int.from_bytes(self.code, "big")
 
 
@@ -66,10 +66,10 @@ def folder_of(url: str) -> Path:
 
 
 def create(path: Path, form: Format, statements: Sequence[str]) -> bool:
-    """Make a file in one step: whole under its name, or not there. Return False if it was there.
+    """Make a file in one step, so that it is complete or absent at every moment. Return False if it was already there.
 
-    It is built in a hidden folder and linked to its name, so a kill leaves no half-made file and of several
-    processes that start together one makes it.
+    It is built in a hidden folder and then linked to its name. So a kill leaves no half-made file, and of several
+    processes that start together, exactly one makes it.
     """
     if path.exists():
         return False
@@ -213,7 +213,7 @@ def _translated(path: Path, error: sqlite3.Error, code: int, opening: bool) -> E
 
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """Do everything within in one transaction: all of it is stored when this returns, or nothing."""
+    """Run the block in one transaction: when this returns, either all of it is stored or nothing."""
     _begin(connection)
     try:
         yield
@@ -244,7 +244,10 @@ def _begin(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def reading(connection: sqlite3.Connection) -> Iterator[None]:
-    """See one state of the file in several statements. Keep it short: meanwhile the log can't be cut."""
+    """Give several statements the same state of the file.
+
+    Keep it short: until it ends, the write-ahead log can't be cut.
+    """
     connection.execute("BEGIN")
     try:
         yield

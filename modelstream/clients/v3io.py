@@ -1,7 +1,7 @@
-"""V3IO by its own client (v3io-py): what a URL says, calls one by one or many in flight, errors in our words.
+"""V3IO through its own client (v3io-py): reads URLs, makes calls singly or many at a time, turns errors into ours.
 
-`v3io://container/path?option=…`: the web API's address and the access key come from the environment (V3IO_API,
-V3IO_ACCESS_KEY), since a URL is seen in logs, in the data folder and in the list of processes.
+The URL is `v3io://container/path?option=…`. The address of the web API and the access key come from the environment
+(V3IO_API, V3IO_ACCESS_KEY), because a URL is visible in logs, in the data folder and in the list of processes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ import v3io.dataplane
 from modelstream.errors import ConfigurationError, UnavailableError
 
 CONNECTIONS = 16
-"""Requests in flight of one process: there is no call that writes or reads several items. Putting 4,000 where each
-answer takes 2 ms: 3.7 s with 4, 1.7 s with 16, 1.2 s with 64 (the client's own CPU time is 0.1 ms a request).
-`connections=N` in the URL changes it."""
+"""Requests that one process has in flight: no call writes or reads several items at once.
+
+Putting 4,000 where each answer takes 2 ms: 3.7 s with 4, 1.7 s with 16, 1.2 s with 64 (the client's own CPU time is 0.1
+ms a request). `connections=N` in the URL changes it.
+"""
 
 AT_ONCE = 1000
 """Requests encoded ahead: v3io-py keeps them in a list, whose front it pops."""
 
 RETENTION_HOURS = 168
-"""V3IO deletes messages that are older, acknowledged or not, and nothing else deletes them. 24 h, its default, is
-less than a weekend without anybody to mend something; `retention_hours=N` in the URL changes it for new streams."""
+"""V3IO deletes messages that are older than this, acknowledged or not, and nothing else deletes them. Its default of 24
+h is shorter than a weekend on which nobody is there to fix something; `retention_hours=N` in the URL sets it for new
+streams."""
 
 CONDITION_IS_FALSE = b"16777244"
 """Code in the body of a 400: the condition did not hold, nothing was written."""
@@ -71,7 +74,7 @@ class V3ioAddress:
 
 
 class Container:
-    """The path of a container that a URL names. Its client is made when it is first used in a process.
+    """The container and path that a URL names. Each process makes its client when it first uses it.
 
     Every call raises UnavailableError when the web API can't be reached, is overloaded or broken, and
     ConfigurationError when it refuses. v3io-py itself may send a request twice when a connection breaks: every
@@ -88,16 +91,16 @@ class Container:
         return "/".join((self.address.path, *parts))
 
     def call(self, model: str, method: str, /, *, also: Iterable[int] = (), **arguments: Any) -> Any:
-        """Do one call and return v3io-py's response. `also`: statuses that are no error besides 200 to 299."""
+        """Make one call and return v3io-py's response. `also`: statuses besides 200 to 299 that are not errors."""
         with self._guarded() as client:
             function = getattr(getattr(client, model), method)
             response = function(container=self.address.container, raise_for_status="never", **arguments)
         return self._checked(response, also)
 
     def many(self, calls: Iterable[_Call], *, also: Iterable[int] = ()) -> Iterator[Any]:
-        """Do calls, `connections` of them in flight; yield their responses in the order of the calls.
+        """Make calls, `connections` at a time; yield their responses in the order of the calls.
 
-        The order in which they take effect is any. After an error some were done and some not.
+        They may take effect in any order. After an error, some were done and some not.
         """
         waiting = list(calls)
         for start in range(0, len(waiting), AT_ONCE):
@@ -217,7 +220,7 @@ class _Page(msgspec.Struct):
 
 
 class _Silent:
-    """A logger for v3io-py: what it would say is in our errors."""
+    """A logger that drops what v3io-py logs, since our errors say the same."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return _say_nothing
@@ -262,7 +265,7 @@ def condition_failed(response: Any) -> bool:
 
 
 def rises(attribute: str, number: int) -> str:
-    """Return the condition that an attribute isn't there yet, or is lower than a number.
+    """Return the condition "the attribute is missing or lower than this number".
 
     >>> rises("applied", 7)
     '(not(exists(applied))) or (applied < 7)'

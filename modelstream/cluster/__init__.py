@@ -1,11 +1,11 @@
-"""The pipeline on a cluster: MLRun deploys the functions to Nuclio, a Kubeflow workflow orders it.
+"""The pipeline on a cluster: MLRun deploys the functions to Nuclio, in the order of a Kubeflow workflow.
 
 | file | what |
 |---|---|
 | `config` | what a file under `clusters/` says: where streams, tables and logs are, the image, the size of functions |
 | `file` | reads one |
-| `config_check` | what must hold in it: whatever a function or Kubernetes would refuse |
-| `secrecy` | what is a secret, told by its name |
+| `config_check` | checks it for everything that a function or Kubernetes would refuse |
+| `secrecy` | which settings are secrets, judged by their names |
 | `kafka_login` | how functions and triggers log in to Kafka |
 | `triggers` | names of topics, stream paths and consumer groups for triggers |
 | `functions` | the project's functions as MLRun objects, configured: triggers, environment, resources |

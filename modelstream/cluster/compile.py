@@ -1,14 +1,14 @@
-"""Compile or submit the workflow, in an environment that has Kubeflow's compiler (`make kfp`).
+"""Compiles or submits the workflow, in an environment that has Kubeflow's compiler (`make kfp`).
 
-Its kfp 1.8 needs pydantic 1.10, so it can't live beside the rest. A project comes on standard input, as MLRun writes
-it down: with every function whole, so that nothing is configured or converted twice, and nothing but MLRun is needed.
+kfp 1.8 needs pydantic 1.10, so it can't be installed beside the rest. The project comes on standard input as MLRun
+saves it, with every function complete: nothing is configured or converted twice, and nothing but MLRun is needed.
 
     python compile.py FOLDER TARGET < asked.json        writes Argo's YAML to TARGET
     python compile.py FOLDER --submit < asked.json      runs the workflow on the cluster
 
-What is asked is one JSON object: the `project`, the workflow's `arguments`, and `session`, the place of the key that
-steps log in to MLRun with (null where they need none). So is standard output: {"seconds": …} or {"run": …}; after a
-mistake {"error": …}.
+The input is one JSON object: the `project`, the workflow's `arguments`, and `session`, which says where the key is that
+steps use to log in to MLRun (null if they need none). The output on standard output is one too: {"seconds": …} or
+{"run": …}, or after a mistake {"error": …}.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a cluster's file says, such as `clusters/kafka.yaml`. `file` reads one."""
+"""The content of a cluster's file, such as `clusters/kafka.yaml`; `file` reads one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Natural = Annotated[int, Meta(ge=0)]
 
 
 class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A value in a Kubernetes secret: only its place is known here."""
+    """A value in a Kubernetes secret. Only where it is stored is known here, not the value."""
 
     secret: str
     key: str
@@ -31,12 +31,12 @@ class Size(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How large a function is."""
 
     replicas: int = 1
-    """Pods; their number doesn't change by itself."""
+    """Number of pods, which never changes by itself."""
     workers: int = 1
-    """Processes in a pod; shards are spread over all of them."""
+    """Processes in each pod; the shards are spread over all of them."""
     cpu: str = ""
     memory: str = ""
-    """What a pod asks for."""
+    """CPU and memory that a pod requests."""
     cpu_limit: str = ""
     memory_limit: str = ""
     env: dict[str, str] = {}
@@ -58,7 +58,7 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logs: str
     image: str
     folder: str = "/modelstream"
-    """Where the image has this repository: the use case, the model, the notebooks."""
+    """Where this repository (use case, model, notebooks) is in the image."""
     registry: str = ""
     """Where registered models are, a folder or a bucket as for logs; by default `models` beside the logs."""
     source: str = ""
@@ -67,14 +67,14 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Raise it by one to make the streams anew, with another number of shards (docs/cluster.md)."""
     v3io_api: str = "http://v3io-webapi:8081"
     retention_hours: Count = 168
-    """Messages in Kafka that every function has acknowledged are deleted when they are older."""
+    """Messages in Kafka that every function has acknowledged are deleted when they are older than this."""
     kafka: KafkaLogin | None = None
     env: dict[str, str] = {}
     secrets: dict[str, Secret] = {}
     volumes: tuple[Volume, ...] = ()
     functions: dict[str, Size] = {}
     generator: dict[str, int] = {}
-    """As in `Generator`."""
+    """Parameters of the data generator's run; see `Generator`."""
 
     @property
     def on_kafka(self) -> bool:

@@ -1,7 +1,7 @@
-"""What must hold in a cluster's file beyond types: whatever a function or Kubernetes would refuse is refused here.
+"""Checks a cluster's file beyond its types: everything that a function or Kubernetes would refuse is refused here.
 
-URLs are read by the parsers of the very backends. Those import the client libraries, so they are imported when a file
-is read, not with the commands.
+URLs are read by the parsers of the backends themselves. These import the client libraries, so they are imported only
+when a file is read, not together with the commands.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from modelstream.settings import PREFIX, Settings
 
 BY_REFERENCE = "keep it in a Kubernetes secret and name that under `secrets`, as in NAME: {secret: …, key: …}"
 TUNABLE = ("linger_ms", "commit_ms", "commit_rows")
-"""Settings that a cluster's file may give under `env`. The others follow from it and from project.yaml."""
+"""Settings that a cluster's file may give under `env`. All others follow from the file and from project.yaml."""
 OURS = {PREFIX + name.upper() for name in (*Settings.__struct_fields__, "project", "epoch") if name not in TUNABLE}
 
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9][a-z0-9._-]*)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?")
@@ -124,7 +124,7 @@ def _read_v3io(url: str) -> None:
 
 
 def _check_files(file: YamlFile, name: str, url: str, cluster: Cluster) -> None:
-    """Refuse a place of logs or models that is neither a bucket nor a folder on one of the volumes."""
+    """Raise for logs or models that are neither in a bucket nor in a folder on one of the volumes."""
     if url.startswith("s3://"):
         from modelstream.clients.s3 import Bucket
 
@@ -261,7 +261,7 @@ def _check_functions(file: YamlFile, cluster: Cluster, project: Project) -> None
 
 
 def _check_resource(file: YamlFile, place: Place, size: Size, resource: str) -> None:
-    """Check what a pod asks for, and that its limit is not below."""
+    """Check what a pod requests, and that its limit is not lower."""
     found = {}
     for name in (resource, f"{resource}_limit"):
         if quantity := getattr(size, name):

@@ -1,4 +1,4 @@
-"""The commands `deploy` and `undeploy`."""
+"""What the commands `deploy` and `undeploy` do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from modelstream.project import Project, load_project
 
 Engine = Literal["local", "kfp", "remote"]
 COMPILER = "MODELSTREAM_KFP_PYTHON"
-"""The environment variable with the Python that has Kubeflow's compiler, if it is not that of `make kfp`."""
+"""The environment variable with the path of a Python that has Kubeflow's compiler; by default the one of `make kfp`."""
 SUBMIT = "--submit"
 TRIM = "trim"
 WORKFLOWS = {"local": "in-order", "kfp": "main", "remote": "main"}
@@ -35,7 +35,7 @@ _LEVEL = "MLRUN_LOG_LEVEL"
 
 @dataclass(frozen=True)
 class WorkflowOptions:
-    """What the workflow is to do besides deploying."""
+    """What the workflow does in addition to deploying."""
 
     generate: bool = True
     train: bool = False
@@ -63,7 +63,7 @@ class Deployment:
         self.runtimes: dict[str, Any] = {}
 
     def load(self) -> None:
-        """Let MLRun load the project and its notebooks (a process each), and configure the functions."""
+        """Let MLRun load the project and its notebooks (one process per notebook), and configure the functions."""
         _say(f"loading {len(self.project.functions)} functions from their notebooks")
         try:
             import mlrun
@@ -83,7 +83,7 @@ class Deployment:
         return float(self._ask_compiler(str(target.resolve()), {})["seconds"])
 
     def run(self, engine: Engine, options: WorkflowOptions) -> str:
-        """Run the workflow on the cluster; return what to say of it."""
+        """Run the workflow on the cluster; return the lines to print about it."""
         arguments = options.arguments()
         _say("storing the project in MLRun, and starting the workflow")
         self.mlrun_project.save_to_db()
@@ -192,7 +192,7 @@ def deploy(
 
 
 def undeploy(file: Path, *, delete_data: bool, folder: Path = Path()) -> list[str]:
-    """Take the functions down, the first one first; return lines to print. Data stay, unless they are to be deleted."""
+    """Remove the functions, the first one first; return lines to print. Data are kept unless `delete_data` is set."""
     deployment = Deployment(folder, file)
     database = connect()
     project = deployment.project
@@ -220,7 +220,7 @@ def undeploy(file: Path, *, delete_data: bool, folder: Path = Path()) -> list[st
 
 
 def _delete(database: Any, name: str, project: str) -> None:
-    """Delete a function. MLRun's client only logs that it couldn't be deleted, so it is asked for again."""
+    """Delete a function, and check that it is gone: when a deletion fails, MLRun's client only logs it."""
     import mlrun
 
     with suppress(mlrun.errors.MLRunNotFoundError):
@@ -238,9 +238,9 @@ def _unschedule(database: Any, project: str) -> None:
 
 
 def connect(remedy: str = _API) -> Any:
-    """Return MLRun's database client, connected. Raises ConfigurationError or UnavailableError, with what to do.
+    """Return MLRun's database client, connected. Raises ConfigurationError or UnavailableError with a remedy.
 
-    `remedy` is what to do where no address is set.
+    `remedy` says what to do if no address is set.
     """
     try:
         with _quiet():
@@ -259,7 +259,7 @@ def connect(remedy: str = _API) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep MLRun's own words about a connection that fails, a screen of them, off; unless its log level is set."""
+    """Hide the screenful that MLRun logs when a connection fails, unless its log level is set."""
     if _LEVEL in os.environ:
         yield
         return
@@ -281,7 +281,7 @@ def _say(what: str) -> None:
 
 
 def _quieten(dry_run: bool) -> None:
-    """Have MLRun not warn, twice a call, that a dry run has no server."""
+    """Keep MLRun from warning, twice per call, that a dry run has no server."""
     if dry_run:
         os.environ.pop("MLRUN_DBPATH", None)
         os.environ |= QUIET_MLRUN

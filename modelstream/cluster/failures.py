@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a cluster, and what to do about it."""
+"""Known failures of a deployment, and what to do about each."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _KNOWN: tuple[tuple[str, type[ModelstreamError], str], ...] = (
 
 
 def explained(error: BaseException, what: str) -> ModelstreamError:
-    """Return an error that says what failed and what to do; ours stay as they are.
+    """Return an error that says what failed and what to do. Errors of ours are returned unchanged.
 
     >>> explained(RuntimeError("pod has ErrImagePull"), "deploying").remedy.partition(",")[0]
     "push the image that the cluster's file names"

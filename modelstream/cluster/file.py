@@ -1,4 +1,4 @@
-"""Cluster files: read, checked, and every mistake named with its line."""
+"""Reads and checks cluster files; every mistake is reported with its line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load_cluster(path: str | Path, project: Project) -> Cluster:
 
 
 def _drop_empty(data: dict[str, Any]) -> None:
-    """Let an entry that names nothing, as in `env:`, count as one that isn't there."""
+    """Drop entries without a value, such as `env:`, as if they weren't there."""
     for name in ("kafka", "env", "secrets", "volumes", "functions", "generator"):
         if name in data and data[name] is None:
             del data[name]

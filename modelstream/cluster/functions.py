@@ -1,7 +1,7 @@
-"""The project's functions as MLRun objects, ready to be deployed: triggers, environment, secrets, sizes.
+"""Configures the project's functions, as MLRun objects, for a cluster: triggers, environment, secrets, sizes.
 
 MLRun's own loader has made them from the notebooks, and `project_setup.py` has given them what `project.yaml` says;
-here they get what the cluster's file says. `project.yaml` is never written.
+here they get what the cluster's file says. `project.yaml` is never changed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ JOBS = {
     "trim": "Delete messages that every function has acknowledged and that are old (every hour, on Kafka).",
     "remove": "Delete streams, tables and logs (`undeploy --delete-data`).",
 }
-"""Jobs of the cluster's own, see `jobs`: code of the library, in the project's image."""
+"""Jobs that only a cluster has (see `jobs`): code of the library, in the project's image."""
 TRIM_AT = "17 * * * *"
-"""When the job `trim` runs: every hour, not in the minute in which everybody's jobs do."""
+"""When the job `trim` runs: every hour, but not at minute 0, when everybody else's jobs run."""
 TRIGGER = {
     "explicit_ack_mode": "explicitOnly",
     "worker_allocation_mode": "static",
@@ -55,7 +55,7 @@ def in_image(project: Project, cluster: Cluster) -> Project:
 
 
 def environment(project: Project, cluster: Cluster, function: str) -> dict[str, str]:
-    """Return the environment of a function on the cluster, but for secrets."""
+    """Return the environment of a function on the cluster, without secrets."""
     settings = project.settings(
         function,
         StoreUrls(cluster.streams, cluster.tables, cluster.logs),
@@ -193,7 +193,7 @@ def set_graph(runtime: Any, project: Project, function: str) -> None:
 
 @contextmanager
 def quiet_nuclio() -> Iterator[None]:
-    """Leave out what MLRun and nuclio-jupyter say of what is meant: static allocation, our number of replicas."""
+    """Hide warnings of MLRun and nuclio-jupyter about what is intended: static allocation, our number of replicas."""
     loggers = [logging.getLogger(name) for name in ("nuclio", "nuclio.triggers", "mlrun")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,7 +1,7 @@
-"""Small jobs of the workflow, run by MLRun in the project's image: they reach what only pods reach.
+"""Small jobs of the workflow. MLRun runs them in the project's image, because only pods can reach the stores.
 
-Each takes MLRun's context, like every job. What goes wrong ends the run with a message that says what to do.
-Annotations are evaluated here: MLRun refuses a handler that has them as text.
+Each takes MLRun's context, like every job. A failure ends the run with a message that says what to do. Annotations are
+evaluated here: MLRun refuses a handler that has them as text.
 """
 
 import os
@@ -22,7 +22,7 @@ LONGEST_WAIT = 3600.0
 
 
 def prepare(context: Any) -> None:
-    """Make the streams, tables and their columns that are not there yet; nothing that is there is changed."""
+    """Make the streams, tables and columns that are missing; change nothing that exists."""
     with _opened() as (project, stores):
         _put_in_epoch(stores.tables, int(os.environ.get(PREFIX + "EPOCH", "0")))
         for info in stores.make(project, from_environment().shards):
@@ -57,8 +57,8 @@ def promote(context: Any, version: str) -> None:
 def trim(context: Any, hours: float = 168.0) -> None:
     """Delete messages that every function reading their stream has acknowledged, and that are older than `hours`.
 
-    The rule is that of `serve` (`runner.retention`); here a stream that can't be used ends the run, and MLRun shows it.
-    A stream that no function reads, such as that of dead letters, is left alone.
+    The rule is the same as in `serve` (`runner.retention`). Here a stream that can't be used ends the run, so that
+    MLRun shows it. A stream that no function reads, such as that of dead letters, is left alone.
     """
     before = int((time.time() - hours * 3600) * 1e6)
     with _opened() as (project, stores):
@@ -76,7 +76,7 @@ def remove(context: Any) -> None:
 
 @contextmanager
 def _opened() -> Iterator[tuple[Project, Stores]]:
-    """Give the project, and the stores of this job's settings.
+    """Give the project, and the stores that this job's settings name.
 
     A run ends with message and remedy in one line: MLRun shows only an exception's text.
     """

@@ -1,4 +1,4 @@
-"""How functions and their triggers log in to Kafka: one entry of the cluster's file says it for both.
+"""How functions and their triggers log in to Kafka; one entry of the cluster's file configures both.
 
 Nuclio's trigger takes annotations, with the names of files of a secret; the functions' own client takes variables
 (`streams.kafka_address`), the password by reference.
@@ -14,11 +14,14 @@ PATH = "/etc/modelstream/kafka"
 """Where the secret is mounted, in every pod."""
 PASSWORD = variable_of("sasl.password")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
-"""Those that Nuclio and the client both know, with a user and a password."""
+"""SASL mechanisms with user and password that both Nuclio and the client support."""
 
 
 class KafkaLogin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The login: a secret is mounted as files, and their names, which are its keys, stand here."""
+    """The login.
+
+    The secret is mounted as files; the names here are those of the files, which are the keys of the secret.
+    """
 
     secret: str
     user: str = ""

@@ -1,4 +1,4 @@
-"""What would be deployed, in words: taken from the very objects that MLRun would send."""
+"""Describes what would be deployed, from the same objects that MLRun would send."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modelstream.project import Project
 
 MASKED = "***"
 _REFERENCES = ("$generate",)
-"""Values of passwords that are none."""
+"""Values of password settings that are references, not passwords."""
 
 
 def describe(runtimes: dict[str, Any], project: Project, cluster: Cluster) -> dict[str, Any]:
@@ -58,14 +58,14 @@ def text(plan: dict[str, Any]) -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes the same object twice rather than a reference to it."""
+    """A YAML dumper that repeats an object instead of writing a reference to it."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
 
 
 def environment(runtime: Any) -> dict[str, str]:
-    """Return a function's environment, secrets by their place, or masked should there be a value."""
+    """Return a function's environment. A secret is shown by where it is stored, or masked if it has a value."""
     found = {}
     for variable in runtime.to_dict()["spec"].get("env", []):
         name = variable["name"]

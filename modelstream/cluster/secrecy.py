@@ -1,4 +1,7 @@
-"""What is a secret, told by its name: such values stand in no file, and are masked where they would be shown."""
+"""Recognises secrets by their names.
+
+Such values are not allowed in files, and are masked wherever they would be shown.
+"""
 
 from __future__ import annotations
 

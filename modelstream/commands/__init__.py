@@ -1,7 +1,7 @@
-"""The commands of `pipeline.py`, one file each: its options, its help with an example, and what it prints.
+"""The commands of `pipeline.py`, one file each, with the options, the help with an example, and what is printed.
 
-What a command does stands where it belongs: in `runner`, `http`, `replay`, `training`, `registry` or `cluster`. Beside
-the commands are `options` (those of several commands), `endings` (exit statuses, errors in words), `view` (a data
-folder to look at), `output` (text for people) and `formats` (files for programs). Only `pipeline.py` imports them, for
-every help: what takes long to import is imported inside functions.
+The work itself is done in `runner`, `http`, `replay`, `training`, `registry` and `cluster`. Beside the commands are
+`options` (those of several commands), `endings` (exit statuses, errors in words), `view` (a data folder to look at),
+`output` (text for people) and `formats` (files for programs). Only `pipeline.py` imports them, for every help: what
+takes long to import is imported inside functions.
 """

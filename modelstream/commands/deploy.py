@@ -10,7 +10,7 @@ import typer
 from modelstream.commands.options import FLAG
 
 BESIDES = "What the workflow does besides"
-"""The panel of options for the steps around the deployment."""
+"""The panel of options for steps before and after the deployment."""
 
 Config = Annotated[
     Path, typer.Option(metavar="FILE", help="The cluster's file: clusters/kafka.yaml, clusters/v3io.yaml, or a copy.")

@@ -1,4 +1,4 @@
-"""`pipeline.py drift`: compare what was served with what the model was made of."""
+"""`pipeline.py drift`: compare the vectors that were served with the model's training data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from modelstream.training.report.card import ModelCard
 
 MOST_BYTES = 16 << 20
-"""Of a card: 13 features make 0.05 MB."""
+"""The largest card that is read; one with 13 features has 0.05 MB."""
 
 
 def drift(

@@ -1,4 +1,4 @@
-"""How a command ends: with an exit status, and with words instead of a traceback."""
+"""How a command ends: with an exit status, and on an error with a message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def errors_in_words(status: int = 1) -> Iterator[None]:
-    """End the process with a status on an error that a person can mend, after telling what it is and what to do."""
+    """On an error that a user can fix, print what happened and what to do, and end the process with this status."""
     try:
         yield
     except ModelstreamError as error:

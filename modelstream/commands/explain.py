@@ -1,4 +1,4 @@
-"""`pipeline.py explain`: what is behind a user's prediction."""
+"""`pipeline.py explain`: the events and features behind a user's prediction."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def print_explanation(found: Explanation, use_case: UseCase, table: str) -> None
 
 
 def _row(event: dict[str, Any], use_case: UseCase) -> Row:
-    """Return what matters of an event first: its one value, whether it counted, and what was predicted."""
+    """Return an event's cells, the most important first: its value, whether it counted, and the prediction."""
     from modelstream.replay.explain import COUNTED
 
     values = {name for event_name in use_case.value_events if (name := use_case.value_field(event_name))}

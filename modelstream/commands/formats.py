@@ -1,4 +1,4 @@
-"""Rows for programs: CSV, JSON or Parquet, written batch by batch, to a file or standard output."""
+"""Writes rows for other programs: CSV, JSON or Parquet, batch by batch, to a file or to standard output."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Writer(ABC):
 
     @abstractmethod
     def end(self) -> None:
-        """Write what stands behind the rows."""
+        """Write what comes after the last row."""
 
 
 class CsvWriter(Writer):
@@ -112,7 +112,7 @@ def write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, form: str, outpu
 
 @contextmanager
 def _opened(output: Path | None, form: str) -> Iterator[BinaryIO]:
-    """Give a file that appears under its name only when it is complete."""
+    """Give a file to write; it gets its name only when it is complete."""
     if output is None:
         if form == "parquet" and sys.stdout.isatty():
             raise ConfigurationError("Parquet is nothing to read on a terminal", remedy="give a file with --output")

@@ -1,4 +1,4 @@
-"""The options that several commands have: each means the same everywhere."""
+"""Options that several commands share, with the same meaning everywhere."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import typer
 from modelstream.errors import ConfigurationError
 
 FLAG = ""
-"""What stands behind a flag in the help; Typer would write <bool>, as if a value were needed."""
+"""The metavar of a flag: empty, since Typer would show <bool>, as if the flag took a value."""
 KEPT = "Where everything is kept"
-"""The panel of options for those that make a data folder."""
+"""The panel of options of commands that make a data folder."""
 DATA = Path("data")
 
 Data = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder in which `run` or `serve` keeps its data.")]
@@ -73,13 +73,13 @@ Last = Annotated[int, typer.Option(metavar="N", min=1, help="How many of the new
 
 
 def is_given(context: typer.Context, name: str) -> bool:
-    """Tell whether an option stands on the command line, be its value the default or another."""
+    """Return whether an option was given on the command line, even if its value is the default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def check_name(what: str, name: str, known: tuple[str, ...]) -> None:
-    """Raise ConfigurationError, with what was probably meant, for a name that isn't known."""
+    """Raise ConfigurationError for an unknown name, with a suggestion."""
     from modelstream.base.yamlfile import suggestion
 
     if name not in known:

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 MOST_CHARACTERS = 50
-"""Characters of a text that is shown in a table, or more where the terminal is wide."""
+"""Longest text shown in a table; more on a wide terminal."""
 LEAST_CHARACTERS = 20
-"""Room for which a text is worth to be cut."""
+"""A text column is shortened to fit only if at least this much room is left."""
 
 Row = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ def print_json(value: object) -> None:
 
 
 def fitting_table(rows: Sequence[Row], width: int, title: str = "") -> Table:
-    """Return a table of as many columns as fit `width` characters; the title names those that don't.
+    """Return a table with as many columns as fit into `width` characters; the title names the others.
 
     Columns in which every row is null are left out; the last one that fits is cut if it is text.
     """
@@ -109,5 +109,5 @@ def is_terminal() -> bool:
 
 
 def console() -> Console:
-    """Return the console to print to: as wide as the terminal, and wide enough for anything where there is none."""
+    """Return the console to print to: as wide as the terminal, or wide enough for anything if there is no terminal."""
     return Console(highlight=False, width=None if is_terminal() else 1000)

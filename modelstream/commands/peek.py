@@ -79,7 +79,7 @@ def print_messages(view: View, stream: str, last: int, *, as_json: bool) -> None
 
 
 def _telling_first(row: Row, use_case: UseCase) -> Row:
-    """Return a row with what tells most at its left: columns that don't fit a terminal are left out."""
+    """Return a row with its most telling columns first, since columns that don't fit the terminal are left out."""
     from modelstream.messages.codec import LINE
     from modelstream.use_case.columns import INGESTED_AT, POSITION
 
@@ -123,7 +123,7 @@ class Content:
 
 
 def decoded(message: Message, stream: str, epoch: int, dead_letters_stream: str) -> Content:
-    """Return what a message holds, whatever it is."""
+    """Return the content of a message of any kind."""
     import msgspec
 
     from modelstream.messages import dead_letters

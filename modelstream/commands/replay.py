@@ -1,4 +1,4 @@
-"""`pipeline.py replay`: compute all features again, and compare them with what is stored and was served."""
+"""`pipeline.py replay`: recompute all features, and compare them with the stored rows and the served vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pipeline.py run`: events through the whole pipeline, to the last one."""
+"""`pipeline.py run`: process events, to the last one, with the whole pipeline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from modelstream.runner.run import Summary
 
 GENERATED = "Generated events"
-"""The panel of options that are of no use with --input."""
+"""The panel of options that can't go with --input."""
 
 
 def run(

@@ -1,4 +1,4 @@
-"""`pipeline.py serve`: the functions stay up and take events by HTTP, until Ctrl-C."""
+"""`pipeline.py serve`: keep the functions running and accept events over HTTP, until Ctrl-C."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def status(as_json: AsJson = False, data: Data = DATA) -> None:
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
-    """A stream: messages ever appended, in all and by shard, and those that are still kept."""
+    """A stream: the number of messages ever appended, in total and by shard, and the number still kept."""
 
     messages: int
     by_shard: list[int]
@@ -68,7 +68,7 @@ class InputStatus(msgspec.Struct, frozen=True):
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
-    """The model: what is to serve, and what does."""
+    """The model: the version that should serve, and the versions that do."""
 
     name: str
     promoted: str

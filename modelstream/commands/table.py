@@ -1,4 +1,4 @@
-"""`pipeline.py table`: show or write a table, or load the one that is looked up from a CSV file."""
+"""`pipeline.py table`: show or write a table, or load the lookup table from a CSV file."""
 
 from __future__ import annotations
 

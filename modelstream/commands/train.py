@@ -1,4 +1,4 @@
-"""`pipeline.py train`: the training function of the project, run here on a data folder, as MLRun runs a job."""
+"""`pipeline.py train`: run the project's training function on a data folder, as MLRun runs a job."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def run_training(project: Project, data: Path, options: dict[str, Any]) -> dict[
 
 
 class _Context:
-    """MLRun's context, which also shows how far the training is."""
+    """MLRun's context, plus a progress bar."""
 
     def __init__(self, context: Any, bar: Progress) -> None:
         self._context = context

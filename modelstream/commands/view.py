@@ -1,4 +1,4 @@
-"""A data folder as the inspecting commands see it: opened without its lock, also while a pipeline works in it."""
+"""A data folder for the commands that only read it: opened without its lock, even while a pipeline works in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from modelstream.stores import Stores
 
 
 class View(Stores):
-    """The stores of an existing data folder, and what it is. Use it in one thread, as a context."""
+    """The stores of an existing data folder, and its marker file. Use it in one thread, as a context manager."""
 
     def __init__(self, path: Path, project: Project) -> None:
         """Take a folder and its project. Raises ConfigurationError if it is no data folder, or of another use case."""

@@ -1,4 +1,4 @@
-"""Lines of any number of messages to checked events: parsing, the transform hook, and what an event must have.
+"""Turns the lines of any number of messages into checked events: parsing, the hook `transform`, required fields.
 
 Messages are checked together, because most calls cost as much for one event as for a hundred.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Transform = Callable[[pa.RecordBatch], pa.RecordBatch]
 """A hook that maps foreign events to the use case's: takes and returns a batch of `UseCase.event_schema`.
 
-It may change values and leave rows out, by what stands in the row alone: a batch is cut anywhere.
+It may change values and leave rows out, but must decide from each row alone, because batches are cut anywhere.
 """
 
 
@@ -37,15 +37,16 @@ class MessageLines:
     texts: pa.BinaryArray
     positions: Int64s
     ingested_at: int | Int64s
-    """When they were taken in, in microseconds: all, or each."""
+    """When they were ingested, in microseconds: one time for all, or one for each."""
     sizes: dict[int, int] = field(default_factory=dict)
-    """Bytes of the whole line, by position, where the reader cut it."""
+    """For lines that the reader cut: the size of the whole line in bytes, by position."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def uncut(self) -> pa.BinaryArray:
-        """Return the texts to parse: a cut one is no event, even where its beginning happens to be one."""
+        """Return the texts to parse, with cut ones emptied: a cut line is not an event, even if its beginning is valid
+        JSON."""
         if not self.sizes:
             return self.texts
         cut = np.isin(self.positions, list(self.sizes))
@@ -54,7 +55,7 @@ class MessageLines:
 
 @dataclass(frozen=True)
 class Checked:
-    """What the lines of messages gave, counted over all messages: n lines, k events.
+    """The result of checking n lines, counted over all messages: k events, and the rejects.
 
     `events` has `UseCase.event_schema`; row i is of line `indices[i]` (int64[k], rising). `buckets` (uint8[n]) are
     those of the events' keys, 0 for lines that are none. `rejects` are in the order of their lines. Lines that the
@@ -68,7 +69,7 @@ class Checked:
 
 
 class EventChecker:
-    """Checks lines against a use case, which the notebook's transform, if there is one, has seen."""
+    """Parses lines, applies the notebook's hook `transform` if there is one, and checks events against a use case."""
 
     def __init__(self, use_case: UseCase, transform: Transform | None = None) -> None:
         # numba comes with it, 100 MB: the inference logger, which shares its module with us, does without.
@@ -80,7 +81,10 @@ class EventChecker:
         self._checker = Checker(use_case)
 
     def check(self, messages: Sequence[MessageLines]) -> Checked:
-        """Check the lines of messages, of any origins. Raises ConfigurationError for what a transform must not do."""
+        """Check the lines of messages, of any origins.
+
+        Raises ConfigurationError if a transform does something that it must not.
+        """
         sizes = [len(message) for message in messages]
         positions = np.concatenate([message.positions for message in messages])
         ingested_at = np.concatenate(
@@ -102,7 +106,7 @@ class EventChecker:
         return Checked(events, indices, buckets, rejects)
 
     def _named(self, reject: Reject, messages: Sequence[MessageLines], positions: Int64s) -> Reject:
-        """Return a reject with its true reason, if its line was cut."""
+        """Return a reject; if its line was cut, with that as the reason."""
         index = reject.index
         for message in messages:
             if index < len(message):

@@ -1,8 +1,8 @@
-"""JSON lines to columns in one pass over the bytes, for lines as they should be.
+"""Reads ordinary JSON lines into columns, in one pass over the bytes.
 
-Those are *flat* objects of a use case's fields: no nesting, no escapes, no other fields, and values of the fields'
-types that leave no doubt (see `base.json_bytes`). It takes 0.3 µs a line. Of any other line this says only that it
-is one: `parsing` reads it then, and decides.
+Ordinary lines are *flat* objects of a use case's fields: no nesting, no escapes, no other fields, and values of the
+fields' types that can be read in only one way (see `base.json_bytes`). It takes 0.3 µs per line. Any other line is only
+marked, and left to `parsing`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _CODES = {
     "boolean": BOOLEAN,
 }
 MOST_FIELDS = 64
-"""Places in a line for which the field that stood there in the line before is remembered."""
+"""For this many places in a line, the field that was there in the previous line is remembered and tried first."""
 EXACT = 2**53
 """Integers below this, and powers of ten up to 10^22, are exact in float64: their product or quotient is then rounded
 once, as IEEE 754 asks of a decimal number (W. D. Clinger, How to read floating point numbers accurately, 1990)."""
@@ -82,7 +82,7 @@ def _field(data: Bytes, start: int, end: int, names: Bytes, ends: Int64s, guess:
 
 @compiled
 def _number(data: Bytes, start: int, end: int) -> float:
-    """Return the JSON number data[start:end]; NaN if float64 arithmetic might not round it rightly."""
+    """Return the JSON number data[start:end]; NaN if float64 arithmetic might round it incorrectly."""
     digits, power, negative = 0, 0, data[start] == MINUS
     at = start + 1 if negative else start
     while at < end and 48 <= data[at] <= 57:
@@ -120,7 +120,7 @@ def _integer(data: Bytes, start: int, end: int) -> int:
 
 @compiled
 def _scalar(data: Bytes, at: int, kind: int, value: Int64s, number: Float64s) -> int:
-    """Read what is not text: a value of this kind, or null. Return its end, -1 for the slow way.
+    """Read a value of this kind that is not text, or null. Return its end, or -1 to leave the line to `parsing`.
 
     `value` takes what `_line` says, `value[2]` whether there is one; `number` one of kind NUMBER.
     """
@@ -173,7 +173,7 @@ def _line(
     value: Int64s,
     number: Float64s,
 ) -> bool:
-    """Read the line data[at:stop] into row `row` of the fields' values; tell whether it is as it should be.
+    """into row `row` of the fields' values; return whether it is an ordinary line.
 
     `fields`: names, where they end, kinds, and the field that stood at each place of the line before.
     `values` (all [fields, rows]): text and keys are data[firsts:lasts]; a time in microseconds, an integer or a truth
@@ -246,9 +246,9 @@ class Flat:
     """What `FlatReader.read` found in n lines."""
 
     columns: dict[str, pa.Array]
-    """The values of every field, null where there is none and in lines that are not as they should be."""
+    """The values of every field; null where a line lacks the field, and in lines that are not ordinary."""
     good: Bools
-    """Which lines are as they should be (bool[n])."""
+    """Which lines are ordinary (bool[n])."""
 
 
 class FlatReader:

@@ -1,4 +1,4 @@
-"""JSON lines to typed events: fast for a line as it should be, exact about one that is not.
+"""Turns JSON lines into typed events: fast for ordinary lines, and precise about the others.
 
 A line goes through the first reader that takes it: the *flat* one (see `flat_lines`), the *strict* one (any JSON
 with the fields of the use case), and last the *lenient* one, which keeps fields that the use case does not name as
@@ -45,8 +45,8 @@ _EXPECTED = {
     "boolean": "true or false",
 }
 MAX_NESTING = 256
-"""Levels of arrays and objects in a line, itself included. Without a limit of our own it would be Python's, which
-counts the caller's frames too: a line taken again after a crash might be read differently."""
+"""Levels of arrays and objects in a line, including the line's own. Without this limit Python's would hold, which also
+counts the caller's frames: a line that is taken again after a crash might then be read differently."""
 
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _BRACKET = re.compile(rb"[\[\]{}]")
@@ -64,7 +64,7 @@ class Reject:
 
 @dataclass(frozen=True)
 class Parsed:
-    """What lines gave: the readable events, in order, and the rejects.
+    """The result of parsing lines: the readable events, in order, and the rejects.
 
     `events` has `UseCase.event_schema`; `indices` (int64) are its rows' places among the lines.
     """
@@ -110,7 +110,7 @@ class LineParser:
         return Parsed(events.filter(pa.array(keep)), np.flatnonzero(keep), rejects)
 
     def _fill(self, columns: dict[str, pa.Array], lines: pa.BinaryArray, others: Int64s, rejects: list[Reject]) -> None:
-        """Put what lines that are not flat say into the columns."""
+        """Read the lines that are not flat, and put their values into the columns."""
         rows: list[dict[str, Any]] = []
         places: list[int] = []
         for index in others.tolist():
@@ -181,7 +181,7 @@ class LineParser:
 
 
 class Checker:
-    """Tells which events of a use case lack what every event of their type must have."""
+    """Finds the events that lack what every event of their type must have."""
 
     def __init__(self, use_case: UseCase) -> None:
         self._use_case = use_case
@@ -192,8 +192,8 @@ class Checker:
                 self._values.setdefault(field, []).append(name)
 
     def check(self, events: pa.RecordBatch) -> list[Reject]:
-        """Return the rejects among `events`: no key, an empty key, no time, no type, or no
-        finite value where one counts.
+        """Return the rejects among `events`: those without a key (or with an empty one), time or type, or without a
+        finite value where their type has one.
         """
         rejects: dict[int, str] = {}
         use_case = self._use_case

@@ -1,7 +1,7 @@
-"""The feature engine: events in, feature vectors out, and the rows of users that stay behind.
+"""The feature engine: events in, feature vectors out; it keeps the users' rows in between.
 
-What counts and what a feature is, the use case says; `modelstream.features.kernel` has the loop over events,
-`modelstream.features.users` the memory.
+The use case says which events count and what the features are. The loop over events is in
+`modelstream.features.kernel`, the users' rows in memory are in `modelstream.features.users`.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 
 LookupFunction = Callable[[Sequence[str]], Sequence[float | None]]
-"""Gives the value of each key, None if there is none."""
+"""Returns the value of each key, None for a key without one."""
 
 
 @dataclass(frozen=True)
 class Applied:
     """What became of a batch of n events: `counted + sum(not_counted) + skipped == n`.
 
-    `FeatureEngine.apply` gives it; there is the example.
+    `FeatureEngine.apply` returns it, and has an example.
     """
 
     indices: Int64s
-    """int64[k]: the events, by their row in the batch, that a vector stands after; rising."""
+    """int64[k], rising: rows in the batch of the events that led to a vector."""
     codes: Int64s
     """int64[k]: their types, as indices into `UseCase.event_names` (aliases are resolved)."""
     vectors: Float64s
     """float64[k, features], in the order of `UseCase.computed`; each column is contiguous in memory."""
     counted: int
-    """Events that changed their user's row, profiles among them."""
+    """Events that changed their user's row, including profile events."""
     not_counted: dict[str, int]
     """Events that changed nothing, by reason (`kernel.REASONS`); only reasons that occurred."""
     skipped: int
-    """Events that their user's row held already."""
+    """Events that the user's row already contained."""
 
 
 class FeatureEngine:
@@ -79,21 +79,21 @@ class FeatureEngine:
         return self._users.missing(keys)
 
     def load(self, keys: Iterable[str], rows: pa.RecordBatch) -> None:
-        """Take in the stored rows (`row_schema`) of some of `keys`; the others are users without a row.
+        """Load the stored rows (`row_schema`) of `keys`; keys that are not in `rows` are users without a row.
 
         Users who are in memory already stay as they are.
         """
         self._users.load(keys, rows)
 
     def apply(self, events: pa.RecordBatch, stream_positions: Int64s, lookup: LookupFunction) -> Applied:
-        """Apply events in order, and return the feature vectors that stand after some of them.
+        """Apply events in order, and return the feature vectors that follow some of them.
 
         `events`: n rows of the use case's `event_schema`, each with a key, a time and, if its type has one,
         a value; columns that would be all null may be absent. `stream_positions`: int64[n], rising; an event
         at or below the position that its user's row has applied is skipped. `lookup` is called at most once,
         with distinct keys.
 
-        Raises ValueError, with nothing applied, for events that are not so, or whose users were not loaded.
+        Raises ValueError, and applies nothing, if the events don't have this form or their users are not loaded.
         """
         batch = self._batch(events, stream_positions, lookup)
         n = events.num_rows
@@ -129,7 +129,7 @@ class FeatureEngine:
         self._users.clean()
 
     def forget(self, keys: Iterable[str] | None = None) -> None:
-        """Drop some users, or all, also what is not stored of them: they are loaded again when needed."""
+        """Drop some users or all, including changes that are not stored; they are loaded again when needed."""
         self._users.forget(keys)
 
     def evict(self, limit: int) -> int:
@@ -216,7 +216,7 @@ def _plan(use_case: UseCase) -> kernel.Plan:
 
 
 def no_rows(use_case: UseCase) -> pa.RecordBatch:
-    """Return an empty batch of rows: what a table holds of users it doesn't know.
+    """Return an empty batch of rows, as a table returns for unknown users.
 
     `FeatureEngine` has an example.
     """
@@ -233,7 +233,7 @@ def no_lookup(keys: Sequence[str]) -> list[float | None]:
 
 
 def features_of(rows: pa.RecordBatch, use_case: UseCase) -> pa.RecordBatch:
-    """Return stored rows (`row_schema`) as a person looks at them (`features_schema`).
+    """Return stored rows (`row_schema`) in the form for people (`features_schema`).
 
     That is key, profile, and features by name. A value that was not found is null here, not the default.
 
@@ -255,7 +255,7 @@ def replay(
     lookup: LookupFunction,
     engine: FeatureEngine | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, Applied]]:
-    """Apply batches of events to users that start from nothing, and yield each batch with what became of it.
+    """Apply batches of events to users without rows, and yield each batch with its result.
 
     Give an empty `engine` to have the rows afterwards: its `changed()` holds all users.
 

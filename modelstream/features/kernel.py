@@ -1,7 +1,7 @@
 """The loop that applies events to users, one by one in order: the only place where features are computed.
 
-It is used online, in replay and for training sets. A user's features equal, bit for bit, those of applying the
-user's events one at a time, however they were batched: nothing here looks beyond one event and its user.
+It is used online, in replay and for training. However a user's events are batched, the features are bit for bit those
+of applying the events one at a time: nothing here looks beyond one event and its user.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 NEVER = int(np.iinfo(np.int64).min)
-"""The time of what hasn't happened."""
+"""The time of something that has not happened."""
 
 UNKNOWN_TYPE, UNREGISTERED, WINDOW_NOT_OPEN, WINDOW_CLOSED, COUNTED, SKIPPED, PROFILES, VECTORS = range(8)
 REASONS = ("unknown_type", "unregistered", "window_not_open", "window_closed")
-"""Why an event isn't counted; the first that holds is given."""
+"""Reasons why an event does not count; the first that applies is reported."""
 
 _update = statistics.update
 _get = statistics.get
 
 
 class Plan(NamedTuple):
-    """A use case for the kernel; event types are codes 0 to m-1, -1 stands for none.
+    """A use case in the kernel's terms; event types are codes 0 to m-1, and -1 means none.
 
     `apply` has an example.
     """
 
     profile: int
-    """The event that makes a user known; -1: every user is."""
+    """The type of event that registers a user; -1: users need no registration."""
     opens: int
     """The event that opens the window; -1: there is no window."""
     window: int
     """Microseconds."""
     value_of: Int64s
-    """int64[m]: which of the e values each event has, or -1."""
+    """int64[m]: for each type of event, the index of its value among the e values, or -1."""
     predicts: Bools
-    """bool[m]: after which events a vector is wanted."""
+    """bool[m]: whether a vector follows each type of event."""
     statistics: Int64s
     """The statistics of each value that are features."""
     lookup: bool
     """Whether the first feature is the value looked up."""
     default: float
-    """The feature for a user of whom nothing was found."""
+    """The value of that feature for a user for whom nothing was found."""
 
 
 class State(NamedTuple):
-    """Users in arrays, one place ("slot") a user; times are microseconds since 1970 UTC.
+    """The users' rows as arrays, with one place ("slot") per user; times are microseconds since 1970 UTC.
 
     `apply` has an example.
     """
@@ -64,7 +64,7 @@ class State(NamedTuple):
     known: Bools
     """Whether the user has a row."""
     changed: Bools
-    """Whether the row is not stored as it is."""
+    """Whether the row has changes that are not stored."""
     known_at: Int64s
     """The time of the profile."""
     looked_up: Float64s
@@ -87,13 +87,13 @@ class Batch(NamedTuple):
     positions: Int64s
     times: Int64s
     values: Float64s
-    """float64[e, n]; NaN where an event has another value."""
+    """float64[e, n]: each event's value in the row of its type, NaN in the other rows."""
     looked_up: Float64s
     """float64[n], read at profiles; empty if the batch holds none."""
 
 
 class Output(NamedTuple):
-    """What the kernel fills.
+    """The arrays that the kernel fills.
 
     `apply` has an example.
     """
@@ -110,7 +110,7 @@ class Output(NamedTuple):
 
 @compiled
 def first_without_value(plan: Plan, batch: Batch) -> int:
-    """Return the first event that should have a value and has none that is finite, or -1.
+    """Return the first event that should have a value but has no finite one, or -1.
 
     `FeatureEngine.apply` raises for it.
     """

@@ -1,4 +1,4 @@
-"""Running statistics of numbers, kept in an array: one pass, one update a number, numerically stable.
+"""Running statistics of numbers, kept in an array: one pass, one update per number, numerically stable.
 
 A set of statistics is four float64: sum, mean, count, and m2, the sum of squared differences from the mean
 (columns SUM, MEAN, COUNT, M2). The update is B. P. Welford's: "Note on a method for calculating corrected
@@ -18,7 +18,7 @@ Int64s = npt.NDArray[np.int64]
 
 SUM, MEAN, COUNT, M2 = range(4)
 VAR = M2
-"""What is asked for where `m2` is stored: the variance that follows from it."""
+"""The variance; it is computed from `m2`, so it has the index of that column."""
 
 STATISTICS = {"sum": SUM, "mean": MEAN, "count": COUNT, "var": VAR}
 """The statistics that a use case can ask for, by name."""

@@ -20,7 +20,7 @@ FIRST_CAPACITY = 1024
 class Users:
     """The rows of some users, loaded from the table of features and changed by the kernel.
 
-    A user who has no row (who is not registered) has a slot too, so that it isn't looked for again.
+    A user without a row (not registered) has a slot too, so that the table is not asked again.
 
     >>> from modelstream.use_case.file import parse_use_case
     >>> use_case = parse_use_case('''
@@ -77,7 +77,7 @@ class Users:
             self._fill(self.use(found), rows)
 
     def set_profiles(self, slots: Int64s, events: pa.RecordBatch, indices: Int64s) -> None:
-        """Put the profile fields of the events `indices` into `slots`; the last of a slot stays."""
+        """into `slots`; where a slot occurs several times, the last event counts."""
         fields = self._use_case.profile.fields if self._use_case.profile else ()
         for held, name in zip(self._profile, fields, strict=True):
             held[slots] = None

@@ -1,4 +1,5 @@
-"""What a model is asked: the vector after each event that counts, with the notebook's own features."""
+"""The vectors that the model is asked about: one after each event that calls for a prediction, with the notebook's own
+features."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ use case lists as `derived`; it returns `UseCase.vector_schema`.
 
 
 class Vectors:
-    """Makes batches of vectors from what the feature engine gives, and the notebook's hook if there is one.
+    """Makes batches of vectors from the results of the feature engine, with the notebook's hook if there is one.
 
     >>> from modelstream.features.engine import no_lookup, replay
     >>> from modelstream.use_case.file import parse_use_case

@@ -1,4 +1,4 @@
-"""What `GET /` tells someone who has just started the pipeline: what is there, and commands to try."""
+"""The page at `GET /`, for someone who has just started the pipeline: the paths, and commands to try."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP: events in, predictions for vectors on request, and how the pipeline is doing."""
+"""The HTTP application: accepts events, answers requests for predictions, and shows the state of the pipeline."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ from modelstream.runner.metrics import CONTENT_TYPE, Exporter
 from modelstream.runner.rpc import Answer, Request
 
 IN_HAND_LIMIT = 128 << 20
-"""Bytes of bodies that are held at the same time. Beyond, clients are asked to come back: memory stays bounded."""
+"""Bytes of request bodies held at the same time. Beyond this, clients get 503 and retry, so that memory stays bounded.
+"""
 RETRY_SECONDS = 2
-"""When a client should come back after an outage. The model server is started again after 0.2 s, and needs 6 s."""
+"""Seconds after which a client should retry after an outage.
+
+The model server is started again after 0.2 s, and needs 6 s.
+"""
 INFER_SECONDS = 10.0
-"""The longest wait for the model server: longer, it is held by an outage, and the client shall know."""
+"""The longest wait for the model server. If it takes longer, an outage holds it, and the client is told."""
 
 METHODS = frozenset({"GET", "HEAD", "POST"})
 
 FORM = "application/x-www-form-urlencoded"
-"""What curl says of any body, if it isn't told otherwise: JSON is meant."""
+"""The content type that curl sends by default; it is taken for JSON."""
 
 Handler = Callable[[HttpRequest], Awaitable[Response]]
 Ask = Callable[[Request], Awaitable[Answer]]
@@ -40,7 +44,7 @@ Ask = Callable[[Request], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Edge:
-    """What the HTTP edge needs of the pipeline behind it."""
+    """What the HTTP application needs from the pipeline behind it."""
 
     intake: Intake
     ask: Ask
@@ -52,7 +56,7 @@ class Edge:
 
 
 def create_app(edge: Edge) -> Starlette:
-    """Return the application. Its answers are JSON, but for `/` and the metrics; an error says why in `error`."""
+    """Return the application. All answers are JSON, except `/` and `/metrics`; errors have the reason in `error`."""
     handlers = _Handlers(edge)
 
     @asynccontextmanager
@@ -83,7 +87,7 @@ class _Handlers:
         self._in_hand = 0
 
     def answering(self, path: str, handler: Handler) -> Handler:
-        """Return a handler that answers our errors too, and counts its answers under `path`."""
+        """Return a handler that also turns our errors into answers, and counts its answers under `path`."""
 
         async def answer(request: HttpRequest) -> Response:
             try:
@@ -140,7 +144,7 @@ class _Handlers:
         return Response(self._edge.about(str(request.base_url)), media_type="text/plain")
 
     async def no_route(self, request: HttpRequest, error: Exception) -> Response:
-        """Answer what has no route."""
+        """Answer a request for an unknown path or method."""
         assert isinstance(error, HTTPException)
         what = f"{request.method} {request.url.path}"
         response = _json({"error": f"{error.detail}: {what}", "remedy": "GET / tells what is here"}, error.status_code)
@@ -148,7 +152,7 @@ class _Handlers:
         return self._count(request, "other", response)
 
     async def defect(self, request: HttpRequest, error: Exception) -> Response:
-        """Answer a defect of ours; its traceback goes to the log."""
+        """Answer an unexpected error; its traceback goes to the log."""
         return self._count(request, "other", _json({"error": f"{type(error).__name__}: {error}"}, 500))
 
     @asynccontextmanager

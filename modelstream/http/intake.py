@@ -1,9 +1,9 @@
-"""Events that clients send: a body is checked as a whole, its events go to their shards, and one append serves
-all the clients that wait.
+"""Accepts events that clients send: a body is checked as a whole, its events go to their shards, and one append serves
+all clients that wait.
 
-A body is taken whole or not at all, so a client that got no 202 sends the same body again. What is checked here
-is only what tells one event from the next: that each is a JSON object. What an event lacks (a key, a time, a
-value) is found by the event-handler and becomes a dead letter, as with every other source.
+A body is taken whole or not at all, so a client that got no 202 sends the same body again. The only check here is that
+each event is a JSON object, which is needed to tell one event from the next. An event that lacks something (a key, a
+time, a value) is found by the event-handler and becomes a dead letter, as with every other source.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from modelstream.streams import Streams
 MAX_BODY = 16 << 20
 """Bytes of the largest body: some 120,000 events, a second of work for a machine with two cores."""
 SMALL_BODY = 64 << 10
-"""Bytes up to which a body is split in the event loop: below 1 ms, less than handing it to a thread costs others."""
+"""A body of up to this many bytes is split in the event loop: that takes less than 1 ms, which delays others less than
+a thread would."""
 UNKNOWN_SECONDS = 60.0
-"""Seconds for which an append is tried again whose outcome is not known (`Streams.all_or_none`): a client that hears
-of it can only send the same again, and some of it may then count twice."""
+"""Seconds for which an append with an unknown outcome is repeated (`Streams.all_or_none`): a client that is told of it
+can only send the same again, and some events may then count twice."""
 FIRST_BACKOFF = 0.1
 
 Event = tuple[int, bytes]
@@ -44,7 +45,7 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class RefusedError(ModelstreamError):
-    """A body that can't be taken; `status` is its HTTP status. Nothing of it was taken."""
+    """A body that is refused; `status` is the HTTP status. Nothing of it was taken."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message, remedy="nothing of this body was taken: mend it and send all of it again")
@@ -126,7 +127,7 @@ def messages(events: Iterable[Event], shards: int) -> list[tuple[int, bytes]]:
 
 
 class Intake:
-    """Takes bodies and appends their events to a stream: one append for all that wait meanwhile.
+    """Takes bodies and appends their events to a stream. Bodies that arrive during an append share the next one.
 
     Use it in one event loop. The streams are used in a thread of their own, since an append waits for the disk.
     """
@@ -179,7 +180,7 @@ class Intake:
         self._shards = self._streams.describe(self._stream).shards
 
     async def _collect(self) -> None:
-        """Append what has come while the append before was under way, again and again."""
+        """Append, again and again, whatever arrived during the previous append."""
         loop = asyncio.get_running_loop()
         while self._waiting or not self._closing:
             await self._arrived.wait()

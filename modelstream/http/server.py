@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn in a thread of the supervisor's process, on this machine's own address only."""
+"""The HTTP server: uvicorn in a thread of the supervisor's process, reachable only from this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from modelstream.errors import ConfigurationError, ModelstreamError
 HOST = "127.0.0.1"
 START_SECONDS = 15.0
 ANSWER_SECONDS = 1
-"""Seconds that requests have to be answered when the server ends. Then the functions have what is left of 5 s."""
+"""Seconds in which requests are still answered when the server stops. The functions then have the rest of 5 s to flush.
+"""
 KEEP_ALIVE_SECONDS = 30
 
 
@@ -39,7 +40,7 @@ def bind(port: int) -> socket.socket:
 
 
 class HttpServer:
-    """Serves an application until it is stopped. What it logs goes to a file."""
+    """Serves an application until it is stopped; logs to a file."""
 
     def __init__(self, app: Starlette, listener: socket.socket, log: Path) -> None:
         self._listener = listener
@@ -86,7 +87,7 @@ class HttpServer:
         return self._thread.is_alive()
 
     def stop(self) -> bool:
-        """Take no more requests, answer those that are in hand; return whether all were."""
+        """Accept no more requests, and answer those in progress; return whether all were answered."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(ANSWER_SECONDS + 1.0)

@@ -1,4 +1,4 @@
-"""What `pipeline.py serve` runs: the functions stay up and take events by HTTP, until Ctrl-C."""
+"""What `pipeline.py serve` runs: the functions stay up and accept events over HTTP, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from modelstream.source.enrichment import load_enrichment
 from modelstream.use_case.declared import UseCase
 
 COMMIT_MS = 5000.0
-"""Every commit of a shard is a file of its log: 8 shards write 1.6 files a second at this pace when busy, and an
-event is found in Parquet within 5 s."""
+"""Each commit of a shard writes a file of its log. At this interval 8 busy shards write 1.6 files per second, and an
+event is in Parquet within 5 s."""
 POLL = 0.05
 LOOK_EVERY = 0.25
 
@@ -55,24 +55,27 @@ class SavedFunction(msgspec.Struct, frozen=True):
     rows_in: int
     rows_out: int
     offsets: dict[int, int]
-    """By shard, the last message that is done with; -1 for none."""
+    """By shard, the offset of the last acknowledged message; -1 for none."""
     waiting: int
-    """Messages that the next start takes."""
+    """Messages left for the next start."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What stands when serving has ended."""
+    """What was done and saved when serving has ended."""
 
     accepted: int
     """Events taken by HTTP since the start."""
     complete: bool
-    """Everything in hand was flushed; else it is done again at the next start."""
+    """Whether all work in progress was flushed; otherwise it is repeated at the next start."""
     functions: tuple[SavedFunction, ...]
 
 
 def serve(project: Project, folder: DataFolder, options: ServeOptions, display: Display) -> Saved:
-    """Serve until SIGINT or SIGTERM. Raises ModelstreamError for what can't start, KeyboardInterrupt on a second."""
+    """Serve until SIGINT or SIGTERM.
+
+    Raises ModelstreamError if it can't start, KeyboardInterrupt on a second signal.
+    """
     with bind(options.port) as listener, Supervisor(folder.lock) as supervisor, _stopping() as stopping:
         pipeline = Pipeline(project, folder, supervisor, options.workers)
         use_case = pipeline.stores.use_case

@@ -2,7 +2,7 @@
 
 | what | files |
 |---|---|
-| the contract, and what both keep it by; tested by `tests/contract/log_contract.py` | `contract` |
+| the contract, and the code that both implementations share; tested by `tests/contract/log_contract.py` | `contract` |
 | one file: its name, its footer, its encoding | `file` |
 | in a folder | `parquet` |
 | in a bucket, on any store that speaks S3; imported only where its URL is used | `bucket` |
@@ -20,7 +20,7 @@ __all__ = ["Log", "open_log"]
 
 
 def open_log(url: str, name: str, schema: pa.Schema, epoch: int) -> Log:
-    """Return a log behind a logs URL. Raises ConfigurationError for one that is none; nothing is made yet.
+    """Return a log at a URL. Raises ConfigurationError for an unknown kind of URL. Nothing is created yet.
 
     The URL is a folder, as a path or `file://` and a path, or `s3://bucket/prefix`.
 

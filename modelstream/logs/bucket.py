@@ -1,9 +1,8 @@
 """A log in a bucket: `s3://bucket/prefix/NAME/EPOCH-SHARD-NUMBER.parquet`, on any store that speaks S3.
 
-Appending is one PUT with `If-None-Match: *`, which fails if that number exists: commit and compare-and-set in one
-step, as linking is in a folder (see `parquet`). An object is there as a whole or not at all, and listed at once. A
-store that ignores the condition would lose rows, so that is tried out before the first append.
-See `clients.s3` for address and credentials.
+Appending is one PUT with `If-None-Match: *`, which fails if that number exists: step, like linking in a folder (see
+`parquet`). An object is complete or absent, and listed at once. A store that ignores the condition would lose rows, so
+the condition is tried before the first append. See `clients.s3` for address and credentials.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from modelstream.logs.contract import SCHEMA_FILE, Log
 from modelstream.logs.file import Footer, LogFile, read_footer
 
 END = 64 << 10
-"""Bytes read for a footer: it has some 10 KB, and more with watermarks of many inputs, which takes a second read."""
+"""Bytes read for a footer. A footer has about 10 KB; one with the watermarks of many inputs is larger and takes a
+second read."""
 
 
 class S3Log(Log):
@@ -91,10 +91,10 @@ class S3Log(Log):
             )
 
     def _settle(self) -> None:
-        """An object that is listed is durable."""
+        """Do nothing: an object that is listed is durable."""
 
     def _remove_abandoned(self, shard: int) -> None:
-        """There are no hidden files."""
+        """Do nothing: a bucket has no hidden files."""
 
     def _commit(self, name: str, file: pa.Buffer) -> None:
         if not self.bucket.create(file.to_pybytes(), name):

@@ -1,8 +1,8 @@
-"""A log of rows in plain Parquet files, each row once, that any reader sees whole at every moment.
+"""A log: rows in plain Parquet files, each row once, consistent for any reader at every moment.
 
 The files of an epoch and shard are numbered without a gap: `EPOCH-SHARD-NUMBER.parquet`. Appending puts a file under
-the next number, which fails if that number exists: this is commit and compare-and-set in one step, so of two owners of
-a shard one learns that it is late. The footer carries the checkpoint after the file's rows, so a restart reads one
+the next number, which fails if that number exists: this is commit and compare-and-set in one step, so one of two owners
+of a shard learns that it is late. The footer carries the checkpoint after the file's rows, so a restart reads one
 footer. `schema.parquet` has no rows: with it, a log without rows reads as a table with the right columns.
 """
 
@@ -25,7 +25,7 @@ SCHEMA_FILE = "schema.parquet"
 
 @dataclass
 class _Tail:
-    """The end of a shard as this process knows it."""
+    """The last file of a shard, as far as this process knows."""
 
     number: int = -1
     rows: int = 0
@@ -36,7 +36,7 @@ class Log(ABC):
     """A log, for rows of a schema, written in an epoch (see `messages.identity`).
 
     Use an instance in one thread; any number of processes may have their own. An implementation says how files are
-    listed, read, and put under a number that nobody has; `tests/contract/log_contract.py` tests each.
+    listed, read, and stored under a free number; `tests/contract/log_contract.py` tests each.
 
     Every method may raise UnavailableError for an outage, after which the same call may be repeated.
 
@@ -51,11 +51,11 @@ class Log(ABC):
 
     @abstractmethod
     def place(self, name: str = "") -> str:
-        """Return where the log, or a file of it, is: for messages."""
+        """Return the location of the log, or of one of its files, for messages."""
 
     @abstractmethod
     def remove(self) -> None:
-        """Delete the log, and nothing that isn't its own. Nobody may be using it."""
+        """Delete the log's own files, and nothing else. The log must not be in use."""
 
     def checkpoint(self, shard: int) -> Checkpoint:
         """Return the checkpoint after the last file of a shard in this epoch.
@@ -138,7 +138,7 @@ class Log(ABC):
 
     @abstractmethod
     def _outages(self) -> AbstractContextManager[None]:
-        """Turn what the storage raises into UnavailableError, or ConfigurationError where trying again won't help."""
+        """Turn errors of the storage into UnavailableError, or into ConfigurationError if trying again won't help."""
 
     @abstractmethod
     def _names(self) -> list[str]:
@@ -150,7 +150,7 @@ class Log(ABC):
 
     @abstractmethod
     def _read_footer(self, name: str) -> tuple[Footer, pa.Schema]:
-        """Return what `file.read_footer` does of a file."""
+        """Return the footer and schema of a file, as `file.read_footer` does."""
 
     @abstractmethod
     def _make(self) -> bool:
@@ -162,16 +162,16 @@ class Log(ABC):
 
     @abstractmethod
     def _settle(self) -> None:
-        """Make durable what `_names` listed."""
+        """Make the files durable that `_names` listed."""
 
     @abstractmethod
     def _remove_abandoned(self, shard: int) -> None:
-        """Remove what killed writers of a shard left."""
+        """Remove what killed writers of a shard left behind."""
 
     # Inside.
 
     def _prepare(self) -> None:
-        """Make the place of the files and the file that carries the schema, or check the schema that it has."""
+        """Create the log and the file with its schema; if they exist, check the schema."""
         if not self._make():
             with suppress(NumberTakenError):
                 self._commit(SCHEMA_FILE, self._schema_file())

@@ -20,13 +20,14 @@ FOOTER = b"modelstream"
 """The key of our part of a file's metadata: JSON, see `Footer`."""
 
 SAMPLE_ROWS = 1024
-"""Rows looked at to choose the encoding of a column: 0.2 ms a file, 4,096 rows took a tenth of the writing."""
+"""Rows sampled to choose the encoding of a column: this takes 0.2 ms per file; 4,096 rows took a tenth of the writing
+time."""
 
 _NAME = re.compile(r"(\d{2})-(\d{2})-(\d{8})\.parquet")
 
 
 class LogFile(NamedTuple):
-    """Which file of a log. Their order is the order of replay.
+    """The identity of a log file. Sorted, they are in the order of replay.
 
     >>> LogFile(0, 3, 17).name, LogFile.of("00-03-00000017.parquet"), LogFile.of("notes.txt")
     ('00-03-00000017.parquet', LogFile(epoch=0, shard=3, number=17), None)
@@ -43,13 +44,13 @@ class LogFile(NamedTuple):
 
     @classmethod
     def of(cls, name: str) -> LogFile | None:
-        """Return which file a name says, None if it is no file of a log."""
+        """Return the identity that a file name says, None if it is not a file of a log."""
         match = _NAME.fullmatch(name)
         return cls(*map(int, match.groups())) if match else None
 
 
 class Footer(msgspec.Struct, kw_only=True):
-    """What a file says besides its rows: which one it is, and the checkpoint after its rows.
+    """The metadata of a file: its identity, and the checkpoint after its rows.
 
     `read_footer` has an example.
     """
@@ -59,7 +60,7 @@ class Footer(msgspec.Struct, kw_only=True):
     shard: int
     number: int
     rows: int
-    """Rows in this file and those before it of the same epoch and shard."""
+    """Rows in this file and all earlier ones of the same epoch and shard."""
     offset: int
     watermarks: dict[str, dict[str, int]]
     counters: dict[str, int]
@@ -94,10 +95,10 @@ def content(table: pa.Table, footer: Footer) -> pa.Buffer:
 
 
 def _repetitive(table: pa.Table) -> list[str]:
-    """Return the columns that a dictionary is good for: text, and numbers that stand twice or more on average.
+    """Return the columns worth a dictionary: text, and numbers that occur twice or more on average.
 
-    For the others it is built in vain: with one for all columns, writing takes a third longer and the files are
-    a seventh larger (docs/performance.md).
+    For other columns it would be built in vain: with one for all columns, writing takes a third longer and the files
+    are a seventh larger (docs/performance.md).
     """
     sample = table.slice(max(0, table.num_rows - SAMPLE_ROWS) // 2, SAMPLE_ROWS)
     return [
@@ -108,7 +109,7 @@ def _repetitive(table: pa.Table) -> list[str]:
 
 
 def read_footer(path: Path | str, end: pa.Buffer | None = None) -> tuple[Footer, pa.Schema]:
-    """Return the footer of a file and the schema of its rows; `end` is the last part of a file that isn't here.
+    """Return the footer of a file and the schema of its rows; for a file that is elsewhere, `end` is its last part.
 
     Raises ConfigurationError for a file that is broken, of a newer version, or not of a log.
 

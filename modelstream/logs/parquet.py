@@ -1,8 +1,8 @@
 """A log in a folder.
 
 Appending writes a file in a hidden folder beside the log, syncs it, and links it to the next number, which fails if
-that number exists. A kill at any step leaves at most a file in the hidden folder: within the log, Polars would stumble
-over it.
+that number exists. A kill at any step leaves at most a file in the hidden folder. (Polars refuses a folder with foreign
+files, so it is beside the log, not in it.)
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from modelstream.logs.contract import SCHEMA_FILE, Log
 from modelstream.logs.file import Footer, LogFile, read_footer
 
 ABANDONED_SECONDS = 600.0
-"""Age from which a hidden file is deleted. A writer needs some seconds; one that was suspended for longer finds
-its file gone, and writes it again."""
+"""Hidden files older than this are deleted. A writer needs a few seconds; one that was suspended for longer finds its
+file gone, and writes it again."""
 
 
 class ParquetLog(Log):
@@ -49,7 +49,7 @@ class ParquetLog(Log):
         return str(self._folder / name)
 
     def remove(self) -> None:
-        """Delete the log: its files, and the folders if nothing else is in them. Nobody may be using it."""
+        """Delete the log's files, and its folders if nothing else is in them. The log must not be in use."""
         with self._outages():
             for folder in (self._folder, self._hidden):
                 if not folder.is_dir():
@@ -84,7 +84,7 @@ class ParquetLog(Log):
         return (self._folder / SCHEMA_FILE).exists()
 
     def _settle(self) -> None:
-        """What another process linked, and was killed before it synced the folder, counts from now on."""
+        """Sync the folder, so that files count which another process linked before it was killed."""
         sync_folder(self._folder)
 
     def _commit(self, name: str, file: pa.Buffer) -> None:

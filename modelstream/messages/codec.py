@@ -1,4 +1,4 @@
-"""Messages between the functions: bytes that hold an Arrow batch of rows, and the JSON that clients send.
+"""The format of messages: between functions, bytes that hold an Arrow batch; from clients, JSON.
 
 A message's first bytes tell what it is: an Arrow IPC stream and a hash of it (between our functions), or at the edge
 a JSON object, a JSON array or NDJSON. An Arrow message carries its rows' origin in the schema's metadata and their
@@ -30,8 +30,8 @@ MAX_LINE = 1_000_000
 """Bytes of the longest event. A longer line is cut by its reader and becomes a dead letter."""
 MAX_MESSAGE_BYTES = 1_000_000
 MAX_MESSAGE_EVENTS = 10_000
-"""Where a batch is split: small enough for every backend (V3IO takes 1 MB a record), large enough that the
-0.3–0.4 ms that Nuclio spends on a message are nothing."""
+"""Batches are split at this size: small enough for every backend (V3IO takes 1 MB per record), and large enough that
+the 0.3–0.4 ms that Nuclio spends on each message don't matter."""
 
 LINES_SCHEMA = pa.schema([(POSITION, pa.int64()), (LINE, pa.binary())])
 
@@ -89,7 +89,7 @@ def is_arrow(body: bytes) -> bool:
 def decode(body: bytes) -> Decoded:
     """Return the rows of an Arrow message, without copying them. Raises `UnreadableError`.
 
-    The last eight bytes are a hash (XXH3) of all before: Arrow trusts its input, and may crash on a damaged one.
+    The last eight bytes are a hash (XXH3) of the rest: Arrow trusts its input, and may crash on a damaged message.
     """
     if xxhash.xxh3_64_digest(memoryview(body)[:-8]) != body[-8:]:
         raise UnreadableError("an Arrow message that is damaged, or not from this pipeline")
@@ -115,7 +115,10 @@ def decode(body: bytes) -> Decoded:
 
 
 def _has_positions(batch: pa.RecordBatch, *, rising: bool) -> bool:
-    """Tell whether there is a column of positions; a reader's rise, later ones may repeat what a crash repeated."""
+    """Return whether there is a column of positions.
+
+    They must rise in messages from a reader; in later messages a crash may have repeated some.
+    """
     place = batch.schema.get_field_index(POSITION)
     if place < 0 or batch.schema.field(place).type != pa.int64() or batch.column(place).null_count:
         return False
@@ -128,8 +131,8 @@ def _has_positions(batch: pa.RecordBatch, *, rising: bool) -> bool:
 def split_body(body: bytes) -> list[bytes]:
     r"""Return the events of a JSON body, one text each: an object, an array of them, or NDJSON.
 
-    Broken parts stay what they are: they turn into rejects when they are parsed. Raises `UnreadableError`
-    for a broken array, in which no event can be told from the next.
+    Broken parts are returned as they are, and become rejects when they are parsed. Raises `UnreadableError` for a
+    broken array, in which one event can't be told from the next.
 
     >>> split_body(b'[{"a": 1}, {"a": 2}]')
     [b'{"a": 1}', b'{"a": 2}']
@@ -159,7 +162,7 @@ def _is_json(text: bytes) -> bool:
 def key_of(line: bytes, key_field: str) -> str:
     """Return the key of an event's JSON text as parsing finds it, or "" where it finds none.
 
-    Slow and certain: the readers' fast look for the key must agree with it.
+    This is slow but exact; the readers' fast search for the key must agree with it.
 
     >>> key_of(b'{"user": 123}', "user"), key_of(b'{"user": null}', "user")
     ('123', '')

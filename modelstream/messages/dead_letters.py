@@ -1,6 +1,6 @@
 """Dead letters: rows that can never succeed, kept with the reason, their identity and their bytes.
 
-A letter may be sent twice (a crash repeats it); its origin and position are its identity, and readers count
+A dead letter may be sent twice, when a crash repeats it. Its origin and position are its identity, and readers count
 each identity once.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 MAX_BYTES = 65_536
-"""Bytes of a rejected row that its letter keeps; the whole of nearly every event."""
+"""A dead letter keeps at most this many bytes of its row, which is all of nearly every event."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -30,7 +30,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     base64: str = ""
     """…or else in base 64."""
     size: int = 0
-    """Bytes of the whole row; more than are kept when it was cut."""
+    """Size of the whole row in bytes; larger than the text if that was cut."""
 
     def content(self) -> bytes:
         """Return the bytes that are kept."""
@@ -81,8 +81,8 @@ def decode_letters(body: bytes) -> list[DeadLetter]:
 def once(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
     """Yield each identity once, the first time that it is seen. Takes letters of a shard in order.
 
-    Only the highest position per origin and shard is remembered: a letter that is sent again follows letters
-    that it precedes.
+    Only the highest position per origin and shard is remembered. That is enough, because a repeated letter comes after
+    letters with higher positions.
     """
     seen: dict[tuple[str, int], int] = {}
     for item in letters:

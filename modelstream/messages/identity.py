@@ -1,4 +1,4 @@
-"""Who an event is: its origin and position, its bucket and shard, and the watermarks that count it once.
+"""The identity of an event (origin and position), its bucket and shard, and the watermarks that make it count once.
 
 Every event has an *origin* (the input that it came from) and a *position* that rises within the origin.
 A consumer keeps, per origin and bucket, the highest position that it has applied: its *watermark*. A row at
@@ -152,7 +152,7 @@ class Watermarks:
 
 @dataclass
 class Checkpoint:
-    """What a consumer has made durable of a shard: the offset, its watermarks, and counts that rise with them."""
+    """How far a consumer has got in a shard: the offset, the watermarks, and counters that rise with them."""
 
     offset: int = -1
     """The last message applied; -1 before the first."""

@@ -1,4 +1,4 @@
-"""Models: an MLRun model directory with an ONNX file, run by onnxruntime, never a pickle.
+"""Loads and runs models: an MLRun model directory with an ONNX file, run by onnxruntime. No pickles.
 
 The directory holds `model.onnx` and `model_spec.yaml` (`kind: model`, as MLRun's `log_model` writes it): its
 `spec.inputs` name the features in order, its `spec.parameters` hold `version` and the file's `sha256`.
@@ -23,7 +23,7 @@ from modelstream.model.spec import SPEC_FILE, ModelSpec, check_features, parse_s
 
 OUTPUT = "probabilities"
 BOUND = np.float32(1e30)
-"""Inputs are cut to ±1e30: float32 ends at 3.4e38, and products or sums of larger ones turn into NaN."""
+"""Inputs are limited to ±1e30: float32 ends at 3.4e38, and products or sums of larger inputs become NaN."""
 ROUNDING = 1e-6
 """How far a float32 result may be outside of 0 to 1: onnxruntime's logistic function of 17.844 is 1.0000001."""
 
@@ -57,8 +57,8 @@ class OnnxModel:
     def __init__(self, spec: ModelSpec, content: bytes, source: str) -> None:
         """Check and load the content of an ONNX file; `source` is what errors call it.
 
-        Raises ConfigurationError when it is not what the spec says, could reach outside of the file, or gives
-        something else than probabilities.
+        Raises ConfigurationError if it differs from the spec, refers to anything outside of the file, or does not
+        return probabilities.
         """
         self.spec = spec
         self.features = len(spec.features)
@@ -116,7 +116,7 @@ class OnnxModel:
             )
 
     def _probe(self) -> None:
-        """Try the extremes, so that a bad model is refused here and not in the middle of a stream."""
+        """Try extreme inputs, so that a bad model is refused here and not in the middle of a stream."""
         vectors = np.zeros((4, self.features), np.float32)
         vectors[1:] = np.array([[BOUND], [-BOUND], [1]], np.float32)
         try:
@@ -149,7 +149,7 @@ def load_model(folder: str | Path, features: Sequence[str] | None = None) -> Onn
 
 
 def load_model_file(path: str | Path, spec: ModelSpec, features: Sequence[str] | None = None) -> OnnxModel:
-    """Return the model of a spec whose ONNX file is, or was copied to, `path`. Raises ConfigurationError.
+    """Return the model that a spec describes, from the ONNX file at `path`. Raises ConfigurationError.
 
     `OnnxModel` has an example.
     """
@@ -165,7 +165,7 @@ def load_model_file(path: str | Path, spec: ModelSpec, features: Sequence[str] |
 def as_input(columns: Sequence[npt.NDArray[np.float64]]) -> Floats:
     """Return columns float64[n], one a feature, as a model takes them: float32[n, features] within ±BOUND.
 
-    Training and serving both use it. An overflow in a feature (infinite, or NaN) becomes the bound, or 0.
+    Training and serving both use it. Infinity becomes the bound, NaN becomes 0.
 
     >>> as_input([np.array([0.1, 1e300]), np.array([-np.inf, np.nan])]).tolist()
     [[0.10000000149011612, -1.0000000150474662e+30], [1.0000000150474662e+30, 0.0]]
@@ -194,7 +194,7 @@ def _session(content: bytes, source: str) -> Any:
 
 
 def _refuse_foreign(content: bytes, source: str) -> None:
-    """Refuse operators that onnxruntime would take from elsewhere, and weights in other files."""
+    """Raise for operators that are not ONNX's own, and for weights in other files."""
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's DecodeError, which is no exception class that onnx exports

@@ -1,4 +1,4 @@
-"""Vectors in, predictions out: what the model and the notebook's hooks say of a batch. No stream, no MLRun."""
+"""Turns vectors into predictions, with the model and the notebook's hooks. No stream, no MLRun."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Decisions = npt.NDArray[np.int8]
 
 @dataclass(frozen=True)
 class Scores:
-    """What the model and the hooks say of n vectors.
+    """The decisions and probabilities for n vectors.
 
     `Scorer` has an example.
     """
@@ -32,7 +32,7 @@ class Scores:
 
 
 class Hooks(Protocol):
-    """What becomes of the model's probabilities: the part that a notebook changes.
+    """The hooks: how the model's probabilities are adjusted and turned into decisions. A notebook may change them.
 
     `AtThreshold` has an example.
     """
@@ -46,7 +46,7 @@ class Hooks(Protocol):
 
 @dataclass
 class AtThreshold:
-    """The hooks without any: probabilities as they are, 1 at and above the threshold.
+    """The default hooks: probabilities unchanged, and the decision 1 at and above the threshold.
 
     >>> hooks, vectors = AtThreshold(0.5), np.zeros((2, 1), np.float32)
     >>> hooks.decide(np.array([0.2, 0.5]), vectors).tolist()
@@ -96,7 +96,7 @@ class Scorer:
         self._constants: dict[int, tuple[pa.Array, pa.Array]] = {}
 
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return a batch of vectors (`UseCase.vector_schema`) with what the model says of each.
+        """Return a batch of vectors (`UseCase.vector_schema`) with the prediction for each.
 
         The result has `UseCase.prediction_schema`, rows in the same order. Raises UnreadableError for a batch
         that isn't this use case's vectors.
@@ -107,7 +107,7 @@ class Scorer:
     def checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return a batch in `UseCase.vector_schema`. Raises UnreadableError if it isn't this use case's vectors.
 
-        A column of nulls, which a message leaves out, comes back; features must have no null.
+        Columns of nulls, which messages leave out, are restored; features must not be null.
         """
         wanted = self._vectors
         if not batch.schema.equals(wanted):

@@ -1,4 +1,4 @@
-"""The `model_spec.yaml` of an MLRun model directory: which file the model is, its hash, and what it takes."""
+"""Reads the `model_spec.yaml` of an MLRun model directory: the model's file, its hash, and its inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from modelstream.errors import ConfigurationError
 
 SPEC_FILE = "model_spec.yaml"
 DEPTH = 50
-"""Levels of a model_spec.yaml: MLRun's has 6. The C loader goes down by recursion, and some 10,000 end the process."""
+"""Most levels of a model_spec.yaml; MLRun's has 6. YAML's C loader is recursive, and about 10,000 levels would end the
+process."""
 
 
 class _Feature(msgspec.Struct):
@@ -43,7 +44,7 @@ class _SpecFile(msgspec.Struct):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model directory says of its model.
+    """What a model directory says about its model.
 
     `parse_spec` has an example.
     """
@@ -56,7 +57,7 @@ class ModelSpec:
     features: tuple[str, ...]
     algorithm: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """What it reached on users that it had not seen."""
+    """Its metrics on users that it had not seen."""
 
 
 def parse_spec(content: bytes, source: str) -> ModelSpec:

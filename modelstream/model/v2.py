@@ -1,4 +1,4 @@
-"""Requests of the V2 inference protocol: JSON text to vectors, and precise errors.
+"""Reads requests of the V2 inference protocol: JSON text to vectors, with precise errors.
 
 The protocol: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol, in the short form
 that MLRun uses, `{"inputs": [[values of one vector], …]}`.
@@ -15,7 +15,7 @@ from modelstream.errors import ModelstreamError
 from modelstream.model.onnx import Floats, as_input
 
 MAX_REQUEST_ROWS = 10_000
-"""Vectors in one V2 request: a message's worth."""
+"""Most vectors in one V2 request: as many as in a message."""
 OPERATIONS = ("infer", "predict", "ready")
 """Last parts of a V2 path. Without one, GET describes the model, and POST is `infer`."""
 
@@ -43,7 +43,7 @@ _REQUEST = msgspec.json.Decoder(_Request)
 def read_request(body: object, features: Sequence[str]) -> Floats:
     """Return the vectors of a V2 request, float32[n, features]: a decoded body, or JSON text.
 
-    Raises BadRequestError, saying what is wrong where.
+    Raises BadRequestError, which says what is wrong and where.
 
     >>> read_request({"inputs": [[1, 2.5]]}, ["a", "b"]).tolist()
     [[1.0, 2.5]]

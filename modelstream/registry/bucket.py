@@ -1,9 +1,9 @@
 """The versions of a model in a bucket: `s3://bucket/prefix/NAME/VERSION/…`, on any store that speaks S3.
 
 A writer first claims the number: it puts `.claim` with `If-None-Match: *`, which fails if another was first. The last
-object that it puts is model_spec.yaml, and a version counts only with it. A killed writer leaves a number that nobody
-takes any more, and objects that nobody reads. `current.json` is replaced on its ETag (`If-Match`): who finds that
-another was first reads it again. A store that ignores these conditions is refused before anything is written.
+object that it puts is model_spec.yaml, and a version counts only with it. A killed writer leaves a number that is never
+used again, and objects that nobody reads. `current.json` is replaced on its ETag (`If-Match`); a writer that was
+overtaken reads it again. A store that ignores these conditions is refused before anything is written.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from modelstream.registry.store import WAIT_SECONDS, Files, ModelStore, Stamp, T
 
 CLAIM = ".claim"
 TRIED = ".conditions"
-"""The object on which a writer tries whether the store keeps conditions."""
+"""The object with which a writer tests whether the store honours conditions."""
 NOT_ITS_ETAG = '"00000000000000000000000000000000"'
 PAUSE = 0.05
-"""Seconds, at most, between two tries to change a file while others do: a try takes some hundredths."""
+"""Longest pause, in seconds, before another attempt to change a file that others are changing; an attempt takes some
+hundredths of a second."""
 _HARM = "two promotions, or two new versions, would overwrite each other"
 
 
@@ -102,7 +103,7 @@ class BucketStore(ModelStore):
             raise TakenError(f"{self.place(*names)} is there already", remedy="take another name")
 
     def _holds(self, content: bytes, *names: str) -> bool:
-        """Tell whether an object has a content.
+        """Return whether an object has this content.
 
         The client repeats a PUT whose answer was lost, and then finds its own object in the way.
         """
@@ -113,7 +114,7 @@ class BucketStore(ModelStore):
         return stored is not None and stored[0] == content
 
     def _try_conditions(self) -> None:
-        """Raise ConfigurationError where the store overwrites what it is told not to. Once for each instance."""
+        """Raise ConfigurationError if the store ignores conditions. Tested once per instance."""
         if self._tried:
             return
         said = b"Here it is tried whether the store keeps If-None-Match and If-Match.\n"

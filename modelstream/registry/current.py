@@ -1,4 +1,4 @@
-"""`current.json` of a model's folder in the registry: which version serves, and which ones did before."""
+"""`current.json` of a model in the registry: the version that serves, and those that served before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from modelstream.errors import ConfigurationError
 
 ALIAS = "current.json"
 ALIAS_BYTES = 1 << 20
-"""The largest that is read: a hundred promotions take 15 kB."""
+"""The largest file that is read; a hundred promotions take 15 kB."""
 FORMAT = 1
 
 
@@ -20,7 +20,7 @@ class Promotion(msgspec.Struct, frozen=True):
 
     version: str
     sha256: str = ""
-    """Hash of the model file when it was promoted: no other file serves under this promotion."""
+    """Hash of the model file that was promoted; no other file may serve."""
     at: str = ""
     """When, ISO 8601 in UTC."""
 
@@ -34,7 +34,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
     current: Promotion
     before: tuple[Promotion, ...] = ()
-    """What served before, oldest first: a rollback takes the last."""
+    """Earlier promotions, oldest first; a rollback takes the last."""
 
     def text(self) -> bytes:
         """Return the file's content."""

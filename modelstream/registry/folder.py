@@ -1,4 +1,6 @@
-"""The versions of a model in a folder: a kill while writing leaves the old or the new; reading follows no link.
+"""The versions of a model in a folder.
+
+A kill during a write leaves the old state or the new one; reads follow no links.
 
 A version is written under a hidden name, synced, and then named. A file beside the versions is changed by one writer
 at a time (`flock`), and replaced as a whole.
@@ -26,13 +28,13 @@ from modelstream.registry.store import WAIT_SECONDS, ModelStore, Stamp, TakenErr
 LOCK = ".lock"
 WRITING = ".writing-"
 LEFT_AFTER = 3600.0
-"""Seconds after which a hidden folder is one that a killed writer left: writing one takes less than a second."""
+"""A hidden folder older than this (seconds) was left by a killed writer, since writing one takes less than a second."""
 
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe must not hold the reader
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _PASSING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-"""Errors of reading that may pass. The others say what the file is, or who may read it."""
+"""Read errors that may be temporary. All others are about what the file is or who may read it."""
 _REMEDY = "the files of a version lie in its folder as they were registered: restore them, or promote another version"
 
 
@@ -90,7 +92,7 @@ class FolderStore(ModelStore):
 
 
 class Folder:
-    """A folder to read files from: what is in the folder itself, whatever happens to its name meanwhile.
+    """An open folder to read files from, even if it is renamed meanwhile.
 
     `FolderStore` has an example.
     """
@@ -152,9 +154,11 @@ def _refusal(error: OSError, path: Path) -> ConfigurationError | UnavailableErro
 
 
 def write_folder(parent: Path, name: str, content: Mapping[str, bytes]) -> None:
-    """Make a folder of files: durable when this returns, and there whole or not at all at every moment before.
+    """Make a folder with these files.
 
-    Raises TakenError when there is something of that name, and UnavailableError when it can't be written.
+    It is durable when this returns; at every moment before, it is complete or absent.
+
+    Raises TakenError if the name is taken, UnavailableError if it can't be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -190,7 +194,9 @@ def _name(hidden: Path, path: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Give a file another content: durable when this returns, the old one or the new at every moment before.
+    """Replace a file's content.
+
+    The new content is durable when this returns; at every moment before, the file has the old content or the new.
 
     Call it inside of `locked`. Raises UnavailableError.
 
@@ -234,7 +240,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other writers out of a folder. A lock ends with its process, however that ends.
+    """Lock a folder against other writers. The lock ends with its process, however that ends.
 
     Raises UnavailableError when another has it for 10 s.
 

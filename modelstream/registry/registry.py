@@ -5,9 +5,9 @@ Below the registry's place each model has a folder of its own, and in it each ve
     artifacts/models/NAME/2/     model_spec.yaml, model.onnx, …
     artifacts/models/NAME/current.json     which version serves, and which ones did before
 
-A version is there whole or not at all, and never changes. `current.json` is replaced as a whole, so whoever reads it
-sees the old or the new one. Writers may be many, and may be killed at any moment: `folder` and `bucket` say how each
-keeps this. Files are read as plain data and from where a version lies only: no pickle, no symbolic link.
+A version is complete or absent, and never changes. `current.json` is replaced as a whole, so a reader sees the old file
+or the new one. There may be many writers, and they may be killed at any moment: `folder` and `bucket` say how each
+keeps this promise. Files are read as plain data, and only from the version's own place: no pickle, no symbolic link.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from modelstream.use_case.declared import UseCase
 KEPT = 100
 """Earlier promotions that `current.json` remembers for rollback: 15 kB, still one read."""
 TRIES = 100
-"""How often `register` takes the next free version while others are first."""
+"""How often `register` tries the next free version when other writers are faster."""
 SPEC_BYTES, MODEL_BYTES = 4 << 20, 512 << 20
-"""The largest files that are read: one that never ends must not take a server's memory."""
+"""The largest files that are read, so that a huge one can't fill a server's memory."""
 _LIST = "`python pipeline.py models list` shows what there is"
 
 
@@ -61,7 +61,7 @@ class Registered:
     folder: str = ""
     """Its folder, or its URL in a bucket."""
     current: bool = False
-    """Whether it is the one that is to serve."""
+    """Whether this is the version that should serve."""
     shipped: bool = False
     """Whether it comes with the project."""
     problem: str = ""
@@ -95,8 +95,8 @@ class Registry:
 
         The place is a folder, which need not exist yet, as a path or `file://`, or `s3://bucket/prefix`.
 
-        `shipped` is the directory of the model that comes with the project. It serves while nothing is promoted, and
-        registered versions count on from its version.
+        `shipped` is the directory of the model that comes with the project. It serves while nothing is promoted,
+        and the numbers of registered versions continue from its version.
         """
         self.name = name
         self.features = tuple(features)
@@ -209,9 +209,9 @@ class Registry:
         return alias.current.version or None if alias else None
 
     def promote(self, version: str) -> None:
-        """Let a version serve, from now on and after every restart: running servers take it within 5 s.
+        """Make a version serve, from now on and after every restart. Running servers switch to it within 5 s.
 
-        Promoting the version that serves makes servers look at its files again. Raises as `load` does.
+        Promoting the version that already serves makes servers read its files again. Raises as `load` does.
         """
         self.place_of(version)
         sha256 = self.load(version).spec.sha256
@@ -264,7 +264,7 @@ class Registry:
     # By which a server notices changes.
 
     def stamp(self) -> Stamp:
-        """Return what changes when `current.json` does: one stat of a small file, or one HEAD.
+        """Return a stamp that changes when `current.json` does; it costs one stat of a small file, or one HEAD.
 
         Raises UnavailableError when a bucket can't be asked.
         """
@@ -278,7 +278,7 @@ class Registry:
     # Inside.
 
     def _change(self, change: Callable[[Alias | None], Alias]) -> Alias:
-        """Let `current.json` say what `change` makes of it, which may be asked again; return what it says."""
+        """Replace `current.json` by what `change` makes of it; `change` may be called again. Return the new content."""
         made: list[Alias] = []
 
         def content(found: bytes | None) -> bytes:
@@ -327,7 +327,7 @@ class Registry:
         return OnnxModel(spec, read(spec.file, MODEL_BYTES), f"{source}/{spec.file}")
 
     def _is_shipped(self, version: str) -> bool:
-        """Tell whether a version means the shipped one: a registered one of that number goes first."""
+        """Return whether a version is the shipped one; a registered version with the same number takes precedence."""
         return self.shipped is not None and version == self.shipped_version() and version not in self._numbers()
 
     def _load_shipped(self) -> OnnxModel:

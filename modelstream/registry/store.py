@@ -1,7 +1,7 @@
-"""Where the versions of a model lie: a contract with two implementations, a folder and a bucket.
+"""The storage of a model's versions: a contract with two implementations, a folder and a bucket.
 
-Nothing here knows what the files hold. A version is there whole or not at all, and a file that is changed is the old
-one or the new at every moment, however many write and wherever they are killed.
+The contents of the files don't matter here. A version is complete or absent, and a file that is being changed is the
+old one or the new at every moment, no matter how many processes write or are killed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Protocol
 from modelstream.errors import ConfigurationError, ModelstreamError
 
 WAIT_SECONDS = 10.0
-"""How long `change` tries while others are first: each of them needs some milliseconds."""
+"""How long `change` keeps trying while others are faster; each of them needs a few milliseconds."""
 
 Stamp = tuple[object, ...] | None
-"""What changes with a file; None while it is not there."""
+"""A value that changes when a file does; None while the file does not exist."""
 
 
 class TakenError(ModelstreamError):
-    """There is something of that name already: another writer was first.
+    """The name is taken: another writer was faster.
 
     `ModelStore.write` raises it.
     """
@@ -48,23 +48,24 @@ class Files(Protocol):
 
 
 class ModelStore(ABC):
-    """The versions of a model, by name, and a file beside them that is changed.
+    """The versions of a model, by name, and files beside them that may change.
 
-    Every method may raise UnavailableError for an outage, and ConfigurationError for what a person has to mend.
+    Every method may raise UnavailableError for an outage, and ConfigurationError for something that a person has to
+    fix.
 
     `folder.FolderStore` has an example.
     """
 
     @abstractmethod
     def place(self, *names: str) -> str:
-        """Return where all of it, or a version or file, is: for messages."""
+        """Return the location of the store, a version or a file, for messages."""
 
     @abstractmethod
     def names(self) -> list[str]:
         """Return the names of what is there whole, in any order; none if nothing was written yet."""
 
     def taken(self) -> list[str]:
-        """Return the names that no writer can have any more: of what is there, or was begun."""
+        """Return the names that are taken: of complete versions, and of those that were begun."""
         return self.names()
 
     @abstractmethod
@@ -88,7 +89,7 @@ class ModelStore(ABC):
 
     @abstractmethod
     def change(self, name: str, limit: int, change: Callable[[bytes | None], bytes]) -> None:
-        """Give a file beside the versions another content: what `change` makes of the one that it has.
+        """Replace the content of a file beside the versions by what `change` makes of it.
 
         Nothing that others wrote meanwhile is lost: `change` may be called again. Durable when this returns.
         """
@@ -99,7 +100,7 @@ class ModelStore(ABC):
 
 
 def check_names(content: Mapping[str, bytes]) -> None:
-    """Raise ConfigurationError for a file's name that leads elsewhere, or is one of ours.
+    """Raise ConfigurationError for a file name with a path in it, or that the store needs itself.
 
     >>> check_names({"model.onnx": b"", "../model.onnx": b""})
     Traceback (most recent call last):

@@ -1,7 +1,8 @@
-"""Which model serves: the promoted version, taken from the registry while the server works.
+"""Keeps a running server on the promoted version of the registry.
 
-A thread looks once a second at one small file, and loads what is promoted beside the server's work. A version that must
-not serve, or an outage of where it lies, is told once and changes nothing: what served before goes on.
+A thread checks one small file once a second, and loads a newly promoted version while the server works. A version that
+must not serve, or an outage of the registry's storage, is reported once and changes nothing: the version that served
+still serves.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from modelstream.registry.registry import Registry
 from modelstream.registry.store import Stamp
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks: a promotion has to serve within 5, and loading a model takes some hundredths."""
+"""Seconds between two checks: a promoted version must serve within 5 s, and loading a model takes some hundredths of a
+second."""
 
 Say = Callable[[str, str], None]
-"""Is told what happened and why: a new version serves, or one was refused."""
+"""Called with what happened and why: a new version serves, or one was refused."""
 
 
 class ModelWatch:
-    """The model that is to serve. Use `begin`, then `start`, or `look` by yourself.
+    """The model that should serve. Call `begin`, then `start`; or call `look` yourself.
 
     >>> import tempfile
     >>> from types import SimpleNamespace
@@ -39,7 +41,7 @@ class ModelWatch:
         self.model = shipped
         """What serves."""
         self.refused = ""
-        """Why what is promoted does not serve, if so."""
+        """Why the promoted version does not serve; empty if it does."""
         self._registry = registry
         self._shipped = shipped
         self._say = say
@@ -47,7 +49,8 @@ class ModelWatch:
         self._suspect: Promotion | None = None
 
     def begin(self) -> OnnxModel:
-        """Return the model to begin with: what is promoted, or else the last before it that may serve.
+        """Return the model to begin with: the promoted version, or if that must not serve, the last one before it that
+        may.
 
         Raises ConfigurationError when the registry can't say which version that is, UnavailableError when it can't be
         read.
@@ -63,7 +66,7 @@ class ModelWatch:
         return self.model
 
     def look(self) -> bool:
-        """Look once; tell whether `model` or `refused` are others than before."""
+        """Check once; return whether `model` or `refused` has changed."""
         before = self.model, self.refused
         seen, self._seen = self._seen, None
         try:
@@ -109,7 +112,7 @@ class ModelWatch:
         return error is None
 
     def _try(self, promotion: Promotion) -> Exception | None:
-        """Let a version serve; return why, and say it, if it must not."""
+        """Make a version serve. If it must not, report the error and return it."""
         try:
             model = self._registry.open(promotion) if promotion.version else self._shipped
         except Exception as error:  # whatever a hostile file makes a library raise

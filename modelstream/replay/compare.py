@@ -1,9 +1,9 @@
-"""All features, computed again from the log of events, and compared bit for bit with the rows of the table and with the
+"""Recomputes all features from the log of events, and compares them bit for bit with the table's rows and with the
 vectors that were served.
 
-Memory holds the rows of one shard's users. While events are on their way (a pipeline works, or was stopped in the
-middle), table and inference log are ahead of the log of events or behind it: rows that differ prove nothing then,
-but a vector that was served must be equal all the same.
+Memory holds the rows of one shard's users. While events are still being processed (a pipeline is working, or was
+stopped in the middle), the table and the inference log may be ahead of the log of events or behind it. Rows that differ
+then prove nothing, but a vector that was served must still be equal.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from modelstream.use_case.columns import APPLIED, ORIGIN
 KEYS_AT_ONCE = 10_000
 
 OnProgress = Callable[[int], None]
-"""Is told how many events were replayed since the last call."""
+"""Called with the number of events replayed since the last call."""
 
 
 @dataclass
 class Findings(Parity):
-    """What came of a replay; `unmatched` has rows that differ, too. They are differences if nothing was on its way."""
+    """The result of a replay. `unmatched` also has rows that differ; they are differences only if `settled`."""
 
     settled: bool = True
-    """Nothing was on its way, so that everything must be there and equal."""
+    """No event was still being processed, so everything must be there and equal."""
     events: int = 0
     rows: int = 0
     """Rows of the table that are equal."""
@@ -49,7 +49,7 @@ class Findings(Parity):
 
 
 def compare(stores: Stores, project: Project, progress: OnProgress = lambda _: None) -> Findings:
-    """Replay the log of events of a pipeline. Raises ModelstreamError for what can't be read."""
+    """Replay the log of events of a pipeline. Raises ModelstreamError if something can't be read."""
     found = Findings()
     before = _state(stores, project)
     derive = derive_in(project.vectors_notebook())
@@ -77,7 +77,7 @@ class _State:
     """How far a pipeline is."""
 
     on_the_way: int
-    """Messages that are not through."""
+    """Messages that some function has not acknowledged."""
     ends: dict[int, int]
     """By shard, the end of the stream that the first function reads."""
 
@@ -147,7 +147,7 @@ def _differ(ours: pa.Array, theirs: pa.Array) -> npt.NDArray[np.bool_]:
 
 
 def _hashes(keys: pa.Array) -> npt.NDArray[np.uint64]:
-    """Return 8 bytes for each key, to know it again."""
+    """Return an 8-byte hash of each key, to recognise it later."""
     return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys.to_pylist()), np.uint64, len(keys))
 
 

@@ -1,4 +1,4 @@
-"""What is known of a user: the events, why each counted or not, the vector, the predictions, the row."""
+"""Collects everything about one user: the events, why each counted or not, the vector, the predictions, the row."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Explanation(msgspec.Struct, kw_only=True):
     last_events: list[dict[str, Any]]
     """The last events, each with `counted`: "counted" or the reason why not, and its prediction if it has one."""
     vector: dict[str, Any] | None
-    """The features after the last event that sent them, computed from the log."""
+    """The last feature vector, recomputed from the log."""
     row: dict[str, Any] | None
     """The user's row in the table of features."""
     on_the_way: int
-    """Messages that are not through: the log may not have all events yet."""
+    """Messages that some function has not acknowledged: the log may lack some events."""
 
 
 def explain(stores: Stores, project: Project, shards: int, user: str, last: int) -> Explanation:
-    """Return what is known of a user, with the last events and predictions; there are so many shards."""
+    """Return everything about a user, with the last `last` events and predictions."""
     shard = bucket_of(user) % shards
     parts = [shard] if stores.epoch == 0 else None
     derive = derive_in(project.vectors_notebook())

@@ -1,4 +1,4 @@
-"""Parity: the vectors that a replay gives are those that were served, to the bit, in the same order."""
+"""Checks parity: a replay must give the vectors that were served, bit for bit and in the same order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from modelstream.use_case.columns import ORIGIN, POSITION
 from modelstream.use_case.declared import UseCase
 
 MOST = 10
-"""Differences that are told in words."""
+"""How many differences are described in words."""
 
 
 @dataclass
 class Differences:
-    """Differences: how many, and the first in words.
+    """The number of differences, and descriptions of the first ones.
 
     >>> found = Differences()
     >>> found.add("the mean was served as 1.0 and is 2.0 in the replay")
@@ -41,7 +41,7 @@ class Differences:
 
 @dataclass
 class Parity:
-    """What came of the comparison.
+    """The result of the comparison.
 
     `ServedVectors` has an example.
     """
@@ -49,9 +49,9 @@ class Parity:
     vectors: int = 0
     """Vectors that were served and are equal."""
     differing: Differences = field(default_factory=Differences)
-    """Vectors that were served otherwise."""
+    """Vectors that differ from those that were served."""
     unmatched: Differences = field(default_factory=Differences)
-    """What only one side has."""
+    """Vectors that only one side has."""
 
 
 class ServedVectors:

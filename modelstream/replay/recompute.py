@@ -1,8 +1,8 @@
-"""What replay, explain and training share: events of the log, applied once more as they were applied online.
+"""Shared by replay, explain and training: applies the events of the log again, as they were applied online.
 
-The value that was looked up for a user's profile stays in the user's row and is taken from there; the table to
-look up may have changed since. Only of a user with several profile events do the earlier ones take theirs from
-the table as it is now.
+The value that was looked up for a user's profile is in the user's row and is taken from there, because the lookup table
+may have changed since. If a user has several profile events, all but the last take their value from the table as it is
+now.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Recomputation:
 
 
 class StoredLookup:
-    """Gives each profile event the value that was found for it. It is asked with tokens that `prepare` puts in.
+    """Gives each profile event the value that was looked up for it.
+
+    `prepare` puts a token into each event, by which it asks.
 
     An example would need a table of features: `Recomputation` gives it one.
     """
@@ -128,7 +130,7 @@ class StoredLookup:
 
 
 def is_profile(events: pa.RecordBatch, use_case: UseCase) -> pa.BooleanArray:
-    """Return for each event whether it is of the type that makes a user known.
+    """Return for each event whether it is a profile event.
 
     >>> from types import SimpleNamespace
     >>> codes = {"moved_in": 0, "new": 0, "reading": 1}

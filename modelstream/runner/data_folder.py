@@ -1,4 +1,4 @@
-"""The data folder: what a pipeline on one machine keeps, and the lock that keeps two from sharing it."""
+"""The data folder: what a pipeline on one machine keeps, and the lock that stops two pipelines from sharing it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from modelstream.runner.store_urls import check_own, clear, differing
 from modelstream.settings import Settings, StoreUrls
 
 VERSION = 2
-"""Of the marker: 2 if something lies behind a URL, which a reader of version 1 would overlook, else 1."""
+"""Version of the marker file: 2 if a store is at a URL outside of the folder (which a reader of version 1 would miss),
+otherwise 1."""
 MARKER = "modelstream.json"
 LOCK = ".lock"
 OURS = ("streams", "tables", "logs", "served.json", MARKER)
 """What a fresh start removes, besides the project's Parquet logs."""
 WAIT_FOR_ORPHANS = 3.0
-"""Seconds to wait for the lock: workers of a killed supervisor end within one."""
+"""Seconds to wait for the lock; workers of a killed supervisor end within one second."""
 
 
 NOWHERE_ELSE = StoreUrls()
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The file that makes a folder ours."""
+    """The marker file of a data folder."""
 
     version: int
     shards: int
     use_case: str
     """Name of the use case whose columns the tables and logs have."""
     urls: StoreUrls = msgspec.field(default=StoreUrls(), name="places")
-    """Where streams, tables and logs are that are not in the folder."""
+    """URLs of the streams, tables and logs that are outside of the folder."""
 
 
 @dataclass
@@ -139,10 +140,9 @@ def open_folder(
 ) -> DataFolder:
     """Lock a data folder, make it if need be, and return it.
 
-    `urls` are those that were given; what was given once is kept in the folder. With `fresh` it begins anew:
-    what lies behind URLs is removed, if the folder was made with them, then what the folder holds.
-    Raises ConfigurationError when another run has it, when it holds something else, or when it was made with
-    other shards or URLs, or another use case.
+    `urls` are those on the command line; the folder remembers them. With `fresh`, stored data are deleted first: what
+    is behind URLs, if the folder was made with them, then the folder's own. Raises ConfigurationError when another run
+    has it, when it holds something else, or when it was made with other shards or URLs, or another use case.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a person sees: the live table while the pipeline works, and the summary at its end."""
+"""The live table that is shown while the pipeline works."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RATE_WINDOW = 2.0
 
 
 class Display:
-    """Shows the functions while they work: a live table on a terminal, a line now and then elsewhere."""
+    """Shows the functions while they work: a live table on a terminal, otherwise a line every few seconds."""
 
     def __init__(self, *, quiet: bool, title: str) -> None:
         self.console = Console(stderr=True)

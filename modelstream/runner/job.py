@@ -29,13 +29,13 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class JobContext:
-    """What a job's handler gets for MLRun's `MLClientCtx`: a logger, results, and how far it is."""
+    """What a job's handler gets in place of MLRun's `MLClientCtx`: a logger, results, progress."""
 
     def __init__(self, line: Line) -> None:
         self.logger = nuclio_sdk.logger.Logger(logging.INFO, "job")
         self.logger.set_handler("default", sys.stdout, nuclio_sdk.logger.HumanReadableFormatter())
         self.stopped = threading.Event()
-        """Set when the job shall end after what it has in hand."""
+        """Set when the job must finish its work in progress and end."""
         self._line = line
         self._results: dict[str, Any] = {}
         self._told = Report(ready=True)
@@ -50,7 +50,7 @@ class JobContext:
         self._line.send(self._told)
 
     def finish(self) -> None:
-        """Tell the results."""
+        """Report the results."""
         self._line.send(msgspec.structs.replace(self._told, finished=True, held="", result=self._results))
 
 

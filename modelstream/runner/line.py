@@ -1,7 +1,7 @@
 """The line between the supervisor and a worker: JSON lines over a socket pair.
 
-Down go commands, up go reports. When the supervisor dies, however, its end closes, and the worker ends itself:
-no worker outlives its supervisor.
+Commands go down, reports go up. When the supervisor dies in any way, its end closes and the worker ends itself, so no
+worker outlives its supervisor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DESCRIPTOR = "MODELSTREAM_CONTROL"
 """The environment variable with the number of the worker's end."""
 
 OUTAGE = 75
-"""Exit status of a worker that could not start because something outside is away (EX_TEMPFAIL of sysexits.h)."""
+"""Exit status of a worker that could not start because of an outage (EX_TEMPFAIL of sysexits.h)."""
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -30,12 +30,12 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a worker tells: what its stage has done in this life, and how far it is."""
+    """A worker's report: what its stage has done since this process started, and its state."""
 
     ready: bool = False
     counters: Counters = msgspec.field(default_factory=Counters)
     held: str = ""
-    """Why it waits, if it does."""
+    """Why it is held; empty if it is not."""
     model: ServedModel | None = None
     total: int = 0
     """Rows that a source has in all, if it knows."""
@@ -51,7 +51,7 @@ _COMMAND = msgspec.json.Decoder(Command)
 
 
 class Line:
-    """One end of the line. Sending never blocks for long and never fails: a dead peer is noticed by reading."""
+    """One end of the line. Sending never blocks for long and never fails; reading notices a dead peer."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end

@@ -1,7 +1,7 @@
-"""How the functions are doing: what Prometheus scrapes, and whether the pipeline is healthy.
+"""The metrics that Prometheus scrapes, and the health check.
 
-The supervisor's thread looks at the functions a few times a second and leaves their state; whoever asks gets
-the last one, without touching streams or processes.
+The supervisor's thread updates the state of the functions a few times a second; a request gets the last state, without
+touching streams or processes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from modelstream.runner.state import FunctionState, PipelineState
 __all__ = ["CONTENT_TYPE", "Exporter"]
 
 STALLED_SECONDS = 30.0
-"""Without a commit for so long while messages wait, a function is stalled: 15 to 6 commits should have been."""
+"""A function that has not committed for this long while messages wait is stalled: 6 to 15 commits should have happened.
+"""
 
 
 class Exporter(Collector):

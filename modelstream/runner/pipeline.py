@@ -25,7 +25,7 @@ from modelstream.stages.counters import Counters
 from modelstream.stores import Stores
 
 HELD_LIMIT = 30.0
-"""Seconds that a `run` waits for something outside (a full disk, a broken hook) before it ends and says so."""
+"""Seconds that a `run` waits while a function is held (a full disk, a broken hook) before it ends with an error."""
 DRAIN_EVERY = 0.1
 PROCESS = {**ONE_THREAD, **QUIET_MLRUN, "PYTHONUNBUFFERED": "1"}
 """Variables of every function's process, besides its settings."""
@@ -41,7 +41,7 @@ class Consumer:
 
 
 class Pipeline:
-    """The functions, running. Poll it with `watch`; `remaining` tells what is left to do."""
+    """The running functions. Call `watch` repeatedly; `finish` says when everything is processed."""
 
     def __init__(self, project: Project, folder: DataFolder, supervisor: Supervisor, workers: int = 1) -> None:
         self.project = project
@@ -119,7 +119,7 @@ class Pipeline:
         return all(process.report.ready or process.ended for process in self.supervisor.processes.values())
 
     def watch(self) -> None:
-        """Start again what died. Raises FunctionFailedError for what can't go on."""
+        """Restart processes that died. Raises FunctionFailedError if a function can't continue."""
         self.supervisor.watch()
         self.note_models()
         now = time.monotonic()
@@ -144,9 +144,10 @@ class Pipeline:
             return 1
 
     def finish(self) -> bool:
-        """Help the pipeline to its end once the source has sent everything; return whether it is there.
+        """Once the source has sent everything, drain the functions one after the other; return whether all is
+        processed.
 
-        The first function that is not through is asked to flush now, not when its time is up.
+        The first function with unacknowledged messages is asked to flush at once, rather than at its next commit.
         """
         if self.source and not self.supervisor.processes[self.source].ended:
             return False
@@ -212,7 +213,7 @@ class Pipeline:
 
 
 def _held(processes: Sequence[Process]) -> str:
-    """Return what a function waits for, if one of its workers does."""
+    """Return the reason why one of a function's workers is held, if any."""
     return next((process.report.held for process in processes if process.report.held), "")
 
 

@@ -1,4 +1,4 @@
-"""Retention: messages that every reader is done with are deleted when they are old enough."""
+"""Retention: deletes old messages that every reader has acknowledged."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from modelstream.streams import Streams
 RETENTION_SECONDS = 24 * 3600.0
 TRIM_EVERY = 600.0
 TRIM_FIRST = 30.0
-"""Seconds after the start: a service that is started anew every day trims too."""
+"""Seconds from the start to the first trim, so that a service that is restarted every day trims too."""
 
 
 class Trimmer(threading.Thread):
-    """Deletes, now and then, the messages that all of a stream's readers have acknowledged and that are old."""
+    """Deletes, every ten minutes, old messages that all readers of a stream have acknowledged."""
 
     def __init__(self, stores: Stores, groups: Mapping[str, Sequence[str]]) -> None:
         super().__init__(name="trimmer", daemon=True)
@@ -25,7 +25,7 @@ class Trimmer(threading.Thread):
         self._groups = groups
 
     def run(self) -> None:
-        """Trim every ten minutes; the thread ends with the process, in the middle of anything."""
+        """Trim every ten minutes. The thread may end at any point, with the process."""
         wait = TRIM_FIRST
         while True:
             time.sleep(wait)

@@ -1,4 +1,4 @@
-"""What `pipeline.py run` runs: an input through the whole pipeline, to its end, and what came of it."""
+"""What `pipeline.py run` runs: processes an input to its end with the whole pipeline, and sums up the results."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ T = TypeVar("T")
 POLL = 0.02
 SHOW_EVERY = 0.12
 COMMIT_MS = 2000.0
-"""A run commits every two seconds: what a crash makes it repeat."""
+"""A run commits every two seconds, so a crash makes it repeat at most that much."""
 
 
 class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
-    """What a run came to: the object that `--json` prints."""
+    """The summary of a run: the object that `--json` prints."""
 
     events: int
     vectors: int
@@ -45,7 +45,8 @@ class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
     delay_ms: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     peak_rss_mb: float
     model_version: str
-    """The version of the model that served at the end; several, if workers had not taken the promoted one yet."""
+    """The version of the model that served at the end; several if some workers had not yet switched to a promoted one.
+    """
     data: str
     logs: str
     """The folder, or URL, of the Parquet logs."""
@@ -72,7 +73,7 @@ class Interrupted(Exception):  # noqa: N818
 def run(project: Project, folder: DataFolder, options: RunOptions, display: Display) -> Summary:
     """Run the pipeline until every event has reached the end.
 
-    Raises ModelstreamError for what can't go on, and Interrupted on Ctrl-C.
+    Raises ModelstreamError if it can't continue, and Interrupted on Ctrl-C.
     """
     begun = time.monotonic()
     with Supervisor(folder.lock) as supervisor:
@@ -127,8 +128,8 @@ def _totals(stores: Stores, shards: int) -> dict[str, Any]:
 def delays(streams: Streams, name: str, since: float) -> dict[str, float]:
     """Return the median and the 99th percentile of the time from an event's append to its stored prediction, in ms.
 
-    Of events that were appended from `since` (seconds) on. A prediction is stored when its message is durable in the
-    stream: from there it can be acted on.
+    Counts events that were appended after `since` (seconds). A prediction is stored when its message is durable in the
+    stream, because from then on it can be acted on.
     """
     found: list[npt.NDArray[np.int64]] = []
     for shard in range(streams.describe(name).shards):
@@ -147,7 +148,7 @@ def delays(streams: Streams, name: str, since: float) -> dict[str, float]:
 
 
 def patiently(look: Callable[[], T]) -> T:
-    """Look at what is stored, and again if a store is away: everything is done by now."""
+    """Read the results, and try again if a store is unavailable: all the work is done by now."""
     deadline = time.monotonic() + HELD_LIMIT
     while True:
         try:
@@ -159,7 +160,7 @@ def patiently(look: Callable[[], T]) -> T:
 
 
 def _save(pipeline: Pipeline) -> bool:
-    """Let the source end after what it has in hand, then flush everything; return whether that could be done."""
+    """Let the source finish its work in progress, then flush everything; return whether that succeeded."""
     held = any(process.report.held for process in pipeline.supervisor.processes.values())
     try:
         return pipeline.supervisor.stop() and not held

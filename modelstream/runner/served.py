@@ -1,4 +1,4 @@
-"""Which version of the model each worker serves: a small file in the data folder, for `status` to read."""
+"""Records which version of the model each worker serves, in a small file of the data folder, for `status`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SERVED = "served.json"
 
 
 class ServedModels:
-    """Writes the file, whenever a worker tells something new."""
+    """Writes the file whenever a worker reports a change."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / SERVED
         self._written: dict[str, ServedModel] | None = None
 
     def note(self, processes: Iterable[Process]) -> None:
-        """Write what the workers last told. A disk that is full keeps the old file: only `status` reads it."""
+        """Write the workers' last reports. If the disk is full the old file stays; only `status` reads it."""
         told = {process.name: process.report.model for process in processes if process.report.model}
         if told == self._written:
             return
@@ -35,7 +35,7 @@ class ServedModels:
 
 
 def read_served(folder: Path) -> dict[str, ServedModel]:
-    """Return what the workers of a running pipeline serve, by worker. It stays behind when the pipeline ends."""
+    """Return what each worker of a running pipeline serves. The file is not removed when the pipeline ends."""
     try:
         return msgspec.json.decode((folder / SERVED).read_bytes(), type=dict[str, ServedModel])
     except (OSError, msgspec.DecodeError):

@@ -1,4 +1,4 @@
-"""How the functions of a pipeline are doing at a moment: what the live table, `/healthz` and Prometheus show."""
+"""The state of a pipeline's functions at one moment, as the live table, `/healthz` and Prometheus show it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class FunctionState:
     """Since the pipeline was started."""
     restarts: int = 0
     lag: int = 0
-    """Messages of its stream that it has not acknowledged: they wait, or their commit does."""
+    """Messages of its stream that it has not acknowledged: they wait to be processed, or for a commit."""
     lag_since: float = 0.0
-    """Since when messages have been waiting without a break (seconds since 1970); 0 when none are."""
+    """Since when there has always been a waiting message (seconds since 1970); 0 if none waits."""
     held: str = ""
-    """What it waits for, if it does."""
+    """Why it is held; empty if it is not."""
     models: tuple[str, ...] = ()
     """The versions of the model that its workers serve, if it has one."""
     refused: str = ""
-    """Why the version that is promoted does not serve, if so."""
+    """Why the promoted version does not serve; empty if it does."""
 
     def waits_for(self, now: float) -> float:
         """Return for how many seconds messages have been waiting without any commit."""

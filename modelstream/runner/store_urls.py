@@ -1,4 +1,5 @@
-"""URLs of stores that a person gives: made absolute, checked, compared with those that a data folder was made with."""
+"""Checks the URLs of stores on the command line: makes them absolute, tries them, compares them with those of the data
+folder."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from modelstream.stores import Stores
 
 
 def checked(urls: StoreUrls, project: Project) -> StoreUrls:
-    """Return URLs that hold in any working folder, when what they name answers.
+    """Return the URLs in a form that doesn't depend on the working folder, once the stores behind them answer.
 
     Raises ConfigurationError for a malformed one, and UnavailableError for a server that doesn't answer.
     """
@@ -38,7 +39,7 @@ def _absolute(kind: str, url: str) -> str:
 
 
 def differing(given: StoreUrls, kept: StoreUrls, folder: Path) -> None:
-    """Raise ConfigurationError if a URL is given that is not the one that a data folder was made with."""
+    """Raise ConfigurationError if a URL differs from the one that the data folder was made with."""
     filled = kept.within(folder)
     for kind in KINDS_OF_STORES:
         url = getattr(given, kind)
@@ -51,7 +52,7 @@ def differing(given: StoreUrls, kept: StoreUrls, folder: Path) -> None:
 
 
 def check_own(urls: StoreUrls, made_with: StoreUrls, project: Project) -> None:
-    """Raise ConfigurationError for a URL that a folder was not made with, if others keep something there."""
+    """Raise ConfigurationError for a URL with data of another pipeline, unless this folder was made with it."""
     with Stores.of_project(project, urls) as stores:
         for kind in KINDS_OF_STORES:
             url = getattr(urls, kind)

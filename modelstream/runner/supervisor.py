@@ -1,4 +1,4 @@
-"""The supervisor: starts a process for every function worker, starts it again when it dies, and ends them all."""
+"""The supervisor: starts a process for every worker, restarts those that die, and ends them all."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from modelstream.stages.counters import Counters
 
 FIRST_BACKOFF, LAST_BACKOFF = 0.2, 5.0
 GIVE_UP_AFTER = 5
-"""Deaths in a row, without a commit in between, after which a function is not started again by a `run`."""
+"""A `run` gives up after this many deaths of a worker in a row, without a commit in between."""
 STOP_GRACE = 4.0
-"""Seconds for all workers to flush and end; then they are killed, and lose nothing."""
+"""Seconds in which all workers may flush and end. After that they are killed; nothing is lost."""
 
 
 @dataclass
@@ -36,10 +36,10 @@ class Process:
     environment: Mapping[str, str]
     log: Path
     once: bool = False
-    """A job that ends by itself: status 0 is its end, not its death."""
+    """Whether it is a job: exit status 0 then means that it is done, not that it died."""
     report: Report = field(default_factory=Report)
     before: Counters = field(default_factory=Counters)
-    """What its earlier lives did."""
+    """The counters of its earlier processes."""
     restarts: int = 0
     deaths: int = 0
     """Deaths in a row without progress."""
@@ -48,11 +48,11 @@ class Process:
     line: Line | None = None
     listener: threading.Thread | None = None
     gone: bool = False
-    """It was told to go: a job that is started again goes on at once."""
+    """It was told to go, so if it is restarted it starts work at once."""
     ended: bool = False
 
     def counters(self) -> Counters:
-        """Return what it has done in all of its lives."""
+        """Return the counters of all of its processes, from the first start on."""
         return self.before + self.report.counters
 
     def is_alive(self) -> bool:
@@ -78,7 +78,7 @@ class Supervisor:
     def __init__(self, lock: int) -> None:
         self.processes: dict[str, Process] = {}
         self.gives_up = True
-        """Whether a function that can't be kept running ends it all; a service, once up, goes on trying."""
+        """Whether to give up when a function can't be kept running; a service that has started never gives up."""
         self._lock = lock
         self._sockets = tempfile.TemporaryDirectory(prefix="modelstream-")
 

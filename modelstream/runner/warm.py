@@ -1,7 +1,7 @@
-"""Do once what every first run would wait for: compile the kernels, and the modules of large libraries.
+"""Does once what every first run would have to wait for: compiles the kernels, and the modules of large libraries.
 
-`make env` runs `python -m modelstream.runner.warm`. Without it everything works as well, only the first run takes half
-a minute longer: numba compiles a kernel in 1 to 4 s, and Python MLRun's two thousand modules in about 6 s.
+`make env` runs `python -m modelstream.runner.warm`. Everything works without it, but the first run then takes half a
+minute longer: numba compiles a kernel in 1 to 4 s, and Python compiles MLRun's two thousand modules in about 6 s.
 """
 
 from __future__ import annotations

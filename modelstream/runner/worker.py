@@ -1,4 +1,4 @@
-"""A worker: one process that runs a function on its shards, behaving as Nuclio's Python wrapper does.
+"""A worker: a process that runs one function on some shards, as Nuclio's Python wrapper does.
 
 The function sees the real `nuclio_sdk` classes and the contract of `docs/architecture.md`: `init_context` once,
 then `handler` for one message at a time, in order per shard; a message is delivered again after a restart
@@ -40,12 +40,13 @@ if TYPE_CHECKING:
     from modelstream.stages.base import Stage
 
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.010
-"""Seconds between two looks for new messages. A look costs some 10 µs; four hops of 10 ms are 40 ms of delay."""
+"""Seconds between two checks for new messages. A check costs about 10 µs; four hops of 10 ms each delay an event by 40
+ms."""
 BATCH_MESSAGES, BATCH_BYTES = 256, 8_000_000
 REPORT_EVERY = 0.2
 ACK_SECONDS = 5.0
 GRACE = 3.0
-"""Seconds that a worker has to flush when it is asked to stop; then it ends as it is, and loses nothing."""
+"""Seconds in which a worker may flush when it is asked to stop; after that it ends at once, and loses nothing."""
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,7 +244,7 @@ class Worker:
 
 
 def _known(error: BaseException | None) -> ModelstreamError | None:
-    """Return the error of ours behind an error: MLRun raises its own when a model can't be loaded."""
+    """Return the ModelstreamError that caused an error, if any: MLRun wraps it when a model can't be loaded."""
     while error is not None and not isinstance(error, ModelstreamError):
         error = error.__cause__
     return error

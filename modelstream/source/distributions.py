@@ -1,4 +1,5 @@
-"""What generated users do, in numbers that a notebook declares; `modelstream.source.generator` makes events of them."""
+"""The behaviour of generated users, in numbers that a notebook declares; `modelstream.source.generator` makes events
+from them."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 Draw = Callable[["Faker"], Any]
 """Makes a value for a field of the profile."""
 Range = tuple[int, int]
-"""Whole numbers from the first to the second, both included, each as likely as the other."""
+"""Whole numbers from the first to the second, both included, all equally likely."""
 
 
 class Drawn(enum.Enum):
@@ -32,27 +33,27 @@ LOOKUP, GROUP = Drawn.LOOKUP, Drawn.GROUP
 
 @dataclass(frozen=True)
 class Pause:
-    """A break that a user takes now and then: a step to the next event of some whole hours."""
+    """A break that a user takes now and then: the next event comes only some hours later."""
 
     chance: float
-    """How likely a step is a pause…"""
+    """The chance that a step is a pause"""
     hours: Range
     hours_ago: int
-    """…while the event before it lies at least so many hours before the end."""
+    """…if the event before it is at least this many hours before the end."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A kind of users."""
+    """A kind of user."""
 
     share: float
-    """How likely a user is of this group; the shares make 1 together."""
+    """The share of users in this group; all shares add up to 1."""
     mix: Mapping[str, float]
-    """How likely an event is of each type; together 1."""
+    """The chance of each type of event; they add up to 1."""
     remainders: Sequence[int]
-    """Which remainders the key has that the user looks up: see `Enrichment`."""
+    """The remainders that the key of the user's lookup may have; see `Enrichment`."""
     fields: Mapping[str, Any]
-    """The values of the profile's fields that are `GROUP`."""
+    """The group's values for the profile fields that are `GROUP`."""
     pause: Pause | None = None
 
 
@@ -76,9 +77,9 @@ class Distributions:
     values: Mapping[str, int]
     """The typical value of each type of event…"""
     spread: Range
-    """…of which a value is so many percent, cut to a whole number."""
+    """…and the range, in percent of it, from which a value is drawn (cut to a whole number)."""
     first_hours_ago: Range
-    """How long before the end a user's profile comes."""
+    """How many hours before the end a user registers."""
     step_seconds: Range
     """From one event of a user to the next."""
     profile: Mapping[str, Draw | Drawn]

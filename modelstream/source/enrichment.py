@@ -1,4 +1,4 @@
-"""The table to look up, from a CSV file."""
+"""Loads the lookup table from a CSV file."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Generated events: JSON lines as a real source would send them.
+"""Generates events: JSON lines as a real source would send them.
 
-Line n is a function of (seed, end, n), the number of users and of their events, and the distributions: the same
-however lines are cut into chunks and wherever one starts. Lines come in the order of event time over all users.
-Memory is needed for the users and for a slice of time, not for the events.
+Line n depends only on the seed, the end, n, the numbers of users and events, and the distributions. It is the same
+however lines are cut into chunks, and wherever reading starts. Lines are in the order of event time over all users.
+Memory is needed for the users and a slice of time, not for all events.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from modelstream.source.readers import Source
 from modelstream.use_case.declared import UseCase
 
 MECHANICS = 1
-"""Raise it when the same distributions give other lines than before."""
+"""Raise this number when a change of the code makes the same distributions give different lines."""
 POOL = 1_000
 """Values that Faker makes for each field of the profile (0.2 ms a profile); users draw from these pools."""
 SLICE_ROWS = 1 << 18
-"""Events that a slice of time holds at most: 8 MB of rows."""
+"""Most events in a slice of time: 8 MB of rows."""
 LONGEST_SLICE = (1 << 16) - 1
 """Seconds; times of 16 bits are sorted by radix."""
 CHUNK_LINES = 48_000
-"""Lines of a chunk: 6.5 MB, so that the part of one of 8 shards fits a message."""
+"""Lines per chunk: 6.5 MB, so that the part of each of 8 shards fits into a message."""
 
 Uint64s = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
 class GeneratorOptions:
-    """What to generate: users with so many events each besides their profile, up to about `end`."""
+    """What to generate: the number of users, of events per user after the profile event, and the end time."""
 
     users: int
     events_per_user: int
@@ -138,7 +138,7 @@ class GeneratorSource(Source):
         return Chunk(lines, lambda count: Progress(first + count, finished=first + count == total))
 
     def _regrouped(self) -> Iterator[Int64s]:
-        """Yield the events from `start` on in pieces of `chunk_lines`, and of what is left."""
+        """Yield the events from `start` on in pieces of `chunk_lines`; the last piece has the rest."""
         skip = self._start
         waiting: list[Int64s] = []
         count = 0
@@ -174,7 +174,7 @@ class GeneratorSource(Source):
 
 
 class Population:
-    """The generated users: a user's draws depend on the seed and the user's number only."""
+    """The generated users; a user's draws depend only on the seed and the user's number."""
 
     def __init__(self, distributions: Distributions, options: GeneratorOptions) -> None:
         count, groups = options.users, distributions.groups
@@ -209,7 +209,7 @@ class Population:
         return GeneratedUsers(*(array.copy() for array in self._users))
 
     def profiles(self, users: Int64s) -> tuple[Bytes, Int64s]:
-        """Return how the profile lines of some users go on, as one text and the places where each begins."""
+        """Return the ends of some users' profile lines, as one text and the place where each begins."""
         texts = [b"", *(self._profile(int(user)).encode() for user in users)]
         return _joined(texts)
 
@@ -238,7 +238,7 @@ def _between(low: Any, high: Any, bits: Uint64s) -> Uint64s:
 
 
 def _chances(shares: Sequence[float]) -> Int64s:
-    """Return, scaled to 2^32, the chance of each or one before it."""
+    """Return the cumulative chances, scaled to 2^32."""
     chances: Int64s = np.round(np.cumsum(shares) * 2.0**32).astype(np.int64)
     chances[-1] = 1 << 32
     return chances

@@ -1,4 +1,4 @@
-"""The loops of the generator: who does what when, and the JSON text of it.
+"""The compiled loops of the generator: they draw the events, and write them as JSON.
 
 Random numbers are hashes of (user, event, purpose) and not a sequence, so that every event can be drawn by
 itself. All arithmetic stays within int64, so the functions give the same without numba.
@@ -22,7 +22,7 @@ TIME_BYTES = 26
 """Length of a time: `2026-11-20 12:00:00.000000`."""
 NUMBER_BYTES = 20
 PURPOSES = 8
-"""Random numbers that an event may use: this many apart are those of the next event."""
+"""Random numbers reserved for each event."""
 STEP, PAUSE, PAUSE_HOURS, TYPE, VALUE = range(5)
 
 
@@ -36,7 +36,7 @@ class Rules(NamedTuple):
     values: Int64s
     """Typical value of each type of event with a value."""
     mix: Int64s
-    """[groups, types]: the chance of the type or one before it."""
+    """[groups, types]: the cumulative chance of each type."""
     pauses: Int64s
     """[groups, 4]: chance, lowest hours, width, and the last second at which a pause may begin."""
 
@@ -87,7 +87,7 @@ def _step(rules: Rules, seeds: Int64s, group: int, time: int, number: int) -> in
 
 @compiled
 def advance(rules: Rules, users: GeneratedUsers, until: int, last: int, rows: Int64s) -> int:
-    """Let every user act until a second (exclusive) or event number `last`; return how many `rows` that filled.
+    """Make each user's events up to a second (exclusive) or to event number `last`; return how many `rows` were filled.
 
     A row: time, user, type (0: the profile, else 1 + index of the type), value. Rows are in order of user.
     """
@@ -129,7 +129,7 @@ def _put(out: Bytes, at: int, text: Bytes) -> int:
 
 @compiled
 def _put_digits(out: Bytes, at: int, value: int, digits: int) -> int:
-    """Write a number with so many digits at least."""
+    """Write a number with at least this many digits."""
     places = digits
     rest = value // 10**digits
     while rest > 0:

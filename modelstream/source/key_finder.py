@@ -1,9 +1,9 @@
-"""Split raw JSON lines and find each line's key without parsing it: in one pass over the bytes.
+"""Splits raw JSON into lines and finds each line's key in one pass over the bytes, without parsing.
 
-A reader needs the key of a line only to send the line to its shard; the event-handler parses it later. Both
-must find the same key. The pass reads *flat* objects (no nesting, no escapes, no number or text that could be
-doubtful) by the grammar of JSON, so what it says of them is what parsing says. Any other line is left to
-`events.key_of`, the slow truth: 1.6 µs a line instead of 0.2 µs.
+A reader needs the key of a line only to send the line to its shard; the event-handler parses it later. Both must find
+the same key. The pass reads *flat* objects (no nesting, no escapes, no ambiguous numbers or text) by the grammar of
+JSON, so it finds what parsing finds. Any other line is left to `codec.key_of`, which is slower (1.6 µs a line instead
+of 0.2 µs) and always right. (`events.key_of` no longer exists)
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from modelstream.messages.identity import bucket_of, buckets_of
 def _flat_object(data: Bytes, at: int, name: Bytes, key: Int64s) -> int:
     """Read the line at `at` as a flat object; return the place of its newline, or -1 for the slow way.
 
-    `key` takes where its value begins and ends: text without the quotes, or digits; empty if there is none.
-    Of a name that is given twice the last one counts, as in every JSON parser.
+    `key` takes where its value begins and ends: text without the quotes, or digits; empty if there is none. If a name
+    occurs twice, the last one counts, as in every JSON parser.
     """
     key[0] = key[1] = at
     at = after_blanks(data, at)
@@ -143,7 +143,7 @@ class Found:
     lines: int
     """Lines in the block, blank ones too."""
     slow: int = 0
-    """Lines whose key had to be found by parsing."""
+    """The number of lines whose key had to be found by parsing."""
 
 
 class KeyFinder:

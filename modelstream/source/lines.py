@@ -1,4 +1,4 @@
-"""Raw JSON lines on their way in: whole lines cut from blocks of bytes, and how far an input was read.
+"""Cuts blocks of bytes into whole lines, and keeps track of how far an input was read.
 
 A line's position is its number in the input, from 0. Blank lines (blanks, tabs, carriage returns) count but
 are not sent.
@@ -68,7 +68,7 @@ class InputLines:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some lines, maybe none, and `progress_at(n)`: how far the input was read once n of them are sent."""
+    """Some lines (possibly none), and `progress_at(n)`: the progress of the input once n of them are sent."""
 
     lines: InputLines
     progress_at: Callable[[int], Progress]
@@ -96,12 +96,12 @@ class LineSplitter:
         self._rest = b""
         """The beginning of the line whose end has not come yet…"""
         self._dropped = 0
-        """…and the bytes that came of it, if they are too many to be kept."""
+        """…and how many bytes of it have come, if it is too long to be kept."""
         self._ahead = 0
-        """Bytes after `_read` that are in the hash already: of the mark, and of a line that is too long."""
+        """Bytes after `_read` that are already hashed: those of the byte order mark, and of a line that is too long."""
 
     def resume(self, lines: int, bytes_: int, hasher: xxhash.xxh3_128) -> None:
-        """Go on after so many lines and bytes, whose hash is given."""
+        """Continue after this many lines and bytes, which have this hash."""
         self._hasher = hasher
         self._read = Progress(lines, bytes_, hasher.hexdigest())
 

@@ -1,4 +1,4 @@
-"""Sources of raw JSON lines: a file that is read on from where it was, and standard input.
+"""Sources of raw JSON lines: a file, continued from where it was read to, and standard input.
 
 A source yields chunks: lines with their positions and buckets, and how far the input was read after any of
 them. The third source, the generator, is in `modelstream.source.generator`.
@@ -23,11 +23,12 @@ from modelstream.tables import Input, InputTable
 
 CHUNK_BYTES = 8_000_000
 CHUNK_BYTES_A_SHARD = 750_000
-"""A chunk is divided among the shards, unevenly by some 10 %: a shard's part should fit a message of 1 MB."""
+"""A chunk is divided among the shards, with parts that differ by some 10 %. A part should fit into a message of 1 MB.
+"""
 LINGER = 0.01
 """Seconds that a line from standard input waits for others."""
 LOOK_UP = 0.1
-"""Seconds after which a source that waits for input looks whether it shall stop."""
+"""How often, in seconds, a source that waits for input checks whether it should stop."""
 
 START_ANEW = "begin anew with --fresh, or give another --data folder"
 
@@ -41,7 +42,7 @@ class Source(ABC):
     def chunks(self, stopped: Callable[[], bool]) -> Iterator[Chunk]:
         """Yield the lines that were not sent yet; the last chunk says that the input is finished.
 
-        While the source waits for input it ends early when `stopped()` says so.
+        A source that waits for input ends early if `stopped()` returns true.
         """
 
 
@@ -75,7 +76,7 @@ def open_input(path: Path) -> io.FileIO:
 class FileSource(Source):
     """The lines of a file, from where it was read to before. Its origin is the file's absolute path.
 
-    `read` is what was read and sent before; a file that no longer begins with just that is refused.
+    `read` is how much was read and sent before; a file whose beginning has changed since is refused.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class FileSource(Source):
                 ) from error
 
     def _find_place(self, file: io.FileIO) -> bool:
-        """Go to the first byte that was not read. False: there is none, a line is left open."""
+        """Go to the first byte that was not read. Return False if the last line has no line break yet."""
         read = self._read
         hasher = xxhash.xxh3_128()
         left, final = read.bytes, b"\n"
@@ -149,7 +150,7 @@ class FileSource(Source):
 
 
 def open_file(path: Path | str, key_field: str, inputs: InputTable, *, block: int = CHUNK_BYTES) -> FileSource:
-    """Return the source of a file, entered among the inputs, that goes on where the file was read to.
+    """Return the source of a file, registered as an input, that continues where the file was read to.
 
     Raises ConfigurationError if it can't be read.
     """
@@ -162,7 +163,7 @@ def open_file(path: Path | str, key_field: str, inputs: InputTable, *, block: in
 
 
 class PipeSource(Source):
-    """Lines as they come in from a descriptor, such as standard input, until its end."""
+    """The lines that arrive at a descriptor, such as standard input, until its end."""
 
     def __init__(
         self,
@@ -179,7 +180,7 @@ class PipeSource(Source):
         self._splitter = LineSplitter(key_field, max_line=max_line)
 
     def chunks(self, stopped: Callable[[], bool]) -> Iterator[Chunk]:
-        """Yield what has come in, `LINGER` after it came while nothing more does; see `Source`."""
+        """Yield lines as they arrive, once nothing more has come for `LINGER` seconds; see `Source`."""
         ended = False
         while not ended and not stopped():
             parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The sender: puts the lines of a source into a stream, each at least once, in order, and remembers how far it is.
+"""The sender: appends the lines of a source to a stream, each at least once and in order, and saves its progress.
 
 At most one append is unconfirmed at any time. If its outcome is not known the same records are sent again, and
 nothing after them. How far the input was sent is saved once the records are durable: a crash in between sends
@@ -29,19 +29,21 @@ FIRST_BACKOFF = 0.1
 LAST_BACKOFF = 5.0
 """Seconds between tries during an outage."""
 SAVE_SECONDS = 0.1
-"""Progress is saved so often: what a crash sends again. A save is a synced commit, about 1 ms."""
+"""Seconds between two saves of the progress; a crash sends at most that much again. A save is a synced commit, about 1
+ms."""
 TICK = 0.01
-"""Seconds for which due lines are collected at a high rate: each append is a synced commit, too."""
+"""At a high rate, lines that are due are collected for this many seconds, since each append is a synced commit too."""
 MOST_BEHIND = 1.0
-"""Seconds of lines that are sent at once after an outage; the rest of the time is not made up for."""
+"""After an outage, lines of at most this many seconds are sent at once; the rest of the lost time is not made up for.
+"""
 SINGLE_RATE = 5_000
-"""Lines a second up to which each is a message by itself, as clients send them."""
+"""Up to this rate, in lines per second, each line is a message of its own, as clients send them."""
 ROW_BYTES = 12
-"""What a line takes in a message besides its text: its position and where it ends."""
+"""Bytes that a line takes in a message besides its text, for its position and its end."""
 
 
 class Clock:
-    """Time as the sender sees it, and whether it shall stop. Tests have their own."""
+    """Time, and whether to stop, as the sender sees them. Tests have their own."""
 
     def __init__(self, stopped: Callable[[], bool] = lambda: False) -> None:
         self.stopped = stopped
@@ -63,7 +65,7 @@ class Clock:
 
 
 class Pace:
-    """Says how many lines may go now, for so many a second; 0 is as fast as it goes."""
+    """Decides how many lines may be sent now, at a rate in lines per second; 0 means without limit."""
 
     def __init__(self, rate: float, clock: Clock) -> None:
         self._rate = rate
@@ -113,7 +115,8 @@ def messages(
 
 
 def _pieces(sizes: npt.NDArray[np.int64], first: int, last: int, most: int) -> Iterator[tuple[int, int]]:
-    """Cut rows into pieces that fit a message, none much smaller; `sizes[i]` bytes stand before row i."""
+    """Cut rows into pieces that fit into a message, of about equal size; `sizes[i]` is the number of bytes before row
+    i."""
     while first < last:
         begin, left = int(sizes[first]), int(sizes[last] - sizes[first])
         pieces = max(-(-left // MAX_MESSAGE_BYTES), -(-(last - first) // most))
@@ -132,21 +135,21 @@ class Sent:
     """Lines sent by this sender; blank ones don't count."""
     messages: int
     finished: bool
-    """The input came to its end, and not the sender to an early stop."""
+    """The input was sent to its end (false: the sender was stopped early)."""
 
 
 class Watcher:
-    """Is told what a sender does; this one does nothing with it."""
+    """Gets reports of what a sender does; this base class ignores them."""
 
     def sent(self, lines: int) -> None:
-        """So many lines were sent by this sender up to now."""
+        """Called with the number of lines that this sender has sent so far."""
 
     def waits(self, why: str) -> None:
-        """The sender waits for this reason, or goes on again if it is empty."""
+        """Called with the reason why the sender waits, or with "" when it continues."""
 
 
 class _StopError(Exception):
-    """The sender shall stop in the middle of an outage."""
+    """The sender was asked to stop during an outage."""
 
 
 class Sender:
@@ -179,9 +182,9 @@ class Sender:
         self._saved_at = self._clock.monotonic()
 
     def run(self, source: Source) -> Sent:
-        """Send the source to its end, or until the clock says stop: then after what is in hand.
+        """Send the source to its end; or, if the clock says stop, finish the chunk in progress and end.
 
-        An outage is waited for, and told to the watcher.
+        During an outage it waits, and reports that to the watcher.
         """
         shards = self._streams.describe(self._stream).shards
         pace = Pace(self._rate, self._clock)
@@ -223,7 +226,7 @@ class Sender:
         self._saved_at = self._clock.monotonic()
 
     def _surely(self, what: str, action: Callable[[], object]) -> None:
-        """Do something; during an outage do the same again, more and more slowly."""
+        """Perform an action; during an outage repeat it at growing intervals."""
         for attempt in itertools.count():
             try:
                 action()

@@ -1,11 +1,11 @@
-"""What every stream function does: take messages, send what follows from them, make it durable, acknowledge.
+"""What every stream function does: take messages, send the results on, make the state durable, acknowledge.
 
 The order of effects is the promise (docs/delivery.md): a stage sends downstream, then makes its own state
 durable, then acknowledges. A crash anywhere in between repeats messages, and watermarks drop what was seen.
 
-A stage holds, per shard, the messages that it has taken but not yet made durable. When something fails in the
-middle (a table that is away, an exception in a hook) the shard's state is dropped, read anew from where it is
-durable, and those messages are taken again: no half-applied message is ever sent or kept.
+A stage keeps, per shard, the messages that it has taken but not yet made durable. If a step fails in the middle (an
+unavailable table, an exception in a hook), the shard's state is dropped and read again from where it is durable, and
+those messages are taken again: no half-applied message is ever sent or stored.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ LAST_BACKOFF = 5.0
 """Seconds between tries while a shard is held. 5 s keeps a recovered broker waiting less than a consumer
 session's 10 s."""
 SHORTEST_PAUSE = 0.001
-"""Seconds between two looks at what is due: with `linger_ms` 0 it would be none, and a core busy with looking."""
+"""Shortest pause, in seconds, between two checks of what is due: without it, `linger_ms` 0 would keep a core busy
+checking."""
 TAKE_BYTES = 128_000
-"""Bytes of messages that are taken without waiting for more: thousands of events, which cost 1 µs each then. A single
-event costs 0.3 to 1 ms by itself, most of it in calls that take as long for a hundred."""
+"""This many bytes of waiting messages are taken without waiting for more: thousands of events, which then cost 1 µs
+each. A single event costs 0.3 to 1 ms by itself, most of it in calls that take as long for a hundred."""
 
 
 _OF_ONE_MOMENT = (
@@ -50,7 +51,7 @@ _OF_ONE_MOMENT = (
 
 
 class _StoppedError(Exception):
-    """The worker ends while a shard is held: nothing more is tried, and nothing is acknowledged."""
+    """The worker is ending while a shard is held: no more attempts, and no acknowledgements."""
 
 
 class Stage(abc.ABC):
@@ -85,11 +86,11 @@ class Stage(abc.ABC):
     done up to offset 1
     (3, 2, 1)
 
-    The steps are generators of waits: seconds to wait before the next try.
+    The steps are generators that yield how many seconds to wait before the next attempt.
     """
 
     def __init__(self, context: Any, settings: Settings, streams: Streams, epoch: int) -> None:
-        """Take Nuclio's context, and the epoch that the streams are of: it is part of the positions that they give.
+        """Take Nuclio's context, and the epoch of the streams, which is part of stream positions.
 
         Raises ConfigurationError for a function that reads no stream.
         """
@@ -103,9 +104,9 @@ class Stage(abc.ABC):
         self.epoch = epoch
         self.counters = Counters(committed_at=time.time())
         self.held = ""
-        """Why the stage waits, if it does."""
+        """Why the stage is held; empty if it is not."""
         self.model: ServedModel | None = None
-        """What it serves, if it has a model."""
+        """The model that it serves, if it has one."""
         self._context = context
         self._shards: dict[int, Shard] = {}
         self._retake: dict[int, list[Incoming]] = {}
@@ -124,11 +125,14 @@ class Stage(abc.ABC):
 
     @abc.abstractmethod
     def open(self, shard: int) -> Checkpoint | None:
-        """Read the shard's durable state, dropping any in memory. None: nothing is kept, start anywhere."""
+        """Read the shard's durable state, replacing any in memory.
+
+        Return None if the stage keeps no state: it may start anywhere.
+        """
 
     @abc.abstractmethod
     def take(self, shard: Shard, message: Incoming) -> int:
-        """Apply a message to the state in memory, put what follows into the outbox; return its number of rows.
+        """Apply a message to the state in memory, and put the results into the outbox; return its number of rows.
 
         Raises UnreadableError for a message that can never be read, before it has changed anything.
         """
@@ -141,7 +145,8 @@ class Stage(abc.ABC):
     def save(self, shard: Shard) -> None:
         """Make the state up to `shard.checkpoint` durable.
 
-        Whatever this, `open` or `take` raises holds the shard: it is said, and tried again until it succeeds.
+        Any exception from this, `open` or `take` holds the shard: the reason is shown, and the step is tried again
+        until it succeeds.
         """
 
     # What a subclass may use.
@@ -154,11 +159,11 @@ class Stage(abc.ABC):
         return rows
 
     def identity(self, message: Incoming) -> tuple[str, int]:
-        """Return the origin and the first position of what came into the stream without any of its own."""
+        """Return the origin and the first position for a message whose events have no identity of their own."""
         return stream_origin(self.settings.reads, message.shard), stream_position(self.epoch, message.offset)
 
     def refuse(self, shard: Shard, message: Incoming, reason: str) -> None:
-        """Make a dead letter of a whole message: once, if the stage keeps watermarks."""
+        """Turn a whole message into a dead letter; only once, if the stage keeps watermarks."""
         origin, position = self.identity(message)
         marks = shard.checkpoint.watermarks
         if not shard.keeps or marks.advance(origin, np.array([position]), np.zeros(1, np.uint8))[0]:
@@ -177,8 +182,8 @@ class Stage(abc.ABC):
     def start(self) -> None:
         """Register the callbacks and start the flush timer. Call it inside the worker's event loop.
 
-        The stage is then at `context.platform.stage`: of Nuclio's context, MLRun's graph server hands on the platform
-        alone, not `user_data`.
+        The stage is then at `context.platform.stage`, because MLRun's graph server passes on only the platform of
+        Nuclio's context, not `user_data`.
         """
         platform = self._context.platform
         platform.set_drain_callback(self.drain)
@@ -187,9 +192,9 @@ class Stage(abc.ABC):
         self._timer = asyncio.get_running_loop().create_task(self._flush_in_time())
 
     def check(self, shards: Sequence[int]) -> None:
-        """Raise LostStateError where messages were acknowledged whose effects are gone: an older copy was put back.
+        """Raise LostStateError if effects of acknowledged messages are missing, because an older copy was restored.
 
-        The next message would tell as well; but there may be none.
+        The next message would show this too, but there may be none.
         """
         acked = self.streams.acked(self.settings.function, self.settings.reads)
         for shard in shards:
@@ -198,7 +203,7 @@ class Stage(abc.ABC):
                 raise self._missing(shard, kept.offset, acked[shard] + 1)
 
     def give_up(self) -> None:
-        """Let no shard be held any longer: the worker is about to end."""
+        """Stop retrying held shards: the worker is about to end."""
         self._stopping = True
 
     async def handle(self, event: Any) -> None:
@@ -216,11 +221,11 @@ class Stage(abc.ABC):
             self._unsent.clear()
 
     def forget(self, shard: int) -> None:
-        """Drop a shard, whose durable state is further than ours: its next message reads that first."""
+        """Drop a shard whose durable state is ahead of this one; its next message reads that state first."""
         self._shards.pop(shard, None)
 
     async def terminate(self) -> None:
-        """Flush what can be flushed at once, and take nothing more."""
+        """Flush what can be flushed without waiting, and take no more messages."""
         self._stopping = True
         await self.drain()
 
@@ -262,7 +267,7 @@ class Stage(abc.ABC):
         self._taken_at = time.monotonic()
 
     def _holding(self, what: str, action: Callable[[], None]) -> Iterator[float]:
-        """Do something; while it fails, say so, and wait."""
+        """Perform an action; while it fails, show the reason, and wait."""
         for attempt in itertools.count():
             try:
                 action()
@@ -299,7 +304,7 @@ class Stage(abc.ABC):
         self._apply(fresh)
 
     def _reopen(self, message: Incoming) -> Shard:
-        """Read a shard's durable state, and take again what had been taken after it."""
+        """Read a shard's durable state, and take the messages after it again."""
         number = message.shard
         old = self._shards.pop(number, None)
         again = self._retake.pop(number, old.unsaved if old is not None else [])
@@ -319,7 +324,10 @@ class Stage(abc.ABC):
         return shard
 
     def _open(self, shard: int) -> Checkpoint | None:
-        """Read a shard's durable state, which must not be of messages that its stream hasn't had.
+        """Read a shard's durable state.
+
+        It must not be ahead of the stream: new messages would have offsets that were already applied, and be dropped as
+        already seen.
 
         New messages would have the offsets of those that were applied, and be dropped as seen.
         """
@@ -340,7 +348,10 @@ class Stage(abc.ABC):
         )
 
     def _apply(self, fresh: Mapping[int, list[Incoming]]) -> None:
-        """Take the messages of shards; should that fail, drop their state, which is then half a batch ahead."""
+        """Take the messages of shards.
+
+        If that fails, drop the shards' state, since part of the batch may be applied.
+        """
         groups = [(self._shards[number], messages) for number, messages in fresh.items() if messages]
         try:
             rows = self.take_all(groups)
@@ -358,9 +369,9 @@ class Stage(abc.ABC):
             self.counters.rows_in += count
 
     def _flushing(self, *, due_only: bool) -> Iterator[float]:
-        """Take and send what is due, then make durable what is due of the shards whose rows are all sent.
+        """Take and send what is due; then commit the shards that are due, once all of their rows are sent.
 
-        Messages that follow each other closely wait in the inbox for up to `linger_ms`, and are taken together; one
+        Messages that arrive close together wait in the inbox for up to `linger_ms` and are taken together; a message
         that comes after a pause is taken at once.
         """
         now = time.monotonic()
@@ -379,7 +390,7 @@ class Stage(abc.ABC):
                     return  # messages that came meanwhile go before the next shard's commit
 
     def _sending(self) -> Iterator[float]:
-        """Append what waits in the outboxes: the same records again until they are confirmed, nothing after them."""
+        """Append the outboxes. The same records are appended again until they are confirmed, and nothing after them."""
         yield from self._holding("encode", self._encode)
         while self._unsent:
             stream, records = self._unsent[0]
@@ -390,7 +401,7 @@ class Stage(abc.ABC):
         self.streams.append(stream, records)
 
     def _encode(self) -> None:
-        """Turn what is in the outboxes into records: of all shards, or should that fail, of none."""
+        """Encode the outboxes of all shards as records; if that fails for one, of none."""
         rows: Records = []
         letters: Records = []
         for shard in self._shards.values():

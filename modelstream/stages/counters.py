@@ -1,4 +1,4 @@
-"""What a function tells of itself while it runs: what it has done, and which model it serves."""
+"""What a running function reports: its counters, and the model that it serves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Counters(msgspec.Struct, omit_defaults=True):
-    """What a function has done since it started: in one life of one worker, or added up.
+    """Counters of a function: of one process of one worker since it started, or sums of these.
 
     >>> before, now = Counters(rows_in=100, commits=2, committed_at=50.0), Counters(rows_in=7, committed_at=60.0)
     >>> total = before + now
@@ -19,7 +19,7 @@ class Counters(msgspec.Struct, omit_defaults=True):
     """Rows sent on; for a source, lines."""
     dead_letters: int = 0
     repeated: int = 0
-    """Rows dropped because their watermark had passed them."""
+    """Rows dropped because they were at or below their watermark."""
     commits: int = 0
     """How often a shard's state was made durable."""
     committed_at: float = 0.0

@@ -1,8 +1,8 @@
 """The data generator: sends generated events, the lines of a file, or standard input to the first stream.
 
-A line becomes an event only downstream; here it gets its identity (the input's name and the line's number) and
-its shard. What a source yields is in `modelstream.source.readers` and `modelstream.source.generator`, how it is sent in
-`modelstream.source.sender`.
+Here a line gets its identity (the input's name and the line's number) and its shard; only the event-handler makes an
+event of it. What a source yields is in `modelstream.source.readers` and `modelstream.source.generator`, how it is sent
+in `modelstream.source.sender`.
 """
 
 from __future__ import annotations
@@ -41,18 +41,19 @@ class SourceOptions:
     input: str | None = None
     """A file of JSON lines, `-` for standard input, or nothing for generated events."""
     enrichment: str | None = None
-    """A CSV file with the table to look up. Generated events bring their own."""
+    """A CSV file with the lookup table. Generated events come with their own."""
     users: int = 2000
     events_per_user: int = 1000
     seed: int = 1
     end: str | None = None
-    """When generated events end (ISO 8601); by default now, or the end of what was begun before."""
+    """The time at which generated events end (ISO 8601); by default now, or the end of an earlier run that continues.
+    """
     rate: float | None = None
     """Lines a second; by default as fast as it goes."""
 
 
 class _Teller(Watcher):
-    """Tells a job's context what the sender does: its log, and the live table if there is one."""
+    """Reports what the sender does to a job's context: in its log, and in the live table if there is one."""
 
     def __init__(self, context: Any, total: int) -> None:
         self._context = context
@@ -74,7 +75,7 @@ class _Teller(Watcher):
 
 
 def send(context: Any, distributions: Distributions, options: SourceOptions) -> Sent:
-    """Send an input to its end, going on where it was sent to before; return what was sent.
+    """Send an input to its end, from where an earlier run stopped; return what was sent.
 
     `context` is a job's: MLRun's, or the local runner's, which can ask for an early stop. Streams, tables and the
     use case are those of the environment (see `modelstream.settings`). Raises ConfigurationError, and UnavailableError

@@ -1,8 +1,8 @@
-"""The event-handler: keeps every row of a stream in a Parquet log, once, and passes readable events on.
+"""The event-handler: keeps every readable row of a stream in a Parquet log, once, and passes events on.
 
-It is used twice. As the event-handler proper it reads lines and JSON bodies, checks them against the use case,
-sends what can't be read to `dead-letters`, the events to the next stream, and keeps them in the log of events.
-As the inference logger (`rows=predictions`, no output stream) it keeps predictions.
+It is used twice. As the event-handler it reads lines and JSON bodies, and checks them against the use case. It sends
+rows that can't be read to `dead-letters` and events to the next stream, and keeps the events in their log. As the
+inference logger (`rows=predictions`, no output stream) it keeps predictions.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 @dataclass
 class Kept:
-    """Rows that wait for the log, of one origin; `offsets` (int64) are those of the messages that they came in.
+    """Rows of one origin that wait to be written to the log; `offsets` (int64) are the offsets of their messages.
 
     >>> Kept(pa.record_batch({"position": [7, 8]}), "a.ndjson", np.array([3, 3])).batch.num_rows
     2
@@ -56,7 +56,7 @@ class Kept:
 
 @dataclass
 class Stretch:
-    """Messages of a shard that follow each other and go on in one origin, as if they were one; or an unreadable one.
+    """Consecutive messages of a shard whose lines continue one origin, treated as one message; or one unreadable one.
 
     >>> shard = Shard(0, Checkpoint(), saved=-1)
     >>> first, second = (MessageLines("a.ndjson", pa.array([b"{}", b"{}"]), np.array([i, i + 1]), 0) for i in (0, 2))
@@ -73,7 +73,7 @@ class Stretch:
     unreadable: str = ""
 
     def goes_on_with(self, shard: Shard, lines: MessageLines) -> bool:
-        """Tell whether a message's lines come after these, in the same origin."""
+        """Return whether a message's lines continue these, in the same origin."""
         if self.unreadable or self.shard is not shard or self.parts[-1].origin != lines.origin:
             return False
         last = self.parts[-1].positions
@@ -98,7 +98,7 @@ class Stretch:
 
 
 class EventHandler(Stage):
-    """See the module.
+    """The stage of the event-handler and of the inference logger.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -149,8 +149,8 @@ class EventHandler(Stage):
     async def begin(cls, context: Any, transform: Transform | None = None) -> EventHandler:
         """Return the stage that this process's settings describe, started.
 
-        `transform` is the notebook's hook for events, if there is one; an inference logger, whose rows are predictions,
-        has no use for it. Raises ConfigurationError, and UnavailableError while a store is away.
+        `transform` is the notebook's hook for events, if there is one; the inference logger does not use it. Raises
+        ConfigurationError, and UnavailableError while a store is away.
         """
         settings = from_environment()
         stores = Stores.of(settings)
@@ -161,7 +161,7 @@ class EventHandler(Stage):
         return stage
 
     def _load_kernels(self) -> None:
-        """Do what makes the first call slow (half a second of CPU) before messages come."""
+        """Warm up, so that the first message doesn't wait half a second."""
         if self.settings.rows == "events":
             EventChecker(self._use_case).check([MessageLines("", pa.array([b"{}"]), np.zeros(1, np.int64), 0)])
 
@@ -171,7 +171,10 @@ class EventHandler(Stage):
         return self._log.checkpoint(shard)
 
     def take(self, shard: Shard, message: Incoming) -> int:
-        """Keep the new ones of rows that an earlier function has checked. Raises UnreadableError for any other."""
+        """Keep new predictions for the log; earlier functions have checked them.
+
+        Raises UnreadableError for any other message.
+        """
         rows = self.decoded(message, "predictions")
         new = shard.checkpoint.watermarks.advance(rows.origin, positions_of(rows.batch), self._buckets(rows.batch))
         kept = rows.batch if new.all() else rows.batch.filter(pa.array(new))
@@ -182,7 +185,7 @@ class EventHandler(Stage):
     def take_all(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
         """Check the rows of messages together; keep the new ones for the log and send them on.
 
-        Raises ConfigurationError for what a transform must not do.
+        Raises ConfigurationError if a transform does something that it must not.
         """
         if self.settings.rows == "predictions":
             return super().take_all(groups)
@@ -210,7 +213,7 @@ class EventHandler(Stage):
     def save(self, shard: Shard) -> None:
         """Commit what is kept as the next file of the shard's log.
 
-        Raises UnavailableError while the log is away, and ModelstreamError where others write it all the time.
+        Raises UnavailableError if the log is unavailable, and ModelstreamError if other writers are always faster.
         """
         for _ in range(8):
             try:
@@ -227,7 +230,7 @@ class EventHandler(Stage):
         self._kept[shard.number] = []
 
     def _still_new(self, shard: Shard, kept: list[Kept]) -> list[Kept]:
-        """Return what another owner of the shard, who committed in between, has not kept."""
+        """Return the rows that another owner of the shard, which committed in between, has not stored."""
         committed = self._log.checkpoint(shard.number)
         remaining = []
         for rows in kept:
@@ -241,7 +244,7 @@ class EventHandler(Stage):
         return remaining
 
     def _read(self, message: Incoming) -> MessageLines:
-        """Return the lines of a message of lines or of a client's body, with the identity that they have or get."""
+        """Return the lines of a message from a reader or a client, with their identity."""
         if is_arrow(message.body):
             rows = self.decoded(message, "lines")
             try:
@@ -260,7 +263,7 @@ class EventHandler(Stage):
     def _take_stretches(self, stretches: list[Stretch]) -> None:
         """Check the lines of all messages together, then count each line once, in the messages' order.
 
-        That goes for a message without lines too, whose reason says why: it has a place among a client's events.
+        This includes an unreadable message, which has its place among the events of a client.
         """
         found = [stretch.lines() for stretch in stretches]
         checked = self._checker.check(found)
@@ -335,7 +338,7 @@ class EventHandler(Stage):
 
 
 def _aligned(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return a batch with just these columns; one that was left out, because every row was null, is of nulls."""
+    """Return a batch with exactly these columns; a column that was left out because every row was null is restored."""
     if set(schema.names) <= set(batch.schema.names):
         return batch.select(schema.names)
     return pa.RecordBatch.from_arrays([_column(batch, field.name, field.type) for field in schema], schema=schema)

@@ -35,9 +35,9 @@ from modelstream.use_case.file import load_use_case
 
 
 class ModelServerStage(Stage):
-    """Between the streams: scores a message, sends the predictions to the same shard, keeps nothing.
+    """The stage between the streams: scores a message, sends the predictions to the same shard, keeps no state.
 
-    A repeated message is scored again; whoever reads the predictions drops what it has seen.
+    A repeated message is scored again; the inference logger drops the second prediction.
 
     >>> import pyarrow as pa
     >>> def infer(rows):
@@ -57,7 +57,7 @@ class ModelServerStage(Stage):
     def __init__(
         self, context: Any, settings: Settings, streams: Streams, epoch: int, infer: Callable[[Decoded], Decoded]
     ) -> None:
-        """Take what gives the predictions for vectors; it raises UnreadableError for vectors of another use case."""
+        """`infer` returns the predictions for vectors, and raises UnreadableError for vectors of another use case."""
         super().__init__(context, settings, streams, epoch)
         self._infer = infer
 
@@ -74,11 +74,11 @@ class ModelServerStage(Stage):
         return count
 
     def save(self, shard: Shard) -> None:
-        """Do nothing: what was sent is durable, and that is all there is."""
+        """Do nothing: the predictions that were sent are durable, and there is no other state."""
 
 
 class ModelServing:
-    """What a model server's class in its notebook inherits, before `mlrun.serving.V2ModelServer`.
+    """The base class of the model server's class in the notebook; it must come before `mlrun.serving.V2ModelServer`.
 
     Settings come from the environment (see `settings`); in a mock server, as in a notebook, from the step's
     arguments `model_path` and `use_case`.
@@ -87,7 +87,7 @@ class ModelServing:
     """
 
     threshold: float | None = None
-    """The probability from which on `decide` says 1; None takes the use case's."""
+    """`decide` returns 1 at and above this probability; None means the threshold of the use case."""
 
     # V2ModelServer's, whose constructor sets them.
     name: str
@@ -132,20 +132,23 @@ class ModelServing:
             self.stage.start()
 
     def _follow_registry(self, settings: Settings, stage: ModelServerStage) -> None:
-        """Begin with the version that is promoted, and take what is promoted later."""
+        """Begin with the promoted version, and switch when another one is promoted."""
         shipped, use_case = self._scorer.model, self._scorer.use_case
         registry = Registry.of(settings, use_case)
         loop = asyncio.get_running_loop()
 
         def soon(action: Callable[..., None], *args: object) -> None:
-            """Let the loop do something: neither the model nor the log is touched by the watch's thread."""
+            """Run an action in the event loop, because the watch's thread must touch neither the model nor the log."""
             with contextlib.suppress(RuntimeError):  # the loop has ended, and the server with it
                 loop.call_soon_threadsafe(action, *args)
 
         watch = ModelWatch(registry, shipped, lambda what, why: soon(self._say, what, why))
 
         def take() -> None:
-            """Take the watch's model. Between two messages or requests: each is handled in one go of the loop."""
+            """Switch to the watch's model.
+
+            This happens between two messages or requests, since the loop handles each in one step.
+            """
             if watch.model is not self._scorer.model:
                 self._scorer = Scorer(use_case, watch.model, self)
             stage.model = ServedModel(watch.model.spec.version, watch.refused)
@@ -227,7 +230,8 @@ class ModelServing:
         return predictions
 
     def _operation(self, path: str | None) -> str:
-        """Return the last part of `/v2/models/NAME[/versions/V]/OPERATION`; a flow doesn't take it apart."""
+        """Return the last part of `/v2/models/NAME[/versions/V]/OPERATION`, since MLRun's flow topology doesn't split
+        the path."""
         parts = [part for part in (path or "").split("/") if part]
         if parts[:2] == ["v2", "models"]:
             version = self._scorer.model.spec.version

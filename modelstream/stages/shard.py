@@ -1,4 +1,4 @@
-"""A message that a stage is given, and a shard in its hands: what was taken, and what waits to be sent."""
+"""The messages that a stage gets, and its state of a shard: messages that were taken, and rows that wait to be sent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Incoming:
 
     @classmethod
     def of(cls, event: Any) -> Incoming:
-        """Return the message of a Nuclio event. A body that the platform has decoded is JSON again."""
+        """Return the message of a Nuclio event. A body that the platform has decoded is encoded as JSON again."""
         body = event.body if isinstance(event.body, bytes) else msgspec.json.encode(event.body)
         stamp = event.timestamp if isinstance(event.timestamp, datetime) else datetime.now(UTC)
         if stamp.tzinfo is None:
@@ -47,7 +47,7 @@ class Incoming:
 
 @dataclass
 class Shard:
-    """A shard in a stage's hands.
+    """A stage's state of one shard.
 
     >>> from modelstream.messages.codec import decode
     >>> shard = Shard(0, Checkpoint(), saved=-1)
@@ -60,10 +60,10 @@ class Shard:
 
     number: int
     checkpoint: Checkpoint
-    """State after the last message taken; `saved` of it is durable."""
+    """The state after the last message taken; up to offset `saved` it is durable."""
     saved: int
     keeps: bool = True
-    """Whether its stage keeps anything of it; if not, what is taken again does the same again."""
+    """Whether its stage keeps state. If not, a message that is taken again has its effects again."""
     outbox: list[tuple[int, Kind, str, pa.RecordBatch]] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     unsaved: list[Incoming] = field(default_factory=list)
@@ -78,7 +78,10 @@ class Shard:
             self.outbox.append((shard, kind, origin, batch))
 
     def encoded(self) -> tuple[Records, Records]:
-        """Return what waits to be sent as records: rows, and dead letters. Neighbours of one origin share a record."""
+        """Return what waits to be sent as records: rows, and dead letters.
+
+        Consecutive rows of one origin share a record.
+        """
         rows: Records = []
         waiting = sorted(self.outbox, key=lambda entry: entry[0])
         for (to, kind, origin), group in itertools.groupby(waiting, key=lambda entry: entry[:3]):

@@ -1,7 +1,8 @@
-"""stream-to-features: turns each user's events into features, and sends a vector after every event that counts.
+"""stream-to-features: turns each user's events into features, and sends a vector after every event that calls for a
+prediction.
 
-A user's row is kept in the features table with the position of the last event that changed it; the table and
-the watermarks move together, after the vectors have been sent.
+A user's row is kept in the features table with the position of the last event that changed it; The rows and the
+watermarks are committed together, after the vectors have been sent.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from modelstream.tables import FeatureTable, LookupTable
 from modelstream.use_case.declared import UseCase
 
 CACHED_USERS = 200_000
-"""Users of a shard whose rows stay in memory (about 500 bytes each); the others are read again when they return."""
+"""For this many users per shard, rows stay in memory (about 500 bytes each); the rows of others are read again when the
+users return."""
 
 
 class StreamToFeatures(Stage):
@@ -99,20 +101,21 @@ class StreamToFeatures(Stage):
         return stage
 
     def _load_kernels(self) -> None:
-        """Do what makes the first call slow (a second of CPU) before messages come."""
+        """Warm up, so that the first message doesn't wait a second."""
         none = pa.RecordBatch.from_pylist([], self._use_case.event_schema)
         FeatureEngine(self._use_case).apply(none, np.empty(0, np.int64), no_lookup)
 
     def open(self, shard: int) -> Checkpoint:
-        """Read the shard's watermarks and offset; its users' rows are read when they are met."""
+        """Read the shard's watermarks and offset; a user's row is read at the user's first event."""
         self._engines[shard] = FeatureEngine(self._use_case)
         return self._features.checkpoint(shard)
 
     def take(self, shard: Shard, message: Incoming) -> int:
         """Apply the new events of a message, and send the vectors that follow.
 
-        Raises UnreadableError for a message of anything else, OvertakenError where another owner of the shard has
-        applied its events, ConfigurationError for what a hook must not do, and UnavailableError while a table is away.
+        Raises UnreadableError for any other message, OvertakenError if another owner of the shard has already applied
+        its events, ConfigurationError if a hook does something that it must not, and UnavailableError if a table is
+        unavailable.
         """
         rows = self.decoded(message, "events")
         events = rows.batch

@@ -1,4 +1,5 @@
-"""Streams: named, split in shards, read by offset, and kept until every group of readers has acknowledged.
+"""Streams: they have a name and shards, and are read by offset; messages stay until every group of readers has
+acknowledged them.
 
 | what | files |
 |---|---|
@@ -20,7 +21,7 @@ __all__ = ["Message", "StreamInfo", "Streams", "open_streams"]
 
 
 def open_streams(url: str) -> Streams:
-    """Return the streams behind a URL. Raises ConfigurationError for one that is none.
+    """Return the streams at a URL. Raises ConfigurationError for an unknown kind of URL.
 
     `sqlite:///absolute/folder`, `sqlite://relative/folder`, `kafka://host:port[,host:port]/prefix?option=…` (see
     `streams.kafka_address`), or `v3io://container/path?option=…` (see `clients.v3io`).

@@ -1,9 +1,8 @@
 """The bodies of a stream's large messages, one after the other in plain files of some 64 MB.
 
 Through SQLite's write-ahead log a megabyte is written twice and checksummed, at 3 to 6 times the CPU time
-(docs/performance.md). Whoever appends holds the lock of the stream's SQLite file, writes and syncs here,
-then commits the rows that point here. Bytes that no row points at (a kill before the commit) are written
-over.
+(docs/performance.md). A writer takes the lock of the stream's SQLite file, writes and syncs the bodies here, then
+commits the rows that point at them. Bytes that no row points at (after a kill before the commit) are overwritten.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ from modelstream.base.durable import sync_folder, write_at
 from modelstream.errors import ConfigurationError
 
 FILE_BYTES = 64 << 20
-"""A file that has reached this size is followed by the next. Trimming deletes whole files."""
+"""When a file has reached this size, the next one is begun. Trimming deletes whole files."""
 
 MAX_OPEN = 8
-"""Files kept open: a reader goes from one to the next, so more would never be used."""
+"""How many files stay open; a reader goes from one to the next, so more would never be used."""
 
 
 class BodyPlace(NamedTuple):
@@ -72,7 +71,10 @@ class BodyFiles:
         return places, end
 
     def read(self, place: BodyPlace, size: int) -> bytes:
-        """Return a body; FileNotFoundError when its file was trimmed, ConfigurationError when it is cut."""
+        """Return a body.
+
+        Raises FileNotFoundError if its file was trimmed, ConfigurationError if the file is cut short.
+        """
         body = os.pread(self._open(place.file), size, place.position)
         if len(body) != size:
             raise ConfigurationError(
@@ -82,7 +84,7 @@ class BodyFiles:
         return body
 
     def delete_below(self, number: int) -> None:
-        """Delete the files with a lower number, also what an earlier call left when it was killed."""
+        """Delete the files with a lower number, including any that a killed call left behind."""
         for path in self.folder.glob(f"{self.name}.*.bodies"):
             found = path.name.removeprefix(f"{self.name}.").removesuffix(".bodies")
             if found.isdecimal() and int(found) < number:

@@ -47,7 +47,7 @@ class StreamInfo:
 
 
 class Streams(ABC):
-    """The streams behind one URL. Use an instance in one thread; any number of processes may have their own.
+    """The streams at one URL. Use an instance in one thread; any number of processes may have instances of their own.
 
     Every method raises ConfigurationError for a stream that doesn't exist or is broken, and UnavailableError
     for an outage (locked too long, disk full, no connection), after which the same call may be repeated.
@@ -72,7 +72,10 @@ class Streams(ABC):
 
     @abstractmethod
     def create(self, name: str, shards: int, epoch: int = 0) -> StreamInfo:
-        """Make a stream, or return it as it is; ConfigurationError if its shards or its epoch are others."""
+        """Make a stream, or return the existing one.
+
+        Raises ConfigurationError if that has another number of shards or another epoch.
+        """
 
     @abstractmethod
     def describe(self, name: str) -> StreamInfo:
@@ -86,18 +89,19 @@ class Streams(ABC):
     def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
         """Append (shard, body) records, durable when this returns; return their offsets.
 
-        After an UnavailableError none was appended where `all_or_none`; elsewhere some may have been, but none of a
-        shard without all before it. The same call may be repeated, and nothing else may be sent to these shards
-        before it succeeds: records that are stored twice are dropped as seen, one that overtakes would be lost.
+        After an UnavailableError, nothing was appended if `all_or_none`. Otherwise some records may have been, but none
+        of a shard without all before it. Repeat the same call until it succeeds, and send nothing else to these shards
+        before: records that are stored twice are dropped as already seen, but one that overtakes another would cause a
+        loss.
         """
 
     @abstractmethod
     def read(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
         """Return messages of a shard from an offset on, in order.
 
-        At most `limit_messages`, and no more than `limit_bytes` of bodies, but a first message of any size.
-        Nothing at the end of the shard. Where messages were trimmed, it begins at the first that is left. What others
-        have appended since `range` was asked may come a moment later: `version` changes when it is there.
+        At most `limit_messages` messages and `limit_bytes` of bodies; but the first message may have any size. Nothing
+        at the end of the shard. Where messages were trimmed, it begins at the first that is left. What others have
+        appended since `range` was asked may come a moment later: `version` changes when it is there.
         """
 
     @abstractmethod
@@ -110,9 +114,9 @@ class Streams(ABC):
 
     @abstractmethod
     def ack(self, group: str, name: str, shard: int, offset: int) -> None:
-        """Note that a group has handled a shard up to and including an offset. A lower one changes nothing.
+        """Record that a group has processed a shard up to and including an offset. A lower offset changes nothing.
 
-        It may be lost with the power: the messages then come once more.
+        A power failure may lose it; the messages are then delivered again.
         """
 
     @abstractmethod
@@ -121,22 +125,23 @@ class Streams(ABC):
 
     @abstractmethod
     def version(self, name: str) -> int:
-        """Return a number that changes when something was appended, cheap enough to ask all the time.
+        """Return a number that changes when something is appended. This is cheap enough to call all the time.
 
-        Ask for it before reading: if the read finds nothing, read again when it has changed. Only compare it
-        with what the same instance returned. Once an instance has read shards, it may tell of those only.
+        Ask for it before reading: if the read finds nothing, read again when it has changed. Only compare it with what
+        the same instance returned. An instance that has read shards may report only changes of those.
         """
 
     @abstractmethod
     def trim(self, name: str, groups: Sequence[str], older_than_us: int) -> int:
-        """Delete what all of the groups have acknowledged and was appended before a time (us since 1970).
+        """Delete messages that all of the groups have acknowledged and that were appended before a time (us since
+        1970).
 
         Return how many messages went. Without groups nothing is deleted. Offsets go on as before.
         """
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Delete a stream, if there is one, with its messages and acknowledgements. Nobody may be using it."""
+        """Delete a stream, if it exists, with its messages and acknowledgements. It must not be in use."""
 
     @abstractmethod
     def close(self) -> None:

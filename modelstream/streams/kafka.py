@@ -1,4 +1,5 @@
-"""Streams in Kafka: a topic each, a partition for each shard, acknowledgements as offsets that groups committed.
+"""Streams in Kafka: each is a topic, each shard a partition, and acknowledgements are committed offsets of consumer
+groups.
 
 The topic of a stream is `PREFIX.NAME`, in epoch N > 0 `PREFIX.NAME.epoch-N`; a group of readers is `PREFIX.GROUP`.
 Offsets of a topic rise by one as long as nobody appends to it in transactions and it is not compacted.
@@ -26,7 +27,7 @@ from modelstream.streams.kafka_reader import KafkaReader
 class KafkaStreams(Streams):
     """The streams behind a URL `kafka://host:port[,host:port]/prefix?option=…` (see `kafka_address`).
 
-    Nothing is asked of a broker before it is needed; `tests/contract/test_kafka_streams.py` has one.
+    No broker is contacted before it is needed; `tests/contract/test_kafka_streams.py` has one.
 
     >>> str(KafkaStreams("kafka://broker:9092/demo").address)
     'kafka://broker:9092/demo'
@@ -172,7 +173,7 @@ class KafkaStreams(Streams):
         return self.address.topic(info.name, info.epoch)
 
     def _all(self) -> dict[str, StreamInfo]:
-        """Return what streams there are, each in its highest epoch."""
+        """Return all streams, each in its highest epoch."""
         found: dict[str, StreamInfo] = {}
         for topic, shards in self._admin.topics().items():
             name, epoch = self.address.stream_of(topic)

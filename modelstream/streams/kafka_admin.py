@@ -1,4 +1,4 @@
-"""What is asked of Kafka's brokers besides reading and appending: topics, offsets, and what groups have committed.
+"""Requests to Kafka's brokers other than reading and appending: topics, offsets, and the offsets that groups committed.
 
 Every method raises ConfigurationError or UnavailableError, see `kafka_client`.
 """
@@ -39,7 +39,7 @@ TOPIC = {
     # When a message was appended, whatever the clock of its sender says.
     "message.timestamp.type": "LogAppendTime",
 }
-"""How topics are made. One that is there already stays as it is."""
+"""The settings of topics that are made. A topic that exists is not changed."""
 
 
 class _ExistsError(ModelstreamError):
@@ -47,7 +47,7 @@ class _ExistsError(ModelstreamError):
 
 
 class _MovedError(UnavailableError):
-    """A partition is led by another broker, or by the same one after a restart."""
+    """A partition has a new leader: another broker, or the same one after a restart."""
 
 
 _MOVED = {
@@ -57,7 +57,7 @@ _MOVED = {
 
 
 class Admin:
-    """Asks the brokers, by the clients of this process.
+    """Makes these requests, with the clients of this process.
 
     An example would need a broker: `tests/contract/test_kafka_streams.py` has one.
     """
@@ -69,8 +69,10 @@ class Admin:
     # Topics.
 
     def topics(self) -> dict[str, int]:
-        """Return the number of partitions of every topic that can be used. A topic that is asked for by its name
-        may come into being by that; this asks for all."""
+        """Return the number of partitions of every usable topic.
+
+        It asks for all topics, since asking for one by name may create it.
+        """
         what = "can't list topics"
         try:
             found = self._clients.listening(what).list_topics(timeout=self._seconds).topics
@@ -84,7 +86,7 @@ class Admin:
         }
 
     def make(self, topic: str, shards: int) -> None:
-        """Make a topic, unless it is there, and wait until it can be used."""
+        """Make a topic if it does not exist, and wait until it can be used."""
         new = NewTopic(topic, shards, self._clients.address.replication, config=TOPIC)
         with contextlib.suppress(_ExistsError):  # another process was faster
             self._done(AdminClient.create_topics, [new], f"can't make the topic {topic}")
@@ -92,7 +94,7 @@ class Admin:
         self.ranges(topic, range(shards))  # answers when every leader knows that it leads, some milliseconds later
 
     def delete(self, topics: list[str], groups_prefix: str) -> None:
-        """Delete topics; wait until they are gone, with what groups of a prefix committed of them."""
+        """Delete topics, and the offsets that groups with this prefix committed for them; wait until they are gone."""
         if topics:
             self._done(AdminClient.delete_topics, topics, f"can't delete the topics {', '.join(topics)}")
         self.until(self.topics, lambda found: not found.keys() & set(topics), "the deleted topics are still there")
@@ -113,7 +115,7 @@ class Admin:
         return [one.group_id for one in found.valid if one.group_id.startswith(prefix)]
 
     def until(self, ask: Callable[[], T], good: Callable[[T], bool], what: str) -> T:
-        """Ask again and again: what is done to topics takes some milliseconds to be seen everywhere."""
+        """Repeat a check, since changes of topics take some milliseconds to be visible everywhere."""
         deadline = time.monotonic() + 2 * self._seconds
         while not good(found := ask()):
             if time.monotonic() > deadline:
@@ -146,7 +148,7 @@ class Admin:
             self._done(AdminClient.delete_records, asked, f"can't trim {topic}")
 
     def _offsets(self, topic: str, shards: Iterable[int], time_or_end: int) -> Offsets:
-        """Ask for offsets, which `offsets_for_times` takes as times; again where a partition has got another leader."""
+        """Ask for offsets (`offsets_for_times` takes times), and again for partitions whose leader has changed."""
         what = f"can't ask for offsets of {topic}"
         asked = [TopicPartition(topic, shard, time_or_end) for shard in shards]
         deadline = time.monotonic() + self._seconds
@@ -208,7 +210,7 @@ class Admin:
     # How it is done.
 
     def _done(self, call: Callable[..., Mapping[Any, Any]], asked: Any, what: str) -> None:
-        """Ask for something that is done to several topics or partitions, and wait for all."""
+        """Make a request about several topics or partitions, and wait for all results."""
         times = {"request_timeout": self._seconds, "operation_timeout": self._seconds}
         for future in call(self._clients.listening(what), asked, **times).values():
             self._result(future, what)

@@ -13,7 +13,7 @@ from modelstream.errors import ConfigurationError, ModelstreamError, Unavailable
 from modelstream.streams.kafka_address import KafkaAddress
 
 MAX_MESSAGE = 4 << 20
-"""Bytes of the largest message. Ours have some 1 MB, which is just above what brokers take by default."""
+"""Size of the largest message in bytes. Ours have about 1 MB, which is just above the brokers' default limit."""
 
 _OURS_TO_MEND = {
     *(KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL),
@@ -23,13 +23,13 @@ _OURS_TO_MEND = {
     *(KafkaError.INVALID_CONFIG, KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.TOPIC_EXCEPTION),
     *(KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.UNSUPPORTED_VERSION),
 }
-"""Errors that trying again doesn't mend. What is not listed is taken for an outage: a shard that waits for nothing
-loses nothing, one that gives up might."""
+"""Errors that trying again won't fix. All others are treated as outages: a shard that waits in vain loses nothing, one
+that gives up might."""
 
 _SILENCE = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}
 SILENT_SECONDS = 1.0
-"""After a question that nobody answered, others are not asked for so long: a display that asks ten of them would
-stand still for a minute."""
+"""After a request without an answer, no others are sent for this many seconds: otherwise a display that makes ten
+requests would stand still for a minute."""
 
 _REMEDIES = {
     KafkaError.MSG_SIZE_TOO_LARGE: f"give the topic max.message.bytes={MAX_MESSAGE}",
@@ -55,7 +55,7 @@ class Clients:
     def __init__(self, address: KafkaAddress) -> None:
         self.address = address
         self.trouble = ""
-        """What a client last said about its connections; no call has failed for that yet."""
+        """The last problem that a client reported about its connections, while no call has failed because of it."""
         self._refused = False
         self._silent_until = 0.0
         self._pid = os.getpid()
@@ -64,7 +64,8 @@ class Clients:
         self._groups: dict[str, Consumer] = {}
 
     def of_this_process(self) -> bool:
-        """Tell whether they may be used: after a fork, the child needs its own. These are kept, untouched."""
+        """Return whether these clients belong to this process: after a fork the child needs its own, and leaves these
+        untouched."""
         if self._pid == os.getpid():
             return True
         _ABANDONED.append(self)
@@ -79,7 +80,7 @@ class Clients:
 
     @property
     def producer(self) -> Producer:
-        """For appending: idempotent, so that what the library itself sends again is stored once."""
+        """The producer, for appending. It is idempotent, so records that the library itself resends are stored once."""
         if self._producer is None:
             milliseconds = int(self.address.timeout * 1000)
             self._producer = self._made(
@@ -98,7 +99,7 @@ class Clients:
         return self._producer
 
     def drop_producer(self) -> None:
-        """Give up a producer that can't go on. What it still holds is not sent."""
+        """Drop a producer that can't continue. Records that it still holds are not sent."""
         if self._producer is not None:
             self._producer.purge()
             self._producer = None
@@ -161,7 +162,7 @@ class Clients:
             ) from None
 
     def listening(self, what: str) -> AdminClient:
-        """Return the client for questions, unless one was left without an answer just now: UnavailableError."""
+        """Return the client for requests. Raises UnavailableError if a request has just been left without an answer."""
         if time.monotonic() < self._silent_until:
             raise self.outage(what)
         return self.admin
@@ -178,13 +179,13 @@ class Clients:
         self._refused = error.code() in _OURS_TO_MEND
 
     def _listen(self) -> None:
-        """Let the clients tell what is wrong with their connections: they only do when they are asked."""
+        """Poll the clients for problems with their connections, which they report only when polled."""
         for client in (self._admin, self._producer, *self._groups.values()):
             if client is not None:
                 client.poll(0)
 
     def error(self, error: KafkaError, what: str) -> ModelstreamError:
-        """Return what a person should read of an error."""
+        """Return the error to raise for an error of Kafka's."""
         self._listen()
         code = error.code()
         said = error.str()
@@ -196,7 +197,7 @@ class Clients:
         return self.outage(what, said)
 
     def outage(self, what: str, said: str = "") -> UnavailableError:
-        """Return an outage: nobody answers, or not in time."""
+        """Return the UnavailableError for no answer, or none in time."""
         self._listen()
         said = said or self.trouble or f"no answer within {self.address.timeout:g} s"
         return UnavailableError(

@@ -1,7 +1,7 @@
-"""Reading a Kafka topic by offset: one consumer for all partitions, which fetches ahead, and a buffer for each.
+"""Reads a Kafka topic by offset: one consumer, which fetches ahead for all partitions, and a buffer for each partition.
 
-The library gives what it fetched in the order in which it came, of all partitions. What belongs to a partition
-that is not asked for just now waits in that one's buffer.
+The library returns messages of all partitions in the order in which they arrived. A message of a partition that is not
+being read waits in that partition's buffer.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from modelstream.streams.contract import Message
 from modelstream.streams.kafka_client import Clients
 
 AHEAD_BYTES = 16 << 20
-"""Bytes in the buffers from which nothing more is taken from the library, unless the partition that is asked for
-has nothing yet. The library holds up to as much again."""
+"""When the buffers hold this many bytes, no more messages are taken from the library, unless the requested partition
+has none yet. The library holds up to as much again."""
 MOST_AHEAD_BYTES = 4 * AHEAD_BYTES
 AT_ONCE = 500
 LOOK_AGAIN = 0.5
-"""Seconds without the messages that should be there after which the partition's offsets are asked for again: others
-may have trimmed them."""
+"""If expected messages don't arrive for this many seconds, the partition's offsets are asked for again: others may have
+trimmed them."""
 
 Ranges = Callable[[int], tuple[int, int]]
 """Asks the broker for the first offset of a partition and the next one."""
@@ -33,10 +33,10 @@ Ranges = Callable[[int], tuple[int, int]]
 
 @dataclass
 class _Place:
-    """Where in a partition we are."""
+    """The position of the reader in a partition."""
 
     next: int
-    """What the caller asks for if it reads on."""
+    """The offset that the caller asks for next."""
     start: int
     """The first offset that is there at or after `next`."""
     fetched: int
@@ -52,7 +52,7 @@ class KafkaReader:
 
     def __init__(self, clients: Clients, topic: str, ask: Ranges) -> None:
         self.received = 0
-        """Messages that came, of all partitions that were read."""
+        """The number of messages received, over all partitions that are read."""
         self._clients = clients
         self._topic = topic
         self._ask = ask
@@ -67,11 +67,11 @@ class KafkaReader:
         return bool(self._places)
 
     def note_end(self, shard: int, end: int) -> None:
-        """Note that messages up to an offset are there: a read won't say that there are none."""
+        """Note that messages up to an offset exist, so that a read waits for them."""
         self._ends[shard] = max(end, self._ends.get(shard, 0))
 
     def read(self, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
-        """Return messages from an offset on; nothing at the end of what is known of. Raises UnavailableError."""
+        """Return messages from an offset on; none at the known end. Raises UnavailableError."""
         place = self._places.get(shard)
         if place is None or place.next != offset:
             place = self._go_to(shard, offset)
@@ -137,7 +137,7 @@ class KafkaReader:
         place.start = max(place.next, first)
 
     def _make_room(self, shard: int) -> None:
-        """Give up what waits for others, when one partition's messages don't come between theirs."""
+        """Drop the buffers of other partitions, if their messages keep one partition's from arriving."""
         while self._bytes > MOST_AHEAD_BYTES:
             sizes = {
                 one: sum(len(message.body) for message in place.buffer)

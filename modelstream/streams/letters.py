@@ -1,4 +1,4 @@
-"""Reading dead letters: those of all functions are in one stream."""
+"""Reads dead letters; those of all functions are in one stream."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from modelstream.streams.contract import Streams
 
 MESSAGES = 64
 BYTES = 8_000_000
-"""What is read at once, at most."""
+"""Most bytes that are read at once."""
 
 
 def read_letters(streams: Streams, name: str, since: int | None = None) -> Iterator[DeadLetter]:
     """Yield every dead letter of a stream once, shard by shard, in the order of their rows.
 
-    None where there is no such stream. With `since` (us since 1970 UTC) only those that were appended from then on.
+    Yields nothing if there is no such stream. With `since` (us since 1970 UTC), only those that were appended from then
+    on.
 
     >>> import tempfile
     >>> from modelstream.messages.dead_letters import encode_letters, letter

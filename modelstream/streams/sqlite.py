@@ -1,4 +1,4 @@
-"""Streams in a folder: an SQLite file each, with the bodies of large messages in plain files beside it.
+"""Streams in a folder: one SQLite file per stream, with the bodies of large messages in plain files beside it.
 
 `NAME.db` has a row for every message, in a table for each shard, with its body. When BULK bytes or more are
 appended at once, their bodies go into a file `NAME.NUMBER.bodies` instead (see `body_files`), which is synced
@@ -26,11 +26,11 @@ OFFSETS = Format("file of offsets", b"mso1")
 OFFSETS_FILE = "offsets.db"
 
 BULK = 128 << 10
-"""Bytes appended at once from which bodies go into a body file: below it, the second sync costs more than
+"""An append of at least this many bytes puts its bodies into a body file; below that, the second sync costs more than
 writing the bodies twice (measured: equal at 64 to 128 KB)."""
 
 SMALL = 4 << 10
-"""Bodies below this size stay in their rows even so: a row that points at one is nearly as large."""
+"""Bodies below this size stay in their rows even then, since a row that points at a body is nearly as large."""
 
 TRIM_AT_ONCE = 10_000
 """Messages deleted in one transaction: some 20 ms, for which those who append wait."""
@@ -41,7 +41,7 @@ _Row = tuple[int, int, int, bytes | None, int, int]
 
 @dataclass
 class _Open:
-    """A stream in use by this process. Two connections, so that `version` sees our own appends as well."""
+    """A stream that this process uses. It has two connections, so that `version` also notices our own appends."""
 
     info: StreamInfo
     reader: File

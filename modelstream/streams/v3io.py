@@ -1,7 +1,9 @@
-"""Streams of V3IO, by v3io-py itself (MLRun's stream pushers turn bytes into text and drop what fails).
+"""Streams in V3IO, through v3io-py.
 
-A stream is a V3IO stream at `path/NAME`. Its item `modelstream-state` holds its epoch, what groups of readers have
-acknowledged, and up to where messages were trimmed: they are hidden then, and V3IO deletes them after the
+(MLRun's stream pushers are not used: they turn bytes into text and drop failed records.)
+
+A stream is a V3IO stream at `path/NAME`. Its item `modelstream-state` holds its epoch, the acknowledgements of groups
+of readers, and the offsets up to which messages were trimmed. Trimmed messages are hidden; V3IO deletes them after the
 stream's retention. Offsets are V3IO's sequence numbers, which count from 1.
 """
 
@@ -24,12 +26,12 @@ from modelstream.streams.v3io_records import V3ioReader, append
 STATE = "modelstream-state"
 
 FIRST_SECONDS = 5.0
-"""How long a shard's first offset is taken for known: it rises when V3IO deletes what is too old, and asking for
+"""How long, in seconds, a shard's first offset is remembered: it rises when V3IO deletes old messages, and asking for
 it transfers the first message."""
 
 IDLE_ASKS, IDLE_SECONDS = 20, 0.05
-"""After so many looks for new messages that found none, look at most so often: each costs a request a shard, and
-workers look every 10 ms. Without this, four workers that waited took a whole core."""
+"""After this many checks that found no new messages, check at most this often: each check costs one request per shard,
+and workers check every 10 ms. Without this, four idle workers took a whole core."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _GROUP = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -189,7 +191,7 @@ class V3ioStreams(Streams):
         return f"{name!r} in v3io://{self._container.address.container}/{self._container.address.path}"
 
     def _count_shards(self, names: Sequence[str]) -> list[int | None]:
-        """Return the number of shards of each stream, None for what is none."""
+        """Return the number of shards of each name, None if it is not a stream."""
         calls = [("stream", "describe", {"stream_path": self._path(name)}) for name in names]
         return [
             None if response.status_code >= 400 else msgspec.json.decode(response.body, type=_Described).ShardCount
@@ -227,7 +229,8 @@ class V3ioStreams(Streams):
         return {shard: number for shard, number in found.items() if number}
 
     def _shard_attributes(self, name: str, shards: Iterable[int], attribute: str) -> dict[int, int]:
-        """Return a number that shards have as an attribute, 0 without: a shard without a message isn't there."""
+        """Return a numeric attribute of each shard, 0 for a shard without one: a shard exists only once it has a
+        message."""
         wanted = list(shards)
         calls = [
             ("kv", "get", {"table_path": self._path(name), "key": str(shard), "attribute_names": [attribute]})

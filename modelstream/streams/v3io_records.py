@@ -1,4 +1,4 @@
-"""Records into and out of the shards of a V3IO stream."""
+"""Writes records to the shards of a V3IO stream, and reads them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams.contract import Message
 
 MAX_RECORD = 1 << 20
-"""Bytes of a record: the documentation says 1 MB, the client's 2 MB."""
+"""Largest record in bytes: V3IO's documentation says 1 MB, the client's says 2 MB."""
 
 MAX_RECORDS = 1000
-"""Records that a PutRecords may have, and that we ask for at once."""
+"""Most records in a PutRecords, and in one read."""
 
 MAX_REQUEST = 7_000_000
 """Bytes of records in a PutRecords: as base64 with their names they stay below the 10 MB that a body may have."""
 
 PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0)
-"""Seconds before a record that failed is sent again. After the last the append fails: its caller holds the shard,
-says so, and repeats it."""
+"""Pauses, in seconds, before a failed record is sent again. After the last one the append fails; the stage then holds
+the shard, shows the reason, and repeats the append."""
 
 _REFUSED = ("InvalidArgument", "OutOfRange", "ermission")
 
@@ -58,8 +58,8 @@ class _Location(msgspec.Struct):
 def append(container: Container, path: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
     """Append (shard, body) records to a stream and return their sequence numbers.
 
-    A request takes one record of a shard: records of one request fail independently, and one that follows a failed
-    one of its shard must not be there before it (docs/delivery.md, 3).
+    A request has one record per shard: records of one request fail independently, and a record must not be stored
+    before an earlier one of its shard (docs/delivery.md, 3).
 
     Raises ConfigurationError for a message that is too large or refused, UnavailableError where V3IO doesn't take it.
     An example would need V3IO: `tests/contract/test_v3io_streams.py` runs on a stand-in for it.
@@ -139,7 +139,7 @@ def _put(container: Container, path: str, records: Sequence[tuple[int, bytes]]) 
 
 
 class V3ioReader:
-    """Reads a shard, and remembers where it is: going on costs one request, beginning elsewhere one more.
+    """Reads a shard, and remembers its location: reading on takes one request, starting elsewhere one more.
 
     Raises as `Container.call` does. An example would need V3IO: `tests/contract/test_v3io_streams.py` runs on a
     stand-in for it.
@@ -167,7 +167,7 @@ class V3ioReader:
         return found
 
     def first_since(self, moment_us: int | None, end: int) -> int:
-        """Return the offset of the first message that is left and as young as a moment (None: any), or `end`."""
+        """Return the offset of the first message that is left and not older than a time (None: any), or `end`."""
         if moment_us is None:
             location = self._seek("EARLIEST")
         elif moment_us > (time.time() + 86_400) * 1e6:

@@ -1,4 +1,4 @@
-"""Tables: the lookup tables, the features of users, the inputs that were taken in, and the epoch.
+"""Tables: lookup tables, the features of users, the inputs that were read, and the epoch.
 
 | what | files |
 |---|---|
@@ -6,7 +6,7 @@
 | SQLite files on one machine | `sqlite`, `sqlite_features`, `sqlite_rows` |
 | Redis | `redis`, `redis_features`, `redis_rows`, `redis_scripts`, `redis_client` |
 | V3IO | `v3io`, `v3io_features`, `v3io_items`, `v3io_rows`, `v3io_frames` |
-| lookups that are kept in memory for a while | `lookup_cache` |
+| looked-up values, cached for some seconds | `lookup_cache` |
 
 A backend's module is imported only where its URL is used.
 """

@@ -19,33 +19,33 @@ from modelstream.messages.identity import Checkpoint
 
 
 class Input(msgspec.Struct, kw_only=True):
-    """An input that a reader took in: what it is and how far it was sent.
+    """An input of the pipeline: what it is, and how far it was sent.
 
     `InputTable` has an example.
     """
 
     origin: str
     kind: str
-    """`file`, `stdin`, `generator`…: how to read it again."""
+    """`file`, `stdin` or `generator`."""
     path: str = ""
     options: dict[str, Any] = {}
     """What else reading it again needs, such as a generator's seed; JSON values."""
     lines: int = 0
-    """Lines sent, blank ones counted: the position that the next line has."""
+    """Lines sent, including blank ones; so also the position of the next line."""
     bytes: int = 0
     digest: str = ""
-    """Hash of the first `bytes` bytes: a file that grew goes on, one whose read part changed is refused."""
+    """Hash of the first `bytes` bytes: a file that grew is continued; one whose read part has changed is refused."""
     finished: bool = False
 
 
 FEATURES = "features"
-"""What the table of features is called, unless project.yaml says something else."""
+"""The name of the table of features, unless project.yaml gives another."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-"""What a table may be called."""
+"""The pattern of table names."""
 
 
 def check_table_name(name: str, taken: Collection[str]) -> None:
-    """Raise ConfigurationError for a name that a store can't give to a table, or that it needs for its own.
+    """Raise ConfigurationError for a name that a store can't use for a table, or that it needs itself.
 
     >>> check_table_name("areas", ["registry"])
     >>> check_table_name("registry", ["registry"])
@@ -72,8 +72,10 @@ class LookupTable(ABC):
 
     @abstractmethod
     def load(self, batches: Iterable[pa.RecordBatch]) -> int:
-        """Put (key string, value float64 or null) rows, all or none; return their number. The last of a key
-        holds."""
+        """Store (key string, value float64 or null) rows, all or none; return how many.
+
+        If a key occurs twice, the last row counts.
+        """
 
     @abstractmethod
     def get_many(self, keys: Sequence[str]) -> list[float | None]:
@@ -89,7 +91,7 @@ class LookupTable(ABC):
 
 
 class FeatureTable(ABC):
-    """A row for every user, and what each shard has applied.
+    """One row per user, and what each shard has applied.
 
     Rows have the schema given to `Tables.features`: first the key (string), then `applied` (int64, the stream
     position of the last event applied to the user), then string, int64, float64, bool and timestamp columns.
@@ -123,13 +125,13 @@ class FeatureTable(ABC):
 
     @abstractmethod
     def commit(self, shard: int, rows: pa.RecordBatch, checkpoint: Checkpoint) -> bool:
-        """Put rows, then watermarks, then offset and counters; durable when this returns.
+        """Store rows, then watermarks, then offset and counters; durable when this returns.
 
-        Each is written only if its position rises: a row's `applied`, a watermark's, the offset. Returns
-        False when the offset didn't rise: another owner of the shard was here, load again what it wrote.
-        Pass all watermarks; only those that changed cost something. A repeated call may return False although
-        it was the first that was stored, its answer lost. Raises LostStateError, and changes nothing, where a
-        backend finds that its store has lost what it had confirmed to this instance.
+        Each is written only if its position rises: a row's `applied`, a watermark's, the offset. Returns False if the
+        offset didn't rise: another owner of the shard has committed, and its state must be loaded. Pass all watermarks;
+        only changed ones cost something. A repeated call may return False because the first call was stored and only
+        its answer was lost. Raises LostStateError, and changes nothing, if a backend finds that its store has lost what
+        it confirmed to this instance.
         """
 
     @abstractmethod
@@ -161,7 +163,7 @@ class InputTable(ABC):
 
     @abstractmethod
     def register(self, origin: str, record: Input) -> Input:
-        """Put an input durably before its first line is sent, or return it as it is stored already."""
+        """Store an input durably before its first line is sent, or return the stored one."""
 
     @abstractmethod
     def get(self, origin: str) -> Input | None:
@@ -176,7 +178,7 @@ class InputTable(ABC):
 
     @abstractmethod
     def all(self) -> list[Input]:
-        """Return all inputs, in the order in which they were taken in."""
+        """Return all inputs, in the order in which they were registered."""
 
 
 class Tables(ABC):
@@ -198,7 +200,7 @@ class Tables(ABC):
 
     @abstractmethod
     def raise_epoch(self) -> int:
-        """Begin the next epoch, because the streams are made anew; return it."""
+        """Begin the next epoch, because the streams are made again; return it."""
 
     @abstractmethod
     def lookup(self, name: str) -> LookupTable:
@@ -218,7 +220,7 @@ class Tables(ABC):
 
     @abstractmethod
     def remove(self) -> None:
-        """Delete all tables behind the URL, as if they had never been. Nobody may be using them.
+        """Delete all tables at the URL, without a trace. They must not be in use.
 
         After an outage some may be gone; the same call may be repeated, also where there are none.
         """

@@ -1,4 +1,4 @@
-"""A lookup table that remembers, for backends to which a look-up is a trip over the network."""
+"""A lookup table with a cache, for backends where each lookup is a trip over the network."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import pyarrow as pa
 from modelstream.tables.contract import LookupTable
 
 CACHED_KEYS = 100_000
-"""Keys kept, found or not: some 15 MB. When there are more, all are forgotten."""
+"""Most keys in the cache, whether found or not: about 15 MB. If there are more, the cache is emptied."""
 CACHED_SECONDS = 10.0
-"""Longest time that a value is used after another process has replaced it. A row keeps the value that was looked up,
-and replay uses that, so an old value is no different from an event that came earlier."""
+"""Longest time, in seconds, that a value is used after another process has replaced it.
+
+A row keeps the value that was looked up, and replay uses that, so an old value is no different from an event that came
+earlier.
+"""
 
 
 class CachedLookup(LookupTable):

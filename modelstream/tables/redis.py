@@ -11,8 +11,8 @@
 | `inputs`, `inputs:progress` | hash | by origin what it is, and how many lines were sent, then the rest |
 | `inputs:order` | list | their origins as they came |
 
-A commit is one script, so it is there as a whole or not at all; it says so when the server has lost what it had
-confirmed before. What survives a crash of the server is a matter of its settings: `appendonly yes` and
+A commit is one script, so it is stored completely or not at all. It reports when the server has lost something that it
+had confirmed. Whether a commit survives a crash of the server depends on the server's settings: `appendonly yes` and
 `appendfsync always` (docs/delivery.md).
 """
 
@@ -46,7 +46,8 @@ from modelstream.tables.redis_features import RedisFeatureTable, features_name
 from modelstream.tables.redis_rows import WIDTH, position_of, stamped
 
 OWN_KEYS = ("about", "inputs", "lookup", "registry", "shards", "watermarks")
-"""What keys begin with, besides the name of the table of features; and a name that other stores refuse."""
+"""Beginnings of our keys, besides the name of the table of features, and a name that other stores refuse. Tables can't
+have these names."""
 _KEYS = (("about",), ("shards",), ("inputs",), ("inputs", "order"), ("inputs", "progress"))
 _SHARD = re.compile(r"\d+:\d+")
 _LOOKUP_SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), ("value", pa.float64())])

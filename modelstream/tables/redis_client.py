@@ -1,4 +1,4 @@
-"""What `redis://host:port/db?prefix=…` says, the server behind it, and its errors."""
+"""Reads URLs `redis://host:port/db?prefix=…`, connects to the server, and translates its errors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from redis.retry import Retry
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 
 VERSION = 1
-"""Of what is stored; a program that doesn't know it keeps off."""
+"""Version of the stored format; a program that doesn't know it refuses the data."""
 USERNAME, PASSWORD = "MODELSTREAM_REDIS_USERNAME", "MODELSTREAM_REDIS_PASSWORD"
 TIMEOUT = 10.0
 """Seconds until a call that gets no answer counts as an outage: a flush takes milliseconds, but a server that forks
 to rewrite its files, or loads a table of enrichment, may keep others waiting for a second or two."""
 PAIRS = 1000
-"""Keys in one command: it takes about a millisecond, and others get their turn between two of them."""
+"""Most keys in one command: it then takes about a millisecond, and other clients get their turn in between."""
 
 _PREFIX = re.compile(r"[A-Za-z0-9_{][A-Za-z0-9_.:{}-]*")
 _SHAPE = "write redis://host:port/db?prefix=NAME, or rediss:// for TLS; db is a number, 0 by default"
@@ -32,7 +32,7 @@ _OUTAGES = {
     *("OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"),
     *("MISCONF", "NOREPLICAS", "BUSY", "UNKILLABLE", "UNBLOCKED"),
 }
-"""First words of answers that come to an end by themselves or by a person's work on the server, not on the URL."""
+"""First words of error answers that pass by themselves, or that must be fixed on the server rather than in the URL."""
 _REMEDIES = {
     "OOM": "give the server more memory (maxmemory); the pipeline goes on by itself",
     "MISCONF": "see the server's log: it can't write its files; the pipeline goes on by itself",
@@ -130,7 +130,7 @@ def _seconds(text: str) -> float:
 def connect(address: RedisAddress) -> redis.Redis:
     """Return a client, which connects when it is first used, and anew after a fork or an outage.
 
-    It repeats nothing by itself: who holds the shard does, and knows what it means.
+    It repeats nothing by itself; the stage that holds the shard does that, and knows what it means.
 
     >>> client = connect(RedisAddress.of("redis://localhost:6379/2?prefix=demo", {}))
     >>> client.connection_pool.connection_kwargs["db"]
@@ -155,7 +155,8 @@ def connect(address: RedisAddress) -> redis.Redis:
 
 @contextmanager
 def guarded(address: RedisAddress) -> Iterator[None]:
-    """Turn the client's errors into ours: UnavailableError for an outage, ConfigurationError for what stays.
+    """Turn the client's errors into ours: UnavailableError for an outage, ConfigurationError for an error that won't
+    pass.
 
     >>> with guarded(RedisAddress.of("redis://localhost:6379/0?prefix=demo", {})):
     ...     raise redis.ConnectionError("connection refused")
@@ -201,7 +202,7 @@ class Server:
         self._checked = False
 
     def call(self, action: Callable[[redis.Redis], Any]) -> Any:
-        """Do something with the client, its errors as ours."""
+        """Call the client, with its errors turned into ours."""
         with guarded(self.address):
             if not self._checked:
                 self._check()
@@ -218,7 +219,7 @@ class Server:
         return self.address.key(*parts)
 
     def forget(self) -> None:
-        """Check again what the server has, at the next use."""
+        """Check the server's data again at the next use."""
         self._checked = False
 
     def _check(self) -> None:
@@ -244,7 +245,7 @@ class Server:
         self._checked = True
 
     def broken(self, what: str, error: Exception) -> ConfigurationError:
-        """Return what a person should read of a value that can't be read."""
+        """Return the error to raise for a value that can't be read."""
         return ConfigurationError(
             f"{self.address}: {what} can't be read: {error}",
             remedy="restore the server's data from a copy, or begin anew with another prefix",

@@ -1,4 +1,4 @@
-"""The table of features in Redis: a commit is one script, so it is there as a whole or not at all."""
+"""The table of features in Redis. A commit is one script, so it is stored completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from modelstream.tables.redis_client import PAIRS, Server
 from modelstream.tables.redis_rows import WIDTH, batch_of, check_types, fixed, position_of, stamped, values_of
 
 ROWS_A_COMMIT = 10_000
-"""Rows in one script, which keeps others waiting for some 70 ms. More rows go ahead of it in scripts of their own."""
+"""Most rows in one script, which keeps other clients waiting for about 70 ms. Further rows go first, in scripts of
+their own."""
 
 
 def features_name(server: Server) -> str:

@@ -1,4 +1,4 @@
-"""Rows as Redis keeps them: a position in 16 digits, then JSON that a person can read.
+"""The format of rows in Redis: a position of 16 digits, then readable JSON.
 
 `0000000000081923 {"since":"2023-11-14 22:13:20.000000","age":31,"member":true,"paid_sum":0.5}`. Positions of equal
 width compare as text, which is exact: Lua's numbers are float64. Times are UTC; NaN and the infinities, which JSON
@@ -70,7 +70,9 @@ def check_types(schema: pa.Schema) -> None:
 
 
 def values_of(batch: pa.RecordBatch) -> dict[str, bytes]:
-    """Return {key: value} of rows: key, position, and the columns to keep. Of a key that comes twice, the higher.
+    """Return {key: value} for rows with a key, a position, and the columns to keep.
+
+    If a key occurs twice, the row with the higher position counts.
 
     >>> values_of(pa.record_batch({"user": ["a"], "applied": [5], "paid_sum": [0.5]}))
     {'a': b'0000000000000005 {"paid_sum":0.5}'}
@@ -85,7 +87,7 @@ def values_of(batch: pa.RecordBatch) -> dict[str, bytes]:
 
 
 def batch_of(keys: Sequence[str], values: Sequence[bytes], schema: pa.Schema) -> pa.RecordBatch:
-    """Return the rows that `values_of` gave. Raises ValueError for a value that it didn't give.
+    """Return the rows that `values_of` encoded. Raises ValueError for any other value.
 
     >>> schema = pa.schema([("user", pa.string()), ("applied", pa.int64()), ("paid_sum", pa.float64())])
     >>> batch_of(["a"], [b'0000000000000005 {"paid_sum":0.5}'], schema).to_pylist()

@@ -1,4 +1,4 @@
-"""What the server does in one step, in Lua. A script is atomic: nobody sees, and no crash leaves, half of it.
+"""The Lua scripts. The server runs a script atomically: nobody sees half of it, and no crash leaves half of it.
 
 `HEAD` is the part of a value that is compared: 16 digits (see `redis_rows`).
 """

@@ -1,4 +1,4 @@
-"""Tables in a folder: an SQLite file each, which the sqlite3 shell can read. Times are us since 1970 UTC.
+"""Tables in a folder, each in an SQLite file that the sqlite3 shell can read. Times are us since 1970 UTC.
 
 `registry.db` holds the epoch and the inputs, `features.db` the users' rows (table `features`) and what each
 shard has applied in each epoch (`watermarks`, `shards`), and `NAME.db` the lookup table NAME. Each has a file

@@ -33,7 +33,9 @@ def column_type(field: pa.Field) -> str:
 
 
 def rows_of(batch: pa.RecordBatch) -> list[tuple[Any, ...]]:
-    """Return the rows of a batch as SQLite takes them. It keeps -0.0 as 0.0, and NaN as NULL: so NaN goes as text.
+    """Return the rows of a batch as SQLite takes them.
+
+    SQLite would store NaN as NULL, so NaN is stored as text; it stores -0.0 as 0.0.
 
     >>> rows_of(pa.record_batch({"key": ["a", "b", "c"], "x": [0.5, None, float("nan")]}))
     [('a', 0.5), ('b', None), ('c', 'NaN')]

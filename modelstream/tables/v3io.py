@@ -1,9 +1,9 @@
 """Tables of V3IO, by v3io-py: each a NoSQL table below the URL's path, which v3io-frames, Spark and Presto can read.
 
-`registry` has the epoch and the columns of the features, `inputs` the inputs, `features` a row for every user, and
-NAME the lookup table NAME (attributes `key` and `value`). See `v3io_features` for what each shard has applied.
-V3IO has no transactions and no call for several items: what is written in one go here is many requests in flight,
-each with the condition that its position rises, so any of them may be repeated, or come late.
+`registry` has the epoch and the columns of the features, `inputs` the inputs, `features` a row for every user, and NAME
+the lookup table NAME (attributes `key` and `value`). See `v3io_features` for what each shard has applied. V3IO has no
+transactions and no call for several items. So a commit is many requests in flight, each with the condition that its
+position rises: any of them may be repeated, or arrive late.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ REGISTRY, INPUTS = "registry", "inputs"
 KEY, VALUE = "key", "value"
 
 SAME = 1e-9
-"""How much a number may differ from the exact one beside it, as a share, before it counts as written by others."""
+"""If a number differs from the exact value beside it by more than this share, others have written it."""
 
 _LOOKUP_SCHEMA = pa.schema([pa.field(KEY, pa.string(), nullable=False), (VALUE, pa.float64())])
 
@@ -46,9 +46,9 @@ _LOOKUP_SCHEMA = pa.schema([pa.field(KEY, pa.string(), nullable=False), (VALUE, 
 class V3ioLookupTable(LookupTable):
     """Items with `key` and `value`, also those that v3io-frames wrote (index column `key`).
 
-    A load writes the rows that are not there yet or differ: every start loads the table again, and 90,000 puts take
-    20 s, reading them 2 s. With V3IO_FRAMESD v3io-frames writes them, in bulk. A load that is interrupted may have
-    written some of its rows; doing it again writes the others.
+    A load only writes rows that are missing or different: every start loads the table again, and 90,000 puts take 20 s,
+    while reading them takes 2 s. With V3IO_FRAMESD v3io-frames writes them, in bulk. A load that is interrupted may
+    have written some of its rows; doing it again writes the others.
 
     An example would need V3IO: `tests/contract/test_v3io_tables.py` runs on a stand-in for it.
     """
@@ -81,7 +81,7 @@ class V3ioLookupTable(LookupTable):
         return sum(batch.num_rows for batch in whole)
 
     def _write_in_bulk(self, rows: dict[str, dict[str, Any]]) -> None:
-        """Write rows by v3io-frames, and take them out: all but those whose item can't be named as the key is."""
+        """Write rows through v3io-frames, and remove them from `rows`; keys that can't be the name of an item stay."""
         bulk = {key: row for key, row in rows.items() if item_name(key) == key}
         if not bulk:
             return
@@ -265,7 +265,7 @@ def _pairs(batch: pa.RecordBatch) -> Iterator[tuple[str, float | None]]:
 
 
 def _exact(items: Sequence[dict[str, Any]]) -> list[float | None]:
-    """Return the values of items to the bit, but where others have written another number since we did."""
+    """Return the exact values of items; where others have since written a different number, return that."""
     values: list[float | None] = batch_of(items, _VALUE_SCHEMA).column(0).to_pylist()
     for row, (exact, item) in enumerate(zip(values, items, strict=True)):
         shown = read_value(item.get(VALUE))

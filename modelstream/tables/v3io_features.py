@@ -20,10 +20,12 @@ from modelstream.tables.v3io_rows import attributes_of, batch_of, item_name, rea
 
 
 class V3ioFeatureTable(FeatureTable):
-    """A commit puts rows, then watermarks, then the offset: each step in flight at once, the next when it is done.
+    """A commit stores rows, then watermarks, then the offset.
 
-    After a kill within a commit, some of its rows or watermarks are there: they hold what their messages made of
-    them, so these, taken again, pass them by (docs/delivery.md, 5).
+    The requests of a step are in flight together; the next step begins when all are done.
+
+    After a kill within a commit, some rows or watermarks are already stored. They contain the effects of their
+    messages, so these messages, taken again, skip them (docs/delivery.md, 5).
 
     An example would need V3IO: `tests/contract/test_v3io_tables.py` runs on a stand-in for it.
     """
@@ -110,7 +112,7 @@ class V3ioFeatureTable(FeatureTable):
             condition_failed(response)  # refused: another owner was here, and its row is the newer one
 
     def _put_watermarks(self, shard: int, marks: set[tuple[str, int, int]]) -> None:
-        """Raise watermarks: the higher of what is there and what is given stays, attribute by attribute."""
+        """Raise watermarks: each attribute becomes the maximum of the stored and the new value."""
         by_origin: dict[str, list[str]] = {}
         for origin, bucket, position in marks:
             update = f"b{bucket}=max(if_not_exists(b{bucket},-1),{position})"

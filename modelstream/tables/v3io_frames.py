@@ -1,7 +1,7 @@
-"""The bulk write of V3IO, by v3io-frames: for the rows of a table to look up, where V3IO_FRAMESD names its service.
+"""Writes the rows of a lookup table in bulk, through v3io-frames, if V3IO_FRAMESD names its service.
 
 framesd puts rows one by one as we do, but more of them in flight and from compiled code next to V3IO: 90,000 take a
-third of the time. The items are the same (see v3io_rows), but for its names: each is named as its key is.
+third of the time. The items are the same (see v3io_rows), except that the name of each item is its key.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ FRAMESD = "V3IO_FRAMESD"
 """The environment variable with the address: http://framesd:8080, or framesd:8081 for gRPC. Iguazio sets it in pods."""
 
 ROWS_AT_ONCE = 20_000
-"""Rows of a request. framesd gives up a request after 300 s, and waits for ever when one of several frames fails."""
+"""Rows per request, in one frame. framesd gives up on a request after 300 s, and waits for ever if one of several
+frames fails."""
 
 REPLACE = "overwriteItem"
-"""The save mode: an item is replaced as a whole. The default leaves the items that are there as they are."""
+"""The save mode that replaces items completely. The default would leave existing items unchanged."""
 
 _REFUSED = re.compile(r"status code: HTTP/1\.1 (\d{3}).*?\n\r?\n(.*?)\s*Request details", re.DOTALL)
-"""What framesd says of V3IO's answer."""
+"""How framesd reports an error answer from V3IO."""
 _NO_ANSWER = re.compile(r"dial|connect|time[d-]? ?out|no such host|EOF|reset", re.IGNORECASE)
-"""What framesd says when V3IO gave none."""
+"""How framesd reports that V3IO did not answer."""
 _ADDRESS_REMEDY = f"set {FRAMESD} to the address of framesd, such as http://framesd:8080, or unset it to load without"
 
 
@@ -48,7 +49,7 @@ def write(
 ) -> None:
     """Write rows by their keys: items with these columns and the key, replacing those that are there.
 
-    A column that a row lacks is no attribute. May be repeated; after an error some rows are there and some not. Raises
+    A null becomes no attribute. The call may be repeated; after an error some rows are stored and some not. Raises
     UnavailableError where framesd, or V3IO behind it, can't be reached, ConfigurationError where one of them refuses.
 
     An example would need framesd: `tests/contract/test_v3io_frames.py` runs on a stand-in for it.
@@ -67,7 +68,7 @@ def write(
 
 
 def _import_frames() -> Any:
-    """Return v3io-frames, whose import changes how the whole process prints its warnings."""
+    """Import v3io-frames, and undo its change of how the whole process prints warnings."""
     formatted = warnings.formatwarning
     try:
         import v3io_frames

@@ -1,8 +1,8 @@
 """Rows of Arrow as items of V3IO and back: names of items, attributes and their types.
 
-V3IO keeps 14 digits of a float. So a row has its floats twice: each as a number, for whoever looks at the table or
-reads it as a data frame, and all of them to the bit in the text `_floats`, from which we read. It is text (Base64)
-because v3io-frames can neither read nor write a blob: one in a table's schema makes the table unreadable for it.
+V3IO keeps 14 digits of a float. So a row has its floats twice: as numbers, for people and data frames, and all of them
+exactly in the text `_floats`, from which we read. It is text (Base64) because v3io-frames can neither read nor write a
+blob; one in a table's schema makes the table unreadable for it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ _EXACT_MICROS = 1_000_000 << 32
 
 
 def item_name(key: str) -> str:
-    """Return the name of a key's item: the key where that is possible, else with =XX for its other bytes.
+    """Return the name of a key's item: the key itself, with =XX for bytes that a name can't have.
 
-    A period would split the name in two keys, and a name is no path. What would be too long ends with a hash.
+    A period would split the name into two keys, and a slash would make a path. A name that would be too long ends with
+    a hash.
 
     >>> item_name("10115"), item_name("a.b@c"), item_name(""), item_name("ä ")
     ('10115', 'a=2Eb@c', '=', '=C3=A4=20')
@@ -192,9 +193,9 @@ def _pack_floats(columns: Sequence[pa.Array], rows: int) -> list[str]:
 def _unpack_floats(
     items: Sequence[dict[str, Any]], columns: int
 ) -> list[tuple[npt.NDArray[np.int8], npt.NDArray[np.float64]]]:
-    """Return for each column whether (1) its value is known exactly, or as null (0), or not at all (-1), and the value.
+    """Return for each column the value, and whether it is known exactly (1), known to be null (0), or not known (-1).
 
-    Not at all: in items that others wrote.
+    It is not known in items that others wrote.
     """
     known = np.full((len(items), columns), -1, np.int8)
     values = np.zeros((len(items), columns))

@@ -2,11 +2,11 @@
 
 | step | files |
 |---|---|
-| all of it | `train`, `result` (what is asked for, what comes of it), `tracking` (registry and MLRun) |
+| the whole training | `train`, `result` (what is asked for, what comes of it), `tracking` (registry and MLRun) |
 | snapshot | `snapshot/`: `snapshot`, `selection`, `users`, `keeper`, `labels`, `data`, `examples`, `histograms` |
 | learn | `learn/`: `candidates`, `splits`, `calibration`, `skew` |
 | convert and compare | `learn/export` |
 | judge | `judge/`: `evaluation`, `bootstrap`, `early`, `segments`, `importance` |
-| tell | `report/`: `card`, `card_text`, `document`, `report`, `plots`, `plots_data`, `figures` |
+| report | `report/`: `card`, `card_text`, `document`, `report`, `plots`, `plots_data`, `figures` |
 | afterwards | `drift/`: `drift`, `distances`, `drift_page`, `drift_plot` |
 """

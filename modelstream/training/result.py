@@ -1,4 +1,4 @@
-"""What a training is asked for, and what comes of it."""
+"""The input of a training (options, recipe) and its result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What the notebook says."""
+    """What the notebook decides: the candidates, and what the card says about the model's use."""
 
     candidates: Mapping[str, Make]
     intended_use: Sequence[str] = ()
@@ -43,7 +43,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """All that came of a training, but for its version."""
+    """Everything that a training produces, except the version."""
 
     name: str
     options: TrainingOptions
@@ -59,7 +59,7 @@ class Training:
     """The ONNX file."""
     comparison: Comparison
     probabilities: npt.NDArray[np.float64]
-    """float64[n]: what the ONNX file says of the test users' vectors."""
+    """float64[n]: the probabilities of the ONNX file for the test users' vectors."""
     evaluation: Evaluation
     skew: list[SkewRow]
     importance: list[Importance]

@@ -1,4 +1,4 @@
-"""What a training leaves: the model directory in the registry, and what MLRun is told of it."""
+"""Stores the result of a training: the model directory in the registry, and the run in MLRun."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def outputs_of(prediction: str) -> list[dict[str, str]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return numbers to six digits: for people, and for drift as MLRun finds it; the card has all digits."""
+    """Return numbers rounded to six digits, for people and for MLRun's drift detection; the card has all digits."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -199,7 +199,7 @@ def _plain(value: Any) -> Any:
 
 
 def log(context: Any, registry: Registry, done: Training, version: str) -> None:
-    """Tell MLRun: the results, the vectors that were learned from, the model, and the report."""
+    """Log to MLRun: the results, the vectors that were learned from, the model, and the report."""
     place = registry.place_of(version)
     card = parse_card(registry.read(version, CARD_FILE), f"{place}/{CARD_FILE}")
     content = {name: registry.read(version, name) for name in (CARD_FILE, README_FILE)}

@@ -29,14 +29,14 @@ from modelstream.training.snapshot.selection import OnProgress, Selection
 from modelstream.training.snapshot.snapshot import Snapshot, take
 
 COMPARED = 100_000
-"""Vectors that ONNX and scikit-learn are compared on."""
+"""Number of vectors on which ONNX and scikit-learn are compared."""
 
 
 def train(context: Any, recipe: Recipe, options: TrainingOptions) -> str:
     """Train a model on the data that the environment names, register it, and log it to MLRun; return its version.
 
-    `context` is MLRun's (`MLClientCtx`), with or without an API server. Where it has a method `step(name, done,
-    total)`, it is told how far the training is. Raises ModelstreamError.
+    `context` is MLRun's (`MLClientCtx`), with or without an API server. If it has a method `step(name, done,
+    total)`, that is called with the progress. Raises ModelstreamError.
     """
     from modelstream.training import tracking  # it needs matplotlib and MLRun's context
 
@@ -94,7 +94,7 @@ def learn(data: Data, recipe: Recipe, options: TrainingOptions, progress: OnProg
 
 
 def selection(options: TrainingOptions) -> Selection:
-    """Return what to take for some options. Raises ConfigurationError for what is no time."""
+    """Return the selection that options describe. Raises ConfigurationError for an invalid time."""
     now = time.time()
     given = {"since": options.since, "until": options.until}
     limits = {name: time_given(text, f"--{name}", now) for name, text in given.items() if text is not None}
@@ -114,7 +114,7 @@ def _importance(model: OnnxModel, snapshot: Snapshot, data: Data, seed: int) -> 
 
 
 def _registry(settings: Settings, data: Data, options: TrainingOptions) -> Registry:
-    """Return the registry to add to. Raises ConfigurationError before anything is trained in vain."""
+    """Return the registry to add to. Raises ConfigurationError early, before anything is trained in vain."""
     use_case = data.use_case
     name = options.name or use_case.model_name
     if not settings.registry:

@@ -1,4 +1,4 @@
-"""Check that the parts of a use case fit together."""
+"""Checks that the parts of a use case fit together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERSION = 1
 
 
 def check(use_case: UseCase, file: YamlFile) -> None:
-    """Raise ConfigurationError for the first thing in `use_case`, read from `file`, that doesn't fit."""
+    """Raise ConfigurationError for the first mistake in `use_case`, which was read from `file`."""
     parts = (_names, _key_time_type, _events, _profile, _lookup, _window, _features, _label, _model, _columns)
     for part in parts:
         for problem in part(use_case):
@@ -35,7 +35,7 @@ def _repeated(place: Place, words: Iterable[str]) -> Iterator[Problem]:
 
 
 def _names(use_case: UseCase) -> Iterator[Problem]:
-    """Names become columns in SQL, Parquet and Python, and parts of URLs."""
+    """Check names: they become columns in SQL, Parquet and Python, and parts of URLs."""
     names: list[Place] = [("fields", name) for name in use_case.fields]
     names += [("events", name) for name in use_case.events]
     for place in names:
@@ -181,7 +181,7 @@ def _model(use_case: UseCase) -> Iterator[Problem]:
 
 
 def _columns(use_case: UseCase) -> Iterator[Problem]:
-    """No column may stand for two things; SQL takes `A` and `a` for the same column."""
+    """Check that no two columns have the same name; in SQL, `A` and `a` are the same."""
     added = {name.lower() for name in ADDED}
     for name in use_case.fields:
         if name.lower() in added:

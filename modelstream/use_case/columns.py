@@ -44,7 +44,8 @@ FIELD_TYPES: dict[str, pa.DataType] = {
     "identifier": pa.string(),
     "boolean": pa.bool_(),
 }
-"""The Arrow type of each type of field, by the word that a use-case file has for it."""
+"""The Arrow type for each field type of a use-case file."""
 
 STORED_STATISTICS = ("sum", "mean", "count", "m2")
-"""What a row holds of each event with a value; `m2` is the sum of squared differences from the mean."""
+"""The statistics that a row stores for each event type with a value; `m2` is the sum of squared differences from the
+mean."""

@@ -1,6 +1,6 @@
-"""A use case: what the events, the features, the label and the model of a business case are.
+"""A use case: the events, features, label and model of a business case.
 
-All that the pipeline knows of a business comes from it. `file` reads it from a YAML file.
+Everything that the pipeline knows about a business comes from it. `file` reads it from a YAML file.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Event(_Part, frozen=True):
 
 
 class Profile(_Part, frozen=True):
-    """The event that makes a user known, and what is kept of it: its time under a name, and fields."""
+    """The event that registers a user, and what is kept from it: its time, under a name, and some fields."""
 
     event: str
     time: str
@@ -75,7 +75,7 @@ class Profile(_Part, frozen=True):
 
 
 class Lookup(_Part, frozen=True):
-    """A value that is looked up in a table when the profile arrives; `default` stands in for none."""
+    """A value that is looked up in a table when the profile arrives; `default` is used if none is found."""
 
     table: str
     by: str
@@ -84,7 +84,7 @@ class Lookup(_Part, frozen=True):
 
 
 class Window(_Part, frozen=True):
-    """Events count from the first event of type `opens` on, for so many hours of event time."""
+    """Events count from the first event of type `opens` on, for `hours` of event time."""
 
     opens: str
     hours: float
@@ -96,10 +96,10 @@ class Window(_Part, frozen=True):
 
 
 class Label(_Part, frozen=True):
-    """The field that holds what really happened, and its value in the case that the model looks for.
+    """The field that holds the outcome, and its value in the case that the model looks for.
 
-    It comes with the profile, or with a later event of the type `event`. With `wait`, hours of event time, that event
-    must follow within so long after a vector; where none did, the other case happened.
+    It comes with the profile, or with a later event of the type `event`. With `wait` (hours of event time), that event
+    must follow within that time after a vector; if it does not, the other case happened.
     """
 
     field: str
@@ -109,7 +109,7 @@ class Label(_Part, frozen=True):
 
 
 class ModelDeclaration(_Part, frozen=True):
-    """The model's name, the column for its decision, and the probability from which on it is 1."""
+    """The model's name, the column of its decision, and the threshold: from this probability on the decision is 1."""
 
     name: str
     prediction: str
@@ -219,12 +219,12 @@ class UseCase(_Part, frozen=True, dict=True):
 
     @cached_property
     def vector_schema(self) -> pa.Schema:
-        """The columns of a batch of feature vectors: what event each stands after, and the features."""
+        """The columns of a batch of feature vectors: the event of each vector, and the features."""
         return pa.schema([(POSITION, pa.int64()), (INGESTED_AT, TIME), *self._vector])
 
     @cached_property
     def prediction_schema(self) -> pa.Schema:
-        """The columns of a batch of predictions: the vectors, and what the model says of each."""
+        """The columns of a batch of predictions: the vectors, and the prediction for each."""
         return pa.schema([*self.vector_schema, *self._answer, (PREDICTED_AT, TIME)])
 
     @cached_property

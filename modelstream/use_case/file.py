@@ -1,4 +1,4 @@
-"""Use-case files: YAML, for example in `use_cases/`."""
+"""Reads use-case files: YAML, such as those in `use_cases/`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Part of a test tool (see README.md): which call a request is, whether it may, and the faults that a test asks for."""
+"""Part of a test tool (see README.md): dispatches requests, checks the access key, and causes the faults that a test
+asks for."""
 
 from __future__ import annotations
 

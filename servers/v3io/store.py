@@ -1,7 +1,7 @@
 """Part of a test tool (see README.md): the containers in memory, and the journal that brings them back.
 
-Every change is one entry of the journal, written before the response is sent: what a client was told is there
-after a kill of this process (not after a loss of power: nothing is synced). An entry that was cut is dropped.
+Every change is one entry of the journal, written before the response is sent. So what a client was told survives a kill
+of this process (but not a power failure: nothing is synced). An incomplete entry is dropped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far two histograms are apart, given as shares, float64[bins] that sum to 1.
+"""Distances between two histograms, given as shares: float64[bins] that sum to 1.
 
 The distances are those of MLRun's model monitoring (`mlrun.model_monitoring.metrics.histogram_distance`), and the
 population stability index.
@@ -11,7 +11,7 @@ import numpy as np
 from modelstream.training.snapshot.histograms import Counts
 
 EMPTY = 1e-4
-"""The share that stands in for none within a logarithm, as in MLRun's Kullback-Leibler divergence."""
+"""The share used for an empty bin within a logarithm, as in MLRun's Kullback-Leibler divergence."""
 
 
 def population_stability_index(now: Counts, then: Counts) -> float:
@@ -27,7 +27,7 @@ def population_stability_index(now: Counts, then: Counts) -> float:
 
 
 def total_variation(now: Counts, then: Counts) -> float:
-    """Return half the sum of the differences: the share of rows that lie elsewhere, 0 to 1.
+    """Return half the sum of the absolute differences: the share of rows that are in other bins, 0 to 1.
 
     >>> round(total_variation(np.array([0.2, 0.8]), np.array([0.5, 0.5])), 3)
     0.3

@@ -1,9 +1,9 @@
-"""Drift: how far the vectors that were served lie from those that the model was made of.
+"""Drift: how far the vectors that were served are from the model's training data.
 
-The log of predictions streams by in batches, its vectors are counted in the bins of the model's card, and the
-distances of the two histograms are those of MLRun's model monitoring. MLRun's verdict is on the mean, over all
-features, of (total variation + Hellinger) / 2, from 0.5 on "possible", from 0.7 on "detected"; the mean hides one
-feature that has broken among many, so here the same bounds hold for each feature and the prediction too.
+The log of predictions is read in batches, its vectors are counted in the bins of the model's card, and the distances
+between the two histograms are those of MLRun's model monitoring. MLRun judges by the mean of (total variation +
+Hellinger) / 2 over all features: "possible" from 0.5, "detected" from 0.7. The mean hides one broken feature among
+many, so here the same bounds also hold for each feature and for the prediction.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from modelstream.use_case.declared import UseCase
 POSSIBLE, DETECTED = 0.5, 0.7
 """MLRun's bounds (`DataDriftClassifier` of its histogram data drift application)."""
 LETTERS_POSSIBLE, LETTERS_DETECTED = 0.01, 0.05
-"""How many more of the rows taken in became dead letters than in the data of the card."""
+"""By how much the share of dead letters may exceed the share in the card's data."""
 FEW = 1000
-"""With fewer vectors distances are large by chance."""
+"""With fewer vectors, distances may be large by chance."""
 
 
 class Verdict(enum.StrEnum):
-    """What to make of a distance."""
+    """The verdict on a distance."""
 
     NONE = "no drift"
     POSSIBLE = "possible drift"
@@ -49,7 +49,7 @@ class Verdict(enum.StrEnum):
 
 
 class Distance(msgspec.Struct, frozen=True):
-    """How far a column of what was served lies from the card's."""
+    """The distance between a served column and the card's."""
 
     name: str
     psi: float
@@ -67,7 +67,7 @@ class Distance(msgspec.Struct, frozen=True):
 
 
 class Letters(msgspec.Struct, frozen=True):
-    """Dead letters among the rows that were taken in."""
+    """The share of dead letters among all rows that came in."""
 
     letters: int
     rows: int
@@ -93,19 +93,19 @@ class Drift(msgspec.Struct, frozen=True):
     features: list[Distance]
     """In the order of the vector."""
     mean: float
-    """The mean value of the features: MLRun's general drift."""
+    """The mean of `value` over all features: MLRun's general drift."""
     prediction: Distance
     dead_letters: Letters
     verdict: Verdict
     reasons: list[str]
-    """What the verdict rests on, the worst first."""
+    """The reasons for the verdict, the worst first."""
     few: bool
-    """Too few vectors to go by."""
+    """Too few vectors for a reliable verdict."""
 
 
 @dataclass
 class ServedCounts:
-    """What was served, counted in the bins of a card while it streams by."""
+    """Counts served vectors in the bins of a card, batch by batch."""
 
     card: ModelCard
     use_case: UseCase
@@ -148,9 +148,9 @@ class ServedCounts:
 
 
 def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
-    """Compare what was served since a time (microseconds since 1970; None: ever) with a card.
+    """Compare the vectors served since a time (microseconds since 1970; None: all of them) with a card.
 
-    Raises ConfigurationError when the card's version made no prediction then, or is of other features.
+    Raises ConfigurationError if the card's version made no prediction in that time, or has other features.
     """
     use_case, predictions = stores.use_case, stores.inference_log
     if list(card.features) != list(use_case.features):

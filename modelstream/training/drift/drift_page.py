@@ -1,4 +1,4 @@
-"""Drift as a person reads it: a table on a terminal, and an HTML page."""
+"""Shows drift: as a table on a terminal, and as an HTML page."""
 
 from __future__ import annotations
 

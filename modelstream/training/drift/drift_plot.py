@@ -1,4 +1,4 @@
-"""The plot of drift: what was served against what the model was made of."""
+"""The plot of drift: served vectors against training data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @styled
 def bins_then_and_now(distances: Sequence[Distance], histograms: Mapping[str, Histogram]) -> Figure:
-    """Share of the vectors in each bin of the card, then and now."""
+    """Draw the share of the vectors in each bin of the card, then and now."""
     columns = min(PLOTS_A_ROW, len(distances))
     rows = -(-len(distances) // columns)
     figure, axes = subplots(rows, columns, 0.5 + (1.5 if columns > 1 else 2.2) * rows)

@@ -1,9 +1,9 @@
 """Metrics of probabilities, with 95 % intervals by a bootstrap over users.
 
-The vectors of a user resemble each other, so 300,000 vectors of 500 users tell hardly more than 500 users do: an
-interval that takes vectors for independent is far too narrow. Here whole users are drawn, each as often as a
-Poisson(1) number says (the Poisson bootstrap, which needs no list of all users). All metrics follow from sums over
-users of some hundred numbers each, so the replicates are one product of matrices.
+The vectors of a user are similar, so 300,000 vectors of 500 users hold hardly more information than 500 users. An
+interval that treats vectors as independent is far too narrow. Here whole users are drawn, each as often as a Poisson(1)
+number says (the Poisson bootstrap, which needs no list of all users). All metrics follow from sums over users of some
+hundred numbers each, so the replicates are one product of matrices.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ LEAST = 1e-7
 _SCORE_BINS = 512
 """Bins of about equal counts that the replicates' AUC is computed in; ties within one shift it by some 1e-6."""
 _BLOCK = 1024
-"""Users at once: 4 MB of sums."""
+"""Users per block: 4 MB of sums."""
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """A metric with its 95 % interval over users. None: not defined, as an AUC of one class is not."""
+    """A metric with its 95 % interval over users. None if it is not defined, such as the AUC of a single class."""
 
     value: float | None
     low: float | None = None
@@ -46,7 +46,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class Metrics(msgspec.Struct, frozen=True):
-    """How good the probabilities of some vectors are."""
+    """The quality of the probabilities of some vectors."""
 
     vectors: int
     users: int
@@ -59,7 +59,7 @@ class Metrics(msgspec.Struct, frozen=True):
     recall: Estimate
     """Share of the positive vectors that are recognised."""
     precision: Estimate
-    """Share of the vectors said to be positive that are."""
+    """Share of the vectors predicted positive that are positive."""
 
 
 class ReliabilityBin(msgspec.Struct, frozen=True):

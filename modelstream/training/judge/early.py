@@ -1,4 +1,5 @@
-"""Early detection: how good the model is after so many events of a user, and so many hours after the window opened."""
+"""Early detection: how good the model is after a number of events of a user, and a number of hours after the window
+opened."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from modelstream.training.snapshot.examples import Examples, Int64s, ordinals
 from modelstream.use_case.declared import Statistic, UseCase
 
 LEAST_USERS = 20
-"""A point with fewer users says nothing: the curve leaves it out."""
+"""Points with fewer users are left out of the curve: they say nothing."""
 HOURS = (0.25, 0.5, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24)
-"""Points of a curve over a window of 24 hours; they are stretched to other windows."""
+"""Points of a curve over a window of 24 hours; for other windows they are scaled."""
 REPLICATES = 200
 SCORE_BINS = 64
 
@@ -79,7 +80,7 @@ def rows_at_event(examples: Examples, use_case: UseCase, number: int) -> Int64s:
 
 
 def rows_at_hour(examples: Examples, hour: float) -> Int64s:
-    """Return each user's last row of those whose event lies at most so many hours after the window opened."""
+    """Return each user's last row whose event is at most this many hours after the window opened."""
     rows = np.flatnonzero(examples.hours <= hour)
     return rows[::-1][np.unique(examples.users[rows[::-1]], return_index=True)[1]]
 

@@ -1,4 +1,4 @@
-"""How good a model is at the moment it is asked, and who is misjudged."""
+"""Evaluates a model at serving time: how good it is, and for whom it is wrong."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ GAIN_STEPS = 50
 
 
 class Confusion(msgspec.Struct, frozen=True):
-    """Vectors by what was said and what was true, at the threshold."""
+    """The confusion matrix: vectors by decision and truth, at the threshold."""
 
     true_positives: int
     false_positives: int
@@ -65,13 +65,13 @@ class Gain(msgspec.Struct, frozen=True):
     """How many are ranked."""
     positives: int
     share: list[float]
-    """0 to 1: of those ranked, from the highest probability down."""
+    """Shares of those ranked, 0 to 1, from the highest probability down."""
     found: list[float]
     """0 to 1: of the positives."""
 
 
 class SkewRow(msgspec.Struct, frozen=True):
-    """A way to train and a way to judge."""
+    """The metrics for one way to train and one way to judge."""
 
     trained_on: str
     judged_on: str
@@ -97,12 +97,13 @@ class Evaluation(msgspec.Struct, frozen=True):
     """Early detection: so many hours after the user's window opened. Each user's last vector until then."""
     gains: list[Gain]
     segments: list[Segment]
-    """Who is misjudged: the groups of vectors with most errors."""
+    """The groups of vectors with the most errors."""
     steadiness: Steadiness
 
 
 def evaluate(examples: Examples, probabilities: Array, *, threshold: float, use_case: UseCase, seed: int) -> Evaluation:
-    """Judge probabilities, float64[n], of n vectors as served (all of some users unknown to the model).
+    """Evaluate probabilities, float64[n], for n vectors as served: all vectors of some users that the model has not
+    seen.
 
     300,000 vectors take about a second. The same seed gives the same intervals.
     """
@@ -137,8 +138,8 @@ def skew_row(
 ) -> SkewRow:
     """Return a row of the skew table: the probabilities, float64[n], of a model trained on something, for vectors.
 
-    The rows that tell: trained on final rows and judged on final rows (looks perfect), the same model judged at
-    serving time (what it is worth), and trained and judged at serving time.
+    The telling rows are: trained and judged on final rows (which looks perfect), the same model judged at serving time
+    (what it is really worth), and trained and judged at serving time.
     """
     measured = measure(examples.labels, probabilities, examples.users, threshold=threshold, seed=seed)
     return SkewRow(trained_on, judged_on, measured.metrics)
@@ -152,7 +153,7 @@ def _gains(examples: Examples, probabilities: Array, use_case: UseCase) -> list[
 
 
 def _gain(moment: str, labels: npt.NDArray[np.int8], probabilities: Array) -> Gain:
-    """Return the gain curve. Those with equal probabilities come in no order, so their positives are spread evenly."""
+    """Return the gain curve. Users with equal probabilities have no order, so their positives are spread evenly."""
     order = np.argsort(-probabilities, kind="stable")
     ordered, positive = probabilities[order], labels[order].astype(np.float64)
     ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1) + 1

@@ -1,4 +1,4 @@
-"""Which features the model leans on: what becomes of its metrics when one is shuffled among vectors."""
+"""Permutation importance: how much the metrics get worse when a feature is shuffled among vectors."""
 
 from __future__ import annotations
 

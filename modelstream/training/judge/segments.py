@@ -1,4 +1,4 @@
-"""Who is misjudged: groups of vectors with many errors, and how soon the decision about a user is right for good."""
+"""Finds groups of vectors with many errors, and how soon the decision about a user stays right."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from modelstream.use_case.declared import UseCase
 
 LEAST_USERS = 20
 LEAST_SHARE = 0.005
-"""A segment holds at least so many users, and this share of the vectors: less is chance."""
+"""A segment has at least this many users, and this share of the vectors; smaller ones are chance."""
 MOST = 12
 WORSE = 1.2
-"""Segments are told whose share of errors is so many times that of all vectors."""
+"""A segment is reported if its error rate is at least this many times that of all vectors."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -47,9 +47,9 @@ class Steadiness(msgspec.Struct, frozen=True):
     always_right: float
     never_right: float
     settled_median: float
-    """Vectors after which the decision is right for good, in the middle of the users for whom it gets right."""
+    """Number of vectors after which the decision stays right: the median over users for whom it does."""
     settled_p90: float
-    """The same for nine in ten of them."""
+    """The same for the 90th percentile."""
 
 
 def worst_segments(examples: Examples, probabilities: Array, *, threshold: float, use_case: UseCase) -> list[Segment]:
@@ -77,7 +77,7 @@ def worst_segments(examples: Examples, probabilities: Array, *, threshold: float
 
 
 def steadiness(examples: Examples, decided: Bools) -> Steadiness:
-    """Return how the decisions bool[n] about users go; rows of a user stand in the order in which they were served."""
+    """Return how steady the decisions, bool[n], are; the rows of a user are in the order in which they were served."""
     wrong = decided != (examples.labels == 1)
     _, users = np.unique(examples.users, return_inverse=True)
     count = int(users.max()) + 1

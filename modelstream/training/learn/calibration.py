@@ -1,4 +1,4 @@
-"""Calibration: probabilities that happen as often as they say, at no cost when the model is asked."""
+"""Calibration: makes probabilities match frequencies, at no cost when the model serves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modelstream.training.snapshot.examples import Int8s
 Array = npt.NDArray[np.float64]
 
 LIMIT = 0.02
-"""The expected calibration error above which a model is calibrated."""
+"""A model with a higher expected calibration error than this is calibrated."""
 EDGE = 1e-7
 """Probabilities are taken as at least this far from 0 and 1, so that their log odds are finite (±16)."""
 
@@ -39,7 +39,7 @@ class Platt:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What was done, and the expected calibration error before and after it."""
+    """The calibration, and the expected calibration error before and after."""
 
     platt: Platt
     before: float
@@ -47,7 +47,8 @@ class Calibrated:
 
 
 def calibrate(labels: Int8s, probabilities: Array) -> Calibrated:
-    """Return what calibrates a model, by probabilities of users that it had not seen; nothing, if it is calibrated."""
+    """Return the calibration of a model, fitted on probabilities for users it had not seen; none if it is well
+    calibrated."""
     before = expected_calibration_error(labels, probabilities)
     if before <= LIMIT:
         return Calibrated(Platt(), before, before)

@@ -1,8 +1,8 @@
 """Candidates: classifiers of scikit-learn, judged by cross-validation with whole users left out, and one chosen.
 
-The log loss decides: it asks for the probability, which the threshold, the report and a person act on. Candidates
-within one standard error of the best (over users, Breiman's rule) can't be told apart by it: of them the one that
-scores most vectors a second is taken.
+The log loss decides, because it measures the probability, which the threshold, the report and people act on. Candidates
+within one standard error of the best (over users, Breiman's rule) count as a tie; the one that scores the most vectors
+per second wins.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ TIMED_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """How a candidate did, on users that it had not seen."""
+    """The results of a candidate on users that it had not seen."""
 
     name: str
     algorithm: str
     parameters: dict[str, Any]
     probabilities: Array
-    """float64[n] for the examples, each by the model that had not seen its user."""
+    """float64[n]: for each example, the probability from the model that had not seen its user."""
     log_loss: float
     log_loss_std: float
     """Between the folds."""
@@ -61,7 +61,7 @@ class Trial:
 
 
 def named(candidates: Mapping[str, Make], names: str | None) -> dict[str, Make]:
-    """Return the candidates in a list of names with commas; all for None. Raises ConfigurationError.
+    """Return the candidates in a comma-separated list of names; all for None. Raises ConfigurationError.
 
     >>> list(named({"a": dict, "b": dict}, " b"))
     ['b']
@@ -104,7 +104,7 @@ def cross_validate(
 
 @dataclass(frozen=True)
 class _Fold:
-    """A model, and what it says of the users that it has not seen."""
+    """A model, and its probabilities for the users that it has not seen."""
 
     estimator: Any
     rows: Int64s
@@ -120,7 +120,7 @@ def _judged(make: Make, examples: Examples, rows: Int64s, others: Int64s, seed: 
 
 
 def choose(trials: list[Trial]) -> tuple[Trial, str]:
-    """Return the candidate to take, and why in words."""
+    """Return the chosen candidate, and the reason in words."""
     best = min(trials, key=lambda trial: trial.log_loss)
     close = [trial for trial in trials if trial.log_loss <= best.log_loss + best.standard_error]
     # Speeds within a factor of about two count as equal: they are measured, and the choice must not hang on noise.

@@ -1,6 +1,6 @@
 """From scikit-learn to ONNX: a graph that gives what scikit-learn gives for the same float32 input.
 
-A linear model and ensembles of trees are written here and not by skl2onnx, for what its graphs do otherwise: they add
+Linear models and ensembles of trees are converted here rather than by skl2onnx, whose graphs are less exact: they add
 up in float32, which moves a probability by up to 1e-5 where sums are in the thousands; and they round thresholds to
 float32, half of them upwards, so that a value just below one takes the other branch. Here a scaler is folded into the
 weights, sums are in float64, and thresholds are rounded down, which no float32 value can tell from the exact one.
@@ -38,12 +38,12 @@ MODEL_FILE = "model.onnx"
 MOST_APART = 1e-6
 """How far a probability may be from scikit-learn's: a float32 between 0.5 and 1 is exact to 3e-8."""
 AT = 6e-8
-"""A float32 step below 1: closer to the threshold than this is at it."""
+"""One float32 step below 1: a probability closer than this to the threshold counts as equal to it."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted classifier of scikit-learn, and what calibrates it."""
+    """A fitted scikit-learn classifier, and its calibration."""
 
     estimator: Any
     platt: Platt = Platt()  # noqa: RUF009 (frozen)
@@ -62,7 +62,8 @@ class Comparison:
 
     vectors: int
     other_class: int
-    """Vectors that one puts at or above the threshold and the other below; those at it to `AT` are on neither side."""
+    """Vectors that one puts at or above the threshold and the other below it; those within `AT` of the threshold don't
+    count."""
     most_apart: float
     """The greatest difference of a probability."""
 
@@ -75,7 +76,7 @@ class Comparison:
 
 
 class ConversionError(ModelstreamError):
-    """The ONNX graph says something else than the model that was trained."""
+    """The ONNX graph does not give the same probabilities as the trained model."""
 
 
 def to_onnx(trained: Trained, features: int) -> bytes:
@@ -126,12 +127,12 @@ class _Graph:
         self._input = self._add("Cast", INPUT, to=TensorProto.DOUBLE)
 
     def weighted(self, weights: Array, intercept: float) -> str:
-        """Add up weighted features. As ReduceSum the last bit would depend on how many rows are summed at once."""
+        """Add up weighted features. (With ReduceSum the last bit would depend on how many rows are summed at once.)"""
         product = self._add("MatMul", self._input, self._constant(weights.reshape(-1, 1)))
         return self._add("Add", product, self._constant([[intercept]]))
 
     def trees(self, attributes: dict[str, Any], base: float) -> str:
-        """Add up what trees say, in float64; the result is rounded to float32, as ONNX wants it."""
+        """Add up the trees' values in float64; the result is rounded to float32, as ONNX requires."""
         name = self._add("TreeEnsembleRegressor", self._input, domain="ai.onnx.ml", **attributes)
         return self._add("Add", self._add("Cast", name, to=TensorProto.DOUBLE), self._constant([[base]]))
 
@@ -147,7 +148,7 @@ class _Graph:
         self.result(self._add("Sigmoid", name))
 
     def result(self, name: str) -> None:
-        """Make probabilities the result: float32, so that a last bit that depends on the rows beside is rounded off."""
+        """Output probabilities as float32, which rounds off a last bit that may depend on the other rows."""
         self._add("Cast", name, output=OUTPUT, to=TensorProto.FLOAT)
 
     def calibrated(self, name: str, platt: Platt) -> None:
@@ -253,7 +254,7 @@ class _Trees:
 
 
 def _rounded_down(values: Array) -> Array:
-    """Return the greatest float32 at or below each value: `x <= value` says the same of every float32 x."""
+    """Return the greatest float32 at or below each value; for any float32 x, `x <= value` is the same with either."""
     nearest = values.astype(np.float32)
     return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest).astype(np.float64)
 
@@ -277,7 +278,7 @@ def _forest(estimator: Any) -> tuple[dict[str, Any], float]:
 
 
 def _foreign(estimator: Any, features: int, platt: Platt) -> bytes:
-    """Return what skl2onnx makes of a classifier."""
+    """Return a classifier as converted by skl2onnx."""
     from skl2onnx import to_onnx as convert
 
     if platt != Platt():

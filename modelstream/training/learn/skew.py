@@ -1,4 +1,4 @@
-"""The skew table: what a model is worth that was trained on final rows, and one trained at serving time."""
+"""The skew table: how good a model is that was trained on final rows, against one trained on vectors as served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folds for cross-validation: no user is on both sides. Which users are tested on, `users.is_test` says."""
+"""Folds for cross-validation; no user is on both sides. (The test users are chosen by `users.is_test`.)"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from modelstream.training.snapshot.examples import Examples, Int64s, uniform
 from modelstream.training.snapshot.users import hashes_of
 
 FOLD = -3
-"""The place (see `examples.uniform`) of the number that a user draws for a fold: no vector has it."""
+"""The place (see `examples.uniform`) of a user's random number for the fold; no vector has this place."""
 
 
 def folds(examples: Examples, count: int, seed: int) -> Iterator[tuple[Int64s, Int64s]]:

@@ -1,4 +1,4 @@
-"""The model card: what a model was made of, how good it is and at what, and what it is not for.
+"""The model card: what a model was trained on, how good it is and at what, and what it is not for.
 
 `card.json` holds everything that the report, the plots and the drift check need; `README.md` says it to a person.
 Both are written by code from the same structure, into the folder of the model.
@@ -27,30 +27,30 @@ LIBRARIES = ("numpy", "pyarrow", "scikit-learn", "skl2onnx", "onnx", "onnxruntim
 
 
 class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model was made of. Times are ISO 8601 text, UTC."""
+    """The data that the model was trained on. Times are ISO 8601 text, UTC."""
 
     source: str
     """In words: replay of the log of events, or the inference log; generated or real."""
     labels_from: str
     seed: int
-    """Of the sample, the split and the candidates."""
+    """The seed of the sample, of the split into learning and test users, and of the candidates."""
     generator_seed: int | None = None
-    """Of generated data."""
+    """The seed of the generated events, if all data are generated."""
     first_event: str
     last_event: str
     cut_off: str | None = None
-    """No vector after it was used."""
+    """The time after which no vector was used."""
     users: int
     training_users: int
     test_users: int
     vectors: int
-    """All as served."""
+    """The number of vectors as served, before sampling."""
     training_vectors: int
     test_vectors: int
     vectors_per_user: int | None = None
-    """At most so many of each user were learned from."""
+    """The most vectors of any one user that were learned from."""
     dead_letter_share: float = 0.0
-    """Share of the rows taken in that became dead letters: the reference for drift."""
+    """The share of incoming rows that became dead letters; the reference for drift."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done to the probabilities, and their expected calibration error."""
+    """The calibration of the probabilities, and their expected calibration error."""
 
     method: str
     """"none" or the method's name."""
@@ -87,9 +87,9 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a model.
+    """Everything that is known about a model.
 
-    `features` and `prediction` are of vectors as served, not of a sample per user: see `histograms`.
+    `features` and `prediction` are histograms of vectors as served, not of the sample; see `histograms`.
     """
 
     format: int = FORMAT
@@ -103,19 +103,20 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """ISO 8601, UTC."""
     data: DataFacts
     features: dict[str, Histogram]
-    """In the order of the vector."""
+    """Histograms by feature, in the order of the vector."""
     prediction: Histogram
-    """Of the probabilities for all vectors as served, or for all of users not learned from."""
+    """The histogram of the probabilities for all vectors as served, or for all vectors of users that were not learned
+    from."""
     candidates: list[Candidate]
     chosen_because: str
     calibration: Calibration
     threshold: Threshold
     evaluation: Evaluation
-    """On users never seen."""
+    """The evaluation on users that the model has never seen."""
     skew: list[SkewRow] = []
     importance: list[Importance] = []
     conversion: str = ""
-    """How ONNX compares with what was trained: rows, classes that differ, greatest difference."""
+    """How the ONNX file compares with the trained model: rows, differing classes, greatest difference."""
     intended_use: list[str] = []
     limits: list[str] = []
     libraries: dict[str, str] = {}

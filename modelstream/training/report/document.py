@@ -1,4 +1,4 @@
-"""A page for people: headed sections of text, tables and plots, as Markdown or as one HTML file."""
+"""A page with headed sections of text, tables and plots, as Markdown or as one HTML file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     left: int = 1
     folded: str = ""
-    """Where there is a text, HTML shows it, and the table on a click."""
+    """If not empty, HTML shows this text, and the table only on a click."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Facts:
-    """Numbers that matter most: what, how much, and a remark."""
+    """Key figures, each with a name, a value and a remark."""
 
     items: Sequence[tuple[str, str, str]]
 

@@ -1,4 +1,7 @@
-"""The plots of a model's card, a function each. All are made of the card alone, so a report can be made again."""
+"""The plots of a model's card, one function each.
+
+They need only the card, so a report can be made again at any time.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def early_detection(evaluation: Evaluation) -> Figure:
 
 @styled
 def reliability(evaluation: Evaluation, prediction: Histogram) -> Figure:
-    """What was predicted against what happened, and how often each probability is given."""
+    """Draw predicted against observed frequencies, and how often each probability occurs."""
     figure, (above, below) = subplots(2, 1, 5.0, sharex=True, height_ratios=[3, 1])
     bins = evaluation.reliability
     predicted = [one.predicted for one in bins]
@@ -149,7 +152,7 @@ def skew(rows: Sequence[SkewRow]) -> Figure:
 
 @styled
 def features(histograms: dict[str, Histogram]) -> Figure:
-    """How each feature is distributed in the vectors as served; the lowest and highest 2.5 % lie beyond."""
+    """Draw each feature's distribution in the vectors as served, without the lowest and highest 2.5 %."""
     columns = 4
     rows = -(-len(histograms) // columns)
     figure, axes = subplots(rows, columns, 0.3 + 1.35 * rows)
@@ -174,7 +177,7 @@ def features(histograms: dict[str, Histogram]) -> Figure:
 
 
 def of_card(card: ModelCard) -> dict[str, Callable[[], Figure]]:
-    """Return what makes each plot of a card, by name; those for which the card has nothing are left out."""
+    """Return the plot functions of a card, by name; plots for which the card has no data are left out."""
     found: dict[str, Callable[[], Figure]] = {
         "reliability": lambda: reliability(card.evaluation, card.prediction),
         "confusion": lambda: confusion(card.evaluation),

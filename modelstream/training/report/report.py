@@ -1,4 +1,4 @@
-"""The report: a model's card with its plots as one HTML page, without anything from elsewhere."""
+"""The report: a model's card with its plots as one HTML page, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is trained on: the logs and tables of a pipeline, and what made the vectors."""
+"""The data that a model is trained on: the logs and tables of a pipeline, and the hook that derives features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from modelstream.use_case.declared import UseCase
 
 @dataclass(frozen=True)
 class Data:
-    """The stores of one data folder or cluster, and what made the vectors in them."""
+    """The stores of one data folder or cluster, and the hook `derive` that made their vectors."""
 
     stores: Stores
     shards: int
@@ -37,7 +37,7 @@ class Data:
 
     @property
     def generator_seed(self) -> int | None:
-        """The seed of generated events; None where events came from elsewhere too."""
+        """The seed of generated events; None if some events came from elsewhere."""
         inputs = self.stores.tables.inputs().all()
         found = [re.match(r"generator:seed=(\d+),", one.origin) for one in inputs]
         return int(found[0][1]) if len(found) == 1 and found[0] else None

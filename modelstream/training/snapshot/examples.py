@@ -1,4 +1,4 @@
-"""Examples: feature vectors as they were when the model was asked, with what became of their users."""
+"""Examples: feature vectors as they were when the model was asked, with the labels of their users."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Examples:
     keys: list[str]
     """The users; also those without a vector here."""
     kinds: Int8s
-    """int8[n]: the type of event that the vector stands after, as an index into `UseCase.predict_on`."""
+    """int8[n]: the type of the vector's event, as an index into `UseCase.predict_on`."""
     moments: Int64s
     """int64[n]: the time of that event, microseconds since 1970 UTC."""
     hours: Floats
@@ -55,7 +55,7 @@ class Examples:
         return len(np.unique(self.users))
 
     def where(self, rows: Bools | Int64s) -> Examples:
-        """Return the rows that a mask or indices choose; `keys` and the numbers of users stay."""
+        """Return the rows that a mask or indices select; `keys` and user numbers are unchanged."""
         names = [field.name for field in dataclasses.fields(self) if field.name != "keys"]
         return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in names})
 
@@ -71,7 +71,7 @@ class Examples:
         return self.where(order[last])
 
     def sampled(self, per_user: int, seed: int) -> Examples:
-        """Return at most so many rows of each user, drawn evenly; which ones depends only on user and seed."""
+        """Return at most this many rows of each user, drawn evenly; the choice depends only on user and seed."""
         order = np.lexsort((draws(self, seed), self.users))
         rank = ordinals(self.users[order])
         return self.where(np.sort(order[rank < per_user]))

@@ -1,9 +1,9 @@
 """Histograms of features: counted in one pass over any number of vectors.
 
-What is served is skewed: a busy user is asked about a thousand times, a quiet one twice. So the reference for drift
-is the vectors *as served*, all of them. A sample per user, as training takes it, has another distribution: it would
-look like drift on the first day. `Histograms.update` is therefore called with every vector while the log streams
-by, or with a sample and `weights` that give each row back what it stands for.
+Served vectors are skewed: the model is asked about a busy user a thousand times, about a quiet one twice. So the
+reference for drift is all vectors *as served*. The sample that training takes per user has another distribution, which
+would look like drift on the first day. `Histograms.update` is therefore called with every vector of the log, or with a
+sample and `weights` that say how many vectors each row stands for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Counts = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.float64]
 
 BINS = 20
-"""Bins between the open ends, at most; each holds about as many vectors as the next."""
+"""Most bins between the open ends; all hold about the same number of vectors."""
 
 _SHIFT = 14
 _FINE = 1 << (32 - _SHIFT)
@@ -44,7 +44,7 @@ class Histogram(msgspec.Struct, frozen=True):
     mean: float = 0.0
     std: float = 0.0
     quartiles: list[float] = []
-    """25, 50 and 75 % of the rows lie below, to 1/512 of the value."""
+    """The quartiles, exact to 1/512 of their value."""
 
     @property
     def total(self) -> float:
@@ -76,10 +76,10 @@ class Histogram(msgspec.Struct, frozen=True):
 
 
 class Histograms:
-    """Counts the features of vectors while they stream by: fixed memory (2 MB a feature), one pass, exact counts.
+    """Counts the features of vectors in one pass, with fixed memory (2 MB per feature) and exact counts.
 
-    Where the bins should begin and end is known only at the end. So vectors are counted in fine bins that need
-    no knowledge, the first 18 bits of a float32, and those are joined into bins of about equal counts.
+    The best edges of the bins are known only at the end. So vectors are first counted in fine bins that need no prior
+    knowledge (the first 18 bits of a float32), and these are then joined into bins of about equal counts.
 
     >>> histograms = Histograms(["height"])
     >>> histograms.update(np.arange(100, dtype=np.float32)[:, None])
@@ -144,7 +144,8 @@ class Histograms:
 
 
 def of_probabilities(probabilities: npt.NDArray[np.float64], weights: Weights | None = None) -> Histogram:
-    """Return the histogram of probabilities, float64[n], in 20 bins of equal width (and two for what can't be).
+    """Return the histogram of probabilities, float64[n], in 20 bins of equal width, plus the two open bins, which stay
+    empty.
 
     >>> of_probabilities(np.array([0.0, 0.04, 0.5, 1.0])).counts[:3], of_probabilities(np.ones(1)).counts[-2:]
     ([0.0, 2.0, 0.0], [1.0, 0.0])
@@ -177,7 +178,7 @@ def _lower_ends(bins: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 def _cuts(counts: Counts, bins: int) -> npt.NDArray[np.int64]:
     """Return the indices at which bins begin, so that each has about 1/bins of the counts.
 
-    A single value that has as much alone (0 before the first event, say) becomes a bin of its own.
+    A single value with that share (such as 0 before the first event) becomes a bin of its own.
     """
     if len(counts) <= bins:
         return np.arange(len(counts))
@@ -196,6 +197,6 @@ def _cuts(counts: Counts, bins: int) -> npt.NDArray[np.int64]:
 
 
 def shares(counts: Counts) -> Counts:
-    """Return counts as shares of their sum; none of nothing is 0."""
+    """Return counts as shares of their sum; all 0 if the sum is 0."""
     total = counts.sum()
     return counts / total if total else counts

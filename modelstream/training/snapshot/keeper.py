@@ -1,4 +1,4 @@
-"""Keeps what a snapshot takes, part by part, and makes examples of it."""
+"""Collects the vectors of a snapshot, part by part, and makes examples of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_OPEN = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class LabelledVectors:
-    """n vectors with what belongs to them; see `Examples`."""
+    """n vectors with their labels, users, types and times; see `Examples`."""
 
     vectors: Floats
     labels: Int8s

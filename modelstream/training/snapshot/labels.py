@@ -1,9 +1,9 @@
-"""Labels: what became of each user, from the profile, from a later event, or from a file.
+"""Labels: the outcome of each user, from the profile, from a later event, or from a file.
 
-A label from the profile or from a file holds for all vectors of its user. One from a later event holds for the
-vectors before that event; vectors that stand at it or after it are left out, as the outcome was known by then. With
-`wait` (hours of event time) the event must follow within so long: where none did, the label is negative, and vectors
-younger than that are left out until the log goes on for so long after them.
+A label from the profile or from a file holds for all vectors of its user. One from a later event holds for the vectors
+before that event; vectors at or after it are left out, because the outcome was known by then. With `wait` (hours of
+event time) the event must follow within that time. If it does not, the label is negative; a vector is left out until
+the log covers that time after it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from modelstream.training.snapshot.examples import Int8s, Int64s
 from modelstream.use_case.declared import MICROSECONDS_AN_HOUR, Label, UseCase
 
 UNKNOWN = -1
-"""The label of a vector of which nobody knows (yet) what became."""
+"""The label of a vector whose outcome is not known (yet)."""
 NEVER = np.iinfo(np.int64).max
 
 
 @dataclass
 class Labels:
-    """What became of users, by key.
+    """The outcomes of users, by key.
 
     >>> labels = Labels({"ann": (1, 50)}, wait=20, end=100)
     >>> values, times = labels.of_users(["ann", "ann", "ann", "bob", "bob"])
@@ -41,9 +41,9 @@ class Labels:
     """
 
     known: dict[str, tuple[int, int]]
-    """Label and the time from which on it was known: `NEVER` for one that is a fact about the user."""
+    """The label, and the event time when it became known; `NEVER` if it holds for all of the user's vectors."""
     wait: int | None = None
-    """Microseconds within which a label must follow, or is negative."""
+    """Microseconds within which the label event must follow; otherwise the label is negative."""
     end: int = 0
     """The latest event time of the log."""
 
@@ -54,7 +54,7 @@ class Labels:
         return np.array([label for label, _ in pairs], np.int8), np.array([time for _, time in pairs], np.int64)
 
     def at(self, labels: Int8s, times: Int64s, moments: Int64s) -> Int8s:
-        """Return the label int8[n] of each vector: that of its user, as seen from the moment int64[n] of the vector."""
+        """Return the label, int8[n], of each vector: its user's label as seen from the time of the vector, int64[n]."""
         result = np.where(moments < times, labels, UNKNOWN).astype(np.int8)
         if self.wait is not None:
             later = moments < times
@@ -67,7 +67,10 @@ class Finder:
     """Collects labels while the log of events is read from its beginning."""
 
     def __init__(self, use_case: UseCase) -> None:
-        """Take a use case that declares a label. Raises ConfigurationError if it says not where from."""
+        """Take a use case that declares a label.
+
+        Raises ConfigurationError if it doesn't say where the label comes from.
+        """
         label = declared(use_case)
         profile = use_case.profile.event if use_case.profile else None
         event = label.event or profile
@@ -121,10 +124,10 @@ def declared(use_case: UseCase) -> Label:
 
 
 def read_labels(path: Path, use_case: UseCase) -> Labels:
-    """Return the labels of a file: CSV, Parquet, or NDJSON, by its name's end.
+    """Return the labels in a file: CSV, Parquet or NDJSON, by the ending of its name.
 
     Its columns are the use case's key and label field (or `key` and `label`); a label is positive if its text is that
-    of `label.positive` (or 1 or true). Rows without a key or label are passed over. Raises ConfigurationError.
+    of `label.positive` (or 1 or true). Rows without a key or label are skipped. Raises ConfigurationError.
     """
     known: dict[str, tuple[int, int]] = {}
     positives = {"1", "1.0", "true"} if use_case.label is None else _texts(use_case.label.positive)

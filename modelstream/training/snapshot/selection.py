@@ -13,7 +13,7 @@ from modelstream.training.snapshot.examples import Bools, Int64s
 SOURCES = ("events", "inference")
 
 OnProgress = Callable[[str, int, int], None]
-"""Is told a step, how much of it is done, and of how much."""
+"""Called with a step, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +26,12 @@ class Selection:
 
     seed: int = 1
     first: int = 40
-    """So many of a user's first vectors are all taken to learn from; the k-th with a chance of first / k."""
+    """All of a user's first `first` vectors are taken to learn from; after that the k-th with a chance of first / k."""
     test_share: float = 0.2
     """Share of the users that are tested on."""
     since: int | None = None
     until: int | None = None
-    """Event times (microseconds since 1970 UTC): vectors before, or after, are not taken."""
+    """Event times (microseconds since 1970 UTC): vectors before `since` or after `until` are not taken."""
     most: int = 1_000_000
     """Vectors to learn from, and to test on: about 100 MB each. Where there are more, fewer users are learned from,
     and an even share of each user's vectors is tested on."""
@@ -39,14 +39,15 @@ class Selection:
     """Replay the log of `events`, or read what the log of `inference` says was served."""
 
     def expected(self, vectors: Int64s) -> npt.NDArray[np.float64]:
-        """Return how many of so many vectors of a user are taken to learn from, on average."""
+        """Return how many of a user's `count` vectors are taken to learn from, on average."""
         result: npt.NDArray[np.float64] = np.minimum(
             vectors, self.first * (1 + np.log(np.maximum(vectors / self.first, 1)))
         )
         return result
 
     def learns(self, drawn: npt.NDArray[np.float64], places: Int64s) -> Bools:
-        """Return which vectors to learn from, by a number from 0 to 1 and their place among their user's, from 0."""
+        """Return which vectors to learn from, given a random number from 0 to 1 and the place among the user's vectors,
+        from 0."""
         result: Bools = drawn * (places + 1) < self.first
         return result
 

@@ -1,11 +1,12 @@
-"""A snapshot: every vector as it was when the model was asked, and what became of its user.
+"""A snapshot: every vector as it was when the model was asked, with the label of its user.
 
-The log is read in order, and nothing of it is kept but what the selection asks for:
+The log is read in order, and only what the selection asks for is kept:
 
-- of users to learn from, a sample that thins out: each of the first vectors, then ever fewer. So the first moments,
-  when there is little to go by, are there as well as the long run, and a busy user gets little more room than another;
-- of users to test on all vectors, as the model will be asked (or an even share, where there are too many);
-- of users to learn from the last vector: the final rows, which the usual recipe would take.
+- for users to learn from, a sample that thins out: all of the first vectors, then fewer and fewer. So the first
+  moments, when there is little to go by, are there as well as the long run, and a busy user gets little more room
+  than another;
+- for users to test on, all vectors, as the model will be asked (or an even share, if there are too many);
+- for users to learn from, also the last vector: the final rows, which the usual recipe would take.
 
 Vectors come from a replay of the events through the engine that served them, and are compared to the bit with what
 was served; or from the log of what was served.
@@ -34,16 +35,17 @@ from modelstream.training.snapshot.users import LogUsers, read_users
 from modelstream.use_case.columns import ORIGIN
 
 MIN_USERS = 30
-"""Users of known outcome to learn from: with fewer, each of five folds would be judged by five users or less."""
+"""Fewest users with a known outcome to learn from: with fewer, each of five folds would be judged on five users or
+less."""
 MIN_OF_A_CLASS = 5
-"""Of them of each class: one for each fold."""
+"""Fewest of them in each class: one per fold."""
 LEARN = "to learn from"
 KEYS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What was taken."""
+    """The vectors and counts of a snapshot."""
 
     learn: Examples
     """A sample per user, of the users to learn from."""
@@ -54,17 +56,17 @@ class Snapshot:
     histograms: Histograms
     """Of all vectors in the time asked for, as served."""
     users: int
-    """Who were asked about."""
+    """The number of users that the model was asked about."""
     events: int
     vectors: int
-    """In the time asked for."""
+    """The number of vectors in the time asked for."""
     unlabelled: int
-    """Vectors whose outcome is not known, and which were left out."""
+    """The number of vectors that were left out because their outcome is not known."""
     first: int
     last: int
     """Event times of the first and the last vector, microseconds since 1970 UTC."""
     parity: Parity | None
-    """What came of the comparison with what was served; None when that was taken itself."""
+    """The comparison with the vectors that were served; None if those were taken themselves."""
 
     @property
     def learn_most(self) -> int:
@@ -73,14 +75,14 @@ class Snapshot:
 
 
 class ParityError(ModelstreamError):
-    """The vectors of the replay are not those that were served."""
+    """The replayed vectors differ from those that were served."""
 
 
 def take(data: Data, labels: Labels | None, selection: Selection, progress: OnProgress) -> Snapshot:
     """Take a snapshot. With `labels` None they are taken from the log of events, as the use case says.
 
-    Raises ParityError for a vector that was served otherwise, ConfigurationError where there are no data, no labels,
-    too few users, or only one class.
+    Raises ParityError for a vector that differs from the served one, ConfigurationError for no data, no labels, too few
+    users, or only one class.
     """
     if selection.source not in SOURCES:
         raise ConfigurationError(f"no source {selection.source!r}", remedy=suggestion(selection.source, SOURCES))

@@ -1,4 +1,4 @@
-"""The users of a log: who they are, what became of them, and what each is for."""
+"""The users of a log: their keys, their labels, and whether each is to learn from or to test on."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from modelstream.training.snapshot.labels import UNKNOWN, Finder, Labels
 from modelstream.training.snapshot.selection import OnProgress, Selection
 
 SIDE, THIN = -2, -4
-"""Places (see `examples.uniform`) of the numbers that a user draws for a split: no vector has these."""
+"""Places (see `examples.uniform`) of a user's random numbers for the split; no vector has these places."""
 
 
 @dataclass(frozen=True)
 class LogUsers:
-    """All users of a log who may have been asked about, by number."""
+    """All users of a log that the model may have been asked about, by number."""
 
     numbers: dict[str, int]
     """Number of each key."""
@@ -34,7 +34,7 @@ class LogUsers:
     """Label of each user and when it was known, for `Labels.at`."""
     learns: Bools
     tests: Bools
-    """Users to learn from, and users to test on: never both."""
+    """Masks of the users to learn from and of those to test on; no user is in both."""
     test_rate: float
     """Share of the test users' vectors to take."""
     events: int
@@ -60,7 +60,7 @@ class LogUsers:
 def is_test(hashes: npt.NDArray[np.uint64], share: float) -> Bools:
     """Return for each user whether it is among the about `share` that the model is tested on.
 
-    A user's side follows from the key and the seed alone: more users, or another day's log, move nobody.
+    A user's side depends only on the key and the seed: more users, or the log of another day, move nobody.
 
     >>> hashes = hashes_of([f"user {i}" for i in range(10_000)], seed=1)
     >>> int(is_test(hashes, 0.2).sum()), bool((is_test(hashes[:99], 0.2) == is_test(hashes, 0.2)[:99]).all())
