@@ -97,7 +97,7 @@ def load(path: str | Path, footer: str = "") -> types.ModuleType:
         except Exception as error:
             raise ConfigurationError(
                 f"{filename}, line {_line_of(error, filename)}: {type(error).__name__}: {error}",
-                remedy="run the notebook's cells in Jupyter (make lab) and mend this one",
+                remedy="run the notebook's cells in Jupyter (make lab) and fix this one",
             ) from error
     return module
 
@@ -112,7 +112,7 @@ def pieces(path: str | Path) -> list[Piece]:
         start = _marker(_START, text, path, number)
         end = _marker(_END, text, path, number)
         if start and inside:
-            raise _error(path, number, text, start.start(), "start-code where the block has begun already")
+            raise _error(path, number, text, start.start(), "a second start-code, although the block has already begun")
         if end and not inside and (start is None or end.start() < start.start()):
             raise _error(path, number, text, end.start(), "end-code without a start-code before it")
         if start or inside:
@@ -121,7 +121,7 @@ def pieces(path: str | Path) -> list[Piece]:
             last = end.start() if end else len(text)
             if start and first == last and text[: start.start()].strip():
                 # MLRun would take the code before the marker into the function.
-                raise _error(path, number, text, start.start(), "start-code stands below its cell's code")
+                raise _error(path, number, text, start.start(), "start-code must be at the top of its cell")
             found += _piece(path, number, text, first, last)
             inside = not end
     if inside or not seen:
@@ -131,7 +131,7 @@ def pieces(path: str | Path) -> list[Piece]:
             remedy="put the function's code between lines `# mlrun: start-code` and `# mlrun: end-code`",
         )
     if not found:
-        raise ConfigurationError(f"{path}: nothing stands between start-code and end-code")
+        raise ConfigurationError(f"{path}: there is no code between start-code and end-code")
     return found
 
 
@@ -153,7 +153,7 @@ def _code_cells(path: Path) -> Iterator[tuple[int, str]]:
 def _marker(pattern: re.Pattern[str], text: str, path: Path, cell: int) -> re.Match[str] | None:
     match = pattern.search(text)
     if match and match["name"]:
-        raise _error(path, cell, text, match.start(), f"a block has no name here: {match['name']}")
+        raise _error(path, cell, text, match.start(), f"blocks can't have a name here: {match['name']}")
     return match
 
 
@@ -186,7 +186,7 @@ def _compile(filename: str, line: int, text: str, flags: int) -> types.CodeType:
         shown = (error.text or "").strip() if isinstance(error, SyntaxError) else ""
         raise ConfigurationError(
             f"{filename}, line {where or line}: {error.args[0]}" + (f": {shown}" if shown else ""),
-            remedy="the block must be plain Python; mend the cell in Jupyter (make lab)",
+            remedy="the block must be plain Python; fix the cell in Jupyter (make lab)",
         ) from error
     return compiled
 

@@ -101,23 +101,25 @@ def chain_of(wiring: Mapping[str, Wiring]) -> Chain:
     """
     sources = [name for name, wire in wiring.items() if wire.writes and not wire.reads]
     if not sources:
-        raise ValueError("", "no function sends events")
+        raise ValueError("", "no function only writes: one must have `writes` and no `reads`, to send the events")
     if len(sources) > 1:
-        raise ValueError(sources[1], f"sends events, as {sources[0]} does")
+        raise ValueError(sources[1], f"also sends events: {sources[0]} does so already")
     consumers: list[str] = []
     stream = wiring[sources[0]].writes
     while stream and (found := [name for name, wire in wiring.items() if wire.reads == stream]):
         if len(found) > 1:
-            raise ValueError(found[1], f"reads {stream}, which {found[0]} reads")
+            raise ValueError(found[1], f"reads {stream}, which {found[0]} reads already")
         if found[0] in consumers:
-            raise ValueError(found[0], f"reads {stream}, which comes from itself")
+            raise ValueError(found[0], f"reads {stream}, which goes back to it through other functions (a cycle)")
         consumers.append(found[0])
         stream = wiring[found[0]].writes
     trainers = [name for name, wire in wiring.items() if wire == Wiring()]
     if stray := [name for name in wiring if name not in (*sources, *consumers, *trainers[:1])]:
         wire = wiring[stray[0]]
         aside = f"reads {wire.reads}, which no event reaches" if wire.reads else "reads no stream, and sends no events"
-        raise ValueError(stray[0], "is a second job that trains" if wire == Wiring() else aside)
+        raise ValueError(
+            stray[0], "is a second job without streams: only one may train a model" if wire == Wiring() else aside
+        )
     return Chain(sources[0], tuple(consumers), next(iter(trainers), ""))
 
 
@@ -262,7 +264,7 @@ def load_project(path: str | Path | None = None) -> Project:
         text = path.read_text("utf-8")
     except OSError as error:
         raise ConfigurationError(
-            f"{path}: {error.strerror or error}", remedy="run it in the project's folder"
+            f"{path}: {error.strerror or error}", remedy="run the command in the project's folder"
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not UTF-8: {error}", remedy="save the file as UTF-8") from None
@@ -286,7 +288,7 @@ def load_project(path: str | Path | None = None) -> Project:
         name, problem = error.args
         place = ("spec", "params", "wiring", *([name] if name else []))
         raise file.error(
-            place, problem, "events pass one chain of functions: each reads what one other writes"
+            place, problem, "connect the functions to one chain: each reads the stream that one other writes"
         ) from None
     _check_parts(file, params, functions, chain)
     return Project(path.parent, metadata.get("name", ""), params, functions, chain)
@@ -351,7 +353,7 @@ def _check(file: YamlFile, params: Params, functions: dict[str, Function]) -> No
                 raise file.error((*place, name, key), f"unknown: {value!r}", suggestion(value, known))
         if (functions[name].kind == "serving") != bool(wiring.class_name and wiring.step):
             remedy = "give both to a serving function, and none to another"
-            raise file.error((*place, name), "a serving function, and only that, has `step` and `class`", remedy)
+            raise file.error((*place, name), "exactly the serving functions need `step` and `class`", remedy)
         if wiring.rows != ROWS[0] and not wiring.log:
             raise file.error((*place, name, "rows"), "says what a log holds, and there is no `log`", "add `log: NAME`")
         if params.dead_letters in (wiring.reads, wiring.writes):

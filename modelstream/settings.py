@@ -146,7 +146,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(
-            f"the function's environment is not complete: {error}",
+            f"the environment variables of this function are incomplete or wrong: {error}",
             remedy=f"the settings are variables named {PREFIX}…; "
             "`python pipeline.py` and `deploy` set them from project.yaml",
         ) from error

@@ -116,7 +116,8 @@ class Stores:
         lookup, known = self.use_case.lookup, project.params.tables
         if lookup is not None and (lookup.table not in known or lookup.table == self.names.features):
             raise ConfigurationError(
-                f"{project.use_case_file} looks up the table {lookup.table!r}, and project.yaml names no such table",
+                f"{project.use_case_file} looks up the table {lookup.table!r}, "
+                "which project.yaml doesn't list under `tables`",
                 remedy=suggestion(lookup.table, [name for name in known if name != self.names.features]),
             )
         for name in project.params.streams:

@@ -54,7 +54,7 @@ def main() -> None:
     except ServerError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        print("\nStopped, and what they kept is gone.")
+        print("\nStopped; their data are deleted.")
 
 
 def run(given: Sequence[str]) -> None:
@@ -111,7 +111,7 @@ def watch(servers: Sequence[Server]) -> None:
     while True:
         for server in servers:
             if server.process is None or server.process.poll() is not None:
-                raise ServerError(f"{server.name} has ended by itself: {server.words()}")
+                raise ServerError(f"{server.name} stopped unexpectedly: {server.words()}")
         time.sleep(0.5)
 
 

@@ -156,7 +156,7 @@ class Server(ABC):
         deadline = time.monotonic() + self.patience
         while not self._answers():
             if self.process.poll() is not None:
-                raise ServerError(f"{self.name} ended as it started: {self.words()}")
+                raise ServerError(f"{self.name} stopped while starting: {self.words()}")
             if time.monotonic() > deadline:
                 raise ServerError(f"{self.name} does not answer after {self.patience:.0f} s: {self.words()}")
             time.sleep(0.02)

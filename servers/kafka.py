@@ -115,7 +115,7 @@ class KafkaServer(Server):
         with self.log.open("ab") as log:
             done = subprocess.run(command, stdout=log, stderr=log, check=False)
         if done.returncode:
-            raise ServerError(f"kafka can't be started, its folder is not made: {self.words()}")
+            raise ServerError(f"kafka can't be started, because its folder could not be made: {self.words()}")
 
     def _make_certificate(self) -> None:
         store = ["-keystore", str(self.folder / "server.p12"), "-storepass", PASSWORD, "-alias", "server"]
@@ -140,7 +140,9 @@ def fetch() -> None:
     quietly = ["-q", "-B", "-ntp", "-Dstyle.color=never"]
     command = ["mvn", *quietly, "-f", str(ROOT / "servers" / "kafka-pom.xml"), f"-Dkafka.version={VERSION}", *goal]
     if subprocess.run(command, check=False).returncode:
-        raise ServerError("kafka can't be fetched: Maven failed, and said why above. The same command tries it again")
+        raise ServerError(
+            "kafka can't be fetched: Maven failed, for the reason above. Run the same command to try again"
+        )
     temporary.rename(JARS)
 
 

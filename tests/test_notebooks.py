@@ -114,14 +114,14 @@ def test_traceback_names_the_cell_and_shows_its_line(notebook: Path) -> None:
         (["# mlrun: end-code\n# mlrun: start-code"], "cell 1, line 1: end-code without a start-code"),
         (
             ["# mlrun: start-code\nx=1", "# mlrun: start-code\nx=1"],
-            "cell 2, line 1: start-code where the block",
+            "cell 2, line 1: a second start-code, although the block",
         ),
         (
             ["# mlrun: start-code mine\n# mlrun: end-code mine"],
-            "cell 1, line 1: a block has no name here: mine",
+            "cell 1, line 1: blocks can't have a name here: mine",
         ),
-        (["x = 1\n# mlrun: start-code", "# mlrun: end-code"], "cell 1, line 2: start-code stands below"),
-        (["# mlrun: start-code\n# mlrun: end-code"], "nothing stands between"),
+        (["x = 1\n# mlrun: start-code", "# mlrun: end-code"], "cell 1, line 2: start-code must be at the top"),
+        (["# mlrun: start-code\n# mlrun: end-code"], "there is no code between"),
         (["# mlrun: start-code\nx = 1\n!ls\n# mlrun: end-code"], "cell 1, line 3: '!ls' is only for Jupyter"),
         (
             ["# mlrun: start-code", "\n%time\n# mlrun: end-code"],
@@ -138,7 +138,7 @@ def test_error_names_file_cell_and_line(notebook: Path, cells: list[str], expect
         notebooks.load(notebook)
     assert str(raised.value).startswith(str(notebook))
     assert expected in str(raised.value)
-    assert raised.value.remedy or "nothing stands" in expected
+    assert raised.value.remedy or "no code between" in expected
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"worksheets": []}', b'{"cells": [1]}', b"\xff"])

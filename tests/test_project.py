@@ -71,7 +71,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("log: events}", "log: event}", "log: unknown: 'event' (did you mean 'events'?"),
         ("  data-generator: {", "  generator: {", "spec.params.wiring: no entry for the function 'data-generator'"),
         ("      model-server: {", "      other: {}\n      model-server: {", "other: no such function"),
-        (", step: churn, class: ChurnModel", "", "wiring.model-server: a serving function"),
+        (", step: churn, class: ChurnModel", "", "wiring.model-server: exactly the serving functions"),
         ("kind: serving", "kind: severing", "functions.3.kind: unknown: 'severing' (did you mean 'serving'?"),
         ("    model: assets", "    models: assets", "params.models: unknown name (did you mean 'model'?"),
         ("  params:\n", "  params: [\n", "not YAML"),
@@ -111,8 +111,8 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
             "line 27, spec.params.wiring.training.log: expected str, got a",
         ),
         ("training: {}", "no: {}", "wiring: holds a name that is not text (put the name in quotes"),
-        ("writes: generated}", "}", "spec.params.wiring: no function sends events (events pass one chain"),
-        ("training: {}", "training: {writes: inference}", "wiring.training: sends events, as data-generator does"),
+        ("writes: generated}", "}", "spec.params.wiring: no function only writes"),
+        ("training: {}", "training: {writes: inference}", "wiring.training: also sends events: data-generator"),
         ("training: {}", "training: {log: events}", "wiring.training: reads no stream, and sends no events"),
     ],
 )
@@ -168,17 +168,17 @@ SENDER, TRAINER = Wiring(writes="x"), Wiring()
     [
         ({"b": Wiring(reads="x"), "c": Wiring(reads="x")}, ("c", "reads x, which b reads")),
         ({"b": Wiring(reads="y")}, ("b", "reads y, which no event reaches")),
-        ({"b": Wiring(reads="x", writes="x")}, ("b", "reads x, which comes from itself")),
+        ({"b": Wiring(reads="x", writes="x")}, ("b", "reads x, which goes back to it")),
         (
             {"b": Wiring(reads="x", writes="y"), "c": Wiring(reads="y", writes="x")},
-            ("b", "reads x, which comes from"),
+            ("b", "reads x, which goes back to it"),
         ),
         (
             {"b": Wiring(reads="y", writes="z"), "c": Wiring(reads="z", writes="y")},
             ("b", "reads y, which no event"),
         ),
-        ({"b": Wiring(writes="y")}, ("b", "sends events, as a does")),
-        ({"b": TRAINER, "c": TRAINER}, ("c", "is a second job that trains")),
+        ({"b": Wiring(writes="y")}, ("b", "also sends events: a does so already")),
+        ({"b": TRAINER, "c": TRAINER}, ("c", "is a second job without streams: only one may train a model")),
         ({"b": Wiring(table="features")}, ("b", "reads no stream, and sends no events")),
     ],
 )
@@ -189,7 +189,7 @@ def test_what_is_no_chain_is_told_by_function_and_problem(others: dict[str, Wiri
 
 
 def test_without_a_source_there_is_no_chain() -> None:
-    with pytest.raises(ValueError, match="no function sends events"):
+    with pytest.raises(ValueError, match="no function only writes"):
         chain_of({"b": Wiring(reads="x"), "t": TRAINER})
 
 
@@ -230,7 +230,7 @@ def test_registry_that_is_neither_a_folder_nor_a_bucket_is_named(
 ) -> None:
     monkeypatch.delenv("MODELSTREAM_REGISTRY")
     declared = load_project(changed(tmp_path, "registry: artifacts/models ", "registry: ftp://models "))
-    with pytest.raises(ConfigurationError, match="ftp://models is no folder"):
+    with pytest.raises(ConfigurationError, match="ftp://models is not a folder"):
         declared.registry()
 
 

@@ -44,5 +44,5 @@ def outages(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UnavailableError(
             f"{error.filename or path}: {error.strerror or error}",
-            remedy="free space or mend the disk; the pipeline goes on by itself",
+            remedy="free space or fix the disk; the pipeline then continues by itself",
         ) from error

@@ -18,6 +18,6 @@ def folder_of(url: str) -> Path:
     path = url.removeprefix("file://")
     if "://" in path:
         raise ConfigurationError(
-            f"{url} is no folder", remedy="give a path, file:// and an absolute path, or s3://bucket/prefix"
+            f"{url} is not a folder", remedy="give a path, file:// and an absolute path, or s3://bucket/prefix"
         )
     return Path(path)

@@ -57,10 +57,10 @@ class YamlFile:
             mark = getattr(error, "problem_mark", None)
             problem = getattr(error, "problem", None) or str(error)
             where = f"{source}, line {mark.line + 1}" if mark else source
-            remedy = "mend the line, or the one before it"
+            remedy = "correct this line, or the one before it"
             raise ConfigurationError(f"{where}: not YAML: {problem}", remedy=remedy) from None
         if not isinstance(data, dict):
-            raise self.error((), "not a mapping of names to values", "write lines such as `version: 1`")
+            raise self.error((), "the file is not a mapping of names to values", "write lines such as `version: 1`")
         self.data: dict[str, Any] = data
 
     def _note_lines(self, place: Place, node: yaml.Node) -> None:
@@ -73,7 +73,7 @@ class YamlFile:
                 inner = (*place, key.value)
                 if inner in self._lines:
                     self._lines[inner] = key.start_mark.line + 1
-                    raise self.error(inner, "stands here a second time", "keep one of the two")
+                    raise self.error(inner, "appears here a second time", "keep one of the two")
                 self._lines[inner] = key.start_mark.line + 1
                 self._note_lines(inner, value)
 

@@ -27,8 +27,8 @@ RETRY = timedelta(seconds=5)
 
 _SHAPE = "write s3://bucket/prefix"
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_.=-]+)+)")
-_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, for a store of your own AWS_ENDPOINT_URL too"
-_CONDITIONS = "use a store, or a version of it, that has conditional writes"
+_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and for a store of your own also AWS_ENDPOINT_URL"
+_CONDITIONS = "use a store (or a version of this one) that supports conditional writes"
 
 
 class Bucket:
@@ -38,7 +38,7 @@ class Bucket:
         """Take a URL. Raises ConfigurationError if it is not a URL of a bucket. No request is sent yet."""
         match = _URL.fullmatch(url)
         if not match or any(part in (".", "..") for part in match[2].split("/")):
-            raise ConfigurationError(f"{url!r} is no place in a bucket", remedy=_SHAPE)
+            raise ConfigurationError(f"{url!r} is not a place in a bucket", remedy=_SHAPE)
         self.url = url
         self.name, self.prefix = match[1], match[2].strip("/")
         self._client: tuple[int, S3Store] | None = None
@@ -82,7 +82,9 @@ class Bucket:
                 f"{url}: {_said(error)}", remedy="make the bucket, or restore what is missing from a copy"
             ) from error
         except ValueError as error:
-            raise ConfigurationError(f"{url}: {_said(error)}", remedy="give plain names") from error
+            raise ConfigurationError(
+                f"{url}: {_said(error)}", remedy="use names of letters, digits, - and _"
+            ) from error
         except (exceptions.BaseError, OSError) as error:
             if _no_bucket(error):
                 raise ConfigurationError(
@@ -90,7 +92,7 @@ class Bucket:
                 ) from error
             raise UnavailableError(
                 f"{url}: {_said(error)}",
-                remedy=f"see that the store answers at AWS_ENDPOINT_URL (AWS if it is not set); {_CREDENTIALS}",
+                remedy=f"check that the store answers at AWS_ENDPOINT_URL (AWS if it is not set); {_CREDENTIALS}",
             ) from error
 
     def objects(self) -> list[dict[str, Any]]:
@@ -126,7 +128,7 @@ class Bucket:
                     return None
                 raise
         raise ConfigurationError(
-            f"{self.place(*names)} has more than {limit:,} bytes, too many for what it is",
+            f"{self.place(*names)} has more than {limit:,} bytes, which is too large for this kind of file",
             remedy="restore it from a copy",
         )
 
@@ -154,7 +156,7 @@ class Bucket:
     def no_conditions(self, header: str, harm: str) -> ConfigurationError:
         """Return the error for a store that ignores a condition."""
         return ConfigurationError(
-            f"{self.url}: the store overwrites a file although it was told not to ({header})",
+            f"{self.url}: the store ignores {header}: it overwrites a file that must not be overwritten",
             remedy=f"{_CONDITIONS}: {harm}",
         )
 

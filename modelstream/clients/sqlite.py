@@ -61,7 +61,7 @@ def folder_of(url: str) -> Path:
     """
     scheme, separator, path = url.partition("://")
     if scheme != "sqlite" or not separator or not path:
-        raise ConfigurationError(f"no folder in the URL {url!r}", remedy="write sqlite:///absolute/folder")
+        raise ConfigurationError(f"the URL {url!r} names no folder", remedy="write sqlite:///absolute/folder")
     return Path(path)
 
 
@@ -106,7 +106,9 @@ def connect(path: Path, form: Format, *, durable: bool = True) -> sqlite3.Connec
     Raises ConfigurationError when the file is missing, is something else, or of a newer version.
     """
     if not path.exists():
-        raise ConfigurationError(f"there is no {form.name} {path}", remedy="create it first, or give another folder")
+        raise ConfigurationError(
+            f"there is no {form.name} {path}", remedy="run `python pipeline.py run` first, or give the right folder"
+        )
     with guarded(path, opening=True):
         connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_SECONDS)
         try:
@@ -132,7 +134,7 @@ def _check(path: Path, form: Format, found: int, version: int) -> None:
     if version > form.version:
         raise ConfigurationError(
             f"{path} is a {form.name} of version {version}; this program reads up to {form.version}",
-            remedy="use the newer program that wrote it, or another folder",
+            remedy="update modelstream, or give another folder",
         )
 
 
@@ -192,12 +194,12 @@ def _translated(path: Path, error: sqlite3.Error, code: int, opening: bool) -> E
     primary = code & 0xFF
     if primary in _BROKEN:
         return ConfigurationError(
-            f"{path} is broken: {error}", remedy="restore it from a copy, or begin anew in another folder"
+            f"{path} is broken: {error}", remedy="restore it from a copy, or start over in another folder"
         )
     if code == sqlite3.SQLITE_READONLY_DBMOVED:
         return ConfigurationError(
             f"{path} was moved or deleted while in use",
-            remedy="put it back, or stop everything and begin anew",
+            remedy="put it back, or stop everything and start over with --fresh",
         )
     if opening and primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
         return ConfigurationError(
@@ -206,7 +208,7 @@ def _translated(path: Path, error: sqlite3.Error, code: int, opening: bool) -> E
     if primary in _OUTAGES:
         return UnavailableError(
             f"{path}: {error}",
-            remedy="free space, or end what holds the file; the pipeline goes on by itself",
+            remedy="free space, or end the process that holds the file; the pipeline then continues by itself",
         )
     return error
 

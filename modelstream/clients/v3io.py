@@ -64,7 +64,7 @@ class V3ioAddress:
             raise ConfigurationError(f"no container in the URL {url!r}", remedy=_SHAPE)
         path = "/".join(part for part in parts.path.split("/") if part)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_/-]*", path):
-            raise ConfigurationError(f"no path of letters, digits, - and _ in the URL {url!r}", remedy=_SHAPE)
+            raise ConfigurationError(f"the URL {url!r} needs a path of letters, digits, - and _", remedy=_SHAPE)
         options = {}
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
             if name not in ("connections", "retention_hours") or not value.isdecimal() or int(value) < 1:
@@ -185,12 +185,12 @@ class Container:
             yield self._client
         except http.client.InvalidURL as error:
             self.close()
-            raise ConfigurationError(f"V3IO_API is no address: {error}", remedy=_API_REMEDY) from error
+            raise ConfigurationError(f"V3IO_API is not an address: {error}", remedy=_API_REMEDY) from error
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise UnavailableError(
                 f"V3IO at {os.environ.get('V3IO_API')}: {error or type(error).__name__}",
-                remedy="check V3IO_API, and that the web API is up; functions that run go on by themselves",
+                remedy="check V3IO_API, and that the web API is up; running functions then continue by themselves",
             ) from error
         except BaseException:
             self.close()
@@ -203,7 +203,7 @@ class Container:
             return response
         what = f"V3IO answered {status} for {self.address.container}/{self.address.path}: {_text(body)}"
         if status in (408, 429) or status >= 500:
-            raise UnavailableError(what, remedy="nothing to do if it passes; the pipeline goes on by itself")
+            raise UnavailableError(what, remedy="if it is temporary, nothing: the pipeline continues by itself")
         if status in (401, 403):
             raise ConfigurationError(
                 what, remedy="give V3IO_ACCESS_KEY the key of a user who may read and write this container"
@@ -235,10 +235,10 @@ _API_REMEDY = "set it to the address of the web API, such as http://v3io-webapi:
 def _new_client(address: V3ioAddress) -> Any:
     api, key = os.environ.get("V3IO_API"), os.environ.get("V3IO_ACCESS_KEY")
     if not api:
-        raise ConfigurationError("there is no address of V3IO: V3IO_API is not set", remedy=_API_REMEDY)
+        raise ConfigurationError("no address for V3IO: V3IO_API is not set", remedy=_API_REMEDY)
     if not key:
         raise ConfigurationError(
-            "there is no access key for V3IO: V3IO_ACCESS_KEY is not set",
+            "no access key for V3IO: V3IO_ACCESS_KEY is not set",
             remedy="set it to an access key of your user (Iguazio's dashboard shows and makes them)",
         )
     try:

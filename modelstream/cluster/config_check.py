@@ -96,7 +96,7 @@ def _read_streams(url: str) -> None:
     for name in address.properties:
         if name.startswith(("security.", "sasl.", "ssl.")):
             raise ConfigurationError(
-                f"{name} in the URL: Nuclio's triggers don't see it",
+                f"the URL has the option {name}, which Nuclio's triggers don't read",
                 remedy="add a line `kafka: {secret: …, user: …}`, which both get (docs/cluster.md)",
             )
 
@@ -109,10 +109,10 @@ def _read_tables(url: str) -> None:
 
         RedisAddress.of(url, {})
         if urlsplit(url).port == 0:
-            raise ConfigurationError(f"no port: 0 in {url!r}", remedy="give a port from 1 to 65535")
+            raise ConfigurationError(f"port 0 in {url!r} is not a port", remedy="give a port from 1 to 65535")
     else:
         raise ConfigurationError(
-            f"not tables that every pod reaches: {url!r}",
+            f"not every pod can reach the tables at {url!r}",
             remedy="give redis://host:port/db?prefix=… or v3io://container/path",
         )
 
@@ -131,7 +131,7 @@ def _check_files(file: YamlFile, name: str, url: str, cluster: Cluster) -> None:
         try:
             Bucket(f"{url.rstrip('/')}/events")
         except ConfigurationError as error:
-            raise file.error((name,), f"{url!r} is no place in a bucket", error.remedy) from None
+            raise file.error((name,), f"{url!r} is not a place in a bucket", error.remedy) from None
         return
     if not url.startswith(("file:///", "/")):
         raise file.error(
@@ -143,7 +143,7 @@ def _check_files(file: YamlFile, name: str, url: str, cluster: Cluster) -> None:
     if not any(Path(folder).is_relative_to(volume.path) for volume in cluster.volumes):
         raise file.error(
             (name,),
-            f"{folder} is on none of the volumes: it would be gone with its pod",
+            f"{folder} is on none of the volumes, so it would disappear with its pod",
             f"add a line under `volumes`: - {{claim: NAME, path: {Path(folder).parent}}}",
         )
 
@@ -151,7 +151,7 @@ def _check_files(file: YamlFile, name: str, url: str, cluster: Cluster) -> None:
 def _check_image(file: YamlFile, cluster: Cluster) -> None:
     if not _IMAGE.fullmatch(cluster.image):
         remedy = "write HOST[:PORT]/NAME:TAG; docs/cluster.md tells how it is built"
-        raise file.error(("image",), f"no name of an image: {cluster.image!r}", remedy)
+        raise file.error(("image",), f"not the name of an image: {cluster.image!r}", remedy)
     if not cluster.folder.startswith("/"):
         raise file.error(("folder",), "not an absolute path", "give the folder in the image, such as /modelstream")
 
@@ -170,11 +170,11 @@ def _check_names(file: YamlFile, cluster: Cluster) -> None:
     for place, name in names:
         if not _NAME.fullmatch(name):
             remedy = "use small letters, digits, - and . as Kubernetes does"
-            raise file.error(place, f"no name in Kubernetes: {name!r}", remedy)
+            raise file.error(place, f"not a name that Kubernetes allows: {name!r}", remedy)
     for place, key in keys:
         if not _KEY.fullmatch(key):
             remedy = "give a key of the secret, without a folder: letters, digits, - _ and ."
-            raise file.error(place, f"no key of a secret: {key!r}", remedy)
+            raise file.error(place, f"not a key that a secret can have: {key!r}", remedy)
     for index, volume in enumerate(cluster.volumes):
         if not volume.path.startswith("/"):
             raise file.error(("volumes", index, "path"), "not an absolute path", "give a path such as /mnt/modelstream")
@@ -195,7 +195,9 @@ def _check_kafka(file: YamlFile, cluster: Cluster) -> None:
     if bool(login.user) != bool(login.password_file):
         raise file.error(("kafka",), "a user and a password belong together", "give both `user` and `password_file`")
     if not (login.user or login.tls):
-        raise file.error(("kafka",), "neither a user nor TLS", "give `user` and `password_file`, or `tls: true`")
+        raise file.error(
+            ("kafka",), "`kafka:` gives neither a user nor TLS", "give `user` and `password_file`, or `tls: true`"
+        )
     if login.ca_file and not login.tls:
         raise file.error(("kafka", "ca_file"), "certificates without TLS", "add `tls: true`, or remove `ca_file`")
 
@@ -207,7 +209,7 @@ def _check_environment(file: YamlFile, cluster: Cluster) -> None:
     for place, env in all_of_env:
         for name, value in env.items():
             if is_secret(name) or has_password(value):
-                raise file.error((*place, name), "a secret in a file that goes into git", BY_REFERENCE)
+                raise file.error((*place, name), "a secret must not be in this file, which goes into git", BY_REFERENCE)
             if name in cluster.secrets:
                 raise file.error((*place, name), "is also one of the `secrets`", "keep one of the two")
     for place in (
@@ -216,7 +218,7 @@ def _check_environment(file: YamlFile, cluster: Cluster) -> None:
     ):
         if place[-1] in ours:
             remedy = "remove it: it follows from the other lines of this file and from project.yaml"
-            raise file.error(place, "is set by `deploy`", remedy)
+            raise file.error(place, "`deploy` sets this variable itself", remedy)
 
 
 def _check_v3io(file: YamlFile, cluster: Cluster) -> None:
@@ -227,7 +229,9 @@ def _check_v3io(file: YamlFile, cluster: Cluster) -> None:
     except ValueError:
         right = False
     if not right:
-        raise file.error(("v3io_api",), f"no address: {url!r}", "write http://HOST:PORT, as in http://v3io-webapi:8081")
+        raise file.error(
+            ("v3io_api",), f"not an address: {url!r}", "write http://HOST:PORT, as in http://v3io-webapi:8081"
+        )
     if not any(place.startswith("v3io:") for place in (cluster.streams, cluster.tables)):
         return
     if "V3IO_ACCESS_KEY" not in cluster.secrets:
@@ -238,7 +242,7 @@ def _check_v3io(file: YamlFile, cluster: Cluster) -> None:
         )
     if "V3IO_API" not in cluster.env:
         remedy = "add a line V3IO_API: http://v3io-webapi:8081, as pods reach it"
-        raise file.error(("env",), "no address of V3IO's web API for the functions", remedy)
+        raise file.error(("env",), "the functions get no address for V3IO's web API", remedy)
 
 
 def _check_functions(file: YamlFile, cluster: Cluster, project: Project) -> None:
@@ -249,11 +253,12 @@ def _check_functions(file: YamlFile, cluster: Cluster, project: Project) -> None
             raise file.error(place, "no such function", suggestion(name, project.functions))
         for field, number in (("replicas", size.replicas), ("workers", size.workers)):
             if number < 1:
-                raise file.error((*place, field), f"{number} is not above 0", "give a number of 1 or more")
+                raise file.error((*place, field), f"must be above 0, not {number}", "give a number of 1 or more")
         if size.replicas * size.workers > shards:
             raise file.error(
                 place,
-                f"{size.replicas} replicas of {size.workers} workers for {shards} shards: some would idle",
+                f"{size.replicas} replicas × {size.workers} workers are more than the {shards} shards: some "
+                "would have nothing to do",
                 f"let their product be at most {shards}, the number of shards in project.yaml",
             )
         for resource in ("cpu", "memory"):
@@ -271,7 +276,7 @@ def _check_resource(file: YamlFile, place: Place, size: Size, resource: str) -> 
                 found[name] = Decimal(0)
             if found[name] <= 0:
                 remedy = "write cores as 2 or 500m, memory as 512Mi or 2Gi"
-                raise file.error((*place, name), f"no quantity: {quantity!r}", remedy)
+                raise file.error((*place, name), f"not a quantity: {quantity!r}", remedy)
     if len(found) == 2 and found[resource] > found[f"{resource}_limit"]:
         problem = f"{getattr(size, resource)} is above the limit, {getattr(size, f'{resource}_limit')}"
         raise file.error((*place, resource), problem, f"raise {resource}_limit, or ask for less")

@@ -114,7 +114,10 @@ class Deployment:
         try:  # MLRun only logs that a job couldn't be scheduled
             mlrun.get_run_db().get_schedule(self.project.name, TRIM)
         except mlrun.errors.MLRunNotFoundError:
-            raise RuntimeError(f"MLRun has not scheduled the job {TRIM}: Kafka's topics would only grow") from None
+            raise RuntimeError(
+                f"MLRun has not scheduled the job {TRIM}, so Kafka's topics would grow without "
+                "limit; run `deploy` again"
+            ) from None
 
     def _log_of(self, problem: str) -> str:
         """Return the end of the log of a function that was not deployed: MLRun's error names only the function."""
@@ -173,7 +176,7 @@ def deploy(
         )
     if engine == "remote" and not deployment.cluster.source:
         raise ConfigurationError(
-            f"{file}: the cluster needs to know where this repository is",
+            f"{file}: --engine remote needs the address of this repository",
             remedy="add a line `source: git://…`, or use --engine kfp",
         )
     if not dry_run:
@@ -211,7 +214,7 @@ def undeploy(file: Path, *, delete_data: bool, folder: Path = Path()) -> list[st
         _say("deleting streams, tables and logs")
         run = deployment.runtimes["remove"].run(name="remove", local=False, watch=True)
         if run.status.state != "completed":
-            raise RuntimeError(f"remove ended as {run.status.state}: {run.status.error}")
+            raise RuntimeError(f"the job `remove` ended in state {run.status.state}: {run.status.error}")
     except ModelstreamError:
         raise
     except Exception as error:
@@ -227,7 +230,7 @@ def _delete(database: Any, name: str, project: str) -> None:
         database.delete_function(name, project)
     with suppress(mlrun.errors.MLRunNotFoundError):
         database.get_function(name, project)
-        raise RuntimeError(f"MLRun could not delete {name}: it is still there, and may run")
+        raise RuntimeError(f"MLRun could not delete {name}: it is still there, and may still be running")
 
 
 def _unschedule(database: Any, project: str) -> None:
@@ -254,7 +257,7 @@ def connect(remedy: str = _API) -> Any:
                 return database
     except Exception as error:
         raise explained(error, "the MLRun API (MLRUN_DBPATH)") from error
-    raise ConfigurationError("no address of an MLRun API: MLRUN_DBPATH is not set", remedy=remedy)
+    raise ConfigurationError("no address for MLRun's API: MLRUN_DBPATH is not set", remedy=remedy)
 
 
 @contextmanager

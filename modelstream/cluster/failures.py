@@ -21,7 +21,7 @@ _KNOWN: tuple[tuple[str, type[ModelstreamError], str], ...] = (
     (
         r"\b401\b|Unauthorized|authentication failed|access key|session.*(expired|required)",
         ConfigurationError,
-        "export V3IO_USERNAME and V3IO_ACCESS_KEY (Iguazio: user settings, access keys), or log in anew",
+        "export V3IO_USERNAME and V3IO_ACCESS_KEY (Iguazio: user settings, access keys), or log in again",
     ),
     (
         r"\b403\b|Forbidden|permission denied",
@@ -41,14 +41,14 @@ _KNOWN: tuple[tuple[str, type[ModelstreamError], str], ...] = (
     (
         r"can't (list topics|ask|append|make the stream)|kafka|broker",
         ConfigurationError,
-        "see that pods reach the address under `streams` in the cluster's file: HOST:PORT of a listener that answers "
-        "with addresses inside the cluster",
+        "check that pods can reach the address under `streams` in the cluster's file: the HOST:PORT of a "
+        "listener that answers with addresses inside the cluster",
     ),
     (
         r"Failed to (resolve|establish)|Name or service not known|Connection refused|Max retries|timed? ?out|"
         r"cannot connect|NameResolution|Connection aborted|could not (connect|reach)",
         UnavailableError,
-        "see that MLRUN_DBPATH is right and reached from here, for example: curl $MLRUN_DBPATH/api/v1/healthz",
+        "check that MLRUN_DBPATH is right and can be reached from here, for example: curl $MLRUN_DBPATH/api/v1/healthz",
     ),
 )
 

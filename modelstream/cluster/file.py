@@ -24,7 +24,7 @@ def load_cluster(path: str | Path, project: Project) -> Cluster:
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not UTF-8: {error}", remedy="save the file as UTF-8") from None
     if not "".join(line.partition("#")[0] for line in text.splitlines()).strip():
-        raise ConfigurationError(f"{path}: is empty", remedy="begin with a copy of clusters/kafka.yaml")
+        raise ConfigurationError(f"{path} is empty", remedy="begin with a copy of clusters/kafka.yaml")
     file = YamlFile(text, str(path))
     _drop_empty(file.data)
     _check_parts(file)

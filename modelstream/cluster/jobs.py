@@ -36,11 +36,12 @@ def drained(context: Any, timeout: float = LONGEST_WAIT) -> None:
         for name in project.chain.consumers:
             stream = project.reads(name)
             while waiting := stores.lag(name, stream):
-                context.logger.info(f"{name} has {waiting} messages before it")
+                context.logger.info(f"{name} has {waiting} messages to process")
                 if time.monotonic() > deadline:
                     raise UnavailableError(
-                        f"{name} has not drained in {timeout:g} s: {waiting} messages wait in {stream}",
-                        remedy="look at its log for what holds it; then run the workflow again, nothing is lost",
+                        f"{name} has not processed all of {stream} within {timeout:g} s: {waiting} messages "
+                        "are waiting",
+                        remedy="its log says what holds it; fix that and run the workflow again. Nothing is lost",
                     )
                 time.sleep(POLL_SECONDS)
 
@@ -95,6 +96,6 @@ def _put_in_epoch(tables: Tables, wanted: int) -> None:
         epoch = tables.raise_epoch()
     if epoch != wanted:
         raise ConfigurationError(
-            f"the tables are in epoch {epoch}, and the cluster's file asks for {wanted}",
+            f"the tables are in epoch {epoch}, but the cluster's file says {wanted}",
             remedy=f"write `epoch: {epoch}`, or {epoch + 1} to make the streams anew",
         )

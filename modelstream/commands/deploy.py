@@ -32,8 +32,8 @@ def deploy(
         Literal["local", "kfp", "remote"],
         typer.Option(
             metavar="ENGINE",
-            help="Who runs the workflow. kfp: Kubeflow, compiled here. remote: Kubeflow, compiled on the cluster from "
-            "its file's `source`. local: this machine, one step after the other.",
+            help="Who runs the workflow. kfp: Kubeflow; it is compiled here. remote: Kubeflow; it is compiled "
+            "on the cluster, from `source` in the cluster's file. local: this machine, one step after the other.",
         ),
     ] = "kfp",
     generate: Annotated[
@@ -41,7 +41,7 @@ def deploy(
         typer.Option(
             "--generate/--no-generate",
             metavar=FLAG,
-            help="When all is deployed, generate events.",
+            help="Generate events when all functions are deployed.",
             rich_help_panel=BESIDES,
         ),
     ] = True,
@@ -50,7 +50,7 @@ def deploy(
         typer.Option(
             "--train",
             metavar=FLAG,
-            help="When those are processed, train a model and let it serve.",
+            help="When the events are processed, train a model and promote it.",
             rich_help_panel=BESIDES,
         ),
     ] = False,
@@ -58,7 +58,7 @@ def deploy(
         str,
         typer.Option(
             metavar="VERSION",
-            help="Let this registered version of the model serve (default: the one that did).",
+            help="Promote this registered version of the model (default: keep the one that serves).",
             show_default=False,
             rich_help_panel=BESIDES,
         ),
@@ -85,13 +85,14 @@ def undeploy(
     delete_data: Annotated[
         bool,
         typer.Option(
-            "--delete-data", metavar=FLAG, help="Delete streams, tables and logs as well. Registered models stay."
+            "--delete-data", metavar=FLAG, help="Also delete streams, tables and logs. Registered models are kept."
         ),
     ] = False,
 ) -> None:
     """Take the functions off the cluster, the first one first.
 
-    Streams, tables, logs and models stay: deploy again and it goes on.
+    Streams, tables, logs and models are kept: after another deploy, the pipeline
+    continues.
 
     Example: python pipeline.py undeploy --config clusters/kafka.yaml
     """

@@ -39,8 +39,8 @@ def drift(
 ) -> None:
     """Compare the vectors that were served with those that the model learned from.
 
-    The exit status is 1 if they have drifted apart, 0 if they have not or only may
-    have, and 2 after an error.
+    The exit status is 1 for drift, 0 for no drift or possible drift, and 2 after an
+    error.
 
     Example: python pipeline.py drift --since 7d --output drift.html
     """

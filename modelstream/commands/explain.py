@@ -24,8 +24,8 @@ def explain(
 ) -> None:
     """Explain a user's prediction: the events, which of them counted, and the features.
 
-    Each event counted, or says why not. The features are computed from the events
-    once more, and stand beside the stored row.
+    For each event it shows that it counted, or why not. The features are recomputed
+    from the events, and shown beside the stored row.
 
     Example: python pipeline.py explain 006bda54-757f-470d-84b6-8c9c5ee69f2e
     """
@@ -36,7 +36,7 @@ def explain(
         found = replayed.explain(view, view.project, view.marker.shards, user, last)
         if not found.events and found.row is None:
             raise ConfigurationError(
-                f"no event of {view.use_case.key} {user!r} is in the log",
+                f"the log has no event with {view.use_case.key} {user!r}",
                 remedy=f"`python pipeline.py table {view.names.features}` lists users; "
                 "an event of the last 5 s may not be there yet",
             )
@@ -57,13 +57,13 @@ def print_explanation(found: Explanation, use_case: UseCase, table: str) -> None
         f"{found.counted:,} counted{reasons}; {found.vectors:,} vectors, {found.predictions:,} predictions"
     )
     if found.on_the_way:
-        out.print(f"{found.on_the_way:,} messages are on their way: what they bring is not in the log yet")
+        out.print(f"{found.on_the_way:,} messages are still being processed: their events are not in the log yet")
     rows = [_row(event, use_case) for event in found.last_events]
     out.print(fitting_table(rows, out.width, f"the last {len(rows)} events"))
     if found.vector is None:
-        out.print("no event of this user has sent a vector")
+        out.print("no event of this user has led to a feature vector")
     if found.row is None:
-        out.print(f"no row in the table {table}: a user has one from the profile event on")
+        out.print(f"no row in the table {table}: a user gets one with the profile event")
     if found.vector is not None or found.row is not None:
         sent = "vector sent last" if found.vector is None else f"vector sent at {readable(found.vector[use_case.time])}"
         names = [name for name in use_case.features_schema.names if name != use_case.key]

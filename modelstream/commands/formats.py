@@ -115,7 +115,7 @@ def _opened(output: Path | None, form: str) -> Iterator[BinaryIO]:
     """Give a file to write; it gets its name only when it is complete."""
     if output is None:
         if form == "parquet" and sys.stdout.isatty():
-            raise ConfigurationError("Parquet is nothing to read on a terminal", remedy="give a file with --output")
+            raise ConfigurationError("Parquet can't be shown on a terminal", remedy="give a file with --output")
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return

@@ -95,7 +95,9 @@ def show_version(version: Version, name: Name = "", as_json: AsJson = False) -> 
 
 @app.command()
 def promote(version: Version, name: Name = "") -> None:
-    """Let a version serve from now on. A running pipeline takes it within 5 s and loses nothing.
+    """Serve this version from now on.
+
+    A running pipeline switches to it within 5 s and loses nothing.
 
     Example: python pipeline.py models promote 2
     """
@@ -107,7 +109,7 @@ def promote(version: Version, name: Name = "") -> None:
 
 @app.command()
 def rollback(name: Name = "") -> None:
-    """Let the version serve again that did before the current one.
+    """Serve the previous version again.
 
     Example: python pipeline.py models rollback
     """
@@ -117,7 +119,7 @@ def rollback(name: Name = "") -> None:
     print(f"{registry.name} {version} serves again{_instead(before, version)}. {_WHEN}")
 
 
-_WHEN = "A pipeline that runs takes it within 5 s (`python pipeline.py status`)."
+_WHEN = "A running pipeline switches to it within 5 s (`python pipeline.py status`)."
 
 
 def open_registry(name: str = "") -> Registry:

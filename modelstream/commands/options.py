@@ -26,7 +26,7 @@ Shards = Annotated[
         metavar="N",
         min=1,
         max=64,
-        help="Shards of every stream, fixed when the folder is made (default: 8, as in project.yaml).",
+        help="Number of shards of every stream, fixed when the folder is made (default: 8, from project.yaml).",
         rich_help_panel=KEPT,
     ),
 ]
@@ -34,7 +34,7 @@ Streams = Annotated[
     str,
     typer.Option(
         metavar="URL",
-        help="Streams in Kafka or V3IO, such as kafka://127.0.0.1:9092/mine (default: in the folder).",
+        help="Keep streams in Kafka or V3IO, such as kafka://127.0.0.1:9092/mine (default: in the data folder).",
         show_default=False,
         rich_help_panel=KEPT,
     ),
@@ -61,15 +61,15 @@ Enrichment = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="CSV file with the table to look up: columns named as in the use case, or key and value.",
+        help="CSV file with the lookup table; its columns are named as in the use case, or key and value.",
     ),
 ]
 Workers = Annotated[
-    int, typer.Option(metavar="N", min=1, max=64, help="Processes of each function, which share its shards.")
+    int, typer.Option(metavar="N", min=1, max=64, help="Processes per function; they share its shards.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar=FLAG, help="Don't show the live table.")]
 AsJson = Annotated[bool, typer.Option("--json", metavar=FLAG, help="Print one JSON object instead of text.")]
-Last = Annotated[int, typer.Option(metavar="N", min=1, help="How many of the newest to show.")]
+Last = Annotated[int, typer.Option(metavar="N", min=1, help="Show this many of the newest.")]
 
 
 def is_given(context: typer.Context, name: str) -> bool:

@@ -36,7 +36,7 @@ def peek(
     ],
     last: Last = 5,
     as_json: Annotated[
-        bool, typer.Option("--json", metavar=FLAG, help="Print a JSON object for each row, on a terminal too.")
+        bool, typer.Option("--json", metavar=FLAG, help="Print one JSON object per row, even on a terminal.")
     ] = False,
     data: Data = DATA,
 ) -> None:

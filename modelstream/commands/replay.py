@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def replay(as_json: AsJson = False, data: Data = DATA) -> None:
     """Compute all features again and compare them, bit for bit.
 
-    Every event of the log is applied once more; what comes out must be equal to
-    the stored rows and to the vectors that were served. The exit status is 1 if
-    something differs, and the first differences are printed.
+    Every event of the log is applied again. The results must equal the stored rows and
+    the vectors that were served. The exit status is 1 if anything differs, and the
+    first differences are printed.
 
     Example: python pipeline.py replay --data data-mine
     """
@@ -46,8 +46,8 @@ def replay(as_json: AsJson = False, data: Data = DATA) -> None:
 def summary(found: Findings, seconds: float) -> str:
     """Return findings as a person reads them."""
     lines = [
-        f"Replayed {found.events:,} events in {seconds:.1f} s: {found.vectors:,} vectors as served and "
-        f"{found.rows:,} rows as stored, equal to the last bit."
+        f"Replayed {found.events:,} events in {seconds:.1f} s: {found.vectors:,} vectors equal those that "
+        f"were served, and {found.rows:,} rows equal those that are stored, bit for bit."
     ]
     lines += [f"DIFFERENT: {what}" for what in found.differing.first]
     if found.settled:
@@ -57,8 +57,8 @@ def summary(found: Findings, seconds: float) -> str:
         count = found.differing.count
         if found.unmatched.count:
             lines.append(
-                f"{found.unmatched.count:,} vectors and rows can't be compared: events are on their way. When "
-                "`python pipeline.py status` shows no messages that wait, replay again."
+                f"{found.unmatched.count:,} vectors and rows can't be compared yet, because events are still "
+                "being processed. When `python pipeline.py status` shows that no messages wait, run replay again."
             )
     if count:
         lines.append(f"{count:,} differences in all.")

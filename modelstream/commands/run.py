@@ -38,8 +38,8 @@ def run(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Read events from this file of JSON lines instead of generating them. - is standard input: what was "
-            "not read of it is lost when the pipeline is killed.",
+            help="Read events from this file of JSON lines instead of generating them. - means standard "
+            "input; lines of it that are not read yet are lost if the pipeline is killed.",
         ),
     ] = None,
     enrichment: Enrichment = None,
@@ -60,13 +60,18 @@ def run(
         typer.Option(
             metavar="N",
             min=1,
-            help="Events of each user after the first, which holds the profile.",
+            help="Events per user, after the profile event.",
             rich_help_panel=GENERATED,
         ),
     ] = 1000,
     seed: Annotated[
         int,
-        typer.Option(metavar="N", min=0, help="The same seed and end give the same events.", rich_help_panel=GENERATED),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Seed of the generator: the same --seed and --end give the same events.",
+            rich_help_panel=GENERATED,
+        ),
     ] = 1,
     end: Annotated[
         str | None,
@@ -80,7 +85,10 @@ def run(
     fresh: Annotated[
         bool,
         typer.Option(
-            "--fresh", metavar=FLAG, help="Delete what earlier runs left there, and begin anew.", rich_help_panel=KEPT
+            "--fresh",
+            metavar=FLAG,
+            help="Delete what earlier runs left in the folder, and start over.",
+            rich_help_panel=KEPT,
         ),
     ] = False,
     shards: Shards = None,
@@ -90,9 +98,9 @@ def run(
 ) -> None:
     """Run events through the pipeline, to the last one. Without --input, generate them.
 
-    Run it again with the same folder: it goes on where it stopped, whatever
-    stopped it, and counts nothing twice. Ctrl-C saves what is in hand.
-    The folder remembers --streams, --tables and --logs: give them once.
+    If it stops for any reason, run it again with the same folder: it continues where it
+    stopped, and counts nothing twice. Ctrl-C saves the work in progress. The folder
+    remembers --streams, --tables and --logs, so give them only the first time.
 
     Example: python pipeline.py run --input events.ndjson --data data-mine
     """
@@ -123,8 +131,8 @@ def run(
             folder = open_folder(data.resolve(), project, shards=shards, urls=urls, fresh=fresh)
             summary = runs.run(project, folder, runs.RunOptions(source, workers, rate), display)
     except runs.Interrupted as stop:
-        saved = "everything in hand is saved" if stop.saved else "stopped at once; nothing is lost"
-        print(f"Interrupted: {saved}. The same command goes on where it stopped.", file=sys.stderr)
+        saved = "the work in progress is saved" if stop.saved else "stopped at once; nothing is lost"
+        print(f"Interrupted: {saved}. The same command continues where it stopped.", file=sys.stderr)
         raise typer.Exit(130) from None
     if as_json:
         print_json(summary)

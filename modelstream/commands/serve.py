@@ -27,12 +27,12 @@ def serve(
     tables: Tables = "",
     logs: Logs = "",
 ) -> None:
-    """Take events by HTTP and keep the functions running, until Ctrl-C.
+    """Accept events over HTTP and keep the functions running, until Ctrl-C.
 
-    POST a JSON object, an array or NDJSON to /events: 202 means that it is stored.
-    GET / says what else there is.
-    Ctrl-C finishes what is in hand and saves it; the next start with the same
-    folder goes on. The folder also remembers --streams, --tables and --logs.
+    POST a JSON object, an array or NDJSON to /events; 202 means that it is stored. GET
+    / describes the other paths. Ctrl-C finishes and saves the work in progress; the
+    next start with the same folder continues. The folder also remembers --streams,
+    --tables and --logs.
 
     Example: python pipeline.py serve --port 8080 --data data-mine
     """
@@ -57,11 +57,11 @@ def serve(
 
 def summary(saved: Saved, data: Path) -> str:
     """Return what was saved, as a person reads it."""
-    what = "everything in hand is saved" if saved.complete else "what was in hand is done again at the next start"
+    what = "the work in progress is saved" if saved.complete else "the work in progress is repeated at the next start"
     lines = [f"Stopped: {what} in {data}. {saved.accepted:,} events were taken by HTTP."]
     lines += [
         f"  {function.name:20}{function.rows_in:>12,} rows in {function.rows_out:>12,} out   "
-        + (f"{function.waiting:,} messages wait in {function.reads}" if function.waiting else "nothing waits")
+        + (f"{function.waiting:,} messages wait in {function.reads}" if function.waiting else "no messages wait")
         for function in saved.functions
     ]
-    return "\n".join([*lines, "The same command goes on from here."])
+    return "\n".join([*lines, "The same command continues from here."])

@@ -72,7 +72,7 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
     name: str
     promoted: str
-    """The version that is to serve: promoted in the registry, or the one that comes with the project."""
+    """The version that should serve: promoted in the registry, or the one that comes with the project."""
     serving: dict[str, ServedModel]
     """What each worker of the model server serves; empty when none runs."""
     problem: str = ""
@@ -187,7 +187,7 @@ def print_status(found: Status) -> None:
 def _model_line(model: ModelStatus) -> str:
     from rich.markup import escape
 
-    wanted = f"version {model.promoted} is to serve" if not model.problem else f"[red]{escape(model.problem)}[/]"
+    wanted = f"version {model.promoted} is promoted" if not model.problem else f"[red]{escape(model.problem)}[/]"
     served = ", ".join(f"{worker} serves {one.version}" for worker, one in sorted(model.serving.items()))
     refused = {one.refused for one in model.serving.values() if one.refused}
     lines = [f"model {model.name}: {wanted}" + (f"; {served}" if served else "")]

@@ -49,7 +49,7 @@ def show(
         Literal["csv", "json", "parquet"] | None,
         typer.Option(
             metavar="FORMAT",
-            help="csv, json or parquet (default: what the name of --output says, else csv, on a terminal a table).",
+            help="csv, json or parquet (default: by the ending of --output; otherwise csv, or a table on a terminal).",
         ),
     ] = None,
     output: Annotated[
@@ -79,11 +79,10 @@ def load(
     ] = "",
     data: Data = DATA,
 ) -> None:
-    """Load the table that is looked up from a CSV file.
+    """Load the lookup table from a CSV file.
 
-    All of the file is loaded or, if a line is wrong, nothing. A key that is already
-    there gets its new value; other keys stay. A running pipeline sees the change
-    within seconds.
+    If any line is wrong, nothing is loaded. A key that exists gets its new value; other
+    keys are kept. A running pipeline sees the change within seconds.
 
     Example: python pipeline.py table load enrichment codes.csv
     """
@@ -109,8 +108,8 @@ def load_table(stores: Stores, name: str, file: Path) -> None:
     lookup, table = stores.use_case.lookup, stores.enrichment
     if lookup is None or table is None or name != lookup.table:
         raise ConfigurationError(
-            f"the use case {stores.use_case.name} looks nothing up in a table {name!r}",
-            remedy=f"give its table, {lookup.table}" if lookup else "there is no table to load",
+            f"{name!r} is not the lookup table of the use case {stores.use_case.name}",
+            remedy=f"give its table, {lookup.table}" if lookup else "this use case has no lookup table",
         )
     count = load_enrichment(file, stores.use_case, stores.tables)
     print(f"{count:,} rows loaded; {name} has {table.count():,}", file=sys.stderr)
@@ -147,7 +146,7 @@ def _features(view: View, key: str | None) -> tuple[pa.Schema, Iterator[pa.Recor
     if not found.num_rows:
         raise ConfigurationError(
             f"the table {view.names.features} has no row for {use_case.key} {key!r}",
-            remedy=f"`python pipeline.py explain {key}` tells what is known of it",
+            remedy=f"`python pipeline.py explain {key}` shows what is known about it",
         )
     return use_case.features_schema, iter([features_of(found, use_case)])
 

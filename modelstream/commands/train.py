@@ -36,15 +36,15 @@ def train(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Read from this file what became of each user: CSV, Parquet or JSON lines, with the columns key and "
-            "label (default: the labels that are in the log of events).",
+            help="Read labels from this file: CSV, Parquet or JSON lines, with the columns key and label "
+            "(default: the labels in the log of events).",
         ),
     ] = None,
     candidates: Annotated[
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Try only these of the notebook's candidates, with commas (default: all).",
+            help="Try only these candidates of the notebook, separated by commas (default: all).",
         ),
     ] = None,
     seed: Annotated[
@@ -52,27 +52,33 @@ def train(
         typer.Option(
             metavar="N",
             min=0,
-            help="Decides which users are tested on and which vectors are sampled.",
+            help="Seed that decides which users are in the test set and which vectors are in the sample.",
         ),
     ] = 1,
     name: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Register it as this model (default: the use case's).", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="Register the model under this name (default: the one in the use case).",
+            show_default=False,
+        ),
     ] = "",
-    promote: Annotated[bool, typer.Option("--promote", metavar=FLAG, help="Let the new version serve.")] = False,
+    promote: Annotated[
+        bool, typer.Option("--promote", metavar=FLAG, help="Promote the new version, so that it serves.")
+    ] = False,
     source: Annotated[
         Literal["events", "inference"],
         typer.Option(
             metavar="LOG",
-            help="events: replay the log of events, and check it against what was served. inference: take what was "
-            "served.",
+            help="Where the vectors come from. events: a replay of the log of events, compared with the "
+            "vectors that were served. inference: the vectors that were served.",
         ),
     ] = "events",
     since: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Only vectors of events since then: a time such as 2026-11-20, or how long ago (15m, 6h, 7d).",
+            help="Only vectors of events from this time on: a time such as 2026-11-20, or how long ago (15m, 6h, 7d).",
         ),
     ] = None,
     until: Annotated[
@@ -83,8 +89,8 @@ def train(
 ) -> None:
     """Train a model on what the pipeline has kept, and register it.
 
-    It is tested on users it has never seen. The function that trains is in
-    functions/optional-training.ipynb; the report's path is printed at the end.
+    The model is tested on users that it has never seen. The training function is in
+    functions/optional-training.ipynb. The path of the report is printed at the end.
 
     Example: python pipeline.py train --since 7d --promote
     """

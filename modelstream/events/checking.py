@@ -142,7 +142,7 @@ class EventChecker:
         positions = positions_of(changed)
         if not np.isin(positions, positions_of(events)).all() or not (positions[1:] > positions[:-1]).all():
             raise ConfigurationError(
-                "transform(batch) returned rows that it was not given, or in another order",
-                remedy=f"it may change values and leave rows out, and keeps the column {POSITION} as it is",
+                "transform(batch) returned rows that it was not given, or changed their order",
+                remedy=f"it may change values and leave rows out, but must not change the column {POSITION}",
             )
         return changed

@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     """
 
     profile: int
-    """The type of event that registers a user; -1: users need no registration."""
+    """The type of event that makes a user known; -1: users are known from their first event on."""
     opens: int
     """The event that opens the window; -1: there is no window."""
     window: int

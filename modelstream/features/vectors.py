@@ -41,8 +41,10 @@ class Vectors:
         """Raise ConfigurationError if the use case lists features that no hook adds."""
         if use_case.derived and derive is None:
             raise ConfigurationError(
-                f"nothing computes the features that {use_case.name} lists as derived: {', '.join(use_case.derived)}",
-                remedy="write derive(batch, vectors) in the notebook of stream-to-features, or list none",
+                f"the use case {use_case.name} lists derived features, but no hook computes them: "
+                f"{', '.join(use_case.derived)}",
+                remedy="write derive(batch, vectors) in the notebook of stream-to-features, or empty the list "
+                "`derived`",
             )
         self._use_case = use_case
         self._types = pa.array(use_case.event_names)

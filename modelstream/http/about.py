@@ -35,10 +35,10 @@ def about(use_case: UseCase, data: Path, url: str) -> str:
     model = f"/v2/models/{use_case.model_name}"
     features = f"{len(use_case.features)} features: {', '.join(use_case.features)}"
     paths = {
-        "POST /events": "a JSON object, an array of objects, or one object a line: 202 when all of them are durable; "
-        "4xx with the reason when nothing was taken; 503: send it again",
+        "POST /events": "a JSON object, an array of objects, or one object per line: 202 when all events are "
+        "durable; 4xx with the reason if nothing was taken; 503: send it again",
         f"POST {model}/infer": f"predictions for vectors of {features}",
-        f"GET  {model}/ready": "whether the model server answers",
+        f"GET  {model}/ready": "tells whether the model server is ready",
         "GET  /healthz": "200, or 503 when messages wait and nothing was committed for 30 s",
         "GET  /metrics": "for Prometheus",
     }

@@ -147,7 +147,7 @@ class _Handlers:
         """Answer a request for an unknown path or method."""
         assert isinstance(error, HTTPException)
         what = f"{request.method} {request.url.path}"
-        response = _json({"error": f"{error.detail}: {what}", "remedy": "GET / tells what is here"}, error.status_code)
+        response = _json({"error": f"{error.detail}: {what}", "remedy": "GET / lists the paths"}, error.status_code)
         response.headers.update(error.headers or {})
         return self._count(request, "other", response)
 
@@ -170,7 +170,7 @@ class _Handlers:
                 if size > MAX_BODY:
                     raise _too_large(size)
                 if self._in_hand > self._edge.in_hand_limit:
-                    raise UnavailableError("too much is being sent at the same time")
+                    raise UnavailableError("too many events are being sent at the same time")
                 chunks.append(chunk)
             yield b"".join(chunks)
         finally:

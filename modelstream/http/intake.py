@@ -48,7 +48,7 @@ class RefusedError(ModelstreamError):
     """A body that is refused; `status` is the HTTP status. Nothing of it was taken."""
 
     def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message, remedy="nothing of this body was taken: mend it and send all of it again")
+        super().__init__(message, remedy="nothing of this body was taken: fix it and send all of it again")
         self.status = status
 
 
@@ -216,7 +216,8 @@ class Intake:
                     raise
                 if self._closing or time.monotonic() > deadline:
                     raise UnavailableError(
-                        f"{error}; it is not known whether these events were taken: sent again, they may count twice",
+                        f"{error}; it is unknown whether these events were taken: if you send them again, "
+                        "they may count twice",
                         remedy=error.remedy,
                     ) from None
                 time.sleep(FIRST_BACKOFF)

@@ -112,7 +112,7 @@ class Service:
             pipeline.start(commit_ms=COMMIT_MS)
             Trimmer(pipeline.stores.again(), pipeline.project.readers()).start()
             self._display.console.print(
-                f"Listening on {server.url} (GET / tells what is there; Ctrl-C ends it)", soft_wrap=True
+                f"Listening on {server.url} (GET / lists the paths; Ctrl-C stops it)", soft_wrap=True
             )
             look_at = 0.0
             while not stopping.wait(POLL):
@@ -137,7 +137,9 @@ class Service:
         if supervisor.gives_up and self._pipeline.is_ready():
             supervisor.gives_up = False  # it has worked: what fails from now on may be mended while we wait
         if not self._server.is_alive():
-            raise ModelstreamError("the HTTP server has ended", remedy="see logs/http.log in the data folder")
+            raise ModelstreamError(
+                "the HTTP server has stopped unexpectedly", remedy="see logs/http.log in the data folder"
+            )
 
     def _look(self) -> None:
         states = self._pipeline.states()

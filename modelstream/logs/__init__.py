@@ -28,7 +28,7 @@ def open_log(url: str, name: str, schema: pa.Schema, epoch: int) -> Log:
     '/data/events'
     >>> open_log("tape://reel", "events", pa.schema([]), 0)
     Traceback (most recent call last):
-    modelstream.errors.ConfigurationError: no logs of the kind 'tape' (in 'tape://reel'); known: file, s3
+    modelstream.errors.ConfigurationError: logs can't be at 'tape://reel': unknown kind 'tape'; known: file, s3
     """
     scheme = url.partition("://")[0] if "://" in url else "file"
     if scheme == "file":
@@ -40,5 +40,6 @@ def open_log(url: str, name: str, schema: pa.Schema, epoch: int) -> Log:
 
         return S3Log(f"{url.rstrip('/')}/{name}", schema, epoch)
     raise ConfigurationError(
-        f"no logs of the kind {scheme!r} (in {url!r}); known: file, s3", remedy="give a folder, or s3://bucket/prefix"
+        f"logs can't be at {url!r}: unknown kind {scheme!r}; known: file, s3",
+        remedy="give a folder, or s3://bucket/prefix",
     )

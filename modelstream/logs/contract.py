@@ -72,7 +72,7 @@ class Log(ABC):
             if files and files[-1].epoch > self.epoch:
                 raise ConfigurationError(
                     f"{self.place()} has files of epoch {files[-1].epoch}; the tables are in epoch {self.epoch}",
-                    remedy="use streams, tables and logs of one moment, or begin anew in another folder",
+                    remedy="use streams, tables and logs that belong together, or start over in another folder",
                 )
             last = _lasts(files).get((self.epoch, shard))
             if last is None:
@@ -180,7 +180,7 @@ class Log(ABC):
             differing = sorted({field.name for field in set(found) ^ set(self.schema)}) or ["their order"]
             raise ConfigurationError(
                 f"{self.place()} was made for another use case (differing columns: {', '.join(differing)})",
-                remedy="go back to the use case that it was made for, or begin anew in another folder",
+                remedy="go back to the use case that it was made for, or start over in another folder",
             )
 
     def _schema_file(self) -> pa.Buffer:
@@ -196,7 +196,7 @@ class Log(ABC):
             if file.number != expected:
                 missing = file._replace(number=expected).name
                 raise ConfigurationError(
-                    f"{self.place(missing)} is missing, while {file.name} is there",
+                    f"{self.place(missing)} is missing, although {file.name} exists",
                     remedy="restore it from a copy, or begin anew in another folder",
                 )
             before = file
@@ -206,7 +206,8 @@ class Log(ABC):
         footer, _ = self._read_footer(file.name)
         if footer.file != file:
             raise ConfigurationError(
-                f"{self.place(file.name)} was written as {footer.file.name}", remedy="give it its name back"
+                f"{self.place(file.name)} was renamed: it was written as {footer.file.name}",
+                remedy="give it its name back",
             )
         return footer
 

@@ -128,8 +128,8 @@ def read_footer(path: Path | str, end: pa.Buffer | None = None) -> tuple[Footer,
         version = stored.decode(ours).get("version")
         if isinstance(version, int) and version > VERSION:
             raise ConfigurationError(
-                f"{path} is of version {version} of the log; this program reads up to {VERSION}",
-                remedy="use the newer program that wrote it, or another folder",
+                f"{path} has version {version} of the log format; this program reads up to {VERSION}",
+                remedy="update modelstream, or give another folder",
             )
         return msgspec.json.decode(ours, type=Footer), schema
     except (KeyError, msgspec.DecodeError) as error:
@@ -154,5 +154,5 @@ def readable(path: Path | str) -> Iterator[None]:
             raise
         raise ConfigurationError(
             f"{path} can't be read: {str(error).splitlines()[0]}",
-            remedy="restore it from a copy: it says what comes next",
+            remedy="restore it from a copy: the log can't continue without it",
         ) from error

@@ -28,7 +28,7 @@ ROUNDING = 1e-6
 """How far a float32 result may be outside of 0 to 1: onnxruntime's logistic function of 17.844 is 1.0000001."""
 
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
-_RETRAIN = "train it again, or take the last good version of the folder from git"
+_RETRAIN = "train the model again, or restore the last good version of the folder"
 
 Floats = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float64]
@@ -89,7 +89,7 @@ class OnnxModel:
         probability: Probabilities = column[:count].astype(np.float64)
         # NaN compares as false.
         if len(result) != len(vectors) or not (np.abs(probability - 0.5) <= 0.5 + ROUNDING).all():
-            raise ModelError(f"{self._source}: the model gave something else than probabilities", remedy=_RETRAIN)
+            raise ModelError(f"{self._source}: the model returned something other than probabilities", remedy=_RETRAIN)
         return np.clip(probability, 0.0, 1.0, out=probability)
 
     def _checked_input(self) -> str:
@@ -110,8 +110,8 @@ class OnnxModel:
         kind, shape = outputs.get(OUTPUT, ("", None))
         if kind not in ("tensor(float)", "tensor(double)") or shape not in ([], [1], [2]):
             raise ConfigurationError(
-                f"{self._source}: gives {outputs}; "
-                f"an output {OUTPUT!r}, float [None], [None, 1] or [None, 2], is wanted",
+                f"{self._source}: has the outputs {outputs}; it needs an output {OUTPUT!r} of float [None], "
+                "[None, 1] or [None, 2]",
                 remedy="convert a classifier with `options={'zipmap': False}`",
             )
 

@@ -170,7 +170,7 @@ def _hooked(name: str, result: object, count: int) -> Probabilities:
 def _hook_error(name: str, wanted: str) -> ConfigurationError:
     return ConfigurationError(
         f"{name}(probability, vectors) did not return {wanted} for each vector",
-        remedy="mend it in the model server's notebook",
+        remedy="fix it in the model server's notebook",
     )
 
 

@@ -101,7 +101,7 @@ def read_spec(data: object, source: str) -> ModelSpec:
     version, sha256 = parameters.get("version"), parameters.get("sha256")
     if file.kind != "model" or not version or not isinstance(sha256, str):
         raise ConfigurationError(
-            f"{source}: not of a model, or without spec.parameters.version and spec.parameters.sha256",
+            f"{source}: does not describe a model, or lacks spec.parameters.version or spec.parameters.sha256",
             remedy="log the model with both parameters",
         )
     name = file.spec.model_file
@@ -120,12 +120,12 @@ def check_features(spec: ModelSpec, features: Sequence[str], source: str) -> Non
 
     >>> check_features(ModelSpec("frost", "3", "model.onnx", "ab12", ("celsius",)), ["celsius", "bar"], "frost 3")
     Traceback (most recent call last):
-    modelstream.errors.ConfigurationError: frost 3: trained on other features than the use case has: it lacks bar
+    modelstream.errors.ConfigurationError: frost 3: the model's features are not those of the use case: it lacks bar
     """
     if spec.features != tuple(features):
         raise ConfigurationError(
-            f"{source}: trained on other features than the use case has: {_difference(spec, features)}",
-            remedy="train the model anew, or take the model of this use case",
+            f"{source}: the model's features are not those of the use case: {_difference(spec, features)}",
+            remedy="train a new model, or use one that was trained for this use case",
         )
 
 

@@ -64,7 +64,7 @@ class BucketStore(ModelStore):
         check_names(content)
         self._try_conditions()
         if name in self.taken():
-            raise TakenError(f"{self.place(name)} is there already", remedy="take another name")
+            raise TakenError(f"{self.place(name)} is there already", remedy="choose another name")
         self._create(secrets.token_hex(16).encode(), name, CLAIM)
         for file in sorted(content, key=lambda file: file == SPEC_FILE):
             self._create(content[file], name, file)
@@ -85,7 +85,8 @@ class BucketStore(ModelStore):
                 return
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"{self.place(name)}: others have been changing it for {WAIT_SECONDS:.0f} s", remedy="try again"
+                    f"{self.place(name)}: other processes have been changing it for {WAIT_SECONDS:.0f} s",
+                    remedy="try again",
                 )
             time.sleep(random.random() * PAUSE)
 
@@ -144,5 +145,5 @@ class _Objects:
 def _gone(place: str) -> ConfigurationError:
     return ConfigurationError(
         f"{place}: No such file",
-        remedy="the files of a version never change: restore them from a copy, or promote another version",
+        remedy="restore the files of this version from a copy, or promote another version",
     )

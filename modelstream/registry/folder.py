@@ -35,7 +35,7 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe mus
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _PASSING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 """Read errors that may be temporary. All others are about what the file is or who may read it."""
-_REMEDY = "the files of a version lie in its folder as they were registered: restore them, or promote another version"
+_REMEDY = "restore the files of this version as they were registered, or promote another version"
 
 
 class FolderStore(ModelStore):
@@ -134,9 +134,11 @@ def _read(name: str, path: Path, limit: int, folder: int | None) -> bytes | None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise ConfigurationError(f"{path} is no file", remedy=_REMEDY)
+            raise ConfigurationError(f"{path} is not a file", remedy=_REMEDY)
         if found.st_size > limit:
-            raise ConfigurationError(f"{path} has more than {limit:,} bytes, too many for what it is", remedy=_REMEDY)
+            raise ConfigurationError(
+                f"{path} has more than {limit:,} bytes, which is too large for this kind of file", remedy=_REMEDY
+            )
         with os.fdopen(os.dup(descriptor), "rb") as file:
             return file.read(limit)  # no more, should it be growing
     except OSError as error:
@@ -147,9 +149,11 @@ def _read(name: str, path: Path, limit: int, folder: int | None) -> bytes | None
 
 def _refusal(error: OSError, path: Path) -> ConfigurationError | UnavailableError:
     if error.errno in _PASSING:
-        return UnavailableError(f"{path}: {error.strerror}", remedy="mend the storage; it is read again by itself")
+        return UnavailableError(
+            f"{path}: {error.strerror}", remedy="fix the storage; the file is then read again by itself"
+        )
     if path.is_symlink():
-        return ConfigurationError(f"{path} is a symbolic link, which may lead anywhere", remedy=_REMEDY)
+        return ConfigurationError(f"{path} is a symbolic link; links are not followed", remedy=_REMEDY)
     return ConfigurationError(f"{path}: {error.strerror}", remedy=_REMEDY)
 
 
@@ -254,7 +258,8 @@ def locked(folder: Path) -> Iterator[None]:
         while not _lock(descriptor):
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"{folder}: another process has been changing it for {WAIT_SECONDS:.0f} s", remedy="end that one"
+                    f"{folder}: another process has held its lock for {WAIT_SECONDS:.0f} s",
+                    remedy="end that process, or try again later",
                 )
             time.sleep(0.01)
         yield

@@ -42,7 +42,7 @@ TRIES = 100
 """How often `register` tries the next free version when other writers are faster."""
 SPEC_BYTES, MODEL_BYTES = 4 << 20, 512 << 20
 """The largest files that are read, so that a huge one can't fill a server's memory."""
-_LIST = "`python pipeline.py models list` shows what there is"
+_LIST = "`python pipeline.py models list` lists all versions"
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Registry:
         """
         self._check_number(version)
         if version == self.shipped_version():
-            raise TakenError(f"{self.name} {version} comes with the project", remedy="take the next version")
+            raise TakenError(f"{self.name} {version} comes with the project", remedy="use the next version")
         self._checked(version, lambda name, _: _of(content, name), "the new version")
         self._store.write(version, content)
 
@@ -170,7 +170,9 @@ class Registry:
             except TakenError:
                 continue
             return version
-        raise UnavailableError(f"{self.place()}: others took {TRIES} versions in a row", remedy="try again later")
+        raise UnavailableError(
+            f"{self.place()}: other writers were faster {TRIES} times in a row", remedy="try again later"
+        )
 
     def load(self, version: str) -> OnnxModel:
         """Return a version's model, checked: hash, name, features, operators, nothing outside of its file.
@@ -252,7 +254,8 @@ class Registry:
         model, place = self._load(promotion.version), self.place(promotion.version)
         if model.spec.sha256 != promotion.sha256:
             raise ConfigurationError(
-                f"{place}: sha256 is {model.spec.sha256}, but {promotion.sha256 or 'none'} was promoted",
+                f"{place} has changed since it was promoted: "
+                f"sha256 is {model.spec.sha256}, not {promotion.sha256 or 'none'}",
                 remedy="restore the file that was promoted, or promote what is there now",
             )
         return model
@@ -297,7 +300,7 @@ class Registry:
 
     def _check_number(self, version: str) -> None:
         if not _is_number(version):
-            raise ConfigurationError(f"{version!r} is no version: versions are whole numbers", remedy=_LIST)
+            raise ConfigurationError(f"{version!r} is not a version: versions are whole numbers", remedy=_LIST)
 
     def _described(self, version: str, serves: str) -> Registered:
         place, current = self.place(version), version == serves
@@ -320,8 +323,8 @@ class Registry:
         spec = parse_spec(read(SPEC_FILE, SPEC_BYTES), f"{source}/{SPEC_FILE}")
         if (spec.name, spec.version) != (self.name, version):
             raise ConfigurationError(
-                f"{source}: its {SPEC_FILE} is of {spec.name} {spec.version}, not of {self.name} {version}",
-                remedy="register the model anew: a copied folder keeps its version",
+                f"{source}: {SPEC_FILE} describes {spec.name} {spec.version}, not {self.name} {version}",
+                remedy="register the model instead of copying its folder: a copy keeps its old version",
             )
         check_features(spec, self.features, source)
         return OnnxModel(spec, read(spec.file, MODEL_BYTES), f"{source}/{spec.file}")
@@ -354,7 +357,7 @@ def open_store(url: str | Path, model: str) -> ModelStore:
     ('models/mine/2', 's3://bucket/models/mine/2')
     >>> open_store("tape://reel", "mine")
     Traceback (most recent call last):
-    modelstream.errors.ConfigurationError: tape://reel is no folder
+    modelstream.errors.ConfigurationError: tape://reel is not a folder
     """
     url = str(url)
     if url.startswith("s3://"):

@@ -104,8 +104,8 @@ def check_names(content: Mapping[str, bytes]) -> None:
 
     >>> check_names({"model.onnx": b"", "../model.onnx": b""})
     Traceback (most recent call last):
-    modelstream.errors.ConfigurationError: '../model.onnx' is no name of a file in a folder
+    modelstream.errors.ConfigurationError: '../model.onnx' is not the name of a file in a folder
     """
     for file in content:
         if Path(file).name != file or file.startswith(".") or not file.isprintable():
-            raise ConfigurationError(f"{file!r} is no name of a file in a folder", remedy="give plain names")
+            raise ConfigurationError(f"{file!r} is not the name of a file in a folder", remedy="give plain names")

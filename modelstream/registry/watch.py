@@ -77,7 +77,7 @@ class ModelWatch:
             self._suspect = None
             self._follow(self._promoted(stamp), stamp)
         except Exception as error:  # the thread must go on, whatever it meets
-            self._refuse("what is promoted", error)
+            self._refuse("the promoted version", error)
         return (self.model, self.refused) != before
 
     def start(self, changed: Callable[[], None]) -> None:
@@ -125,7 +125,7 @@ class ModelWatch:
         return None
 
     def _refuse(self, what: str, error: Exception) -> None:
-        away = f"{what} can't be read just now"
+        away = f"{what} can't be read at the moment"
         if isinstance(error, UnavailableError):
             if self.refused.startswith(away):  # it was said; a client's messages differ in how long it tried
                 return

@@ -106,7 +106,9 @@ class ServedVectors:
             place = pc.index(other, True).as_py()
             ours = _event(vectors.column(self._key), origins, vectors.column(POSITION), place)
             theirs = _event(served.column(self._key), served.column(ORIGIN), served.column(POSITION), place)
-            found.differing.add(f"the replay goes on with the vector {ours}, the inference log with that {theirs}")
+            found.differing.add(
+                f"the next vector of the replay is the one {ours}, that of the inference log the one {theirs}"
+            )
             self._out_of_step = True
             count = place
         unequal = np.zeros(count, np.bool_)
@@ -126,7 +128,7 @@ class ServedVectors:
         if self._out_of_step:
             return
         rest = self._rest.num_rows + sum(batch.num_rows for batch in self._batches)
-        found.unmatched.add(f"{rest:,} vectors in the inference log that follow from no event of the log", rest)
+        found.unmatched.add(f"{rest:,} vectors in the inference log for which the log of events has no event", rest)
 
     def _take(self, count: int) -> pa.Table:
         parts, rows = [self._rest] if self._rest.num_rows else [], self._rest.num_rows

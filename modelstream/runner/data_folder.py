@@ -63,7 +63,9 @@ def read_marker(path: Path) -> Marker | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}", remedy="give a folder that you may read") from None
+        raise ConfigurationError(
+            f"{path}: {error.strerror}", remedy="give a folder that you have permission to read"
+        ) from None
     try:
         marker = msgspec.json.decode(text, type=Marker)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -73,7 +75,8 @@ def read_marker(path: Path) -> Marker | None:
         ) from None
     if marker.version > VERSION:
         raise ConfigurationError(
-            f"{path} was written by a newer version (format {marker.version}; this one knows {VERSION})",
+            f"{path} was written by a newer version of modelstream (format {marker.version}; this version "
+            f"reads up to {VERSION})",
             remedy="update modelstream, or give another --data",
         )
     return marker
@@ -87,8 +90,8 @@ def require(path: Path, project: Project) -> Marker:
     marker = read_marker(path)
     if marker is None:
         raise ConfigurationError(
-            f"{path} holds no data of a pipeline",
-            remedy="run `python pipeline.py run` first, or give its folder with --data",
+            f"{path} is not the data folder of a pipeline",
+            remedy="run `python pipeline.py run` first, or give the folder of a run with --data",
         )
     check_use_case(path, marker, project)
     return marker
@@ -161,10 +164,13 @@ def open_folder(
     except PermissionError as error:
         raise ConfigurationError(f"{path}: {error.strerror}", remedy="give a folder that you may write to") from None
     except OSError as error:
-        raise UnavailableError(f"{path}: {error.strerror}", remedy="free space, then run the same again") from None
+        raise UnavailableError(
+            f"{path}: {error.strerror}", remedy="free space, then run the same command again"
+        ) from None
     if shards is not None and shards != marker.shards:
         raise ConfigurationError(
-            f"{path} has {marker.shards} shards, not {shards}: events of a user would change their shard and order",
+            f"{path} was made with {marker.shards} shards, not {shards}: users would move to other shards, "
+            "and their events lose their order",
             remedy=f"leave out --shards, or delete the data and start over with --fresh --shards {shards}",
         )
     check_use_case(path, marker, project)
@@ -216,7 +222,7 @@ def _begin(path: Path, shards: int, use_case: str, urls: StoreUrls) -> Marker:
     strangers = [entry.name for entry in path.iterdir() if entry.name != LOCK]
     if strangers:
         raise ConfigurationError(
-            f"{path} is not empty and holds no data of a pipeline ({', '.join(sorted(strangers)[:3])}, …)",
+            f"{path} is not empty, and not the data folder of a pipeline ({', '.join(sorted(strangers)[:3])}, …)",
             remedy="give an empty or a new folder with --data",
         )
     version = 1 if urls == NOWHERE_ELSE else VERSION

@@ -37,7 +37,9 @@ class Exporter(Collector):
             ("method", "path", "status"),
             registry=self._registry,
         )
-        self.accepted = Counter("modelstream_http_events", "Events taken by HTTP and durable.", registry=self._registry)
+        self.accepted = Counter(
+            "modelstream_http_events", "Events accepted over HTTP that are durable.", registry=self._registry
+        )
         self._registry.register(self)
 
     def text(self) -> bytes:
@@ -49,7 +51,7 @@ class Exporter(Collector):
         now = self._clock()
         state = self.state
         reasons = [
-            f"{function.name}: {function.lag} messages wait, and nothing was committed for "
+            f"{function.name}: {function.lag} messages are waiting, but nothing has been committed for "
             f"{function.waits_for(now):.0f} s{': ' + function.held if function.held else ''}"
             for function in state.functions
             if function.waits_for(now) > STALLED_SECONDS
@@ -89,16 +91,16 @@ class Exporter(Collector):
 _Value = Callable[[FunctionState], float]
 
 _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
-    ("rows_in", "Rows that a function took in.", lambda function: function.counters.rows_in),
+    ("rows_in", "Rows that a function has taken.", lambda function: function.counters.rows_in),
     ("rows_out", "Rows that a function sent on.", lambda function: function.counters.rows_out),
     ("dead_letters", "Rows that became dead letters.", lambda function: function.counters.dead_letters),
-    ("repeated", "Rows that came again after a restart, and were dropped.", lambda one: one.counters.repeated),
+    ("repeated", "Rows that were delivered again and dropped.", lambda one: one.counters.repeated),
     ("restarts", "How often processes of a function died and were started again.", lambda function: function.restarts),
     ("commits", "How often a function made its state durable.", lambda function: function.counters.commits),
 )
 _GAUGES: tuple[tuple[str, str, _Value], ...] = (
     ("lag_messages", "Messages that a function has not acknowledged.", lambda function: function.lag),
-    ("held", "1 while a function waits for something outside, such as a full disk.", lambda f: float(bool(f.held))),
+    ("held", "1 while a function is held, for example by a full disk.", lambda f: float(bool(f.held))),
     ("model_refused", "1 while the version that is promoted is refused.", lambda f: float(bool(f.refused))),
     ("last_commit_timestamp_seconds", "When a function last committed.", lambda one: one.counters.committed_at),
 )

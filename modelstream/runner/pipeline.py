@@ -128,8 +128,8 @@ class Pipeline:
                 self._held_since.pop(name, None)
             elif now - self._held_since.setdefault(name, now) > HELD_LIMIT:
                 raise FunctionFailedError(
-                    f"{name} can't go on: {process.report.held}",
-                    remedy="nothing is lost: mend the cause and run the same command again",
+                    f"{name} can't continue: {process.report.held}",
+                    remedy="nothing is lost: fix the cause and run the same command again",
                 )
 
     def note_models(self) -> None:

@@ -63,7 +63,7 @@ class RunOptions:
 
 
 class Interrupted(Exception):  # noqa: N818
-    """Ctrl-C: everything in hand was saved (or not, if `saved` is false)."""
+    """Ctrl-C: the work in progress was saved (or not, if `saved` is false)."""
 
     def __init__(self, saved: bool) -> None:
         super().__init__()

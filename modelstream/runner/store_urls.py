@@ -58,8 +58,8 @@ def check_own(urls: StoreUrls, made_with: StoreUrls, project: Project) -> None:
             url = getattr(urls, kind)
             if url and url != getattr(made_with, kind) and _is_used(kind, stores, project):
                 raise ConfigurationError(
-                    f"{url} holds {kind} that this folder didn't make: --fresh would delete another pipeline's",
-                    remedy="give another prefix, or the --data that made them",
+                    f"{url} has {kind} of another pipeline, which --fresh would delete",
+                    remedy="give another prefix, or the --data folder that they belong to",
                 )
 
 

@@ -162,7 +162,7 @@ class Supervisor:
             raise FunctionFailedError(
                 f"{process.name} has died {process.deaths} times in a row ({how}); the end of its log "
                 f"{process.log}:\n{process.last_words()}",
-                remedy="mend its cause and run the same command again: it goes on where it stopped",
+                remedy="fix the cause and run the same command again: it continues where it stopped",
             )
 
     def send(self, name: str, command: Command) -> None:

@@ -15,7 +15,7 @@ def training_function(project: Project) -> str:
     """Return the function that trains: the job without streams. Raises ConfigurationError if there is none."""
     if not project.chain.trainer:
         raise ConfigurationError(
-            "project.yaml has no function that trains", remedy="add a job, with an empty entry under `wiring`"
+            "project.yaml has no training function", remedy="add a job, with an empty entry under `wiring`"
         )
     return project.chain.trainer
 

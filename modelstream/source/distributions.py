@@ -89,7 +89,7 @@ class Distributions:
     def check(self, use_case: UseCase) -> None:
         """Raise ConfigurationError unless a use case can take these events."""
         if use_case.profile is None or use_case.lookup is None:
-            raise _wrong(f"the use case {use_case.name} has no profile or no lookup")
+            raise _wrong(f"the use case {use_case.name} needs a profile and a lookup")
         for event in self.values:
             if event not in use_case.events or use_case.value_field(event) is None:
                 raise _wrong(f"values: the use case {use_case.name} has no event {event!r} with a value")
@@ -109,7 +109,7 @@ class Distributions:
             if event not in self.values:
                 raise _wrong(f"{name}.mix: {event!r} has no value; known: {', '.join(self.values)}")
         if not group.remainders or not set(group.remainders) <= set(range(len(self.enrichment.values))):
-            raise _wrong(f"{name}.remainders must be of 0 to {len(self.enrichment.values) - 1}")
+            raise _wrong(f"{name}.remainders must be numbers from 0 to {len(self.enrichment.values) - 1}")
         missing = {field for field, draw in self.profile.items() if draw is GROUP} - set(group.fields)
         if missing:
             raise _wrong(f"{name}.fields has no value for {', '.join(sorted(missing))}")
@@ -119,16 +119,16 @@ class Distributions:
 
 def _check_sum(name: str, chances: Sequence[float]) -> None:
     if min(chances, default=-1) < 0 or not math.isclose(sum(chances), 1, abs_tol=1e-6):
-        raise _wrong(f"{name} must make 1 together, and none be negative; they are {list(chances)}")
+        raise _wrong(f"{name} must add up to 1, and none may be negative; they are {list(chances)}")
 
 
 def _check_range(name: str, span: Range, lowest: int) -> None:
     if not lowest <= span[0] <= span[1] < 2**31:
-        raise _wrong(f"{name} is {span}: give the lowest, at least {lowest}, and the highest")
+        raise _wrong(f"{name} is {span}: give a pair of the lowest value (at least {lowest}) and the highest")
 
 
 def _wrong(what: str) -> ConfigurationError:
     return ConfigurationError(
         f"the generator's distributions can't be used: {what}",
-        remedy="mend them in functions/data-generator.ipynb",
+        remedy="fix them in functions/data-generator.ipynb",
     )

@@ -39,18 +39,20 @@ def read_enrichment(path: Path | str, lookup: Lookup) -> pa.RecordBatch:
         names = next((pair for pair in ((lookup.by, lookup.value), ("key", "value")) if {*pair} <= {*header}), None)
         if names is None:
             found = ", ".join(header) or "nothing"
-            raise _wrong(path, 1, f"no columns {lookup.by!r} and {lookup.value!r}, nor 'key' and 'value', but {found}")
+            raise _wrong(
+                path, 1, f"the columns are {found}; it needs {lookup.by!r} and {lookup.value!r}, or 'key' and 'value'"
+            )
         by, value = map(header.index, names)
         for row in rows:
             if not row:
                 continue
             if len(row) != len(header):
-                raise _wrong(path, rows.line_num, f"{len(row)} columns, where the first line has {len(header)}")
+                raise _wrong(path, rows.line_num, f"{len(row)} columns, but the first line has {len(header)}")
             key, number = row[by].strip(), _number(row[value], path, rows.line_num)
             if not key:
                 raise _wrong(path, rows.line_num, f"{lookup.by} is empty")
             if values.setdefault(key, number) != number:
-                raise _wrong(path, rows.line_num, f"{lookup.by} {key} has another value in a line before")
+                raise _wrong(path, rows.line_num, f"{lookup.by} {key} has a different value in an earlier line")
     except csv.Error as error:
         raise _wrong(path, rows.line_num, str(error)) from None
     return pa.record_batch({"key": pa.array(values, pa.string()), "value": pa.array(values.values(), pa.float64())})

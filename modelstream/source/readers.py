@@ -30,7 +30,7 @@ LINGER = 0.01
 LOOK_UP = 0.1
 """How often, in seconds, a source that waits for input checks whether it should stop."""
 
-START_ANEW = "begin anew with --fresh, or give another --data folder"
+START_ANEW = "start over with --fresh, which deletes the data, or give another --data folder"
 
 
 class Source(ABC):
@@ -106,8 +106,8 @@ class FileSource(Source):
                         return
             except OSError as error:
                 raise UnavailableError(
-                    f"{self._path}: can't be read on: {error.strerror or error}",
-                    remedy="see to the disk and run the same command again: it goes on where it stopped",
+                    f"{self._path}: reading failed: {error.strerror or error}",
+                    remedy="check the disk and run the same command again: it continues where it stopped",
                 ) from error
 
     def _find_place(self, file: io.FileIO) -> bool:
@@ -118,7 +118,7 @@ class FileSource(Source):
         while left:
             block = file.read(min(left, self._block))
             if not block:
-                raise self._changed("is shorter than what was read of it")
+                raise self._changed("is shorter than it was")
             hasher.update(block)
             left -= len(block)
             final = block[-1:]
@@ -139,13 +139,13 @@ class FileSource(Source):
         for line_break in (b"\n", b"\r\n"):
             if following.startswith(line_break):
                 return line_break
-        raise self._changed(f"goes on in line {self._read.lines}, which had no line break")
+        raise self._changed(f"has more in line {self._read.lines}, which had no line break")
 
     def _changed(self, what: str) -> ConfigurationError:
         return ConfigurationError(
             f"{self._path} {what} before ({self._read.lines} lines, {self._read.bytes} bytes): "
-            "its lines can't be told from those that were sent",
-            remedy=f"put the file back as it was, or only add lines; or {START_ANEW}",
+            "new lines can't be told from those that were already sent",
+            remedy=f"restore the file, or only add lines to it; or {START_ANEW}",
         )
 
 
@@ -201,7 +201,7 @@ class PipeSource(Source):
         except OSError as error:
             raise UnavailableError(
                 f"{self.origin}: can't be read on: {error.strerror or error}",
-                remedy="what came in before is kept; send the rest again",
+                remedy="lines that came before are kept; send the rest again",
             ) from error
 
 

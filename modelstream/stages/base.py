@@ -45,8 +45,8 @@ each. A single event costs 0.3 to 1 ms by itself, most of it in calls that take 
 
 
 _OF_ONE_MOMENT = (
-    "restore streams, tables and logs of one moment; or begin anew: --fresh with the --data that made them, "
-    "or another prefix"
+    "restore streams, tables and logs from the same moment; or start over: --fresh with the --data folder "
+    "that they belong to, or another prefix"
 )
 
 
@@ -155,7 +155,7 @@ class Stage(abc.ABC):
         """Return the rows of a message. Raises UnreadableError, also if they are of another kind."""
         rows = decode(message.body)
         if rows.kind != kind:
-            raise UnreadableError(f"a message of {rows.kind} in {self.settings.reads}, which takes {kind}")
+            raise UnreadableError(f"a message of {rows.kind} in the stream {self.settings.reads}, which is for {kind}")
         return rows
 
     def identity(self, message: Incoming) -> tuple[str, int]:
@@ -335,15 +335,15 @@ class Stage(abc.ABC):
         if kept is not None and kept.offset >= (end := self.streams.range(self.settings.reads, shard)[1]):
             raise LostStateError(
                 f"{self.settings.reads} ends at offset {end - 1} of shard {shard}, but messages up to {kept.offset} "
-                "were applied: the stream is an older one, or was made anew",
+                "were already applied: the stream was restored from an older copy, or deleted and made again",
                 remedy=_OF_ONE_MOMENT,
             )
         return kept
 
     def _missing(self, shard: int, kept: int, goes_on: int) -> LostStateError:
         return LostStateError(
-            f"{self.settings.reads} goes on at offset {goes_on} of shard {shard}, but what is kept ends at {kept}: "
-            "what the messages in between did is gone",
+            f"{self.settings.reads} continues at offset {goes_on} of shard {shard}, but the stored state ends at "
+            f"offset {kept}: the effects of the messages in between are lost",
             remedy=_OF_ONE_MOMENT,
         )
 

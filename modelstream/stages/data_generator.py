@@ -164,7 +164,7 @@ def _open_generator(
         if options.end is not None and generated.end != end:
             raise ConfigurationError(
                 f"the generated events of this folder end at {_text(end)}, not at {_text(generated.end)}",
-                remedy=f"leave --end out to go on with them; or {START_ANEW}",
+                remedy=f"leave out --end to continue with them; or {START_ANEW}",
             )
         generated = GeneratorOptions(generated.users, generated.events_per_user, generated.seed, end)
     start = known.lines if known else 0
@@ -175,8 +175,9 @@ def _open_generator(
         tables.inputs().register(generated.origin, Input(origin=generated.origin, kind="generator", options=described))
     elif known.options != described:
         raise ConfigurationError(
-            "the distributions have changed since these events were begun: the rest would not fit what was sent",
-            remedy=f"take the change back (functions/data-generator.ipynb); or {START_ANEW}",
+            "the distributions have changed since this folder's events were begun: the remaining events would "
+            "not match those that were sent",
+            remedy=f"undo the change in functions/data-generator.ipynb; or {START_ANEW}",
         )
     return source, generated.lines - start
 

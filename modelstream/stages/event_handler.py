@@ -224,8 +224,8 @@ class EventHandler(Stage):
                 self._kept[shard.number] = self._still_new(shard, self._kept[shard.number])
         else:
             raise ModelstreamError(
-                f"other writers take the files of shard {shard.number} of {self._log.place()} all the time",
-                remedy="run one pipeline on this folder",
+                f"other writers keep writing to shard {shard.number} of {self._log.place()}",
+                remedy="run only one pipeline on this folder",
             )
         self._kept[shard.number] = []
 
@@ -308,8 +308,9 @@ class EventHandler(Stage):
         if origin != stream_origin(self.settings.reads, shard.number) and (shards != shard.number).any():
             # Rows of one origin that reach a bucket from two shards would be taken for repeated ones.
             raise ConfigurationError(
-                f"transform(batch) changed {self._use_case.key}, and with it the shard of events",
-                remedy="map keys before the events are sent: a reader shards by the key that it finds",
+                f"transform(batch) changed {self._use_case.key}, which would move events to another shard",
+                remedy="change keys before the events are sent, because readers choose the shard by the key "
+                "that they find",
             )
         events = events.drop_columns([EXTRA])
         if (shards == shards[0]).all():

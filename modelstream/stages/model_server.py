@@ -51,7 +51,7 @@ class ModelServerStage(Stage):
     [(5, {'position': [7, 8], 'will_freeze': [1, 0]})]
     >>> stage.take(shard, Incoming(5, 1, encode("events", "file", pa.record_batch({"position": [9]})), 0))
     Traceback (most recent call last):
-    modelstream.messages.codec.UnreadableError: a message of events in serving, which takes vectors
+    modelstream.messages.codec.UnreadableError: a message of events in the stream serving, which is for vectors
     """
 
     def __init__(

@@ -151,7 +151,7 @@ class StreamToFeatures(Stage):
         applied = engine.apply(events, stream_positions, self._look_up)
         if applied.skipped and self._features.checkpoint(shard.number).offset > shard.checkpoint.offset:
             # Its vectors are sent, but we would not count them.
-            raise OvertakenError(f"another owner of shard {shard.number} is further")
+            raise OvertakenError(f"another owner of shard {shard.number} is ahead: its state is read again")
         counters = shard.checkpoint.counters
         counters["vectors"] = counters.get("vectors", 0) + len(applied.indices)
         for reason, number in applied.not_counted.items():

@@ -79,7 +79,7 @@ class BodyFiles:
         if len(body) != size:
             raise ConfigurationError(
                 f"{self._path(place.file)} is cut short: a message ends at byte {place.position + size}",
-                remedy="restore it from a copy, or begin anew in another folder",
+                remedy="restore it from a copy, or start over in another folder",
             )
         return body
 

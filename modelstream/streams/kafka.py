@@ -54,7 +54,7 @@ class KafkaStreams(Streams):
 
     def create(self, name: str, shards: int, epoch: int = 0) -> StreamInfo:
         if not STREAM_NAME.fullmatch(name):
-            raise ConfigurationError(f"{name!r} can't name a stream", remedy="use letters, digits, - and _")
+            raise ConfigurationError(f"{name!r} can't be the name of a stream", remedy="use letters, digits, - and _")
         if not 1 <= shards <= BUCKETS:
             raise ConfigurationError(f"a stream can't have {shards} shards", remedy=f"give 1 to {BUCKETS}")
         if not 0 <= epoch <= MAX_EPOCH:
@@ -68,7 +68,7 @@ class KafkaStreams(Streams):
             raise ConfigurationError(
                 f"stream {name!r} at {self.address} has {info.shards} shards and epoch {info.epoch}, "
                 f"not {shards} and {epoch}",
-                remedy="give the same number of shards as before, or begin anew with another prefix",
+                remedy="give the same number of shards as before, or start over with another prefix",
             )
         return info
 
@@ -79,7 +79,8 @@ class KafkaStreams(Streams):
             if name not in found:
                 raise ConfigurationError(
                     f"no stream {name!r} at {self.address}; there are: {', '.join(sorted(found)) or 'none'}",
-                    remedy=f"create it first (topic {self.address.topic(name, 0)}), or give another prefix",
+                    remedy="run `python pipeline.py run` first, or give the right prefix "
+                    f"(it looks for the topic {self.address.topic(name, 0)})",
                 )
             info = self._infos[name] = found[name]
         return info

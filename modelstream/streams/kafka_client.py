@@ -33,7 +33,8 @@ requests would stand still for a minute."""
 
 _REMEDIES = {
     KafkaError.MSG_SIZE_TOO_LARGE: f"give the topic max.message.bytes={MAX_MESSAGE}",
-    KafkaError.UNKNOWN_MEMBER_ID: "the same functions run elsewhere, as members of this group: stop them there first",
+    KafkaError.UNKNOWN_MEMBER_ID: "the same functions are running elsewhere, as members of this consumer "
+    "group: stop them there first",
     KafkaError.INVALID_REPLICATION_FACTOR: "add ?replication=N to the URL, at most the number of brokers",
 }
 
@@ -158,7 +159,8 @@ class Clients:
             return kind({**common, **properties, **given})
         except KafkaException as error:
             raise ConfigurationError(
-                f"{address}: {error.args[0].str()}", remedy="correct the options of the URL, or their variables"
+                f"{address}: {error.args[0].str()}",
+                remedy="correct the options in the URL or in the environment variables",
             ) from None
 
     def listening(self, what: str) -> AdminClient:
@@ -202,5 +204,5 @@ class Clients:
         said = said or self.trouble or f"no answer within {self.address.timeout:g} s"
         return UnavailableError(
             f"{what} at {self.address}: {said}",
-            remedy=f"see that a broker runs at {self.address.servers} and that this machine reaches it",
+            remedy=f"check that a broker runs at {self.address.servers} and that this machine can reach it",
         )

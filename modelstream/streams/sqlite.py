@@ -211,7 +211,7 @@ class SqliteStreams(Streams):
             if not path.exists():
                 raise ConfigurationError(
                     f"no stream {name!r} in {self.folder}; there are: {', '.join(self.names()) or 'none'}",
-                    remedy="create it first, or give another folder",
+                    remedy="run `python pipeline.py run` first, or give the right folder",
                 )
             reader, writer = File(path, STREAM), File(path, STREAM)
             with guarded(path):

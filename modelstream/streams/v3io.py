@@ -92,7 +92,7 @@ class V3ioStreams(Streams):
         if (info.shards, info.epoch) != (shards, epoch):
             raise ConfigurationError(
                 f"stream {self._where(name)} has {info.shards} shards and epoch {info.epoch}, not {shards} and {epoch}",
-                remedy="give the same number of shards as before, or begin anew at another path",
+                remedy="give the same number of shards as before, or start over at another path",
             )
         return info
 
@@ -105,7 +105,7 @@ class V3ioStreams(Streams):
             if shards is None:
                 raise ConfigurationError(
                     f"no stream {self._where(name)}; there are: {', '.join(self.names()) or 'none'}",
-                    remedy="create it first, or give another URL",
+                    remedy="run `python pipeline.py run` first, or give the right URL",
                 )
             state = self._state(name)
             self._trimmed[name] = _numbers_of(state, "first", shards)
@@ -266,7 +266,9 @@ def _attribute(group: str) -> str:
     'acked_event_handler'
     """
     if not _GROUP.fullmatch(group):
-        raise ConfigurationError(f"{group!r} can't name a group of readers", remedy="use letters, digits, - and _")
+        raise ConfigurationError(
+            f"{group!r} can't be the name of a group of readers", remedy="use letters, digits, - and _"
+        )
     return f"acked_{group.replace('-', '_')}"
 
 

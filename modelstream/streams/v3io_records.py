@@ -67,7 +67,7 @@ def append(container: Container, path: str, records: Sequence[tuple[int, bytes]]
     largest = max((len(body) for _, body in records), default=0)
     if largest > MAX_RECORD:
         raise ConfigurationError(
-            f"a message of {largest} bytes for {path}: V3IO takes {MAX_RECORD} a record",
+            f"a message of {largest} bytes for {path} is too large: V3IO takes up to {MAX_RECORD} bytes per record",
             remedy="send smaller messages",
         )
     numbers = [0] * len(records)
@@ -114,7 +114,7 @@ def _put(container: Container, path: str, records: Sequence[tuple[int, bytes]]) 
         if len(answer.Records) != len(left):
             raise UnavailableError(
                 f"V3IO answered for {len(answer.Records)} of {len(left)} records of {path}",
-                remedy="nothing to do if it passes; the pipeline goes on by itself",
+                remedy="if it is temporary, nothing: the pipeline continues by itself",
             )
         failed = ""
         for index, put in zip(left, answer.Records, strict=True):

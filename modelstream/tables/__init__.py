@@ -45,5 +45,5 @@ def open_tables(url: str) -> Tables:
         return V3ioTables(url)
     raise ConfigurationError(
         f"no tables of the kind {scheme!r} (in {url!r}); known: redis, sqlite, v3io",
-        remedy="write sqlite:///absolute/folder",
+        remedy="write sqlite:///absolute/folder, redis://host:port/db?prefix=NAME or v3io://container/path",
     )

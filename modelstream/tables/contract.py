@@ -50,11 +50,12 @@ def check_table_name(name: str, taken: Collection[str]) -> None:
     >>> check_table_name("areas", ["registry"])
     >>> check_table_name("registry", ["registry"])
     Traceback (most recent call last):
-    modelstream.errors.ConfigurationError: 'registry' can't name a table
+    modelstream.errors.ConfigurationError: 'registry' can't be the name of a table
     """
     if not NAME.fullmatch(name) or name in taken:
         raise ConfigurationError(
-            f"{name!r} can't name a table", remedy=f"use letters, digits, - and _, and not {', '.join(sorted(taken))}"
+            f"{name!r} can't be the name of a table",
+            remedy=f"use letters, digits, - and _, and not {', '.join(sorted(taken))}",
         )
 
 

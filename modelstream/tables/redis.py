@@ -170,7 +170,8 @@ class RedisTables(Tables):
         number = int(self.server.run(scripts.RAISE_EPOCH, [self.server.key("about")], MAX_EPOCH))
         if number < 0:
             raise ConfigurationError(
-                f"{self.server.address}: no epoch follows {MAX_EPOCH}", remedy="begin anew with another prefix"
+                f"{self.server.address}: epoch {MAX_EPOCH} is the last one possible",
+                remedy="start over with another prefix",
             )
         return number
 

@@ -34,12 +34,13 @@ _OUTAGES = {
 }
 """First words of error answers that pass by themselves, or that must be fixed on the server rather than in the URL."""
 _REMEDIES = {
-    "OOM": "give the server more memory (maxmemory); the pipeline goes on by itself",
-    "MISCONF": "see the server's log: it can't write its files; the pipeline goes on by itself",
-    "READONLY": "a replica answered: point the URL at the primary; after a failover the pipeline goes on by itself",
+    "OOM": "give the server more memory (maxmemory); the pipeline then continues by itself",
+    "MISCONF": "the server can't write its files: its log says why; once that is fixed, the pipeline "
+    "continues by itself",
+    "READONLY": "a replica answered: point the URL at the primary; after a failover the pipeline continues by itself",
     "MOVED": "give one server, not a Redis Cluster: a commit changes several keys at once",
     "CROSSSLOT": "give one server, not a Redis Cluster: a commit changes several keys at once",
-    "WRONGTYPE": "something else has keys of this prefix: give another ?prefix=",
+    "WRONGTYPE": "another program uses keys with this prefix: give another ?prefix=",
 }
 
 
@@ -76,23 +77,25 @@ class RedisAddress:
             parts = urlsplit(url)
             port, db = parts.port or 6379, int(parts.path.strip("/") or 0)
         except ValueError:
-            raise ConfigurationError(f"{shown!r} is no URL of a Redis server", remedy=_SHAPE) from None
+            raise ConfigurationError(f"{shown!r} is not the URL of a Redis server", remedy=_SHAPE) from None
         options = {"prefix": "modelstream", "timeout": str(TIMEOUT), "ca": ""}
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
             if name not in options:
                 raise ConfigurationError(
-                    f"no option {name!r} of redis:// tables", remedy=f"known are {', '.join(sorted(options))}"
+                    f"redis:// tables have no option {name!r}", remedy=f"known are {', '.join(sorted(options))}"
                 )
             options[name] = value
         if not parts.hostname or db < 0:
-            raise ConfigurationError(f"no host, or a wrong number, in the URL {shown!r}", remedy=_SHAPE)
+            raise ConfigurationError(
+                f"the URL {shown!r} has no host, or a wrong port or database number", remedy=_SHAPE
+            )
         if not _PREFIX.fullmatch(options["prefix"]):
             raise ConfigurationError(
                 f"{options['prefix']!r} can't be the prefix of keys", remedy="use letters, digits, and _ . : -"
             )
         if parts.password:
             raise ConfigurationError(
-                f"the URL {shown} holds a password, and a URL is seen in logs and in the list of processes",
+                f"the URL {shown} has a password, but URLs are visible in logs and in the list of processes",
                 remedy=f"put it into the environment variable {PASSWORD}",
             )
         found = os.environ if environment is None else environment
@@ -123,7 +126,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < 3600:
-        raise ConfigurationError(f"timeout={text} is no time in seconds", remedy="write, for example, &timeout=10")
+        raise ConfigurationError(f"timeout={text} is not a number of seconds", remedy="write, for example, &timeout=10")
     return number
 
 
@@ -177,14 +180,15 @@ def _error(address: RedisAddress, error: Exception) -> ModelstreamError:
     if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
         return ConfigurationError(
             f"{address}: {said}",
-            remedy=f"give the user and password that the server knows in {USERNAME} and {PASSWORD}",
+            remedy="put a user and password that the server accepts into the environment variables "
+            f"{USERNAME} and {PASSWORD}",
         )
     if isinstance(error, (ResponseError, redis.exceptions.DataError)) and not words & _OUTAGES:
         return ConfigurationError(f"{address}: {said}", remedy=remedy or _SHAPE)
     return UnavailableError(
         f"{address}: {said}",
         remedy=remedy
-        or f"see that a Redis server runs at {address.host}:{address.port} and that this machine reaches it",
+        or f"check that a Redis server runs at {address.host}:{address.port} and that this machine can reach it",
     )
 
 
@@ -233,13 +237,13 @@ class Server:
             raise version
         if int(version) > VERSION:
             raise ConfigurationError(
-                f"{self.address} has tables of version {int(version)}; this program knows {VERSION}",
+                f"{self.address} has tables of format {int(version)}; this program reads format {VERSION}",
                 remedy="use the newer program that wrote them, or another prefix",
             )
         policy = str(memory.get("maxmemory_policy", "")) if isinstance(memory, dict) else ""
         if policy.startswith("allkeys") and memory.get("maxmemory"):
             raise ConfigurationError(
-                f"{self.address} throws keys away when its memory is full (maxmemory-policy {policy})",
+                f"{self.address} deletes keys when its memory is full (maxmemory-policy {policy})",
                 remedy="set maxmemory-policy to noeviction on the server",
             )
         self._checked = True
@@ -248,5 +252,5 @@ class Server:
         """Return the error to raise for a value that can't be read."""
         return ConfigurationError(
             f"{self.address}: {what} can't be read: {error}",
-            remedy="restore the server's data from a copy, or begin anew with another prefix",
+            remedy="restore the server's data from a copy, or start over with another prefix",
         )

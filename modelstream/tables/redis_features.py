@@ -122,9 +122,11 @@ class RedisFeatureTable(FeatureTable):
         done: int = self.server.run(scripts.COMMIT, keys, f"{self.epoch}:{shard}", expected, after, len(rows), *pairs)
         if done < 0:
             raise LostStateError(
-                f"{self.server.address} has lost what it confirmed of shard {shard}: offset {int(expected)} is gone",
-                remedy="restore the server's data up to there, and the shard goes on; or restore streams, tables and "
-                "logs of one moment. With `appendonly yes` and `appendfsync always` a server keeps what it confirms",
+                f"{self.server.address} has lost data that it had confirmed: "
+                f"offset {int(expected)} of shard {shard} is gone",
+                remedy="restore the server's data up to that offset, and the shard continues; or restore "
+                "streams, tables and logs from the same moment. A server with `appendonly yes` and "
+                "`appendfsync always` keeps what it confirms",
             )
         return done
 
@@ -169,12 +171,12 @@ class RedisFeatureTable(FeatureTable):
         if (kept := features_name(self.server)) != name:
             raise ConfigurationError(
                 f"{self.server.address} has its features in the table {kept!r}, not in {name!r}",
-                remedy=f"call it {kept} in project.yaml again, or begin anew with another prefix",
+                remedy=f"name it {kept} in project.yaml again, or start over with another prefix",
             )
         if stored != columns:
             found, expected = (list(map(tuple, msgspec.json.decode(text))) for text in (stored, columns))
             differing = sorted({name for name, _ in set(found) ^ set(expected)}) or ["their order"]
             raise ConfigurationError(
                 f"{self.server.address} was made for another use case (differing columns: {', '.join(differing)})",
-                remedy="go back to the use case that it was made for, or begin anew with another prefix",
+                remedy="go back to the use case that it was made for, or start over with another prefix",
             )

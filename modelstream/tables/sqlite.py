@@ -162,7 +162,7 @@ class SqliteTables(Tables):
             if number > MAX_EPOCH:
                 raise ConfigurationError(
                     f"{self._registry.path}: no epoch follows {MAX_EPOCH}",
-                    remedy="begin anew in another folder",
+                    remedy="start over in another folder",
                 )
             connection.execute("UPDATE epoch SET number = ?", (number,))
         return number

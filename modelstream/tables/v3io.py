@@ -91,8 +91,9 @@ class V3ioLookupTable(LookupTable):
         item = item_of(self._container.call("kv", "get", also=[404], **where)) or {}
         if read_value(item.get(FLOATS)) != bulk[last][FLOATS]:
             raise ConfigurationError(
-                f"v3io-frames at {v3io_frames.framesd()} wrote {self._container.path(self._name)}, and it isn't there",
-                remedy=f"let {v3io_frames.FRAMESD} and V3IO_API name services of one V3IO",
+                f"v3io-frames at {v3io_frames.framesd()} reports that it wrote {self._container.path(self._name)}, "
+                "but the table isn't there",
+                remedy=f"make {v3io_frames.FRAMESD} and V3IO_API name services of the same V3IO",
             )
         for key in bulk:
             del rows[key]
@@ -183,7 +184,7 @@ class V3ioTables(Tables):
             number = self.epoch() + 1
             if number > MAX_EPOCH:
                 raise ConfigurationError(
-                    f"{self._container.path()}: no epoch follows {MAX_EPOCH}", remedy="begin anew at another path"
+                    f"{self._container.path()}: no epoch follows {MAX_EPOCH}", remedy="start over at another path"
                 )
             if self._register("epoch", {"number": number}, rises("number", number)):
                 return number

@@ -90,7 +90,7 @@ def _translated(error: Exception) -> ModelstreamError:
     called = getattr(error, "cause", None)
     text = str(called.details() if called is not None else error).removeprefix("cannot call API - ")
     if isinstance(error, ValueError) or isinstance(error.__context__, ValueError):
-        return ConfigurationError(f"{FRAMESD} is no address: {text}", remedy=_ADDRESS_REMEDY)
+        return ConfigurationError(f"{FRAMESD} is not an address: {text}", remedy=_ADDRESS_REMEDY)
     where = f"v3io-frames at {framesd()}"
     if refused := _REFUSED.search(text):
         return _refused(f"{where}: V3IO answered {refused[1]}: {refused[2]}", int(refused[1]))
@@ -102,7 +102,7 @@ def _translated(error: Exception) -> ModelstreamError:
 
 def _refused(what: str, status: int) -> ModelstreamError:
     if status in (408, 429) or status >= 500:
-        return UnavailableError(what, remedy="load again when V3IO is well")
+        return UnavailableError(what, remedy="load the table again when V3IO works")
     if status in (401, 403):
         return ConfigurationError(what, remedy="give V3IO_ACCESS_KEY the key of a user who may write this container")
-    return ConfigurationError(what, remedy="check the URL, and that framesd works on the V3IO that V3IO_API names")
+    return ConfigurationError(what, remedy="check the URL, and that framesd and V3IO_API belong to the same V3IO")

@@ -58,13 +58,14 @@ def check_columns(schema: pa.Schema) -> None:
 
     >>> check_columns(pa.schema([("user", pa.string()), ("paid.sum", pa.float64())]))
     Traceback (most recent call last):
-    modelstream.errors.ConfigurationError: column 'paid.sum' can't be an attribute of V3IO
+    modelstream.errors.ConfigurationError: the column 'paid.sum' can't be an attribute in V3IO
     """
     for field in schema:
         if not _ATTRIBUTE.fullmatch(field.name) or field.name.startswith("__") or field.name.lower() in _RESERVED:
             raise ConfigurationError(
-                f"column {field.name!r} can't be an attribute of V3IO",
-                remedy="use letters, digits and _, not a digit first, and no word of its expressions",
+                f"the column {field.name!r} can't be an attribute in V3IO",
+                remedy="use letters, digits and _, begin with a letter or _, and avoid the keywords of V3IO's "
+                "expressions",
             )
         attribute_type(field)
 

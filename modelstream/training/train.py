@@ -119,7 +119,7 @@ def _registry(settings: Settings, data: Data, options: TrainingOptions) -> Regis
     name = options.name or use_case.model_name
     if not settings.registry:
         raise ModelstreamError(
-            f"no registry to add {name} to",
+            f"there is no registry to add {name} to",
             remedy=f"set {PREFIX}REGISTRY to a folder or s3://bucket/prefix, as project.yaml does",
         )
     registry = Registry.of(settings, use_case, name)

@@ -31,7 +31,7 @@ def _unknown(place: Place, what: str, word: str, known: Iterable[str]) -> Proble
 
 
 def _repeated(place: Place, words: Iterable[str]) -> Iterator[Problem]:
-    yield from ((place, f"{word!r} stands twice", "keep one") for word, n in Counter(words).items() if n > 1)
+    yield from ((place, f"{word!r} is listed twice", "keep one") for word, n in Counter(words).items() if n > 1)
 
 
 def _names(use_case: UseCase) -> Iterator[Problem]:
@@ -40,20 +40,20 @@ def _names(use_case: UseCase) -> Iterator[Problem]:
     names += [("events", name) for name in use_case.events]
     for place in names:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(place[-1])):
-            yield place, "not a plain name", "use letters, digits and _, beginning with a letter"
+            yield place, "not a valid name", "use letters, digits and _, beginning with a letter"
     for place, name in ((("name",), use_case.name), (("model", "name"), use_case.model.name)):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-            yield place, f"{name!r} can't stand in a URL", "use letters, digits, - and _"
+            yield place, f"{name!r} can't be part of a URL", "use letters, digits, - and _"
     added = [(("profile", "time"), use_case.profile.time)] if use_case.profile else []
     added += [(("lookup", "value"), use_case.lookup.value)] if use_case.lookup else []
     for place, name in (*added, (("model", "prediction"), use_case.model.prediction)):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            yield place, f"{name!r} is not a plain name", "use letters, digits and _, beginning with a letter"
+            yield place, f"{name!r} is not a valid name", "use letters, digits and _, beginning with a letter"
 
 
 def _key_time_type(use_case: UseCase) -> Iterator[Problem]:
     if use_case.version != VERSION:
-        yield ("version",), f"{use_case.version} is not a version", f"write `version: {VERSION}`"
+        yield ("version",), f"{use_case.version} is not a version of this format", f"write `version: {VERSION}`"
     for part, name, type_ in (
         ("key", use_case.key, "key"),
         ("time", use_case.time, "time"),
@@ -65,7 +65,8 @@ def _key_time_type(use_case: UseCase) -> Iterator[Problem]:
             yield (part,), f"{name!r} is a {use_case.fields[name]}", f"declare it as {type_} under fields"
     for name, field_type in use_case.fields.items():
         if field_type == "key" and name != use_case.key:
-            yield ("fields", name), "a second key", f"make it an identifier: {use_case.key!r} is the key"
+            remedy = f"make it an identifier: {use_case.key!r} is the key"
+            yield ("fields", name), "only one field may be the key", remedy
 
 
 def _events(use_case: UseCase) -> Iterator[Problem]:
@@ -77,8 +78,8 @@ def _events(use_case: UseCase) -> Iterator[Problem]:
             if name in seen:
                 yield (
                     ("events", event),
-                    f"{name!r} also means {seen[name]!r}",
-                    "let it mean only one",
+                    f"{name!r} is already a name of the event {seen[name]!r}",
+                    "use each name for one event only",
                 )
             seen[name] = event
         if declared.value is None:
@@ -103,7 +104,7 @@ def _profile(use_case: UseCase) -> Iterator[Problem]:
         yield _unknown(("profile", "event"), "event", profile.event, use_case.events)
     elif use_case.events[profile.event].value is not None:
         yield (
-            *(("events", profile.event, "value"), "the profile's event can't have statistics"),
+            *(("events", profile.event, "value"), "the profile event can't have a value"),
             "remove it, or take another event for the profile",
         )
     for name in profile.fields:
@@ -117,7 +118,7 @@ def _lookup(use_case: UseCase) -> Iterator[Problem]:
     if lookup is None:
         return
     if use_case.profile is None:
-        yield ("lookup",), "done when the profile arrives, but there is no profile", "add `profile`"
+        yield ("lookup",), "a lookup happens when the profile arrives, but there is no profile", "add `profile`"
     if lookup.by not in use_case.fields:
         yield _unknown(("lookup", "by"), "field", lookup.by, use_case.fields)
     elif use_case.fields[lookup.by] not in ("identifier", "text", "key"):
@@ -134,9 +135,9 @@ def _window(use_case: UseCase) -> Iterator[Problem]:
     if window.opens not in use_case.events:
         yield _unknown(("window", "opens"), "event", window.opens, use_case.events)
     elif use_case.profile and window.opens == use_case.profile.event:
-        yield ("window", "opens"), "the profile's event can't open the window", "take another event"
+        yield ("window", "opens"), "the profile event can't open the window", "take another event"
     if not 0 < window.hours <= 1_000_000:  # a century; the sum of two times stays an int64
-        yield ("window", "hours"), f"{window.hours} is not in 0 to 1,000,000", "give hours of event time"
+        yield ("window", "hours"), f"{window.hours} is not between 0 and 1,000,000", "give hours of event time"
 
 
 def _features(use_case: UseCase) -> Iterator[Problem]:
@@ -163,21 +164,22 @@ def _label(use_case: UseCase) -> Iterator[Problem]:
         if type(label.positive) is not fits:
             yield (
                 ("label", "positive"),
-                f"{label.field!r} can't be {label.positive!r}",
+                f"{label.positive!r} is not a value of {label.field!r}",
                 f"it is of type {type_}",
             )
     if label.event is not None and label.event not in use_case.events:
         yield _unknown(("label", "event"), "event", label.event, use_case.events)
     if label.wait is not None:
         if label.event is None or (use_case.profile and label.event == use_case.profile.event):
-            yield ("label", "wait"), "nothing to wait for: the profile brings the label", "name a later `event`"
+            problem = "the label comes with the profile, so there is nothing to wait for"
+            yield ("label", "wait"), problem, "name a later `event`"
         if not 0 < label.wait <= 1_000_000:
             yield ("label", "wait"), f"{label.wait} is not in 0 to 1,000,000", "give hours of event time"
 
 
 def _model(use_case: UseCase) -> Iterator[Problem]:
     if not 0 <= use_case.model.threshold <= 1:
-        yield ("model", "threshold"), f"{use_case.model.threshold} is no probability", "give one, 0 to 1"
+        yield ("model", "threshold"), f"{use_case.model.threshold} is not a probability", "give one, 0 to 1"
 
 
 def _columns(use_case: UseCase) -> Iterator[Problem]:

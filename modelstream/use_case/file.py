@@ -31,7 +31,7 @@ def load_use_case(path: Path | str) -> UseCase:
     try:
         text = Path(path).read_text("utf-8")
     except OSError as error:
-        problem = f"{path}: can't read the use-case file: {error.strerror or error}"
+        problem = f"the use-case file {path} can't be read: {error.strerror or error}"
         raise ConfigurationError(problem, remedy="give the path of a use-case file") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not UTF-8: {error}", remedy="save the file as UTF-8") from None

@@ -28,6 +28,6 @@ def test_path_and_file_url_name_a_folder(url: str, folder: str) -> None:
 
 @pytest.mark.parametrize("url", ["s3://bucket/prefix", "ftp://host", "file://s3://bucket", "FILE:///mnt"])
 def test_anything_else_is_refused_with_what_is_possible(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{url} is no folder$") as raised:
+    with pytest.raises(ConfigurationError, match=f"^{url} is not a folder$") as raised:
         folder_of(url)
     assert "file:// and an absolute path, or s3://bucket/prefix" in raised.value.remedy

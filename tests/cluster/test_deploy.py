@@ -318,7 +318,7 @@ def test_missing_login_is_told(written: dict[str, Any], api: StandIn) -> None:
     [
         ("model-server", "Back-off pulling image: ImagePullBackOff", "push the image"),
         ("event-handler", 'secret "kafka-login" not found', "make the Kubernetes secret"),
-        ("prepare", "kafka://x:1/churn: can't list topics: no broker; see that it runs", "pods reach the address"),
+        ("prepare", "kafka://x:1/churn: can't list topics: no broker; see that it runs", "pods can reach the address"),
     ],
 )
 def test_failure_on_the_cluster_says_what_to_do(

@@ -76,7 +76,7 @@ def test_next_epoch_is_begun_when_the_file_asks_for_it(urls: dict[str, str], mon
     with open_tables(urls["tables"]) as tables:
         assert tables.epoch() == 1
     monkeypatch.setenv("MODELSTREAM_EPOCH", "3")
-    with pytest.raises(RuntimeError, match="the tables are in epoch 1, and the cluster's file asks for 3; write"):
+    with pytest.raises(RuntimeError, match="the tables are in epoch 1, but the cluster's file says 3; write"):
         jobs.prepare(CONTEXT)
 
 
@@ -92,7 +92,9 @@ def test_drained_waits_for_every_function(urls: dict[str, str], monkeypatch: pyt
         def acknowledge(_: float) -> None:
             streams.ack("inference-logger", "inference", 1, 1)
 
-        with pytest.raises(RuntimeError, match="inference-logger has not drained in 0 s: 2 messages wait in inference"):
+        with pytest.raises(
+            RuntimeError, match="inference-logger has not processed all of inference within 0 s: 2 messages are waiting"
+        ):
             jobs.drained(CONTEXT, timeout=0)
         monkeypatch.setattr(time, "sleep", acknowledge)
         jobs.drained(CONTEXT, timeout=60)

@@ -23,7 +23,7 @@ def view(tmp_path: Path) -> Iterator[View]:
 
 def test_commands_tell_errors_and_exit_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pipeline("status", "--json", "--data", tmp_path / "nowhere") == 1
-    assert "holds no data" in capsys.readouterr().err
+    assert "is not the data folder" in capsys.readouterr().err
 
 
 def test_commands_print_json(view: View, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,11 +36,11 @@ def test_commands_print_json(view: View, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_folder_without_data_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="holds no data of a pipeline"):
+    with pytest.raises(ConfigurationError, match="is not the data folder of a pipeline"):
         View(tmp_path, PROJECT)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_user_is_an_error(view: View, capsys: pytest.CaptureFixture[str]) -> None:
     assert pipeline("explain", "nobody", "--data", view.path) == 1
-    assert "no event of user_id 'nobody' is in the log" in capsys.readouterr().err
+    assert "the log has no event with user_id 'nobody'" in capsys.readouterr().err

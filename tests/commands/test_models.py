@@ -68,8 +68,8 @@ def test_promote_and_rollback_tell_what_serves(registry: Registry, capsys: pytes
     [
         ("show", ["9"], "has no version 9"),
         ("promote", ["9"], "has no version 9"),
-        ("promote", ["../1"], "'../1' is no version"),
-        ("promote", ["latest"], "'latest' is no version"),
+        ("promote", ["../1"], "'../1' is not a version"),
+        ("promote", ["latest"], "'latest' is not a version"),
         ("rollback", [], "no version served before"),
     ],
 )

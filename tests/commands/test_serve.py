@@ -11,7 +11,7 @@ from modelstream.http.service import Saved, SavedFunction
 def test_what_was_saved_is_told_for_each_function() -> None:
     function = SavedFunction("event-handler", "generated", 1200, 1100, {0: 5, 1: -1}, 2)
     text = summary(Saved(1200, True, (function,)), Path("data"))
-    assert "everything in hand is saved in data. 1,200 events" in text
+    assert "the work in progress is saved in data. 1,200 events" in text
     assert "1,200 rows in" in text
     assert "2 messages wait in generated" in text
-    assert "done again" in summary(Saved(0, False, ()), Path("data"))
+    assert "repeated" in summary(Saved(0, False, ()), Path("data"))

@@ -81,7 +81,7 @@ def test_status_tells_which_version_is_to_serve_and_which_does(
     assert found.model.serving["model-server/1"] == ServedModel("1", "version 2 is refused: [so]")
     print_status(found)
     said = capsys.readouterr().out
-    assert "version 2 is to serve; model-server/0 serves 2, model-server/1 serves 1" in " ".join(said.split())
+    assert "version 2 is promoted; model-server/0 serves 2, model-server/1 serves 1" in " ".join(said.split())
     assert "version 2 is refused: [so]" in said
     (folder_of(registry) / "current.json").write_text("{")
     found = status_of(again(view))

@@ -74,7 +74,7 @@ def test_wrong_line_is_named_and_nothing_is_loaded(data: Path, tmp_path: Path) -
     ("name", "options", "said"),
     [
         ("features", ["--data", "DATA"], "enrichment"),
-        ("enrichment", ["--data", "nowhere"], "no data of a pipeline"),
+        ("enrichment", ["--data", "nowhere"], "not the data folder of a pipeline"),
         ("enrichment", ["--tables", "redis://127.0.0.1:1/0"], "Redis server runs"),
         ("enrichment", ["--tables", "slate://wall"], "slate"),
     ],

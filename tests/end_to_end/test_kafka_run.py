@@ -48,7 +48,7 @@ def test_golden_events_come_out_to_the_bit_and_the_folder_knows_where_they_are(t
 
     stranger = run("run", *arguments[1:3], "--data", str(tmp_path / "other"), "--streams", url, "--fresh")
     assert stranger.returncode == 1
-    assert f"{url} holds streams that this folder didn't make" in stranger.stderr
+    assert f"{url} has streams of another pipeline" in stranger.stderr
     assert json.loads(run("status", "--json", "--data", str(data)).stdout)["functions"] == found["functions"]
 
     other = run(*arguments, "--streams", f"{url}-other")
@@ -76,7 +76,7 @@ def test_older_tables_are_refused_and_catch_up_when_the_group_begins_anew(
     older.rename(data / "tables")
     refused = run(*arguments)
     assert refused.returncode == 1
-    assert "what the messages in between did is gone" in refused.stderr and "restore" in refused.stderr
+    assert "the effects of the messages in between are lost" in refused.stderr and "restore" in refused.stderr
 
     group = f"{url.rpartition('/')[2]}.stream-to-features"  # as kafka-consumer-groups.sh --delete does
     admin = AdminClient({"bootstrap.servers": broker.address})

@@ -204,7 +204,7 @@ def test_mistakes_are_told_with_a_remedy(tmp_path: Path) -> None:
     strange = run("run", "--data", str(tmp_path / "strange"), "--fresh")
     assert strange.returncode == 1
     assert (tmp_path / "strange" / "thesis.doc").exists()
-    assert "holds no data of a pipeline" in strange.stderr
+    assert "is not the data folder of a pipeline" in strange.stderr
 
     broken = tmp_path / "postcodes.csv"
     broken.write_text("postcode,socioeconomic_idx\n1,2\n3,much\n")

@@ -75,7 +75,9 @@ def test_hook_sees_every_field_also_one_that_the_message_left_out() -> None:
 
 
 def test_features_that_nothing_computes_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="heating lists as derived: difference, wet") as raised:
+    with pytest.raises(
+        ConfigurationError, match="heating lists derived features, but no hook computes them: difference, wet"
+    ) as raised:
         Vectors(use_case("[difference, wet]"))
     assert "derive(batch, vectors)" in raised.value.remedy
 

@@ -198,8 +198,8 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     "model linked out": (linked("model.onnx"), "symbolic link"),
     "spec linked out": (linked("model_spec.yaml"), "symbolic link"),
     "folder linked out": (linked_folder, "symbolic link"),
-    "pipe": (pipe, "is no file"),
-    "folder": (folder_as_file, "is no file"),
+    "pipe": (pipe, "is not a file"),
+    "folder": (folder_as_file, "is not a file"),
     "no model": (without("model.onnx"), "No such file"),
     "no spec": (without("model_spec.yaml"), "No such file"),
     "file above": (with_spec(lambda data: data["spec"].update(model_file="../2/model.onnx")), "in the same folder"),
@@ -262,9 +262,9 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     ),
     "no probabilities": (
         with_change(lambda model: setattr(model.graph.node[-1], "op_type", "Identity")),
-        "something else than probabilities",
+        "something other than probabilities",
     ),
-    "never a number": (with_change(add_bias(float("nan"))), "something else than probabilities"),
+    "never a number": (with_change(add_bias(float("nan"))), "something other than probabilities"),
     # What it says of itself.
     "other name": (with_spec(lambda data: data["metadata"].update(key="other")), "not of churn 3"),
     "other version": (with_spec(lambda data: data["spec"]["parameters"].update(version="4")), "not of churn 3"),

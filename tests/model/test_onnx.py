@@ -161,7 +161,7 @@ def test_other_output_is_refused() -> None:
 
 @pytest.mark.parametrize("last", ["Identity", "Log", "Relu"])
 def test_model_that_gives_no_probabilities_is_refused(last: str) -> None:
-    with pytest.raises(ConfigurationError, match="something else than probabilities, for vectors of 0, 1 and"):
+    with pytest.raises(ConfigurationError, match="something other than probabilities, for vectors of 0, 1 and"):
         open_content(logistic(last=last))
 
 

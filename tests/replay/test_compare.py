@@ -30,7 +30,7 @@ def view(tmp_path: Path) -> Iterator[View]:
 def test_replay_finds_that_everything_is_equal(view: View) -> None:
     found = compare(again(view), PROJECT)
     assert (found.equal, found.settled, found.events, found.vectors, found.rows) == (True, True, 13, 4, 3)
-    assert "equal to the last bit" in summary(found, 1.0)
+    assert "bit for bit" in summary(found, 1.0)
 
 
 def change_log(view: View, name: str, shard: int, change: Any) -> None:
@@ -94,7 +94,7 @@ def test_vectors_that_no_event_explains_are_found(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), lambda rows: pa.concat_tables([rows, rows]))
     found = compare(again(view), PROJECT)
     assert (found.equal, found.differing.count) == (False, 0)
-    assert "vectors in the inference log that follow from no event of the log" in found.unmatched.first[0]
+    assert "vectors in the inference log for which the log of events has no event" in found.unmatched.first[0]
 
 
 def change_features(view: View, statement: str) -> None:
@@ -140,7 +140,7 @@ def test_while_events_are_on_their_way_rows_prove_nothing_but_vectors_do(view: V
     change_features(view, "UPDATE features SET bet_sum = 1 WHERE user_id = 'anna'")
     found = compare(again(view), PROJECT)
     assert (found.equal, found.settled, found.unmatched.count) == (True, False, 1)
-    assert "events are on their way" in summary(found, 1.0)
+    assert "events are still being processed" in summary(found, 1.0)
     change_log(view, "inference", shard_of("anna"), set_value("bet_mean", "anna", 5.0))
     assert not compare(again(view), PROJECT).equal
 

@@ -64,4 +64,4 @@ def test_explain_of_a_user_without_predictions_or_profile(view: View, capsys: py
     found = explain(again(view), PROJECT, SHARDS, "bert", 5)
     assert (found.events, found.vector, found.predictions) == (1, None, 0)
     print_explanation(found, view.use_case, view.names.features)
-    assert "has sent a vector" in capsys.readouterr().out
+    assert "has led to a feature vector" in capsys.readouterr().out

@@ -401,7 +401,7 @@ def test_a_use_case_without_a_lookup_is_refused() -> None:
         "{version: 1, name: bare, key: k, time: t, type: e, fields: {k: key, t: time, e: text, x: number},"
         " events: {tick: {value: x}}, predict_on: [tick], model: {name: m, prediction: p}}"
     )
-    with pytest.raises(ConfigurationError, match="bare has no profile or no lookup"):
+    with pytest.raises(ConfigurationError, match="bare needs a profile and a lookup"):
         source(use_case=bare)
 
 

@@ -145,7 +145,7 @@ def test_a_last_line_that_goes_on_is_refused(file: Path, inputs: InputTable, gro
     take(file, inputs)
     with file.open("ab") as more:
         more.write(growth)
-    with pytest.raises(ConfigurationError, match="goes on in line 2"):
+    with pytest.raises(ConfigurationError, match="has more in line 2"):
         take(file, inputs)
 
 

@@ -274,7 +274,7 @@ def test_a_start_beyond_what_was_applied_is_held_and_said(harness: Harness) -> N
     stage.durable[0] = (3, 6)
     handling = harness.loop.create_task(stage.handle(numbers(9, first=7)[0]))
     harness.wait(30)
-    assert "what is kept ends at 3" in stage.held
+    assert "the stored state ends at offset 3" in stage.held
     assert "--fresh" in stage.held
     assert harness.effects == []
     stage.durable[0] = (6, 10)  # restored

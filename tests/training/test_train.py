@@ -263,4 +263,4 @@ def test_wrong_option_is_refused(data: Data, candidates: Any, options: dict[str,
 
 def test_folder_without_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pipeline("train", "--data", tmp_path) == 1
-    assert "holds no data of a pipeline" in capsys.readouterr().err
+    assert "is not the data folder of a pipeline" in capsys.readouterr().err

@@ -121,13 +121,13 @@ MISTAKES = {
     "unknown option": ("value: amount}", "valeu: amount}", "events.purchase.valeu: unknown name", "'value'"),
     "unknown field of an event": ("win_amount}", "win_amout}", "events.win.value: no field", "'win_amount'"),
     "unknown statistic": ("[sum, mean,", "[sum, meen,", "statistics.1: 'meen' is unknown", "'mean'"),
-    "statistic twice": ("[sum, mean,", "[sum, sum,", "statistics: 'sum' stands twice", "keep one"),
+    "statistic twice": ("[sum, mean,", "[sum, sum,", "statistics: 'sum' is listed twice", "keep one"),
     "unknown type of field": ("amount: number", "amount: nummer", "fields.amount: 'nummer'", "'number'"),
     "value is text": ("bet_amount: number", "bet_amount: text", "events.bet.value", "number"),
     "unknown key": ("key: user_id", "key: userid", "key: no field 'userid'", "'user_id'"),
-    "second key": ("campaign: text", "campaign: key", "fields.campaign: a second key", "identifier"),
+    "second key": ("campaign: text", "campaign: key", "fields.campaign: only one field may be the key", "identifier"),
     "time is text": ("event_time: time", "event_time: text", "time: 'event_time' is a text", "time"),
-    "alias of two": ("[new_win]", "[new_bet]", "events.win: 'new_bet' also means 'bet'", "one"),
+    "alias of two": ("[new_win]", "[new_bet]", "events.win: 'new_bet' is already a name of the event 'bet'", "one"),
     "unknown event to predict on": (
         "predict_on: [bet, win]",
         "predict_on: [bet, wni]",
@@ -164,7 +164,12 @@ MISTAKES = {
         "label.event: no event 'buy'",
         "known",
     ),
-    "wait for the profile": ("positive: 1", "positive: 1\n  wait: 5", "label.wait: nothing to wait for", "later"),
+    "wait for the profile": (
+        "positive: 1",
+        "positive: 1\n  wait: 5",
+        "label.wait: the label comes with the profile",
+        "later",
+    ),
     "no wait": ("positive: 1", "positive: 1\n  event: win\n  wait: 0", "label.wait: 0.0 is not in 0", "hours"),
     "threshold above one": ("threshold: 0.5", "threshold: 50", "model.threshold", "0 to 1"),
     "model's name not for a URL": ("  name: churn", "  name: churn/1", "model.name", "letters"),
@@ -172,7 +177,7 @@ MISTAKES = {
     "field not a column": (
         "campaign: text",
         "camp-aign: text",
-        "fields.camp-aign: not a plain name",
+        "fields.camp-aign: not a valid name",
         "letters",
     ),
     "field not text": ("campaign: text", "1: text", "fields", "type"),
@@ -190,7 +195,7 @@ MISTAKES = {
     "field twice": (
         "campaign: text",
         "campaign: text\n  campaign: number",
-        "fields.campaign: stands here",
+        "fields.campaign: appears here",
         "keep",
     ),
     "newer version": ("version: 1", "version: 2", "version: 2 is newer", "update"),
@@ -235,7 +240,7 @@ def test_what_is_no_use_case_is_refused(text: str) -> None:
 
 
 def test_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"none.yaml: can't read"):
+    with pytest.raises(ConfigurationError, match=r"none.yaml can't be read"):
         load_use_case(tmp_path / "none.yaml")
 
 

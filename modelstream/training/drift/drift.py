@@ -155,7 +155,7 @@ def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
     use_case, predictions = stores.use_case, stores.inference_log
     if list(card.features) != list(use_case.features):
         raise ConfigurationError(
-            f"the card of {card.name} {card.version} is of other features than the use case has",
+            f"the card of {card.name} {card.version} has other features than the use case",
             remedy="train the model again",
         )
     served = ServedCounts(card, use_case, since)
@@ -166,7 +166,7 @@ def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
         raise ConfigurationError(
             f"version {card.version} made no prediction in {predictions.place()}"
             + (f" since {iso_second(since)}" if since is not None else "")
-            + (f" (there are {others})" if others else ""),
+            + (f" (other versions: {others})" if others else ""),
             remedy="name another version with --model" if others else "run the pipeline, or give an earlier --since",
         )
     letters = sum(1 for _ in stores.dead_letters(since))

@@ -2,7 +2,7 @@
 
 The log loss decides, because it measures the probability, which the threshold, the report and people act on. Candidates
 within one standard error of the best (over users, Breiman's rule) count as a tie; the one that scores the most vectors
-per second wins.
+per second is chosen.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def named(candidates: Mapping[str, Make], names: str | None) -> dict[str, Make]:
     wanted = [name.strip() for name in names.split(",") if name.strip()] if names is not None else list(candidates)
     for name in wanted:
         if name not in candidates:
-            raise ConfigurationError(f"no candidate {name!r}", remedy=suggestion(name, candidates))
+            raise ConfigurationError(f"there is no candidate {name!r}", remedy=suggestion(name, candidates))
     if not wanted:
-        raise ConfigurationError("no candidates", remedy=f"name some of {', '.join(candidates)}")
+        raise ConfigurationError("--candidates names none", remedy=f"name one or more of {', '.join(candidates)}")
     return {name: candidates[name] for name in wanted}
 
 

@@ -283,7 +283,7 @@ def _foreign(estimator: Any, features: int, platt: Platt) -> bytes:
 
     if platt != Platt():
         raise ConversionError(
-            f"{type(estimator).__name__} is not calibrated, and only linear models and trees are converted with it",
+            f"{type(estimator).__name__} needs a calibration, which only linear models and trees can be converted with",
             remedy="leave this candidate out (--candidates)",
         )
     sample = np.zeros((1, features), np.float32)

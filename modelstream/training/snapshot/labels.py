@@ -117,7 +117,7 @@ def declared(use_case: UseCase) -> Label:
     """Return the label that a use case declares. Raises ConfigurationError if it declares none."""
     if use_case.label is None:
         raise ConfigurationError(
-            f"the use case {use_case.name} declares no label: nobody knows what became of the users",
+            f"the use case {use_case.name} declares no label, so there is nothing to learn",
             remedy="add `label:` to it, or give the labels with --labels FILE",
         )
     return use_case.label
@@ -154,7 +154,7 @@ def _batches(path: Path, use_case: UseCase) -> Iterator[pa.RecordBatch]:
     """Yield the file's keys and labels, as text."""
     kinds = {".csv": _csv, ".parquet": _parquet, ".ndjson": _json, ".jsonl": _json, ".json": _json}
     if path.suffix.lower() not in kinds:
-        raise _wrong(path, "is of no known kind", f"give one of {', '.join(kinds)}")
+        raise _wrong(path, "has an unknown ending", f"give one of {', '.join(kinds)}")
     try:
         for batch in kinds[path.suffix.lower()](path):
             names = _names(path, batch.schema.names, use_case)

@@ -189,10 +189,10 @@ def _replay(data: Data, taker: Taker, progress: OnProgress) -> Parity:
             progress("vectors", done, total)
             if found.differing.count:
                 raise ParityError(
-                    f"what was served is not what the log of events gives: {found.differing.first[0]}",
-                    remedy="`python pipeline.py replay` lists the differences; a feature that is computed otherwise "
-                    "now, or from what comes later, would be learned from. --source inference learns from what was "
-                    "served",
+                    f"the log of events does not give the vectors that were served: {found.differing.first[0]}",
+                    remedy="`python pipeline.py replay` lists the differences. The model would learn from a "
+                    "feature that is computed differently now, or from later events. --source inference learns "
+                    "from the vectors that were served",
                 )
         served.end(found)
         taker.open_windows(engine.changed())
@@ -214,21 +214,22 @@ def _read(data: Data, taker: Taker, progress: OnProgress) -> None:
 def _check_enough(examples: Examples, users: LogUsers, what: str, data: Data) -> None:
     if not (users.values != UNKNOWN).any() and users.labels.wait is None:
         raise ConfigurationError(
-            f"none of the {len(users.numbers):,} users has a label: nobody knows what became of them",
-            remedy=f"give labels with --labels FILE (columns {data.use_case.key} and label), or wait until they come",
+            f"none of the {len(users.numbers):,} users has a label yet",
+            remedy=f"give labels with --labels FILE (columns {data.use_case.key} and label), or wait until "
+            "labels arrive",
         )
     found = {int(label): len(np.unique(examples.users[examples.labels == label])) for label in (0, 1)}
     least, of_a_class = (MIN_USERS, MIN_OF_A_CLASS) if what == LEARN else (MIN_OF_A_CLASS, 1)
     if examples.user_count >= least and not all(found.values()):
         one = "positive" if found[1] else "negative"
         raise ConfigurationError(
-            f"only one class: all {examples.user_count:,} users {what} are {one}",
+            f"there is only one class: all {examples.user_count:,} users {what} are {one}",
             remedy="check the labels, and `label.positive` in the use case: a model needs both outcomes",
         )
     if examples.user_count < least or min(found.values()) < of_a_class:
         raise ConfigurationError(
-            f"too few users: {len(users.numbers):,} in the log, {examples.user_count:,} of known outcome {what}, "
-            f"{found[1]:,} of them positive and {found[0]:,} negative",
+            f"too few users: {len(users.numbers):,} in the log, {examples.user_count:,} with a known outcome "
+            f"are {what}: {found[1]:,} positive and {found[0]:,} negative",
             remedy=f"{MIN_USERS} are needed to learn from, {MIN_OF_A_CLASS} of each class, and {MIN_OF_A_CLASS} to "
             "test on: take a longer log, or a later --until",
         )

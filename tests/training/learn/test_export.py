@@ -96,7 +96,7 @@ def test_other_classifiers_go_through_skl2onnx_and_are_compared_as_well() -> Non
 
 def test_classifier_that_gives_no_probability_for_extremes_is_refused() -> None:
     vectors, labels = data(500)
-    with pytest.raises(ConfigurationError, match="something else than probabilities"):
+    with pytest.raises(ConfigurationError, match="something other than probabilities"):
         model_of(Trained(GaussianNB().fit(vectors.astype(np.float64), labels)))
 
 

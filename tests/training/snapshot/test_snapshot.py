@@ -212,9 +212,11 @@ def test_one_class_or_too_few_users_are_refused(data: Data) -> None:
     keys = sorted(set(served(data)["user_id"].to_pylist()))
     with pytest.raises(ConfigurationError, match=r"only one class: all .* users to learn from are positive"):
         take(data, Labels(dict.fromkeys(keys, (1, NEVER))))
-    with pytest.raises(ConfigurationError, match=r"too few users: 150 in the log, 1\d of known outcome"):
+    with pytest.raises(ConfigurationError, match=r"too few users: 150 in the log, 1\d with a known outcome"):
         take(data, Labels({key: (place % 2, NEVER) for place, key in enumerate(keys[:20])}))
-    with pytest.raises(ConfigurationError, match="too few users: 150 in the log, 0 of known outcome to learn from"):
+    with pytest.raises(
+        ConfigurationError, match="too few users: 150 in the log, 0 with a known outcome are to learn from"
+    ):
         take(data, until=0)
 
 
