@@ -1,1 +1,15 @@
-"""Benchmarks: `run` (`make bench`) is the pipeline beside Polars and Bytewax, `backends` is it over each store."""
+"""Benchmarks, which write docs/performance.md.
+
+| module | what |
+|---|---|
+| `run` | `make bench`: the pipeline beside its peers, on one file |
+| `backends` | the pipeline over each store |
+| `peer_polars` | the same job in Polars |
+| `peer_bytewax` | the same job in Bytewax |
+| `feature_stage` | the feature stage alone |
+| `scoring` | scoring alone |
+| `make_input` | writes the file that all of them read |
+| `measure` | runs a command, and measures its processes |
+| `report` | results as tables |
+| `page` | puts the tables into docs/performance.md |
+"""

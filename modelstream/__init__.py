@@ -6,7 +6,7 @@ Where to look, in the order of the picture; docs/architecture.md follows one eve
 |---|---|
 | source | `stages.data_generator`; `source/`: files, standard input, generated events |
 | every arrow | `streams/`; `messages/`: what a message is, and the identity of an event |
-| every box | `stages.base`: take, send, save, acknowledge |
+| every box | `stages/`, and there `base`: take, send, save, acknowledge |
 | event-handler | `stages.event_handler`; `events/`: lines of JSON to checked events |
 | events, inference (the logs) | `logs/` |
 | stream-to-features | `stages.stream_to_features`; `features/`: the engine that computes every feature |

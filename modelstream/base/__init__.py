@@ -1,0 +1,12 @@
+"""What everything else uses, and what knows nothing about pipelines.
+
+| module | what |
+|---|---|
+| `compiled` | loops over arrays, compiled to machine code with numba |
+| `durable` | files that survive a power loss |
+| `json_bytes` | the grammar of JSON over bytes, for compiled loops |
+| `times` | text to times: ISO 8601, and "15m" for how long ago |
+| `urls` | URLs of folders |
+| `without_pandas` | keeps pandas out of processes that don't use it |
+| `yamlfile` | YAML files that people write; errors name the line |
+"""

@@ -12,7 +12,8 @@
 | `plan` | what would be deployed, for `deploy --dry-run` |
 | `jobs` | small jobs of the workflow: prepare streams and tables, wait until drained, promote a model, trim |
 | `compile` | runs in the environment that has the Kubeflow compiler |
-| `deploy` | the commands `deploy` and `undeploy` |
+| `deploy` | what the commands `deploy` and `undeploy` do |
+| `failures` | known failures of a deployment, and what to do about each |
 
 The workflow itself is `workflow.py` beside `project.yaml`: MLRun loads it from there. MLRun is imported only inside
 functions, so that importing these modules costs nothing.

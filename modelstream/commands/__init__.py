@@ -1,7 +1,24 @@
 """The commands of `pipeline.py`, one file each, with the options, the help with an example, and what is printed.
 
-The work itself is done in `runner`, `http`, `replay`, `training`, `registry` and `cluster`. Beside the commands are
-`options` (those of several commands), `endings` (exit statuses, errors in words), `view` (a data folder to look at),
-`output` (text for people) and `formats` (files for programs). Only `pipeline.py` imports them, for every help: what
+The work itself is done in the folders below this one. Only `pipeline.py` imports the commands, for every help: what
 takes long to import is imported inside functions.
+
+| module | what |
+|---|---|
+| `run` | process events, with the whole pipeline |
+| `serve` | accept events over HTTP |
+| `status` | how far the functions are, and which model serves |
+| `peek` | the last messages of a stream |
+| `table` | show, write or load a table |
+| `explain` | the events and features behind a prediction |
+| `replay` | recompute all features, and compare them |
+| `train` | train a model |
+| `models` | versions of the model, and which of them serves |
+| `drift` | served vectors against the training data |
+| `deploy` | `deploy` and `undeploy`, for a cluster |
+| `options` | shared: options of several commands |
+| `endings` | shared: exit statuses, and errors in words |
+| `view` | shared: a data folder, to look at |
+| `output` | shared: text for people |
+| `formats` | shared: files for programs |
 """

@@ -1,0 +1,8 @@
+"""From lines of JSON to checked events, as arrays; no store is reached from here.
+
+| module | what |
+|---|---|
+| `parsing` | lines to typed events: `LineParser` |
+| `flat_lines` | its fast path: ordinary lines, in one pass over the bytes |
+| `checking` | what the event-handler calls: parsing, the hook `transform`, required fields |
+"""

@@ -1,0 +1,11 @@
+"""The model registry: versions of a model, and which of them serves.
+
+| module | what |
+|---|---|
+| `registry` | `Registry`: register, load, promote, roll back |
+| `current` | `current.json`, which says which version serves |
+| `store` | the storage of the versions, a contract; tested by `tests/contract/registry_contract.py` |
+| `folder` | in a folder |
+| `bucket` | in a bucket; imported only where its URL is used |
+| `watch` | keeps a running server on the promoted version |
+"""

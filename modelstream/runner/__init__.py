@@ -1,0 +1,21 @@
+"""The pipeline on one machine: processes over a data folder.
+
+| module | what |
+|---|---|
+| `run` | what `pipeline.py run` does |
+| `pipeline` | `Pipeline`: the functions of project.yaml, running |
+| `supervisor` | starts a process for each worker, and restarts those that die |
+| `worker` | such a process: a function on some shards |
+| `job` | such a process: a job, such as the source |
+| `line` | between the supervisor and a worker |
+| `rpc` | requests to the model server's worker |
+| `data_folder` | the folder, its lock and its marker file |
+| `places` | URLs of stores on the command line |
+| `state` | the state of all functions at one moment |
+| `display` | shows it as a live table |
+| `metrics` | shows it to Prometheus and `/healthz` |
+| `served` | which version each worker serves, for `status` |
+| `retention` | deletes old messages |
+| `training` | the training function on a data folder |
+| `warm` | compiles once what every first run would wait for |
+"""

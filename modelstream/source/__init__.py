@@ -1,0 +1,13 @@
+"""Where events come from: lines, with an identity and a shard, sent to the first stream.
+
+| module | what |
+|---|---|
+| `readers` | lines of a file or of standard input |
+| `lines` | blocks of bytes to whole lines |
+| `key_finder` | the key of each line, without parsing |
+| `sender` | appends the lines to the stream, and saves the progress |
+| `generator` | generated events |
+| `generator_kernels` | its compiled loops |
+| `distributions` | how generated users behave, in numbers |
+| `enrichment` | the lookup table, from a CSV file |
+"""

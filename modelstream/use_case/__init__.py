@@ -1,0 +1,9 @@
+"""A use case: what the events, the features and the model of a business case are.
+
+| module | what |
+|---|---|
+| `declared` | `UseCase`, and the schemas that follow from it |
+| `file` | reads a file such as `use_cases/churn.yaml` |
+| `check` | whether its parts fit together |
+| `columns` | names and types of all columns |
+"""
