@@ -34,7 +34,13 @@ OnProgress = Callable[[int], None]
 
 @dataclass
 class Findings(Parity):
-    """The result of a replay. `unmatched` also has rows that differ; they are differences only if `settled`."""
+    """The result of a replay. `unmatched` also has rows that differ; they are differences only if `settled`.
+
+    >>> found = Findings(settled=False)
+    >>> found.unmatched.add("a row that was ahead of the log")
+    >>> found.equal, Findings(unmatched=found.unmatched).equal
+    (True, False)
+    """
 
     settled: bool = True
     """No event was still being processed, so everything must be there and equal."""
@@ -49,7 +55,10 @@ class Findings(Parity):
 
 
 def compare(stores: Stores, project: Project, progress: OnProgress = lambda _: None) -> Findings:
-    """Replay the log of events of a pipeline. Raises ModelstreamError if something can't be read."""
+    """Replay the log of events of a pipeline. Raises ModelstreamError if something can't be read.
+
+    An example would need the data of a run: `tests/replay/test_compare.py` has one.
+    """
     found = Findings()
     before = _state(stores, project)
     derive = derive_in(project.vectors_notebook())

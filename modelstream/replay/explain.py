@@ -22,7 +22,10 @@ COUNTED = "counted"
 
 
 class Explanation(msgspec.Struct, kw_only=True):
-    """What `pipeline.py explain --json` prints."""
+    """What `pipeline.py explain --json` prints.
+
+    An example would need the data of a run: `tests/replay/test_explain.py` has one.
+    """
 
     user: str
     shard: int
@@ -44,7 +47,10 @@ class Explanation(msgspec.Struct, kw_only=True):
 
 
 def explain(stores: Stores, project: Project, shards: int, user: str, last: int) -> Explanation:
-    """Return everything about a user, with the last `last` events and predictions."""
+    """Return everything about a user, with the last `last` events and predictions.
+
+    An example would need the data of a run: `tests/replay/test_explain.py` has one.
+    """
     shard = bucket_of(user) % shards
     parts = [shard] if stores.epoch == 0 else None
     derive = derive_in(project.vectors_notebook())

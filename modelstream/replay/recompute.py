@@ -152,5 +152,8 @@ def is_of_type(events: pa.RecordBatch, use_case: UseCase, event: str) -> pa.Bool
 
 
 def derive_in(notebook: Path | str | None) -> Derive | None:
-    """Return the hook `derive` of a notebook, if there is a notebook and it has one. Raises ConfigurationError."""
+    """Return the hook `derive` of a notebook, if there is a notebook and it has one. Raises ConfigurationError.
+
+    The example is `functions/stream-to-features.ipynb`, which may have one.
+    """
     return getattr(notebooks.load(notebook), "derive", None) if notebook else None

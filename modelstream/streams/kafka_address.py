@@ -58,10 +58,10 @@ class KafkaAddress:
         prefix, _, query = rest.partition("?")
         prefix = prefix.rstrip("/")
         if not servers or any(not server.strip() for server in servers.split(",")):
-            raise ConfigurationError(f"no server in the URL {url!r}", remedy=_SHAPE)
+            raise ConfigurationError(f"the URL {url!r} names no server", remedy=_SHAPE)
         ports = [server.rpartition(":")[2] for server in servers.split(",") if ":" in server]
         if not all(port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16 for port in ports):
-            raise ConfigurationError(f"a port is a number from 1 to 65535 (in {url!r})", remedy=_SHAPE)
+            raise ConfigurationError(f"the port in {url!r} must be a number from 1 to 65535", remedy=_SHAPE)
         if not prefix:
             raise ConfigurationError(f"{url!r} has no prefix for its topics", remedy=_SHAPE)
         if not _PREFIX.fullmatch(prefix):
@@ -75,7 +75,7 @@ class KafkaAddress:
         for name, value in options.items():
             if name in SECRETS:
                 raise ConfigurationError(
-                    f"the URL holds {name}, and a URL is seen in logs and in the list of processes",
+                    f"{name} must not be in the URL, which is visible in logs and in the list of processes",
                     remedy=f"put it into the environment variable {variable_of(name)}",
                 )
             if name in ours:
@@ -84,7 +84,7 @@ class KafkaAddress:
                 properties[name] = value
             else:
                 known = ", ".join(sorted((*ours, *PROPERTIES)))
-                raise ConfigurationError(f"no option {name!r} of kafka:// streams", remedy=f"known are {known}")
+                raise ConfigurationError(f"kafka:// streams have no option {name!r}", remedy=f"known are {known}")
         return cls(servers, prefix, properties, int(ours["replication"]), ours["timeout"])
 
     def topic(self, stream: str, epoch: int) -> str:
@@ -132,5 +132,5 @@ def _number(name: str, value: str) -> float:
     except ValueError:
         number = 0.0
     if number <= 0:
-        raise ConfigurationError(f"{name}={value} is not a number above 0", remedy="write, for example, ?timeout=10")
+        raise ConfigurationError(f"{name} must be a number above 0, not {value}", remedy="write, for example, ?timeout=10")
     return number
