@@ -132,5 +132,7 @@ def _number(name: str, value: str) -> float:
     except ValueError:
         number = 0.0
     if number <= 0:
-        raise ConfigurationError(f"{name} must be a number above 0, not {value}", remedy="write, for example, ?timeout=10")
+        raise ConfigurationError(
+            f"{name} must be a number above 0, not {value}", remedy="write, for example, ?timeout=10"
+        )
     return number

@@ -200,7 +200,7 @@ class TestLogInS3(LogContract):
     def test_file_that_can_not_be_read_is_named(self, log: S3Log, place: str, body: bytes) -> None:
         log.checkpoint(0)
         obstore.put(log.bucket.store, log.bucket.key("00-00-00000000.parquet"), body)
-        for action in (lambda: self.open(place).last(0), lambda: list(log.scan())):
+        for action in (lambda: self.open(place).checkpoint(0), lambda: list(log.scan())):
             with pytest.raises(ConfigurationError, match=r"00-00-00000000.parquet can't be read") as caught:
                 action()
             assert caught.value.remedy
