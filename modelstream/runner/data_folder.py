@@ -6,6 +6,8 @@ import fcntl
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +16,15 @@ import msgspec
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.project import Project
 from modelstream.runner.store_urls import check_own, clear, differing
-from modelstream.settings import Settings, StoreUrls
+from modelstream.settings import KINDS_OF_STORES, Settings, StoreUrls
 
 VERSION = 2
 """Version of the marker file: 2 if a store is at a URL outside of the folder (which a reader of version 1 would miss),
 otherwise 1."""
 MARKER = "modelstream.json"
 LOCK = ".lock"
-OURS = ("streams", "tables", "logs", "served.json", MARKER)
-"""What a fresh start removes, besides the project's Parquet logs."""
+OURS = (*KINDS_OF_STORES, "served.json")
+"""What a fresh start removes, besides the project's Parquet logs and, at last, the marker."""
 WAIT_FOR_ORPHANS = 3.0
 """Seconds to wait for the lock; workers of a killed supervisor end within one second."""
 
@@ -147,35 +149,54 @@ def open_folder(
     is behind URLs, if the folder was made with them, then the folder's own. Raises ConfigurationError when another run
     has it, when it holds something else, or when it was made with other shards or URLs, or another use case.
     """
-    try:
+    with _told(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
-        if fresh:
-            made_with = _remembered(path)
-            urls = urls.or_else(made_with)
-            check_own(urls, made_with, project)
-            clear(urls, project)
-            _remove(path, project)
-        marker = read_marker(path)
-        if marker is None:
-            marker = _begin(path, shards or project.params.shards, project.use_case_file.stem, urls)
+    try:
+        with _told(path):
+            if fresh:
+                urls = _begin_anew(path, project, urls)
+            marker = read_marker(path)
+            if marker is None:
+                marker = _begin(path, shards or project.params.shards, project.use_case_file.stem, urls)
+        if shards is not None and shards != marker.shards:
+            raise ConfigurationError(
+                f"{path} was made with {marker.shards} shards, not {shards}: users would move to other shards, "
+                "and their events lose their order",
+                remedy=f"leave out --shards, or delete the data and start over with --fresh --shards {shards}",
+            )
+        check_use_case(path, marker, project)
+        differing(urls, marker.urls, path)
+    except BaseException:
+        os.close(lock)
+        raise
+    return DataFolder(path, marker, lock)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into ours."""
+    try:
+        yield
     except FileExistsError:
         raise ConfigurationError(f"{path} is a file", remedy="give a folder with --data") from None
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError) as error:
         raise ConfigurationError(f"{path}: {error.strerror}", remedy="give a folder that you may write to") from None
     except OSError as error:
         raise UnavailableError(
             f"{path}: {error.strerror}", remedy="free space, then run the same command again"
         ) from None
-    if shards is not None and shards != marker.shards:
-        raise ConfigurationError(
-            f"{path} was made with {marker.shards} shards, not {shards}: users would move to other shards, "
-            "and their events lose their order",
-            remedy=f"leave out --shards, or delete the data and start over with --fresh --shards {shards}",
-        )
-    check_use_case(path, marker, project)
-    differing(urls, marker.urls, path)
-    return DataFolder(path, marker, lock)
+
+
+def _begin_anew(path: Path, project: Project, urls: StoreUrls) -> StoreUrls:
+    """Delete what a folder and its URLs hold; return the URLs to begin anew with."""
+    made_with = _remembered(path)
+    urls = urls.or_else(made_with)
+    check_own(urls, made_with, project)
+    clear(urls, project)
+    if (path / MARKER).exists():  # else the folder is not ours, whatever its entries are called
+        _remove(path, project)
+    return urls
 
 
 def _lock(path: Path) -> int:
@@ -201,7 +222,7 @@ def _lock(path: Path) -> int:
 
 def _remove(path: Path, project: Project) -> None:
     logs = project.params.logs
-    for name in (*OURS, *logs, *(f".{log}.writing" for log in logs)):
+    for name in (*OURS, *logs, *(f".{log}.writing" for log in logs), MARKER):
         entry = path / name
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
