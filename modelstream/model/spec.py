@@ -99,20 +99,26 @@ def read_spec(data: object, source: str) -> ModelSpec:
         raise ConfigurationError(f"{source}: {error}", remedy="write it with MLRun's log_model") from None
     parameters = file.spec.parameters
     version, sha256 = parameters.get("version"), parameters.get("sha256")
-    if file.kind != "model" or not version or not isinstance(sha256, str):
+    is_version = version and (isinstance(version, str) or _is_number(version))
+    if file.kind != "model" or not is_version or not isinstance(sha256, str):
         raise ConfigurationError(
             f"{source}: does not describe a model, or lacks spec.parameters.version or spec.parameters.sha256",
             remedy="log the model with both parameters",
         )
     name = file.spec.model_file
-    if Path(name).name != name or not name.endswith(".onnx"):
+    if Path(name).name != name or not name.endswith(".onnx") or not name.isprintable():
         raise ConfigurationError(
             f"{source}: spec.model_file is {name!r}; only an .onnx file in the same folder is loaded",
             remedy="convert the model to ONNX (skl2onnx)",
         )
     features = tuple(one.name for one in file.spec.inputs)
-    metrics = {key: float(value) for key, value in file.spec.metrics.items() if isinstance(value, int | float)}
+    metrics = {key: float(value) for key, value in file.spec.metrics.items() if _is_number(value)}
     return ModelSpec(file.metadata.key, str(version), name, sha256, features, file.spec.algorithm, metrics)
+
+
+def _is_number(value: object) -> bool:
+    """Tell whether a value is a number that fits 64 bits: of a longer one neither a float nor text can be made."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def check_features(spec: ModelSpec, features: Sequence[str], source: str) -> None:
