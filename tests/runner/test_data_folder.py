@@ -82,7 +82,7 @@ def test_a_new_folder_is_marked_and_opened_again_as_it_was_made(tmp_path: Path) 
 def test_urls_are_given_once_and_kept(tmp_path: Path) -> None:
     urls = StoreUrls(logs=str(tmp_path / "elsewhere"))
     made = opened(tmp_path / "data", urls=urls)
-    assert (made.version, made.places) == (2, urls), "a reader of version 1 would overlook the place"
+    assert (made.version, made.urls) == (2, urls), "a reader of version 1 would overlook the place"
     folder = open_folder(tmp_path / "data", PROJECT)
     os.close(folder.lock)
     assert folder.urls == urls.within(tmp_path / "data")
@@ -193,7 +193,7 @@ def test_a_fresh_start_removes_what_the_folder_made_and_nothing_else(tmp_path: P
     linked.mkdir()
     (linked / "mine").touch()
     (path / "inference").symlink_to(linked)
-    assert opened(path, fresh=True) == Marker(version=2, shards=8, use_case="churn", places=elsewhere)
+    assert opened(path, fresh=True) == Marker(version=2, shards=8, use_case="churn", urls=elsewhere)
     assert entries(path) == {MARKER}
     assert (linked / "mine").exists(), "only the link goes"
     with open_streams(elsewhere.streams) as streams:
