@@ -286,7 +286,7 @@ class TestRedisTables(TablesContract):
             ("redis://h/0?prefix=a b", "prefix"),
             ("redis://h/x", "no URL"),
             ("redis://h:http/0", "no URL"),
-            ("redis:///0", "no host"),
+            ("redis:///0", "has no host"),
             ("redis://h/0?timeout=soon", "timeout"),
             ("redis://:sesame@h/0", "password"),
         ],

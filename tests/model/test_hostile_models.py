@@ -254,11 +254,11 @@ HOSTILE: dict[str, tuple[Make, str]] = {
                 initializers=[COLUMN],
             )
         ),
-        "is wanted",
+        "it needs an output",
     ),
     "three classes": (
         with_model(graph_model([SIGMOID], output=("probabilities", TensorProto.FLOAT, [None, WIDTH]))),
-        "is wanted",
+        "it needs an output",
     ),
     "no probabilities": (
         with_change(lambda model: setattr(model.graph.node[-1], "op_type", "Identity")),
@@ -266,9 +266,9 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     ),
     "never a number": (with_change(add_bias(float("nan"))), "something other than probabilities"),
     # What it says of itself.
-    "other name": (with_spec(lambda data: data["metadata"].update(key="other")), "not of churn 3"),
-    "other version": (with_spec(lambda data: data["spec"]["parameters"].update(version="4")), "not of churn 3"),
-    "no model kind": (with_spec(lambda data: data.update(kind="dataset")), "not of a model"),
+    "other name": (with_spec(lambda data: data["metadata"].update(key="other")), "not churn 3"),
+    "other version": (with_spec(lambda data: data["spec"]["parameters"].update(version="4")), "not churn 3"),
+    "no model kind": (with_spec(lambda data: data.update(kind="dataset")), "does not describe a model"),
     "no inputs": (with_spec(lambda data: data["spec"].pop("inputs")), "missing required field"),
     "list": (with_spec_text(b"- 1\n- 2\n"), "Expected `object`"),
     "no YAML": (with_spec_text(b"{"), "can't be read"),

@@ -74,7 +74,7 @@ def test_a_vector_of_another_event_is_found(view: View) -> None:
     found = compare(again(view), PROJECT)
     assert not found.equal
     assert (
-        f"after the event 10 of {ORIGIN_NAME}, the inference log with that of 7 after the event 9"
+        f"after the event 10 of {ORIGIN_NAME}, that of the inference log the one of 7 after the event 9"
         in (found.differing.first[0])
     )
     change_log(view, "inference", shard_of("7"), set_value(POSITION, "7", 10))

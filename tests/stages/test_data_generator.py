@@ -331,7 +331,7 @@ def test_an_enrichment_file_for_a_use_case_without_lookup_is_refused(
     )
     monkeypatch.setenv("MODELSTREAM_USE_CASE", str(bare))
     file.write_bytes(b'{"k": "a"}')
-    with pytest.raises(ConfigurationError, match="bare looks nothing up"):
+    with pytest.raises(ConfigurationError, match="bare has no lookup"):
         job.send(input=str(file), enrichment="any.csv")
     assert job.send(input=str(file)).lines == 1
 

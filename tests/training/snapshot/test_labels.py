@@ -134,7 +134,7 @@ def test_file_of_labels(tmp_path: Path, name: str, columns: tuple[str, str]) -> 
         ("labels.csv", "user_id,label\na,1,2\n", "can't be read"),
         ("labels.parquet", "no parquet", "can't be read"),
         ("labels.ndjson", "{", "can't be read"),
-        ("labels.txt", "", "is of no known kind"),
+        ("labels.txt", "", "has an unknown ending"),
         ("absent.csv", None, "can't be read: No such file"),
     ],
 )
