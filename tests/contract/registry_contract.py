@@ -151,15 +151,15 @@ class RegistryContract:
         [
             ({}, "2", "no file model_spec.yaml"),
             ({"model_spec.yaml": directory("2")["model_spec.yaml"]}, "2", r"no file model\.onnx"),
-            (directory("3"), "2", "is of churn 3, not of churn 2"),
+            (directory("3"), "2", "describes churn 3, not churn 2"),
             (directory("2", b"no model"), "2", "not an ONNX file|can't load"),
             (directory("2", features=CHURN.features[::-1]), "2", "the order differs"),
-            (directory("2") | {"../x": b""}, "2", "no name of a file"),
-            (directory("2") | {"/tmp/x": b""}, "2", "no name of a file"),
-            (directory("2") | {".hidden": b""}, "2", "no name of a file"),
-            (directory("02"), "02", "no version"),
-            (directory("2"), "../2", "no version"),
-            (directory("2"), "", "no version"),
+            (directory("2") | {"../x": b""}, "2", "not the name of a file"),
+            (directory("2") | {"/tmp/x": b""}, "2", "not the name of a file"),
+            (directory("2") | {".hidden": b""}, "2", "not the name of a file"),
+            (directory("02"), "02", "not a version"),
+            (directory("2"), "../2", "not a version"),
+            (directory("2"), "", "not a version"),
         ],
     )
     def test_nothing_is_registered_that_could_not_serve(

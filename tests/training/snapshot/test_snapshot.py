@@ -172,7 +172,7 @@ def test_feature_from_the_future_is_found_by_the_parity_check(data: Data) -> Non
 
     with pytest.raises(ParityError, match="bet_count was served as") as raised:
         take(replace(data, derive=leak))
-    assert "from what comes later" in raised.value.remedy
+    assert "from later events" in raised.value.remedy
 
 
 def test_difference_of_one_bit_is_found(data: Data) -> None:
