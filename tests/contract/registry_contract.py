@@ -273,7 +273,7 @@ class RegistryContract:
             (b"\xff", "is broken"),
             (b"[" * 100_000, "is broken"),
             (b'{"format": 2, "current": 5}', "written by a newer version"),
-            (b" " * (ALIAS_BYTES + 1), "too many"),
+            (b" " * (ALIAS_BYTES + 1), "too large"),
         ],
     )
     def test_broken_alias_is_named(self, registry: Registry, content: bytes, expected: str) -> None:
