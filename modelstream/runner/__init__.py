@@ -10,7 +10,7 @@
 | `line` | between the supervisor and a worker |
 | `rpc` | requests to the model server's worker |
 | `data_folder` | the folder, its lock and its marker file |
-| `places` | URLs of stores on the command line |
+| `store_urls` | URLs of stores on the command line |
 | `state` | the state of all functions at one moment |
 | `display` | shows it as a live table |
 | `metrics` | shows it to Prometheus and `/healthz` |

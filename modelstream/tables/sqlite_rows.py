@@ -56,7 +56,10 @@ def batch_of(rows: Iterable[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch
 
 
 def count_rows(file: File, table: str) -> int:
-    """Return the number of rows of a table. Raises UnavailableError while the file is locked."""
+    """Return the number of rows of a table. Raises UnavailableError while the file is locked.
+
+    `sqlite.SqliteTables` has an example.
+    """
     connection = file.connection
     with guarded(file.path):
         count: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
@@ -64,7 +67,10 @@ def count_rows(file: File, table: str) -> int:
 
 
 def scan_rows(file: File, table: str, schema: pa.Schema, batch_size: int) -> Iterator[pa.RecordBatch]:
-    """Yield a table in batches, a statement each: a long one would keep the log from being cut."""
+    """Yield a table in batches, with one statement per batch: a long one would keep the write-ahead log from being cut.
+
+    `sqlite.SqliteTables` has an example.
+    """
     key = quoted(schema.field(0).name)
     columns = ", ".join(quoted(name) for name in schema.names)
     last: tuple[str, ...] = ()

@@ -256,7 +256,7 @@ class TestLogInAFolder(LogContract):
     def test_file_under_another_number_is_named(self, log: ParquetLog, place: Path) -> None:
         log.append(0, table(0), checkpoint(0))
         (place / "00-00-00000000.parquet").rename(place / "00-03-00000000.parquet")
-        with pytest.raises(ConfigurationError, match=r"03-00000000.parquet was renamed: it was written as 00-00-00000000"):
+        with pytest.raises(ConfigurationError, match=r"03-00000000.parquet was renamed: .* 00-00-00000000"):
             log.checkpoint(3)
 
     @pytest.mark.parametrize("name", ["00-00-00000000.parquet", "schema.parquet"])
