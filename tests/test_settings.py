@@ -94,7 +94,7 @@ def test_environment_of_this_process_is_read_if_none_is_given(monkeypatch: pytes
     ],
 )
 def test_missing_and_malformed_settings_are_told_by_name(changed: dict[str, str | None], problem: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"environment is not complete: .*{problem}") as raised:
+    with pytest.raises(ConfigurationError, match=f"incomplete or wrong: .*{problem}") as raised:
         from_environment(environment(**changed))
     assert f"variables named {PREFIX}" in raised.value.remedy
 

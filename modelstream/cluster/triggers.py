@@ -54,7 +54,7 @@ def _kafka(url: str) -> KafkaAddress:
         host, _, port = broker.rpartition(":")
         if not host or not port.isdecimal() or host.startswith("[") != host.endswith("]"):
             raise ConfigurationError(
-                f"{broker!r} is no address of a Kafka broker",
+                f"{broker!r} is not the address of a Kafka broker",
                 remedy="write kafka://HOST:PORT[,HOST:PORT]/PREFIX, with the addresses that pods reach",
             )
     return address

@@ -3,7 +3,7 @@
 | module | what |
 |---|---|
 | `declared` | `UseCase`, and the schemas that follow from it |
-| `file` | reads a file such as `use_cases/churn.yaml` |
+| `file` | reads a file such as those in `use_cases/` |
 | `check` | whether its parts fit together |
 | `columns` | names and types of all columns |
 """

@@ -54,7 +54,7 @@ def test_shipped_file_is_right(name: str) -> None:
         ("kafka", "  event-handler: {replicas", "  event-handler: {replica", "unknown name (did you mean 'replicas'?"),
         ("v3io", "  V3IO_ACCESS_KEY: {", "  OTHER: {", "secrets: no access key for V3IO (make a secret of one"),
         ("v3io", "streams: v3io://projects", "streams: v3io:///projects", "names no container"),
-        ("kafka", ".local:9092/churn", ".local:99999/churn", "a port is a number from 1 to 65535"),
+        ("kafka", ".local:9092/churn", ".local:99999/churn", "must be a number from 1 to 65535"),
         ("kafka", "streams: kafka://", "streams: kafka://[", "line 6, streams: "),
         ("kafka", ":9092/churn", ":9092/a/b", "'a/b' can't be the prefix of topics"),
         (

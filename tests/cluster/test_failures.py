@@ -25,7 +25,7 @@ from modelstream.errors import ConfigurationError, ModelstreamError, Unavailable
         (
             "kafka://x:1/churn: can't list topics: no broker",
             ConfigurationError,
-            "pods reach the address",
+            "pods can reach the address",
         ),
         ("HTTPConnectionPool(host='x'): Max retries exceeded", UnavailableError, "curl $MLRUN_DBPATH"),
         ("[Errno -2] Name or service not known", UnavailableError, "curl $MLRUN_DBPATH"),

@@ -65,16 +65,16 @@ def test_a_model_may_have_many_features() -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (changed("kind", to="dataset"), "not of a model"),
+        (changed("kind", to="dataset"), "does not describe a model"),
         (changed("metadata", "key", to=None), "missing required field `key`"),
         (changed("metadata", "key", to=3), "Expected `str`, got `int` - at `$.metadata.key`"),
         (changed("spec", "inputs", to=["celsius"]), "at `$.spec.inputs[0]`"),
-        (changed("spec", "parameters", "version", to=None), "without spec.parameters.version"),
-        (changed("spec", "parameters", "version", to=""), "without spec.parameters.version"),
-        (changed("spec", "parameters", "version", to=[3]), "without spec.parameters.version"),
-        (changed("spec", "parameters", "version", to=10**30), "without spec.parameters.version"),
-        (changed("spec", "parameters", "sha256", to=None), "and spec.parameters.sha256"),
-        (changed("spec", "parameters", "sha256", to=12), "and spec.parameters.sha256"),
+        (changed("spec", "parameters", "version", to=None), "lacks spec.parameters.version"),
+        (changed("spec", "parameters", "version", to=""), "lacks spec.parameters.version"),
+        (changed("spec", "parameters", "version", to=[3]), "lacks spec.parameters.version"),
+        (changed("spec", "parameters", "version", to=10**30), "lacks spec.parameters.version"),
+        (changed("spec", "parameters", "sha256", to=None), "or spec.parameters.sha256"),
+        (changed("spec", "parameters", "sha256", to=12), "or spec.parameters.sha256"),
         (b"kind: [", "it: can't be read: "),
         (b"kind: 2026-99-99", "it: can't be read: month must be in"),
         (b"\xff", "it: can't be read: "),
@@ -120,7 +120,7 @@ def test_a_file_that_would_be_endless_as_text_is_refused_at_once() -> None:
     ).encode()
     for endless in (b"*a29", b"0x" + b"F" * 20_000):
         version = changed("spec", "parameters", "version", to="ENDLESS").replace(b"ENDLESS", endless)
-        with pytest.raises(ConfigurationError, match=r"without spec\.parameters\.version"):
+        with pytest.raises(ConfigurationError, match=r"lacks spec\.parameters\.version"):
             parse_spec(lists + version, "it")
         metric = changed("spec", "metrics", "auc", to="ENDLESS").replace(b"ENDLESS", endless)
         assert parse_spec(lists + metric, "it").metrics == {"users": 12.0}
@@ -165,8 +165,8 @@ def test_a_model_takes_just_the_features_of_the_use_case_in_their_order(ours: li
     if ours == theirs:
         check_features(spec, ours, "it")
         return
-    with pytest.raises(ConfigurationError, match=r"^it: trained on other features") as told:
+    with pytest.raises(ConfigurationError, match=r"^it: the model's features are not those of the use case") as told:
         check_features(spec, ours, "it")
     lacks, wants = ", ".join(n for n in ours if n not in theirs), ", ".join(n for n in theirs if n not in ours)
     parts = [f"it lacks {lacks}"] * bool(lacks) + [f"it wants {wants}"] * bool(wants)
-    assert str(told.value).endswith(f"has: {'; '.join(parts) or 'the order differs'}")
+    assert str(told.value).endswith(f"use case: {'; '.join(parts) or 'the order differs'}")

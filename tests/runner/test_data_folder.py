@@ -93,7 +93,7 @@ def test_urls_are_given_once_and_kept(tmp_path: Path) -> None:
 
 def test_other_shards_are_refused(tmp_path: Path) -> None:
     opened(tmp_path, shards=4)
-    with pytest.raises(ConfigurationError, match="has 4 shards, not 8") as told:
+    with pytest.raises(ConfigurationError, match="made with 4 shards, not 8") as told:
         opened(tmp_path, shards=8)
     assert "--fresh --shards 8" in told.value.remedy
     assert opened(tmp_path, shards=8, fresh=True).shards == 8
@@ -133,7 +133,7 @@ def test_a_marker_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     opened(tmp_path)
     newer = json.loads((tmp_path / MARKER).read_text()) | {"version": 3, "unheard_of": True}
     (tmp_path / MARKER).write_text(json.dumps(newer))
-    with pytest.raises(ConfigurationError, match=r"written by a newer version \(format 3; this one knows 2\)") as told:
+    with pytest.raises(ConfigurationError, match=r"written by a newer version of modelstream \(format 3; this version reads") as told:
         opened(tmp_path)
     assert "update modelstream" in told.value.remedy
     assert json.loads((tmp_path / MARKER).read_text()) == newer
@@ -145,7 +145,7 @@ def test_what_is_no_folder_is_told(tmp_path: Path) -> None:
         opened(tmp_path / "file")
     with pytest.raises(ConfigurationError, match="data: Not a directory"):
         opened(tmp_path / "file" / "data")
-    with pytest.raises(ConfigurationError, match="holds no data of a pipeline"):
+    with pytest.raises(ConfigurationError, match="is not the data folder of a pipeline"):
         require(tmp_path / "nowhere", PROJECT)
     assert read_marker(tmp_path / "nowhere") is None
     with pytest.raises(ConfigurationError, match="Not a directory"):
@@ -175,7 +175,7 @@ def test_a_folder_that_is_not_ours_is_refused_and_nothing_in_it_is_touched(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     before = entries(tmp_path)
-    with pytest.raises(ConfigurationError, match="is not empty and holds no data of a pipeline") as told:
+    with pytest.raises(ConfigurationError, match="is not empty, and not the data folder of a pipeline") as told:
         opened(tmp_path, fresh=fresh)
     first = sorted({Path(name).parts[0] for name in strange})[:3]
     assert f"({', '.join(first)}, …)" in str(told.value)

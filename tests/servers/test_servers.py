@@ -96,7 +96,7 @@ def test_port_that_is_taken_is_told_at_once(kind: type[Server]) -> None:
 
 def test_server_that_ends_as_it_starts_is_told_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(V3ioServer, "_command", lambda _: [sys.executable, "-c", "print('why'); raise SystemExit(3)"])
-    with pytest.raises(ServerError, match="v3io ended as it started: why"):
+    with pytest.raises(ServerError, match="v3io stopped while starting: why"):
         V3ioServer(tmp_path).start()
 
 
@@ -162,7 +162,7 @@ def test_command_ends_with_an_error_when_a_server_does(tmp_path: Path) -> None:
         redis.Redis(HOST, port, retry=Retry(NoBackoff(), 0)).shutdown(nosave=True)
         told = process.communicate(timeout=60)[1]
         assert process.returncode == 1
-        assert told.startswith("redis has ended by itself") and "Traceback" not in told
+        assert told.startswith("redis stopped unexpectedly") and "Traceback" not in told
 
 
 def test_all_that_is_missing_is_told_at_once_and_nothing_is_started(

@@ -429,7 +429,7 @@ def test_what_is_no_predictions_is_a_letter_of_the_inference_logger(harness: Har
     vectors = encode("vectors", "o", pa.RecordBatch.from_pylist([], schema=CHURN.vector_schema))
     flush(harness, stage, event(0, vectors, 0, "inference"), event(1, predictions([1]), 0, "inference"))
     (letter,) = harness.letters()
-    assert "takes predictions" in letter.reason
+    assert "which is for predictions" in letter.reason
     assert len(logged(tmp_path, "inference")) == 1
 
 

@@ -117,7 +117,7 @@ def test_candidates_are_named(candidates: Any) -> None:
     with pytest.raises(ConfigurationError, match="no candidate 'randomforest'") as raised:
         named(candidates, "randomforest")
     assert "did you mean 'random-forest'" in raised.value.remedy
-    with pytest.raises(ConfigurationError, match="no candidates"):
+    with pytest.raises(ConfigurationError, match="names none"):
         named(candidates, " ,")
 
 
