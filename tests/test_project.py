@@ -83,7 +83,11 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
             "rows: says what a log holds",
         ),
         (", table: features", "", "wiring: exactly one function keeps the users' features, and none does"),
-        ("model-server, kind: serving", "model-server, kind: nuclio", "wiring.model-server: exactly the serving functions need"),
+        (
+            "model-server, kind: serving",
+            "model-server, kind: nuclio",
+            "wiring.model-server: exactly the serving functions need",
+        ),
         ("writes: inference, step", "writes: dead-letters, step", "'dead-letters' is for dead letters only"),
         ("streams: [generated, ", "streams: [generated, generated, ", "streams.1: 'generated' stands there twice"),
         (

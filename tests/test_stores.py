@@ -172,7 +172,10 @@ def test_lookup_of_a_table_that_the_project_does_not_name_is_told_before_anythin
     names = StoreNames(features="enrichment") if known == ("enrichment",) else PROJECT.names
     project = msgspec.structs.replace(PROJECT, params=msgspec.structs.replace(PROJECT.params, tables=known))
     stores = Stores(StoreUrls().within(tmp_path), names, PROJECT.use_case_file)
-    with stores, pytest.raises(ConfigurationError, match=r"looks up the table 'enrichment', which project\.yaml") as told:
+    with (
+        stores,
+        pytest.raises(ConfigurationError, match=r"looks up the table 'enrichment', which project\.yaml") as told,
+    ):
         list(stores.make(project, SHARDS))
     suggested = "known: none" if known == ("enrichment",) else "did you mean 'enrichments'? known: enrichments"
     assert told.value.remedy == suggested

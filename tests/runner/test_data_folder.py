@@ -133,7 +133,9 @@ def test_a_marker_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     opened(tmp_path)
     newer = json.loads((tmp_path / MARKER).read_text()) | {"version": 3, "unheard_of": True}
     (tmp_path / MARKER).write_text(json.dumps(newer))
-    with pytest.raises(ConfigurationError, match=r"written by a newer version of modelstream \(format 3; this version reads") as told:
+    with pytest.raises(
+        ConfigurationError, match=r"written by a newer version of modelstream \(format 3; this version reads"
+    ) as told:
         opened(tmp_path)
     assert "update modelstream" in told.value.remedy
     assert json.loads((tmp_path / MARKER).read_text()) == newer
