@@ -93,14 +93,10 @@ class ServedVectors:
         count = served.num_rows
         if self._out_of_step:
             return
-        if count < vectors.num_rows:
-            missing = vectors.num_rows - count
-            at = _event(vectors.column(self._key), origins, vectors.column(POSITION), count)
-            found.unmatched.add(f"{missing:,} vectors are not in the inference log, the first {at}", missing)
-        origins, vectors = origins.slice(0, count), vectors.slice(0, count)
+        missing = vectors.num_rows - count
         other = pc.or_(
-            pc.not_equal(origins, served.column(ORIGIN).combine_chunks()),
-            pc.not_equal(vectors.column(POSITION), served.column(POSITION).combine_chunks()),
+            pc.not_equal(origins.slice(0, count), served.column(ORIGIN).combine_chunks()),
+            pc.not_equal(vectors.column(POSITION).slice(0, count), served.column(POSITION).combine_chunks()),
         )
         if pc.any(other).as_py():
             place = pc.index(other, True).as_py()
@@ -111,6 +107,9 @@ class ServedVectors:
             )
             self._out_of_step = True
             count = place
+        elif missing:
+            at = _event(vectors.column(self._key), origins, vectors.column(POSITION), count)
+            found.unmatched.add(f"{missing:,} vectors are not in the inference log, the first {at}", missing)
         unequal = np.zeros(count, np.bool_)
         for name in self._features:
             ours_, theirs_ = _floats(vectors.column(name), count), _floats(served.column(name), count)
