@@ -114,19 +114,22 @@ A, B, C = ("a", 1, 1.0, 1.0), ("a", 2, 2.0, 2.0), ("b", 3, 3.0, 3.0)
 @pytest.mark.parametrize(
     ("served", "replayed", "said"),
     [
-        ([A, B], [A], "1 vectors in the inference log that follow from no event of the log"),
-        ([A], [A, B, C], "2 vectors are not in the inference log, the first of h2 after the event 2 of a"),
-        ([A, C], [A, B], "the replay goes on with the vector of h2 after the event 2 of a, the inference log with that "
-         "of h3 after the event 3 of b"),
-        ([A, ("a", 2, 2.5, 7.0)], [A, B], "the vector of h2 after the event 2 of a: reading_mean was served as 2.5 and "
-         "is 2.0 in the replay"),
-        ([("a", 1, 1.0, -0.0)], [("a", 1, 1.0, 0.0)], "reading_count was served as -0.0 and is 0.0 in the replay"),
+        ([A, B], [A], ["1 vectors in the inference log"]),
+        ([A], [A, B, C], ["2 vectors are not in the inference log", "of h2 after the event 2 of a"]),
+        (
+            [A, C],
+            [A, B],
+            ["replay", "of h2 after the event 2", "inference log", "of h3 after the event 3"],
+        ),
+        ([A, ("a", 2, 2.5, 7.0)], [A, B], ["of h2 after the event 2 of a: reading_mean was served as 2.5 and is 2.0"]),
+        ([("a", 1, 1.0, -0.0)], [("a", 1, 1.0, 0.0)], ["reading_count was served as -0.0 and is 0.0"]),
     ],
-)  # fmt: skip
-def test_a_difference_is_told_in_words(served: list[Vector], replayed: list[Vector], said: str) -> None:
+)
+def test_a_difference_is_told_in_words(served: list[Vector], replayed: list[Vector], said: list[str]) -> None:
     found = compared([served], [replayed])
     (told,) = [*found.differing.first, *found.unmatched.first]
-    assert told == said or told.endswith(f": {said}")
+    places = [told.find(words) for words in said]
+    assert -1 not in places and places == sorted(places), told
 
 
 def test_only_the_shards_and_columns_that_are_compared_are_read() -> None:
