@@ -149,7 +149,46 @@ def test_options_of_generated_events_go_with_input_when_they_are_not_given(
     assert "none.ndjson" in capsys.readouterr().err
 
 
-# Undeploying.
+# Deploying and undeploying.
+
+DEPLOYED: dict[str, Any] = {
+    "file": Path("clusters/kafka.yaml"),
+    "options": cluster.WorkflowOptions(),
+    "engine": "kfp",
+    "dry_run": False,
+    "workflow": Path("build/workflow.yaml"),
+    "folder": ROOT,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ([], {}),
+        (["--dry-run", "--workflow", "here.yaml"], {"dry_run": True, "workflow": Path("here.yaml")}),
+        (["--engine", "local"], {"engine": "local"}),
+        (
+            ["--no-generate", "--train", "--model-version", "3"],
+            {"options": cluster.WorkflowOptions(generate=False, train=True, model_version="3")},
+        ),
+    ],
+)
+def test_deploy_hands_on_what_it_is_told(
+    options: list[str],
+    changed: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def deploy(file: Path, workflow_options: cluster.WorkflowOptions, **given: Any) -> list[str]:
+        asked.append({"file": file, "options": workflow_options, **given})
+        return ["first", "second"]
+
+    monkeypatch.setattr(cluster, "deploy", deploy)
+    assert pipeline("deploy", "--config", "clusters/kafka.yaml", *options) == 0
+    assert asked == [DEPLOYED | changed]
+    assert capsys.readouterr().out == "first\nsecond\n"
 
 
 @pytest.mark.parametrize("options", [[], ["--delete-data"]])

@@ -1,0 +1,44 @@
+"""What every first run would have to wait for is done beforehand."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modelstream.runner.warm import LIBRARIES
+
+ROOT = Path(__file__).parents[2]
+KERNELS = """
+import importlib, pkgutil
+import modelstream
+from numba.core.dispatcher import Dispatcher
+from modelstream.project import load_project
+from modelstream.runner.warm import kernels
+
+kernels(load_project())
+for module in pkgutil.walk_packages(modelstream.__path__, "modelstream."):
+    if module.name.startswith(("modelstream.base", "modelstream.events", "modelstream.features", "modelstream.source")):
+        importlib.import_module(module.name)
+modules = [module for name, module in [*importlib.sys.modules.items()] if name.startswith("modelstream.")]
+found = {one for module in modules for one in vars(module).values() if isinstance(one, Dispatcher)}
+used = [one.py_func.__globals__.get(name) for one in found for name in one.py_func.__code__.co_names]
+within = {one for one in used if isinstance(one, Dispatcher)}
+print(len(found), *(one.py_func.__name__ for one in found - within if not one.signatures))
+"""
+
+
+def test_every_kernel_that_python_calls_is_compiled() -> None:
+    """Those that only other kernels call are compiled with them."""
+    told = subprocess.run([sys.executable, "-c", KERNELS], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    count, *missing = told.split()
+    assert int(count) > 20
+    assert set(missing) <= {"update_many"}, "nothing in the library calls that one"
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_the_libraries_are_there(name: str) -> None:
+    assert importlib.util.find_spec(name) is not None
