@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelstream.training.judge.evaluation import evaluate, permutation_importance, skew_row
+from modelstream.training.judge.evaluation import evaluate, skew_row
+from modelstream.training.judge.importance import permutation_importance
 from modelstream.training.report.card import Calibration, Candidate, DataFacts, ModelCard, Threshold
 from modelstream.training.report.card_text import card_files
 from modelstream.training.snapshot.examples import Examples

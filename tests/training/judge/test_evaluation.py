@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from modelstream.training.judge.bootstrap import roc_auc
 from modelstream.training.judge.early import event_counts, rows_at_event, rows_at_hour
-from modelstream.training.judge.evaluation import Evaluation, evaluate, permutation_importance, skew_row
+from modelstream.training.judge.evaluation import Evaluation, evaluate, skew_row
+from modelstream.training.judge.importance import permutation_importance
 from modelstream.training.judge.segments import steadiness, worst_segments
 from modelstream.training.snapshot.examples import Examples
 from modelstream.use_case.declared import UseCase
