@@ -1,4 +1,4 @@
-"""README and docs name only what exists: paths, functions in files, command lines, and links with their anchors."""
+"""READMEs and docs name only what exists: paths, functions in files, command lines, and links with their anchors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.commands.test_command_line import called_by
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "tests" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 MADE = ("data/", "artifacts/models/", "artifacts/runs/")
 """Where runs and trainings put what they make."""
@@ -22,7 +22,7 @@ IN_DATA = ("streams/", "tables/", "events/", "inference/", "logs/", ".events.wri
 """Folders of a data folder."""
 OTHERS = {"pkg/processor/runtime/python/py", "_nuclio_wrapper.py"}
 """Files of other projects."""
-WHERE = (ROOT, ROOT / "docs")
+WHERE = (ROOT, ROOT / "docs", ROOT / "tests")
 """The folders from which the docs name files."""
 
 
