@@ -123,10 +123,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment without a function's settings: those of another would stand in for defaults.
 
+    The registry stays, which a person may name there (`Project.registry`).
+
     >>> without_settings({"MODELSTREAM_ROWS": "predictions", "MODELSTREAM_NUMBA": "0", "PATH": "/bin"})
     {'MODELSTREAM_NUMBA': '0', 'PATH': '/bin'}
     """
-    settings = {PREFIX + name.upper() for name in Settings.__struct_fields__}
+    settings = {PREFIX + name.upper() for name in Settings.__struct_fields__ if name != "registry"}
     return {name: value for name, value in environment.items() if name not in settings}
 
 

@@ -24,7 +24,7 @@ def load_enrichment(path: Path | str, use_case: UseCase, tables: Tables) -> int:
     lookup = use_case.lookup
     if lookup is None:
         raise ConfigurationError(
-            f"the use case {use_case.name} looks nothing up, so an enrichment file has no use",
+            f"the use case {use_case.name} has no lookup, so an enrichment file is of no use",
             remedy="leave --enrichment out",
         )
     return tables.lookup(lookup.table).load([read_enrichment(path, lookup)])

@@ -339,7 +339,7 @@ def test_train_needs_a_function_that_trains(tmp_path: Path) -> None:
     lines = (ROOT / "project.yaml").read_text().splitlines(keepends=True)
     (tmp_path / "project.yaml").write_text("".join(line for line in lines if "training" not in line))
     cluster, target = ROOT / "clusters" / "kafka.yaml", tmp_path / "workflow.yaml"
-    with pytest.raises(ConfigurationError, match="no training function"):
+    with pytest.raises(ConfigurationError, match="no function that trains a model"):
         deploy.deploy(
             cluster, WorkflowOptions(train=True), engine="kfp", dry_run=True, workflow=target, folder=tmp_path
         )

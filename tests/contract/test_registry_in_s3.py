@@ -358,7 +358,7 @@ class TestRegistryInS3(RegistryContract):
             registry.promote("2")
             watched.watch.begin()
         assert watched.watch.look()
-        assert watched.watch.refused.startswith("what is promoted can't be read just now: s3://")
+        assert watched.watch.refused.startswith("the promoted version can't be read at the moment: s3://")
         assert "is refused" not in watched.watch.refused
         assert not watched.watch.look()
         assert (watched.version, len(watched.said)) == ("2", 2)

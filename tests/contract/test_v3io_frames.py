@@ -230,8 +230,8 @@ def test_service_of_another_v3io_is_told(fake: Any, tables: Tables, monkeypatch:
     [
         ("http://127.0.0.1:1", UnavailableError, "refused"),
         ("127.0.0.1:1", UnavailableError, "onnect"),
-        ("http://127.0.0.1:port", ConfigurationError, "no address"),
-        ("http://", ConfigurationError, "no address"),
+        ("http://127.0.0.1:port", ConfigurationError, "is not an address"),
+        ("http://", ConfigurationError, "is not an address"),
     ],
 )
 def test_service_that_is_not_there_is_told(

@@ -63,7 +63,7 @@ def test_running_server_takes_what_is_promoted_and_goes_on_without_the_store(
         until(lambda: not any(one["refused"] for one in model_status(folder)["serving"].values()), 10)
         store.close()
         until(lambda: all(one["refused"] for one in json.loads((folder / "served.json").read_text()).values()), 20)
-        assert "can't be read just now" in (folder / "logs" / "model-server.log").read_text()
+        assert "can't be read at the moment" in (folder / "logs" / "model-server.log").read_text()
         assert answered(service) == "3"
         for kind, fields in (("registration", {}), ("purchase", {"amount": 50}), ("bet", {"bet_amount": 1})):
             assert service.ask("/events", event(kind, 0, user_id="u", **fields))[0] == 202

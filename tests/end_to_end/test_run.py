@@ -99,7 +99,7 @@ def test_golden_events_come_out_to_the_bit_and_a_file_that_grows_goes_on(tmp_pat
 
     other_shards = run(*arguments, "--shards", "4")
     assert other_shards.returncode != 0
-    assert "has 8 shards, not 4" in other_shards.stderr
+    assert "made with 8 shards, not 4" in other_shards.stderr
 
 
 @pytest.mark.parametrize("workers", ["1", "3"])
@@ -204,7 +204,7 @@ def test_mistakes_are_told_with_a_remedy(tmp_path: Path) -> None:
     strange = run("run", "--data", str(tmp_path / "strange"), "--fresh")
     assert strange.returncode == 1
     assert (tmp_path / "strange" / "thesis.doc").exists()
-    assert "is not the data folder of a pipeline" in strange.stderr
+    assert "is not empty, and not the data folder of a pipeline" in strange.stderr
 
     broken = tmp_path / "postcodes.csv"
     broken.write_text("postcode,socioeconomic_idx\n1,2\n3,much\n")
