@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 
 from modelstream.base.yamlfile import suggestion
 from modelstream.errors import ConfigurationError
-from modelstream.logs import Log, open_log
 from modelstream.messages.dead_letters import DeadLetter
 from modelstream.project import Project
 from modelstream.settings import Settings, StoreNames, StoreUrls
@@ -22,6 +21,9 @@ from modelstream.streams.letters import read_letters
 from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
+
+if TYPE_CHECKING:
+    from modelstream.logs import Log
 
 
 class Stores:
@@ -90,12 +92,12 @@ class Stores:
     @cached_property
     def events_log(self) -> Log:
         """The log that keeps events."""
-        return open_log(self.urls.logs, self.names.events_log, self.use_case.events_log_schema, self.epoch)
+        return self._log(self.names.events_log, self.use_case.events_log_schema, self.epoch)
 
     @cached_property
     def inference_log(self) -> Log:
         """The log that keeps predictions."""
-        return open_log(self.urls.logs, self.names.inference_log, self.use_case.inference_log_schema, self.epoch)
+        return self._log(self.names.inference_log, self.use_case.inference_log_schema, self.epoch)
 
     @property
     def parquet_logs(self) -> dict[str, Log]:
@@ -105,7 +107,12 @@ class Stores:
     def logs(self, project: Project) -> Iterator[Log]:
         """Yield the logs of a project without their columns, which is enough to list or remove their files."""
         for name in project.params.logs:
-            yield open_log(self.urls.logs, name, pa.schema([]), 0)
+            yield self._log(name, pa.schema([]), 0)
+
+    def _log(self, name: str, schema: pa.Schema, epoch: int) -> Log:
+        from modelstream.logs import open_log  # Parquet comes with it, 10 MB: most functions keep no log
+
+        return open_log(self.urls.logs, name, schema, epoch)
 
     def make(self, project: Project, shards: int) -> Iterator[StreamInfo]:
         """Make the streams and tables of the project that are missing; yield all streams.

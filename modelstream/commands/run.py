@@ -111,7 +111,7 @@ def run(
     from modelstream.runner.display import Display
     from modelstream.runner.store_urls import checked
     from modelstream.settings import StoreUrls
-    from modelstream.source.readers import open_input
+    from modelstream.source.input_file import open_input
 
     source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
     if input is not None:

@@ -3,6 +3,7 @@
 | module | what |
 |---|---|
 | `readers` | lines of a file or of standard input |
+| `input_file` | opens a file of events |
 | `lines` | blocks of bytes to whole lines |
 | `key_finder` | the key of each line, without parsing |
 | `sender` | appends the lines to the stream, and saves the progress |

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import select
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import xxhash
 
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.messages.codec import MAX_LINE
+from modelstream.source.input_file import open_input
 from modelstream.source.lines import Chunk, LineSplitter, Progress
 from modelstream.tables import Input, InputTable
 
@@ -53,24 +53,6 @@ def chunk_bytes(shards: int) -> int:
     (750000, 6000000, 8000000)
     """
     return min(CHUNK_BYTES, CHUNK_BYTES_A_SHARD * shards)
-
-
-def open_input(path: Path) -> io.FileIO:
-    """Open a plain file of events. Raises ConfigurationError."""
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "not a plain file"
-            raise ConfigurationError(
-                f"the input {path} is {kind}",
-                remedy="give a file with one JSON object a line; pipe anything else in with --input -",
-            )
-        return path.open("rb", buffering=0)
-    except OSError as error:
-        raise ConfigurationError(
-            f"the input {path} can't be read: {error.strerror or error}",
-            remedy="give the path of a file with one JSON object a line that this user may read",
-        ) from error
 
 
 class FileSource(Source):
