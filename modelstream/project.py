@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from modelstream.base.names import PLAIN_NAME
 from modelstream.base.urls import folder_of
 from modelstream.base.yamlfile import YamlFile, suggestion
 from modelstream.errors import ConfigurationError
@@ -23,8 +23,6 @@ from modelstream.settings import KINDS_OF_STORES, PREFIX, Settings, StoreNames, 
 
 KINDS = ("job", "nuclio", "serving")
 ROWS = ("events", "predictions")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-"""Of a stream, table or log: part of paths, topics and keys."""
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -301,7 +299,11 @@ def _check_parts(file: YamlFile, params: Params, functions: dict[str, Function],
         ("serves the model", [n for n in wiring if functions[n].kind == "serving"], "give one `kind: serving`"),
         ("keeps the users' features", [n for n, w in wiring.items() if w.table], "give one `table: NAME`"),
         *(
-            (f"logs {rows}", [n for n, w in wiring.items() if w.log and w.rows == rows], f"`log: NAME, rows: {rows}`")
+            (
+                f"logs {rows}",
+                [n for n, w in wiring.items() if w.log and w.rows == rows],
+                f"give one `log: NAME, rows: {rows}`",
+            )
             for rows in ROWS
         ),
     ):
@@ -324,7 +326,7 @@ def _check_names(file: YamlFile, params: Params) -> None:
             place = ("spec", "params", kind, i)
             if getattr(params, kind).index(name) != i:
                 raise file.error(place, f"{name!r} stands there twice", "leave one out")
-            if not _NAME.fullmatch(name):
+            if not PLAIN_NAME.fullmatch(name):
                 remedy = "use letters, digits, - and _, beginning with a letter or digit"
                 raise file.error(place, f"{name!r} can't name one of the {kind}", remedy)
             if kind == "logs" and name.lower() in KINDS_OF_STORES:  # lower: some file systems take both for one

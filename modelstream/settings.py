@@ -56,7 +56,7 @@ class StoreNames(msgspec.Struct, frozen=True, kw_only=True):
     inference_log: str = "inference"
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(StoreNames, frozen=True, kw_only=True):
     """What a function reads, writes and keeps, and when it flushes."""
 
     function: str
@@ -75,11 +75,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The stream that it appends to, if any."""
     rows: Literal["events", "predictions"] = "events"
     """What an event-handler keeps in its log: checked events, or predictions."""
-    features: str = "features"
-    dead_letters: str = "dead-letters"
-    events_log: str = "events"
-    inference_log: str = "inference"
-    """See `StoreNames`."""
     derive: str = ""
     """Path of the notebook whose hook `derive` made the vectors that a training job replays."""
     model: str = ""

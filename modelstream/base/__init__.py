@@ -5,6 +5,7 @@
 | `compiled` | loops over arrays, compiled to machine code with numba |
 | `durable` | files that survive a power loss |
 | `json_bytes` | the grammar of JSON over bytes, for compiled loops |
+| `names` | what a stream, a table or a log may be called |
 | `process_environment` | environment variables for processes with numpy, Arrow and MLRun |
 | `times` | text to times: ISO 8601, and "15m" for how long ago |
 | `urls` | URLs of folders |

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 import v3io.dataplane
 
+from modelstream.base.names import PLAIN_NAME
 from modelstream.errors import ConfigurationError, UnavailableError
 
 CONNECTIONS = 16
@@ -60,7 +61,7 @@ class V3ioAddress:
     def of(cls, url: str) -> V3ioAddress:
         """Return what a URL says; ConfigurationError if it can't be read."""
         parts = urlsplit(url)
-        if parts.scheme != "v3io" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", parts.netloc):
+        if parts.scheme != "v3io" or not PLAIN_NAME.fullmatch(parts.netloc):
             raise ConfigurationError(f"no container in the URL {url!r}", remedy=_SHAPE)
         path = "/".join(part for part in parts.path.split("/") if part)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_/-]*", path):

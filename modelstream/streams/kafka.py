@@ -15,10 +15,11 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Delivered
 
+from modelstream.base.names import PLAIN_NAME
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS, MAX_EPOCH
 from modelstream.streams.contract import Message, StreamInfo, Streams
-from modelstream.streams.kafka_address import STREAM_NAME, KafkaAddress
+from modelstream.streams.kafka_address import KafkaAddress
 from modelstream.streams.kafka_admin import Admin
 from modelstream.streams.kafka_client import Clients
 from modelstream.streams.kafka_reader import KafkaReader
@@ -53,7 +54,7 @@ class KafkaStreams(Streams):
         return Admin(self._clients)
 
     def create(self, name: str, shards: int, epoch: int = 0) -> StreamInfo:
-        if not STREAM_NAME.fullmatch(name):
+        if not PLAIN_NAME.fullmatch(name):
             raise ConfigurationError(f"{name!r} can't be the name of a stream", remedy="use letters, digits, - and _")
         if not 1 <= shards <= BUCKETS:
             raise ConfigurationError(f"a stream can't have {shards} shards", remedy=f"give 1 to {BUCKETS}")

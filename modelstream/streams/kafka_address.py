@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
+from modelstream.base.names import PLAIN_NAME
 from modelstream.errors import ConfigurationError
 
 ENVIRONMENT = "MODELSTREAM_KAFKA_"
@@ -31,7 +32,6 @@ started anew takes 4 to 10 s."""
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,180}")
 _SHAPE = "write kafka://host:port[,host:port]/prefix, the prefix of letters, digits, - _ and ."
 _EPOCH = ".epoch-"
-STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class KafkaAddress:
         """
         prefix = f"{self.prefix}."
         name, _, epoch = topic.removeprefix(prefix).partition(_EPOCH)
-        if not topic.startswith(prefix) or not STREAM_NAME.fullmatch(name) or not (epoch or "0").isdecimal():
+        if not topic.startswith(prefix) or not PLAIN_NAME.fullmatch(name) or not (epoch or "0").isdecimal():
             return "", 0
         return name, int(epoch or 0)
 

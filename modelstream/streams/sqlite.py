@@ -8,13 +8,13 @@ before the rows are committed. `offsets.db` holds what groups of readers have ac
 from __future__ import annotations
 
 import math
-import re
 import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelstream.base.names import PLAIN_NAME
 from modelstream.clients.sqlite import File, Format, create, guarded, writing
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS
@@ -35,7 +35,6 @@ SMALL = 4 << 10
 TRIM_AT_ONCE = 10_000
 """Messages deleted in one transaction: some 20 ms, for which those who append wait."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _Row = tuple[int, int, int, bytes | None, int, int]
 
 
@@ -72,8 +71,8 @@ class SqliteStreams(Streams):
         self._offsets = File(folder / OFFSETS_FILE, OFFSETS, _LAYOUT_OF_OFFSETS, durable=False)
 
     def create(self, name: str, shards: int, epoch: int = 0) -> StreamInfo:
-        if not _NAME.fullmatch(name) or f"{name}.db" == OFFSETS_FILE:
-            raise ConfigurationError(f"{name!r} can't name a stream", remedy="use letters, digits, - and _")
+        if not PLAIN_NAME.fullmatch(name) or f"{name}.db" == OFFSETS_FILE:
+            raise ConfigurationError(f"{name!r} can't be the name of a stream", remedy="use letters, digits, - and _")
         if not 1 <= shards <= BUCKETS:
             raise ConfigurationError(f"a stream can't have {shards} shards", remedy=f"give 1 to {BUCKETS}")
         create(self.folder / f"{name}.db", STREAM, _layout(name, shards, epoch))
@@ -184,7 +183,7 @@ class SqliteStreams(Streams):
         return trimmed
 
     def remove(self, name: str) -> None:
-        if not _NAME.fullmatch(name):
+        if not PLAIN_NAME.fullmatch(name):
             return
         stream = self._streams.pop(name, None)
         if stream is not None:

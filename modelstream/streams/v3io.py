@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import msgspec
 
+from modelstream.base.names import PLAIN_NAME
 from modelstream.clients.v3io import Container, V3ioAddress, condition_failed, item_of, rises
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS
@@ -33,7 +34,6 @@ IDLE_ASKS, IDLE_SECONDS = 20, 0.05
 """After this many checks that found no new messages, check at most this often: each check costs one request per shard,
 and workers check every 10 ms. Without this, four idle workers took a whole core."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _GROUP = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -68,8 +68,8 @@ class V3ioStreams(Streams):
         self._versions: dict[str, _Version] = {}
 
     def create(self, name: str, shards: int, epoch: int = 0) -> StreamInfo:
-        if not _NAME.fullmatch(name):
-            raise ConfigurationError(f"{name!r} can't name a stream", remedy="use letters, digits, - and _")
+        if not PLAIN_NAME.fullmatch(name):
+            raise ConfigurationError(f"{name!r} can't be the name of a stream", remedy="use letters, digits, - and _")
         if not 1 <= shards <= BUCKETS:
             raise ConfigurationError(f"a stream can't have {shards} shards", remedy=f"give 1 to {BUCKETS}")
         response = self._container.call(
@@ -100,7 +100,7 @@ class V3ioStreams(Streams):
         info = self._infos.get(name)
         if info is None:
             shards = None
-            if _NAME.fullmatch(name):
+            if PLAIN_NAME.fullmatch(name):
                 (shards,) = self._count_shards([name])
             if shards is None:
                 raise ConfigurationError(
@@ -113,7 +113,7 @@ class V3ioStreams(Streams):
         return info
 
     def names(self) -> list[str]:
-        possible = [name for name in self._container.folders() if _NAME.fullmatch(name)]
+        possible = [name for name in self._container.folders() if PLAIN_NAME.fullmatch(name)]
         counts = self._count_shards(possible)
         return [name for name, shards in zip(possible, counts, strict=True) if shards is not None]
 
@@ -174,7 +174,7 @@ class V3ioStreams(Streams):
         return trimmed
 
     def remove(self, name: str) -> None:
-        if not _NAME.fullmatch(name) or self._count_shards([name]) == [None]:
+        if not PLAIN_NAME.fullmatch(name) or self._count_shards([name]) == [None]:
             return
         self._container.remove_folder(name)
         self._readers = {key: reader for key, reader in self._readers.items() if key[0] != name}

@@ -5,7 +5,6 @@ One contract for every backend, tested by `tests/contract/tables_contract.py`.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from modelstream.base.names import PLAIN_NAME
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import Checkpoint
 
@@ -40,8 +40,6 @@ class Input(msgspec.Struct, kw_only=True):
 
 FEATURES = "features"
 """The name of the table of features, unless project.yaml gives another."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-"""The pattern of table names."""
 
 
 def check_table_name(name: str, taken: Collection[str]) -> None:
@@ -52,7 +50,7 @@ def check_table_name(name: str, taken: Collection[str]) -> None:
     Traceback (most recent call last):
     modelstream.errors.ConfigurationError: 'registry' can't be the name of a table
     """
-    if not NAME.fullmatch(name) or name in taken:
+    if not PLAIN_NAME.fullmatch(name) or name in taken:
         raise ConfigurationError(
             f"{name!r} can't be the name of a table",
             remedy=f"use letters, digits, - and _, and not {', '.join(sorted(taken))}",

@@ -27,12 +27,12 @@ import msgspec
 import pyarrow as pa
 import redis
 
+from modelstream.base.names import PLAIN_NAME
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import MAX_EPOCH
 from modelstream.tables import redis_scripts as scripts
 from modelstream.tables.contract import (
     FEATURES,
-    NAME,
     FeatureTable,
     Input,
     InputTable,
@@ -188,7 +188,7 @@ class RedisTables(Tables):
 
     def remove(self) -> None:
         server = self.server
-        for kind, name in (("lookup", NAME), ("watermarks", _SHARD)):
+        for kind, name in (("lookup", PLAIN_NAME), ("watermarks", _SHARD)):
             start = server.key(kind, "")
             for keys in self._scanned(f"{start}*"):
                 # Another prefix may begin with ours.

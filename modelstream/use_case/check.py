@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from modelstream.base.names import PLAIN_NAME
 from modelstream.base.yamlfile import Place, YamlFile, suggestion
 from modelstream.use_case.columns import ADDED
 from modelstream.use_case.declared import UseCase
@@ -42,7 +43,7 @@ def _names(use_case: UseCase) -> Iterator[Problem]:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(place[-1])):
             yield place, "not a valid name", "use letters, digits and _, beginning with a letter"
     for place, name in ((("name",), use_case.name), (("model", "name"), use_case.model.name)):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        if not PLAIN_NAME.fullmatch(name):
             yield place, f"{name!r} can't be part of a URL", "use letters, digits, - and _"
     added = [(("profile", "time"), use_case.profile.time)] if use_case.profile else []
     added += [(("lookup", "value"), use_case.lookup.value)] if use_case.lookup else []
