@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from modelstream.base.times import LAST_TIME
 from modelstream.errors import ConfigurationError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, MessageLines, Transform
 from modelstream.logs import Log
-from modelstream.messages.codec import LINE, UnreadableError, is_arrow, split_body
+from modelstream.messages.codec import LINE, UnreadableError, check_columns, is_arrow, split_body
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
     MAX_EVENTS_A_MESSAGE,
@@ -38,7 +39,7 @@ from modelstream.use_case.columns import EXTRA, OFFSET, ORIGIN, SHARD
 from modelstream.use_case.declared import UseCase
 
 _TRUNCATED = msgspec.json.Decoder(dict[int, int])
-_INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**62)])
+_INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=LAST_TIME)])
 
 
 @dataclass
@@ -176,6 +177,7 @@ class EventHandler(Stage):
         Raises UnreadableError for any other message.
         """
         rows = self.decoded(message, "predictions")
+        check_columns(rows.batch, self._use_case.prediction_schema, self._use_case.needed_of_vector)
         new = shard.checkpoint.watermarks.advance(rows.origin, positions_of(rows.batch), self._buckets(rows.batch))
         kept = rows.batch if new.all() else rows.batch.filter(pa.array(new))
         self.counters.repeated += rows.batch.num_rows - kept.num_rows
