@@ -255,6 +255,7 @@ class EventHandler(Stage):
             except msgspec.DecodeError as error:
                 raise UnreadableError(f"a message of lines whose description can't be read: {error}") from error
             return MessageLines(rows.origin, rows.batch.column(LINE), positions_of(rows.batch), ingested_at, truncated)
+        self.check_poison(message)
         lines = split_body(message.body)
         if len(lines) > MAX_EVENTS_A_MESSAGE:
             raise UnreadableError(f"{len(lines)} events in a message; {MAX_EVENTS_A_MESSAGE} are allowed")

@@ -1,4 +1,4 @@
-"""A stage is given messages that were changed at random and have a right hash, between good ones, in a process of its own.
+"""A stage is given messages that were changed at random and have a right hash, between good ones, by a child process.
 
 `python -m tests.faults.hostile KIND FIRST COUNT FILE` gives the stage that reads messages of KIND the mutations FIRST,
 FIRST + 1, … and prints how many were unreadable. It ends with an error if a good row is lost, or an exception gets out;
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -41,14 +41,14 @@ AT_ONCE = 16
 LINES = [
     b'{"user_id": "u1", "event_type": "registration", "event_time": "2026-03-01 08:00:00", "postcode": 10000}',
     b'{"user_id": "u1", "event_type": "purchase", "event_time": "2026-03-01 08:02:00", "amount": 68.56}',
-    b'{"user_id": "u1", "event_type": "bet", "event_time": "2026-03-01 08:03:00", "bet_amount": 1.5, "more": "\xc3\xbc"}',
+    b'{"user_id": "u1", "event_type": "bet", "event_time": "2026-03-01 08:03:00", "bet_amount": 1.5, "m": "\xc3\xbc"}',
     b"{",
     b"",
 ]
 
 
 def mutate(rng: random.Random, body: bytes) -> bytes:
-    """Return a message with one change or some: bits, bytes, numbers, moved pieces, a missing end; its hash is right."""
+    """Return a message with some changes (bits, bytes, numbers, moved pieces, a missing end) and a right hash."""
     content = bytearray(body[:-8])
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         at, what = rng.randrange(len(content)), rng.randrange(16)
@@ -102,7 +102,7 @@ class _Model:
 def stage_for(kind: Kind, stores: Stores) -> Stage:
     """Return the stage that reads messages of this kind."""
 
-    def settings(rows: str = "events") -> Settings:
+    def settings(rows: Literal["events", "predictions"] = "events") -> Settings:
         return Settings(function="f", use_case="", reads="in", writes="out", shards=1, rows=rows)
 
     if kind == "lines":
