@@ -26,7 +26,7 @@ LookupFunction = Callable[[Sequence[str]], Sequence[float | None]]
 
 
 class NoEventsError(ValueError):
-    """Rows that are no events of the use case: the event-handler lets none through."""
+    """Rows that are no events of the use case: the event-handler lets none through. `FeatureEngine.apply` raises it."""
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,9 @@ def deadly(bodies: Sequence[bytes], use_case: str) -> list[int]:
     """Return which of some messages end a process that takes them: each is taken alone, by a child process.
 
     `use_case` is the path of the use case's file.
+
+    >>> deadly([], "churn.yaml")
+    []
     """
     found: list[int] = []
     first = 0
@@ -132,7 +135,10 @@ def deadly(bodies: Sequence[bytes], use_case: str) -> list[int]:
 
 
 def take_alone(body: bytes, use_case: UseCase) -> None:
-    """Do to a message what a stage may do to it, without effects: read it, check it, use each of its values."""
+    """Do to a message what a stage may do to it, without effects: read it, check it, use each of its values.
+
+    Raises UnreadableError or ValueError for a message that is not of the use case; `deadly` has an example.
+    """
     from modelstream.events.checking import EventChecker, MessageLines
     from modelstream.features.engine import FeatureEngine, no_lookup, no_rows
 
@@ -159,7 +165,7 @@ def take_alone(body: bytes, use_case: UseCase) -> None:
 
 
 def main() -> None:
-    """Take the messages on standard input, and print a line before each."""
+    """Take the messages on standard input, and print a line before each. `deadly` has an example."""
     from modelstream.use_case.file import load_use_case
 
     use_case = load_use_case(sys.argv[1])
