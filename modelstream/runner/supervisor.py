@@ -15,6 +15,7 @@ from typing import IO
 
 import msgspec
 
+from modelstream.base.process_environment import on_this_machine
 from modelstream.errors import ModelstreamError
 from modelstream.runner.line import DESCRIPTOR, OUTAGE, Command, Line, Report
 from modelstream.settings import without_settings
@@ -116,7 +117,7 @@ class Supervisor:
     def _spawn(self, process: Process, control: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, *process.command],
-            env={**without_settings(os.environ), **process.environment, DESCRIPTOR: str(control)},
+            env={**on_this_machine(without_settings(os.environ)), **process.environment, DESCRIPTOR: str(control)},
             pass_fds=(control, self._lock),
             stdin=None if process.once else subprocess.DEVNULL,
             stdout=log,
