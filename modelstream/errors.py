@@ -29,6 +29,20 @@ class UnavailableError(ModelstreamError):
     """
 
 
+class GoneError(ModelstreamError):
+    """A file or folder that is in use was deleted, moved or replaced: what is written to it would be lost.
+
+    Trying again can't help, so the pipeline ends.
+    """
+
+    def __init__(self, what: object) -> None:
+        super().__init__(
+            f"{what} was deleted, moved or replaced while it was in use",
+            remedy="put back what was moved, or restore the whole data folder from a copy, then run the same command "
+            "again; or begin anew: delete the data folder, or use --fresh",
+        )
+
+
 class NumberTakenError(ModelstreamError):
     """Another owner of the shard has committed the next file of a log: read its footer and filter again."""
 

@@ -7,7 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelstream.errors import UnavailableError
+from modelstream.errors import GoneError, UnavailableError
+
+Identity = tuple[int, int]
+"""What tells a file from every other while it is open: its device and its inode."""
+
+
+def identity(file: Path | int) -> Identity | None:
+    """Return the identity of a path or of an open descriptor, None if there is nothing at the path."""
+    try:
+        found = os.stat(file)  # noqa: PTH116 (of a descriptor too)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_there(path: Path, opened: Identity | None) -> None:
+    """Raise GoneError unless the file that was opened is still the one at its path.
+
+    A file that is deleted while it is open takes writes and syncs without complaint, and loses them when it is closed.
+    """
+    with outages(path):
+        found = identity(path)
+    if found != opened:
+        raise GoneError(path)
 
 
 def sync_folder(folder: Path) -> None:

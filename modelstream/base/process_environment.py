@@ -13,7 +13,7 @@ WITHOUT_ENV_FILE = {"MLRUN_IGNORE_ENV_FILE": "true"}
 
 
 def on_this_machine(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment for a process of this machine that imports MLRun: nobody's settings of MLRun, and no server.
+    """Return an environment for a process that imports MLRun on this machine, without settings of MLRun or a server.
 
     While it is imported, MLRun reads `~/.mlrun.env`, and asks the server at `MLRUN_DBPATH` for more settings: 59 s if
     that one is away. Warnings stay warnings: an import of MLRun gives hundreds.

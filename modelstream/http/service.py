@@ -120,18 +120,23 @@ class Service:
                 if time.monotonic() >= look_at:
                     look_at = time.monotonic() + LOOK_EVERY
                     self._look()
-        except BaseException:
+        except BaseException as error:
+            self._exporter.failure = str(error)
             server.stop()
             raise
 
     def stop(self) -> Saved:
-        """Answer the requests in hand, let the functions flush, and tell what is saved."""
+        """Answer the requests in hand, let the functions flush, and tell what is saved.
+
+        Raises ModelstreamError if it was deleted meanwhile.
+        """
         answered = self._server.stop()
-        flushed = self._pipeline.supervisor.stop()
+        flushed = self._pipeline.stop()
         return Saved(self._intake.events, answered and flushed, _saved(self._pipeline))
 
     def _watch(self) -> None:
         supervisor = self._pipeline.supervisor
+        self._pipeline.folder.check_there()
         supervisor.watch()
         self._pipeline.note_models()
         if supervisor.gives_up and self._pipeline.is_ready():

@@ -14,7 +14,7 @@ import nuclio_sdk.logger
 
 from modelstream import notebooks
 from modelstream.base.without_pandas import start_without_pandas
-from modelstream.errors import ModelstreamError, UnavailableError
+from modelstream.errors import GoneError, ModelstreamError, UnavailableError
 from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
 from modelstream.source.key_finder import KeyFinder
 from modelstream.stages.counters import Counters
@@ -85,7 +85,7 @@ def main() -> None:
         line.send(Report(held=f"{error}; {error.remedy}"))
         status = OUTAGE
     except ModelstreamError as error:
-        line.send(Report(error=str(error), remedy=error.remedy))
+        line.send(Report(error=str(error), remedy=error.remedy, gone=isinstance(error, GoneError)))
         status = 2
     sys.stdout.flush()
     os._exit(status)

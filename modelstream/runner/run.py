@@ -94,7 +94,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             watcher.tick("done", force=True)
             handled = supervisor.processes[pipeline.source].counters().rows_out
             models = [process.report.model for process in supervisor.processes.values() if process.report.model]
-            supervisor.stop()
+            pipeline.stop()
         except KeyboardInterrupt:
             raise Interrupted(_save(pipeline)) from None
         stores, predictions = pipeline.stores, project.predictions
@@ -161,9 +161,8 @@ def patiently(look: Callable[[], T]) -> T:
 
 def _save(pipeline: Pipeline) -> bool:
     """Let the source finish its work in progress, then flush everything; return whether that succeeded."""
-    held = any(process.report.held for process in pipeline.supervisor.processes.values())
     try:
-        return pipeline.supervisor.stop() and not held
+        return pipeline.stop()
     except KeyboardInterrupt:
         return False
 

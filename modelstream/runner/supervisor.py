@@ -88,6 +88,11 @@ class Supervisor:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        for process in self.processes.values():
+            if process.listener is not None:
+                process.listener.join()  # it ends with the process, whose end of the line is closed
+            if process.line is not None:
+                process.line.close()
         self._sockets.cleanup()
 
     def socket(self, name: str) -> Path:
@@ -135,6 +140,7 @@ class Supervisor:
 
     def watch(self) -> None:
         """Start again what has died and has waited long enough. Raises FunctionFailedError."""
+        self.check_saves()
         now = time.monotonic()
         for process in self.processes.values():
             if process.ended or process.popen is None or process.popen.poll() is None:
@@ -153,6 +159,12 @@ class Supervisor:
                 process.start_again_at = 0.0
                 process.restarts += 1
                 self._start(process)
+
+    def check_saves(self) -> None:
+        """Raise FunctionFailedError if a process can't save any more what it has in hand."""
+        for process in self.processes.values():
+            if process.report.gone:
+                raise FunctionFailedError(process.report.error, remedy=process.report.remedy)
 
     def _note_death(self, process: Process, status: int) -> None:
         ended = process.report

@@ -30,7 +30,7 @@ import nuclio_sdk.logger
 
 from modelstream import notebooks
 from modelstream.base.without_pandas import start_without_pandas
-from modelstream.errors import ModelstreamError, UnavailableError
+from modelstream.errors import GoneError, ModelstreamError, UnavailableError
 from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
 from modelstream.settings import from_environment
 from modelstream.stores import Stores
@@ -100,7 +100,7 @@ class Worker:
                 print(f"{known}; {known.remedy}", flush=True)
                 self._line.send(Report(held=f"{known}; {known.remedy}"))
                 return OUTAGE
-            self._line.send(Report(error=str(known), remedy=known.remedy))
+            self._line.send(Report(error=str(known), remedy=known.remedy, gone=isinstance(known, GoneError)))
             return 2
 
     async def _main(self) -> int:
@@ -234,7 +234,10 @@ class Worker:
         stage = self._stage
         if stage is None:
             return Report(ready=True)
-        return Report(ready=True, counters=stage.counters, held=stage.held, model=stage.model)
+        report = Report(ready=True, counters=stage.counters, held=stage.held, model=stage.model)
+        if stage.gone is not None:
+            report = msgspec.structs.replace(report, error=str(stage.gone), remedy=stage.gone.remedy, gone=True)
+        return report
 
     def _report_often(self) -> None:
         while True:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelstream.base.durable import outages, sync_folder, write_at
-from modelstream.errors import UnavailableError
+from modelstream.base.durable import check_there, identity, outages, sync_folder, write_at
+from modelstream.errors import GoneError, UnavailableError
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40), st.integers(0, 50), st.lists(st.integers(1, 7), max_size=5))
@@ -90,3 +92,30 @@ def test_only_a_folder_is_synced(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         sync_folder(tmp_path / "file")
+
+
+def replaced(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.touch()
+
+
+@pytest.mark.parametrize(
+    "change", [Path.unlink, replaced, lambda path: shutil.rmtree(path.parent), lambda path: path.parent.rename("moved")]
+)
+def test_a_file_that_is_open_is_missed_when_it_was_deleted_moved_or_replaced(
+    change: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "folder" / "file"
+    path.parent.mkdir()
+    with path.open("w") as file:
+        opened = identity(file.fileno())
+        check_there(path, opened)
+        change(path)
+        with pytest.raises(GoneError, match="file was deleted, moved or replaced while it was in use"):
+            check_there(path, opened)
+
+
+def test_a_path_that_can_not_be_looked_at_is_an_outage(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="File name too long"):
+        check_there(tmp_path / ("x" * 300), (1, 1))

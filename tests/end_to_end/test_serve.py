@@ -177,3 +177,17 @@ def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert f"port {port} of 127.0.0.1 is in use" in ended.stderr
     assert "--port" in ended.stderr
+
+
+def test_a_deleted_folder_ends_it_with_an_error_and_nothing_is_said_to_be_saved(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with serving(folder) as service:
+        assert service.ask("/events", event("bet", 1, bet_amount=1))[0] == 202
+        folder.rename(tmp_path / "moved")
+        with contextlib.suppress(OSError):  # it has ended already
+            assert service.ask("/events", event("bet", 2, bet_amount=1))[0] == 503
+        assert service.process.wait(20) == 1
+        said = service.process.communicate()[0] + (tmp_path / "stderr.txt").read_text()
+    assert re.search(rf"^error: {folder}\S* was deleted, moved or replaced while it was in use$", said, re.MULTILINE)
+    assert "saved" not in said
+    assert not folder.exists()
