@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelstream.errors import GoneError, UnavailableError
+from modelstream.errors import ConfigurationError, GoneError, UnavailableError
 
 Identity = tuple[int, int]
 """What tells a file from every other while it is open: its device and its inode."""
@@ -51,6 +54,45 @@ def write_at(descriptor: int, content: bytes | memoryview, position: int) -> Non
     while view:
         written = os.pwrite(descriptor, view, position)
         view, position = view[written:], position + written
+
+
+def link(hidden: Path, path: Path) -> None:
+    """Give a complete file its name, in one step that fails with FileExistsError if that name is taken.
+
+    The hidden name may stay. Raises ConfigurationError on a file system that has no such step.
+    """
+    try:
+        os.link(hidden, path)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        _rename(hidden, path)
+
+
+_WITHOUT_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+"""What a file system without hard links, such as exFAT, says to a link."""
+
+
+def _rename(hidden: Path, path: Path) -> None:
+    """Rename a file unless the new name is taken: Linux's `renameat2`, macOS's `renamex_np`."""
+    library = ctypes.CDLL(None, use_errno=True)
+    old, new = os.fsencode(hidden), os.fsencode(path)
+    if sys.platform == "darwin":
+        failed = library.renamex_np(old, new, _RENAME_EXCL)
+    else:
+        failed = library.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_NOREPLACE)
+    if not failed:
+        return
+    code = ctypes.get_errno()
+    if code in _WITHOUT_LINKS:
+        raise ConfigurationError(
+            f"{path.parent}: this file system can neither link a file nor rename one without replacing another",
+            remedy="put the folder on another file system (--data), such as the disk of this machine",
+        )
+    raise OSError(code, os.strerror(code), str(path))
+
+
+_AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCL = -100, 1, 4
 
 
 @contextmanager

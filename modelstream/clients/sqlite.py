@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelstream.base.durable import Identity, check_there, identity, outages, sync_folder
+from modelstream.base.durable import Identity, check_there, identity, link, outages, sync_folder
 from modelstream.errors import ConfigurationError, GoneError, UnavailableError
 
 LOCK_WAIT_SECONDS = 10.0
@@ -105,7 +105,7 @@ def create(path: Path, form: Format, statements: Sequence[str]) -> bool:
             with built.open("rb+") as file:
                 os.fsync(file.fileno())
             try:
-                os.link(built, path)
+                link(built, path)
             except FileExistsError:
                 return False
         sync_folder(path.parent)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelstream.base.durable import outages, sync_folder, write_at
+from modelstream.base.durable import link, outages, sync_folder, write_at
 from modelstream.errors import GoneError, NumberTakenError
 from modelstream.logs.contract import SCHEMA_FILE, Log
 from modelstream.logs.file import Footer, LogFile, read_footer
@@ -108,7 +108,7 @@ class ParquetLog(Log):
                 finally:
                     os.close(descriptor)
                 try:
-                    os.link(hidden, self._folder / name)
+                    link(hidden, self._folder / name)
                 except FileExistsError as error:
                     raise NumberTakenError(f"{self._folder / name} was written by another process") from error
                 sync_folder(self._folder)

@@ -18,6 +18,7 @@ import msgspec
 from modelstream.base.process_environment import on_this_machine
 from modelstream.errors import ModelstreamError
 from modelstream.runner.line import DESCRIPTOR, OUTAGE, Command, Line, Report
+from modelstream.runner.rpc import socket_folder
 from modelstream.settings import without_settings
 from modelstream.stages.counters import Counters
 
@@ -81,7 +82,7 @@ class Supervisor:
         self.gives_up = True
         """Whether to give up when a function can't be kept running; a service that has started never gives up."""
         self._lock = lock
-        self._sockets = tempfile.TemporaryDirectory(prefix="modelstream-")
+        self._sockets: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Supervisor:
         return self
@@ -93,10 +94,13 @@ class Supervisor:
                 process.listener.join()  # it ends with the process, whose end of the line is closed
             if process.line is not None:
                 process.line.close()
-        self._sockets.cleanup()
+        if self._sockets is not None:
+            self._sockets.cleanup()
 
     def socket(self, name: str) -> Path:
-        """Return the path of a worker's socket."""
+        """Return the path of a worker's socket. Raises ConfigurationError if no temporary folder has a short path."""
+        if self._sockets is None:
+            self._sockets = socket_folder(name)
         return Path(self._sockets.name) / name
 
     def add(self, process: Process) -> None:
