@@ -12,6 +12,9 @@ from pathlib import Path
 
 from modelstream.errors import ConfigurationError, GoneError, UnavailableError
 
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+MORE_FILES = "let a process have more files open, such as with `ulimit -n 1024`, and run the same command again"
+
 Identity = tuple[int, int]
 """What tells a file from every other while it is open: its device and its inode."""
 
@@ -107,7 +110,7 @@ def outages(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UnavailableError(
-            f"{error.filename or path}: {error.strerror or error}",
-            remedy="free space or fix the disk; the pipeline then continues by itself",
-        ) from error
+        remedy = "free space or fix the disk; the pipeline then continues by itself"
+        if error.errno in TOO_MANY_FILES:
+            remedy = MORE_FILES
+        raise UnavailableError(f"{error.filename or path}: {error.strerror or error}", remedy=remedy) from error

@@ -11,7 +11,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelstream.base.durable import Identity, check_there, identity, link, outages, sync_folder
+from modelstream.base.durable import (
+    MORE_FILES,
+    TOO_MANY_FILES,
+    Identity,
+    check_there,
+    identity,
+    link,
+    outages,
+    sync_folder,
+)
 from modelstream.errors import ConfigurationError, GoneError, UnavailableError
 
 LOCK_WAIT_SECONDS = 10.0
@@ -213,6 +222,8 @@ def _translated(path: Path, error: sqlite3.Error, code: int, opening: bool) -> E
         )
     if code == sqlite3.SQLITE_READONLY_DBMOVED:
         return GoneError(path)
+    if primary == sqlite3.SQLITE_CANTOPEN and _has_no_file_left(path):
+        return UnavailableError(f"{path}: too many open files", remedy=MORE_FILES)
     if opening and primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
         return ConfigurationError(
             f"{path} can't be opened: {error}", remedy="give this user the right to read and write it"
@@ -223,6 +234,15 @@ def _translated(path: Path, error: sqlite3.Error, code: int, opening: bool) -> E
             remedy="free space, or end the process that holds the file; the pipeline then continues by itself",
         )
     return error
+
+
+def _has_no_file_left(path: Path) -> bool:
+    """Tell whether this process may open no more files, which SQLite doesn't say."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in TOO_MANY_FILES
+    return False
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from modelstream.stores import Stores
 HELD_LIMIT = 30.0
 """Seconds that a `run` waits while a function is held (a full disk, a broken hook) before it ends with an error."""
 DRAIN_EVERY = 0.1
-PROCESS = {**ONE_THREAD, **QUIET_MLRUN, "PYTHONUNBUFFERED": "1"}
+PROCESS = {**ONE_THREAD, **QUIET_MLRUN, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 """Variables of every function's process, besides its settings."""
 
 

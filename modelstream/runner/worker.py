@@ -13,7 +13,6 @@ import inspect
 import itertools
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -32,6 +31,7 @@ from modelstream import notebooks
 from modelstream.base.without_pandas import start_without_pandas
 from modelstream.errors import GoneError, ModelstreamError, UnavailableError
 from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
+from modelstream.runner.signals import leave_to_the_supervisor
 from modelstream.settings import from_environment
 from modelstream.stores import Stores
 from modelstream.streams import Message, Streams
@@ -265,9 +265,7 @@ async def _awaited(result: Any) -> Any:
 
 def main() -> None:
     """Run the worker that the command line describes."""
-    # Ctrl-C, and a service manager's signal to the group, reach the supervisor, which asks us to stop.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_the_supervisor()
     start_without_pandas()
     assignment = msgspec.json.decode(sys.argv[1], type=Assignment)
     line = Line.inherited()

@@ -63,8 +63,10 @@ class Service:
 def serving(folder: Path, *options: str) -> Iterator[Service]:
     errors = folder.parent / "stderr.txt"
     with errors.open("w") as stderr:
+        usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
         command = [sys.executable, "pipeline.py", "serve", "--data", str(folder), "--port", "0", *options]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        signal.signal(signal.SIGHUP, usual)
     try:
 
         def address() -> str | None:
@@ -161,7 +163,7 @@ def test_events_become_predictions_and_a_second_start_goes_on(tmp_path: Path) ->
     assert (explained["events"], explained["vectors"], explained["vector"]["bet_sum"]) == (6, 4, 18.0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_ends_in_time_while_it_is_still_starting(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path / "data") as service:
         begun = time.monotonic()
