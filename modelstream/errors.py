@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class ModelstreamError(Exception):
     """An error that a user can fix.
@@ -13,8 +15,21 @@ class ModelstreamError(Exception):
     """
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        super().__init__(message)
-        self.remedy = remedy
+        super().__init__(_without_logins(message))
+        self.remedy = _without_logins(remedy)
+
+
+def _without_logins(text: str) -> str:
+    """Return a text without the logins in URLs that it quotes, which people paste, and which get into logs.
+
+    >>> _without_logins("no tables at redis://me:secret@host:6379/0?password=secret&prefix=a")
+    'no tables at redis://…@host:6379/0?password=…&prefix=a'
+    """
+    return _SECRET.sub(r"\1…", _LOGIN.sub("…", text)) if "://" in text else text
+
+
+_LOGIN = re.compile(r"(?<=://)[^\s/@]+(?=@)")
+_SECRET = re.compile(r"([?&][\w.-]*(?:password|secret|token|key)=)[^\s&'\"]+", re.IGNORECASE)
 
 
 class ConfigurationError(ModelstreamError):

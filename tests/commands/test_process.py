@@ -47,7 +47,7 @@ def test_text_that_a_terminal_can_not_show_is_the_same_json_in_plain_characters(
     codecs.register_error("plain", plainly)
     quoted = json.dumps(text, ensure_ascii=False)
     written = quoted.encode("ascii", "plain").decode("ascii")
-    assert json.loads(written) == text.translate(str.maketrans(_PLAIN))
+    assert json.loads(written) == text.translate({ord(one): plain for one, plain in _PLAIN.items()})
 
 
 def test_a_hostile_shell_gets_words_and_no_traceback(tmp_path: Path) -> None:
