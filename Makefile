@@ -61,7 +61,7 @@ lab: env  ## open the notebooks in Jupyter
 	@cmp -s requirements-lab.txt $(VENV)/lab-made-from || { \
 	  echo "Adding Jupyter to $(VENV) ..." && \
 	  $(pip_install) -r requirements-lab.txt && cp requirements-lab.txt $(VENV)/lab-made-from; }
-	@$(VENV)/bin/python -m jupyterlab functions $(ARGS)
+	@$(VENV)/bin/python -m jupyterlab functions $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS)
 
 lock:  ## resolve requirements*.in again (maintainers; needs uv)
 	@$(call lock,requirements.txt,requirements.in requirements-dev.in)

@@ -44,6 +44,7 @@ from modelstream.commands.drift import drift
 from modelstream.commands.endings import errors_in_words
 from modelstream.commands.explain import explain
 from modelstream.commands.peek import peek
+from modelstream.commands.process import prepare
 from modelstream.commands.replay import replay
 from modelstream.commands.run import run
 from modelstream.commands.serve import serve
@@ -121,4 +122,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    with errors_in_words():
+        prepare()
     main()

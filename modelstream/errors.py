@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class ModelstreamError(Exception):
     """An error that a user can fix.
@@ -13,8 +15,21 @@ class ModelstreamError(Exception):
     """
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        super().__init__(message)
-        self.remedy = remedy
+        super().__init__(_without_logins(message))
+        self.remedy = _without_logins(remedy)
+
+
+def _without_logins(text: str) -> str:
+    """Return a text without the logins in URLs that it quotes, which people paste, and which get into logs.
+
+    >>> _without_logins("no tables at redis://me:secret@host:6379/0?password=secret&prefix=a")
+    'no tables at redis://…@host:6379/0?password=…&prefix=a'
+    """
+    return _SECRET.sub(r"\1…", _LOGIN.sub("…", text)) if "://" in text else text
+
+
+_LOGIN = re.compile(r"(?<=://)[^\s/@]+(?=@)")
+_SECRET = re.compile(r"([?&][\w.-]*(?:password|secret|token|key)=)[^\s&'\"]+", re.IGNORECASE)
 
 
 class ConfigurationError(ModelstreamError):
@@ -27,6 +42,20 @@ class UnavailableError(ModelstreamError):
     The stage that gets it holds the shard, waits, and tries the same step again (docs/delivery.md, 8: an outage never
     makes a dead letter).
     """
+
+
+class GoneError(ModelstreamError):
+    """A file or folder that is in use was deleted, moved or replaced: what is written to it would be lost.
+
+    Trying again can't help, so the pipeline ends.
+    """
+
+    def __init__(self, what: object) -> None:
+        super().__init__(
+            f"{what} was deleted, moved or replaced while it was in use",
+            remedy="put back what was moved, or restore the whole data folder from a copy, then run the same command "
+            "again; or begin anew: delete the data folder, or use --fresh",
+        )
 
 
 class NumberTakenError(ModelstreamError):

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelstream.errors import UnavailableError
+from modelstream.errors import ConfigurationError, GoneError, UnavailableError
+
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+MORE_FILES = "let a process have more files open, such as with `ulimit -n 1024`, and run the same command again"
+
+Identity = tuple[int, int]
+"""What tells a file from every other while it is open: its device and its inode."""
+
+
+def identity(file: Path | int) -> Identity | None:
+    """Return the identity of a path or of an open descriptor, None if there is nothing at the path."""
+    try:
+        found = os.stat(file)  # noqa: PTH116 (of a descriptor too)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_there(path: Path, opened: Identity | None) -> None:
+    """Raise GoneError unless the file that was opened is still the one at its path.
+
+    A file that is deleted while it is open takes writes and syncs without complaint, and loses them when it is closed.
+    """
+    with outages(path):
+        found = identity(path)
+    if found != opened:
+        raise GoneError(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -30,6 +59,45 @@ def write_at(descriptor: int, content: bytes | memoryview, position: int) -> Non
         view, position = view[written:], position + written
 
 
+def link(hidden: Path, path: Path) -> None:
+    """Give a complete file its name, in one step that fails with FileExistsError if that name is taken.
+
+    The hidden name may stay. Raises ConfigurationError on a file system that has no such step.
+    """
+    try:
+        os.link(hidden, path)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        _rename(hidden, path)
+
+
+_WITHOUT_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+"""What a file system without hard links, such as exFAT, says to a link."""
+
+
+def _rename(hidden: Path, path: Path) -> None:
+    """Rename a file unless the new name is taken: Linux's `renameat2`, macOS's `renamex_np`."""
+    library = ctypes.CDLL(None, use_errno=True)
+    old, new = os.fsencode(hidden), os.fsencode(path)
+    if sys.platform == "darwin":
+        failed = library.renamex_np(old, new, _RENAME_EXCL)
+    else:
+        failed = library.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_NOREPLACE)
+    if not failed:
+        return
+    code = ctypes.get_errno()
+    if code in _WITHOUT_LINKS:
+        raise ConfigurationError(
+            f"{path.parent}: this file system can neither link a file nor rename one without replacing another",
+            remedy="put the folder on another file system (--data), such as the disk of this machine",
+        )
+    raise OSError(code, os.strerror(code), str(path))
+
+
+_AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCL = -100, 1, 4
+
+
 @contextmanager
 def outages(path: Path) -> Iterator[None]:
     """Turn errors of the file system into UnavailableError.
@@ -42,7 +110,7 @@ def outages(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UnavailableError(
-            f"{error.filename or path}: {error.strerror or error}",
-            remedy="free space or fix the disk; the pipeline then continues by itself",
-        ) from error
+        remedy = "free space or fix the disk; the pipeline then continues by itself"
+        if error.errno in TOO_MANY_FILES:
+            remedy = MORE_FILES
+        raise UnavailableError(f"{error.filename or path}: {error.strerror or error}", remedy=remedy) from error

@@ -11,8 +11,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelstream.base.durable import outages, sync_folder
-from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.base.durable import (
+    MORE_FILES,
+    TOO_MANY_FILES,
+    Identity,
+    check_there,
+    identity,
+    link,
+    outages,
+    sync_folder,
+)
+from modelstream.errors import ConfigurationError, GoneError, UnavailableError
 
 LOCK_WAIT_SECONDS = 10.0
 """How long to wait for a file's lock. A writer holds it for milliseconds, or 100 ms on a slow disk. Only a writer that
@@ -51,6 +60,18 @@ class Format:
     def application_id(self) -> int:
         """The application id as a number, as in the file's header."""
         return int.from_bytes(self.code, "big")
+
+
+class Connection(sqlite3.Connection):
+    """A connection that knows which files it has open."""
+
+    opened: dict[Path, Identity]
+    """The file and, beside it, its write-ahead log and its index, which is in memory that processes share."""
+
+    def check_there(self) -> None:
+        """Raise GoneError if one of the files was deleted or replaced since: SQLite would write to it all the same."""
+        for path, opened in self.opened.items():
+            check_there(path, opened)
 
 
 def folder_of(url: str) -> Path:
@@ -93,14 +114,14 @@ def create(path: Path, form: Format, statements: Sequence[str]) -> bool:
             with built.open("rb+") as file:
                 os.fsync(file.fileno())
             try:
-                os.link(built, path)
+                link(built, path)
             except FileExistsError:
                 return False
         sync_folder(path.parent)
     return True
 
 
-def connect(path: Path, form: Format, *, durable: bool = True) -> sqlite3.Connection:
+def connect(path: Path, form: Format, *, durable: bool = True) -> Connection:
     """Open a file that exists. With `durable`, a commit is safe against power loss, else only against a kill.
 
     Raises ConfigurationError when the file is missing, is something else, or of a newer version.
@@ -110,7 +131,7 @@ def connect(path: Path, form: Format, *, durable: bool = True) -> sqlite3.Connec
             f"there is no {form.name} {path}", remedy="run `python pipeline.py run` first, or give the right folder"
         )
     with guarded(path, opening=True):
-        connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_SECONDS)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_SECONDS, factory=Connection)
         try:
             (found,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -119,6 +140,8 @@ def connect(path: Path, form: Format, *, durable: bool = True) -> sqlite3.Connec
             connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_LIMIT}")
             # Debian's SQLite overwrites what is deleted with zeros unless told otherwise.
             connection.execute("PRAGMA secure_delete=OFF")
+            files = {file: identity(file) for file in (path, *(Path(f"{path}-{end}") for end in ("wal", "shm")))}
+            connection.opened = {file: found for file, found in files.items() if found}
         except BaseException:
             connection.close()
             raise
@@ -149,13 +172,13 @@ class File:
         self._form = form
         self._statements = statements
         self._durable = durable
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self._process = os.getpid()
-        self._of_parents: list[sqlite3.Connection | None] = []
+        self._of_parents: list[Connection | None] = []
 
     @property
-    def connection(self) -> sqlite3.Connection:
-        """The connection of this process."""
+    def connection(self) -> Connection:
+        """The connection of this process. Raises GoneError if the file was deleted or replaced since it was opened."""
         if self._process != os.getpid():
             # Opened before a fork: in the child it may be neither used nor closed.
             self._of_parents.append(self._connection)
@@ -164,6 +187,7 @@ class File:
             if self._statements:
                 create(self.path, self._form, self._statements)
             self._connection = connect(self.path, self._form, durable=self._durable)
+        self._connection.check_there()
         return self._connection
 
     def close(self) -> None:
@@ -197,10 +221,9 @@ def _translated(path: Path, error: sqlite3.Error, code: int, opening: bool) -> E
             f"{path} is broken: {error}", remedy="restore it from a copy, or start over in another folder"
         )
     if code == sqlite3.SQLITE_READONLY_DBMOVED:
-        return ConfigurationError(
-            f"{path} was moved or deleted while in use",
-            remedy="put it back, or stop everything and start over with --fresh",
-        )
+        return GoneError(path)
+    if primary == sqlite3.SQLITE_CANTOPEN and _has_no_file_left(path):
+        return UnavailableError(f"{path}: too many open files", remedy=MORE_FILES)
     if opening and primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
         return ConfigurationError(
             f"{path} can't be opened: {error}", remedy="give this user the right to read and write it"
@@ -213,13 +236,27 @@ def _translated(path: Path, error: sqlite3.Error, code: int, opening: bool) -> E
     return error
 
 
+def _has_no_file_left(path: Path) -> bool:
+    """Tell whether this process may open no more files, which SQLite doesn't say."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in TOO_MANY_FILES
+    return False
+
+
 @contextmanager
-def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """Run the block in one transaction: when this returns, either all of it is stored or nothing."""
+def writing(connection: Connection) -> Iterator[None]:
+    """Run the block in one transaction: when this returns, either all of it is stored or nothing.
+
+    Raises GoneError if the file was deleted or replaced.
+    """
     _begin(connection)
     try:
         yield
+        connection.check_there()  # before, so that a file that was only moved doesn't get what is told to have failed
         connection.execute("COMMIT")
+        connection.check_there()
     except BaseException:
         with suppress(sqlite3.Error):
             if connection.in_transaction:

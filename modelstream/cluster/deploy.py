@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from modelstream.base.process_environment import QUIET_MLRUN
+from modelstream.base.process_environment import QUIET_MLRUN, WITHOUT_ENV_FILE
 from modelstream.cluster import plan
 from modelstream.cluster.config import Cluster
 from modelstream.cluster.failures import explained
@@ -284,7 +284,7 @@ def _say(what: str) -> None:
 
 
 def _quieten(dry_run: bool) -> None:
-    """Keep MLRun from warning, twice per call, that a dry run has no server."""
+    """Keep MLRun from asking a server in a dry run, and from warning, twice per call, that there is none."""
     if dry_run:
         os.environ.pop("MLRUN_DBPATH", None)
-        os.environ |= QUIET_MLRUN
+        os.environ |= QUIET_MLRUN | WITHOUT_ENV_FILE

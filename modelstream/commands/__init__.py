@@ -17,6 +17,7 @@ takes long to import is imported inside functions.
 | `drift` | served vectors against the training data |
 | `deploy` | `deploy` and `undeploy`, for a cluster |
 | `options` | shared: options of several commands |
+| `process` | shared: file modes, limits and characters of the process |
 | `endings` | shared: exit statuses, and errors in words |
 | `view` | shared: a data folder, to look at |
 | `output` | shared: text for people |

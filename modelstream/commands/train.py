@@ -114,14 +114,16 @@ def train(
 def run_training(project: Project, data: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Run the project's training function on a data folder; return its results. Raises ModelstreamError."""
     from modelstream import notebooks
+    from modelstream.base.process_environment import on_this_machine
     from modelstream.runner.training import mlrun_context, training_environment, training_function
     from modelstream.settings import without_settings
 
     begun = time.monotonic()
     function = training_function(project)
-    for name in os.environ.keys() - without_settings(os.environ).keys():
-        del os.environ[name]
-    os.environ.update(training_environment(project, data.resolve()))
+    environment = training_environment(project, data.resolve())
+    environment = {**on_this_machine(without_settings(os.environ)), **environment}
+    os.environ.clear()
+    os.environ.update(environment)
     with _steps() as context_of:
         handler = getattr(notebooks.load(project.notebook(function)), project.functions[function].handler)
         context = context_of(mlrun_context(project))

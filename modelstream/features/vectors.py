@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.errors import ConfigurationError
@@ -87,4 +89,26 @@ class Vectors:
                 f"derive(batch, vectors) returned the columns {', '.join(changed.schema.names)}",
                 remedy=f"return {', '.join(wanted.names)}; list new features, float64, under `derived` in the use case",
             )
+        for name in self._use_case.features:
+            _check_numbers(name, changed.column(name), vectors)
         return changed
+
+
+def _check_numbers(name: str, column: pa.Array, before: pa.RecordBatch) -> None:
+    """Raise ConfigurationError if a hook made something of a feature that the model, which takes float32, can't use."""
+    bad = ~_is_usable(column)
+    if before.schema.get_field_index(name) >= 0:
+        bad &= _is_usable(before.column(name))  # else it is the engine's own, such as a lookup that found nothing
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ConfigurationError(
+            f"derive(batch, vectors) returned {column[row].as_py()} for {name!r} in row {row} (from 0) of {len(bad)}; "
+            "a model takes finite numbers up to 3.4e38",
+            remedy="return another number there, such as 0 where you divide by 0 (pyarrow.compute.if_else)",
+        )
+
+
+def _is_usable(column: pa.Array) -> npt.NDArray[np.bool_]:
+    """Return for each value whether it is a finite float32; null is NaN here."""
+    usable: npt.NDArray[np.bool_] = np.abs(column.to_numpy(zero_copy_only=False)) <= np.finfo(np.float32).max
+    return usable

@@ -16,7 +16,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from modelstream.errors import ModelstreamError, UnavailableError
+from modelstream.errors import GoneError, ModelstreamError, UnavailableError
 from modelstream.http.intake import MAX_BODY, Intake, RefusedError
 from modelstream.runner.metrics import CONTENT_TYPE, Exporter
 from modelstream.runner.rpc import Answer, Request
@@ -94,7 +94,7 @@ class _Handlers:
                 response = await handler(request)
             except RefusedError as error:
                 response = _problem(error, error.status)
-            except UnavailableError as error:
+            except (UnavailableError, GoneError) as error:
                 response = _unavailable(str(error))
             except ModelstreamError as error:
                 response = _problem(error, 500)

@@ -7,6 +7,8 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -69,12 +71,6 @@ class HttpServer:
     def start(self) -> None:
         """Listen. Raises ModelstreamError if that fails."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(self._log)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        for name in ("uvicorn", "asyncio"):
-            logger = logging.getLogger(name)
-            logger.handlers = [handler]
-            logger.propagate = False
         self._thread.start()
         deadline = time.monotonic() + START_SECONDS
         while not self._server.started:
@@ -95,6 +91,24 @@ class HttpServer:
 
     def _run(self) -> None:
         try:
-            self._server.run(sockets=[self._listener])
+            with _logging_to(self._log):
+                self._server.run(sockets=[self._listener])
         except SystemExit:  # uvicorn's way to say that the application did not start
             return
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Let uvicorn and asyncio log to a file."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("uvicorn", "asyncio")]
+    for logger in loggers:
+        logger.handlers = [handler]
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()

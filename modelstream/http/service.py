@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import threading
 import time
@@ -26,6 +25,7 @@ from modelstream.runner.display import Display
 from modelstream.runner.metrics import Exporter
 from modelstream.runner.pipeline import Pipeline
 from modelstream.runner.retention import Trimmer
+from modelstream.runner.signals import on_ending
 from modelstream.runner.state import FunctionState, PipelineState
 from modelstream.runner.supervisor import Supervisor
 from modelstream.source.enrichment import load_enrichment
@@ -72,7 +72,7 @@ class Saved:
 
 
 def serve(project: Project, folder: DataFolder, options: ServeOptions, display: Display) -> Saved:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Raises ModelstreamError if it can't start, KeyboardInterrupt on a second signal.
     """
@@ -120,18 +120,23 @@ class Service:
                 if time.monotonic() >= look_at:
                     look_at = time.monotonic() + LOOK_EVERY
                     self._look()
-        except BaseException:
+        except BaseException as error:
+            self._exporter.failure = str(error)
             server.stop()
             raise
 
     def stop(self) -> Saved:
-        """Answer the requests in hand, let the functions flush, and tell what is saved."""
+        """Answer the requests in hand, let the functions flush, and tell what is saved.
+
+        Raises ModelstreamError if it was deleted meanwhile.
+        """
         answered = self._server.stop()
-        flushed = self._pipeline.supervisor.stop()
+        flushed = self._pipeline.stop()
         return Saved(self._intake.events, answered and flushed, _saved(self._pipeline))
 
     def _watch(self) -> None:
         supervisor = self._pipeline.supervisor
+        self._pipeline.folder.check_there()
         supervisor.watch()
         self._pipeline.note_models()
         if supervisor.gives_up and self._pipeline.is_ready():
@@ -158,7 +163,7 @@ def _summary(states: Sequence[FunctionState]) -> str:
 
 @contextmanager
 def _stopping() -> Iterator[threading.Event]:
-    """Give an event that SIGINT or SIGTERM sets; the second signal raises KeyboardInterrupt."""
+    """Give an event that a signal to end sets; the second signal raises KeyboardInterrupt."""
     stopping = threading.Event()
 
     def on_signal(*_: object) -> None:
@@ -166,12 +171,8 @@ def _stopping() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stopping.set()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_ending(on_signal):
         yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _saved(pipeline: Pipeline) -> tuple[SavedFunction, ...]:

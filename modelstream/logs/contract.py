@@ -87,8 +87,8 @@ class Log(ABC):
 
         Raises NumberTakenError when that file exists, because another process has appended since this one
         called `checkpoint`: call it again, drop the rows at or below its watermarks, and append what is left. Raises
-        ValueError for an offset below the last. After an UnavailableError it is unknown whether the file counts, and
-        the same call tells.
+        GoneError when the log was deleted, and ValueError for an offset below the last. After an UnavailableError it
+        is unknown whether the file counts, and the same call tells.
         """
         if shard not in self._tails:
             self.checkpoint(shard)
@@ -105,6 +105,8 @@ class Log(ABC):
             watermarks=checkpoint.watermarks.to_json(),
             counters=checkpoint.counters,
         )
+        before = file._replace(number=tail.number).name if tail.number >= 0 else SCHEMA_FILE
+        self._check_there(before)
         self._commit(file.name, content(table.select(self.schema.names).cast(self.schema), footer))
         self._tails[shard] = _Tail(file.number, footer.rows, footer.offset)
 
@@ -159,6 +161,9 @@ class Log(ABC):
     @abstractmethod
     def _commit(self, name: str, file: pa.Buffer) -> None:
         """Put a file under a name that doesn't exist yet, whole and durable, or raise NumberTakenError."""
+
+    def _check_there(self, before: str) -> None:  # noqa: B027 (an object store has nothing open that could be lost)
+        """Raise GoneError if the log was deleted since `checkpoint`; `before` is the file before the next one."""
 
     @abstractmethod
     def _settle(self) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelstream.base.durable import outages, sync_folder, write_at
-from modelstream.errors import NumberTakenError
+from modelstream.base.durable import link, outages, sync_folder, write_at
+from modelstream.errors import GoneError, NumberTakenError
 from modelstream.logs.contract import SCHEMA_FILE, Log
 from modelstream.logs.file import Footer, LogFile, read_footer
 
@@ -43,6 +43,7 @@ class ParquetLog(Log):
     def __init__(self, folder: Path, schema: pa.Schema, epoch: int) -> None:
         super().__init__(schema, epoch)
         self._folder = folder
+        self._made = False
         self._hidden = folder.resolve().parent / f".{folder.name}.writing"
 
     def place(self, name: str = "") -> str:
@@ -59,6 +60,7 @@ class ParquetLog(Log):
                         path.unlink(missing_ok=True)
                 with suppress(OSError):  # somebody else's files
                     folder.rmdir()
+        self._made = False
         self._forget()
 
     def _outages(self) -> AbstractContextManager[None]:
@@ -77,11 +79,19 @@ class ParquetLog(Log):
         return read_footer(self._folder / name)
 
     def _make(self) -> bool:
+        if self._made and not self._folder.is_dir():
+            raise GoneError(self._folder)
         for folder in (self._folder, self._hidden):
             if not folder.is_dir():
                 folder.mkdir(parents=True, exist_ok=True)
                 sync_folder(folder.parent)
+        self._made = True
         return (self._folder / SCHEMA_FILE).exists()
+
+    def _check_there(self, before: str) -> None:
+        for name in {before, SCHEMA_FILE}:
+            if not (self._folder / name).exists():
+                raise GoneError(self._folder / name)
 
     def _settle(self) -> None:
         """Sync the folder, so that files count which another process linked before it was killed."""
@@ -98,7 +108,7 @@ class ParquetLog(Log):
                 finally:
                     os.close(descriptor)
                 try:
-                    os.link(hidden, self._folder / name)
+                    link(hidden, self._folder / name)
                 except FileExistsError as error:
                     raise NumberTakenError(f"{self._folder / name} was written by another process") from error
                 sync_folder(self._folder)

@@ -69,7 +69,10 @@ def read_request(body: object, features: Sequence[str]) -> Floats:
             values = "1 value" if len(row) == 1 else f"{len(row)} values"
             raise BadRequestError(f"inputs[{i}] has {values}; the model takes {width}: {', '.join(features)}")
     vectors = np.array(rows, np.float64)
-    if not np.isfinite(vectors).all():
-        row_number, number = (int(i) for i in np.argwhere(~np.isfinite(vectors))[0])
-        raise BadRequestError(f"inputs[{row_number}][{number}] ({features[number]}) is not a finite number")
+    fits = np.abs(vectors) <= np.finfo(np.float32).max
+    if not fits.all():
+        row_number, number = (int(i) for i in np.argwhere(~fits)[0])
+        raise BadRequestError(
+            f"inputs[{row_number}][{number}] ({features[number]}) is not a finite number up to 3.4e38, as float32 has"
+        )
     return as_input(list(vectors.T))

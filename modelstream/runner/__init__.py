@@ -4,6 +4,7 @@
 |---|---|
 | `run` | what `pipeline.py run` does |
 | `pipeline` | `Pipeline`: the functions of project.yaml, running |
+| `signals` | those that end it |
 | `supervisor` | starts a process for each worker, and restarts those that die |
 | `worker` | such a process: a function on some shards |
 | `job` | such a process: a job, such as the source |

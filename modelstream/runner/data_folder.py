@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.base.durable import check_there, identity
+from modelstream.errors import ConfigurationError, GoneError, UnavailableError
 from modelstream.project import Project
 from modelstream.runner.store_urls import check_own, clear, differing
 from modelstream.settings import KINDS_OF_STORES, Settings, StoreUrls
@@ -56,6 +57,12 @@ class DataFolder:
     def urls(self) -> StoreUrls:
         """URLs of streams, tables and logs."""
         return self.marker.urls.within(self.path)
+
+    def check_there(self) -> None:
+        """Raise GoneError if the folder was deleted, moved or replaced since it was opened."""
+        if not (self.path / MARKER).exists():
+            raise GoneError(self.path / MARKER if self.path.is_dir() else self.path)
+        check_there(self.path / LOCK, identity(self.lock))
 
 
 def read_marker(path: Path) -> Marker | None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -45,6 +46,10 @@ class Display:
     def show(self, states: Iterable[FunctionState], progress: str) -> None:
         """Show the present state. Called several times a second."""
         now = time.monotonic()
+        with suppress(OSError):  # the terminal was closed: SIGHUP says so
+            self._show(states, progress, now)
+
+    def _show(self, states: Iterable[FunctionState], progress: str, now: float) -> None:
         if self._live is not None:
             self._live.update(Group(self._table(states, now), Text(progress, style="dim")))
         elif not self._quiet and now >= self._line_due and progress != self._line:

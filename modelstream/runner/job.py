@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
 from typing import Any
@@ -14,8 +13,9 @@ import nuclio_sdk.logger
 
 from modelstream import notebooks
 from modelstream.base.without_pandas import start_without_pandas
-from modelstream.errors import ModelstreamError, UnavailableError
+from modelstream.errors import GoneError, ModelstreamError, UnavailableError
 from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
+from modelstream.runner.signals import leave_to_the_supervisor
 from modelstream.source.key_finder import KeyFinder
 from modelstream.stages.counters import Counters
 
@@ -56,9 +56,7 @@ class JobContext:
 
 def main() -> None:
     """Run the job that the command line describes, once the supervisor says that the functions are ready."""
-    # Ctrl-C, and a service manager's signal to the group, reach the supervisor, which asks us to stop.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_the_supervisor()
     start_without_pandas()
     job = msgspec.json.decode(sys.argv[1], type=Job)
     line = Line.inherited()
@@ -85,7 +83,7 @@ def main() -> None:
         line.send(Report(held=f"{error}; {error.remedy}"))
         status = OUTAGE
     except ModelstreamError as error:
-        line.send(Report(error=str(error), remedy=error.remedy))
+        line.send(Report(error=str(error), remedy=error.remedy, gone=isinstance(error, GoneError)))
         status = 2
     sys.stdout.flush()
     os._exit(status)

@@ -43,7 +43,10 @@ class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A source has come to its end."""
     result: dict[str, str | int | float] = {}
     error: str = ""
+    """Why it has ended, or can't continue if `gone`; empty if it works or is held."""
     remedy: str = ""
+    gone: bool = False
+    """A file that it uses was deleted: nothing can be saved any more, so the pipeline must end."""
 
 
 _REPORT = msgspec.json.Decoder(Report)

@@ -29,6 +29,8 @@ class Exporter(Collector):
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.state = PipelineState(clock())
+        self.failure = ""
+        """Why the pipeline is about to end, if it is not because somebody told it to."""
         self._clock = clock
         self._registry = CollectorRegistry()
         self.requests = Counter(
@@ -50,7 +52,8 @@ class Exporter(Collector):
         """Return whether the pipeline is healthy (`status`: ok or failing), why not, and its functions."""
         now = self._clock()
         state = self.state
-        reasons = [
+        reasons = [self.failure] if self.failure else []
+        reasons += [
             f"{function.name}: {function.lag} messages are waiting, but nothing has been committed for "
             f"{function.waits_for(now):.0f} s{': ' + function.held if function.held else ''}"
             for function in state.functions

@@ -27,7 +27,7 @@ from modelstream.stores import Stores
 HELD_LIMIT = 30.0
 """Seconds that a `run` waits while a function is held (a full disk, a broken hook) before it ends with an error."""
 DRAIN_EVERY = 0.1
-PROCESS = {**ONE_THREAD, **QUIET_MLRUN, "PYTHONUNBUFFERED": "1"}
+PROCESS = {**ONE_THREAD, **QUIET_MLRUN, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 """Variables of every function's process, besides its settings."""
 
 
@@ -119,7 +119,8 @@ class Pipeline:
         return all(process.report.ready or process.ended for process in self.supervisor.processes.values())
 
     def watch(self) -> None:
-        """Restart processes that died. Raises FunctionFailedError if a function can't continue."""
+        """Restart processes that died. Raises FunctionFailedError if a function can't continue, and GoneError."""
+        self.folder.check_there()
         self.supervisor.watch()
         self.note_models()
         now = time.monotonic()
@@ -131,6 +132,17 @@ class Pipeline:
                     f"{name} can't continue: {process.report.held}",
                     remedy="nothing is lost: fix the cause and run the same command again",
                 )
+
+    def stop(self) -> bool:
+        """Let all functions save what they have in hand, and end; return whether all did.
+
+        Raises GoneError or FunctionFailedError if what they saved was deleted.
+        """
+        held = any(process.report.held for process in self.supervisor.processes.values())
+        stopped = self.supervisor.stop()
+        self.folder.check_there()
+        self.supervisor.check_saves()
+        return stopped and not held
 
     def note_models(self) -> None:
         """Write down, for `status`, which version of the model each worker serves."""

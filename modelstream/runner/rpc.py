@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import msgspec
 import nuclio_sdk
 import nuclio_sdk.event
+
+from modelstream.errors import ConfigurationError
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -32,6 +36,27 @@ class Answer(msgspec.Struct, frozen=True):
 _REQUEST = msgspec.msgpack.Decoder(Request)
 _ANSWER = msgspec.msgpack.Decoder(Answer)
 MAX_MESSAGE = 64 << 20
+
+
+LONGEST_PATH = 103
+"""Most bytes of a Unix socket's path: 107 on Linux, 103 on macOS."""
+
+
+def socket_folder(name: str) -> tempfile.TemporaryDirectory[str]:
+    """Return a new folder for a socket of this name: in TMPDIR if the socket's path is not too long there, or in /tmp.
+
+    Raises ConfigurationError if neither will do.
+    """
+    for parent in (tempfile.gettempdir(), "/tmp"):
+        if len(os.fsencode(f"{parent}/modelstream-12345678/{name}")) <= LONGEST_PATH:
+            try:
+                return tempfile.TemporaryDirectory(prefix="modelstream-", dir=parent)
+            except OSError:  # not here
+                continue
+    raise ConfigurationError(
+        f"there is no folder for the socket {name}, whose whole path may have {LONGEST_PATH} bytes",
+        remedy="set TMPDIR to a folder with a short path that you may write to",
+    )
 
 
 async def _write(writer: asyncio.StreamWriter, message: Request | Answer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from modelstream.runner.data_folder import DataFolder
 from modelstream.runner.display import Display
 from modelstream.runner.line import Command
 from modelstream.runner.pipeline import HELD_LIMIT, Pipeline
+from modelstream.runner.signals import on_ending
 from modelstream.runner.supervisor import Supervisor
 from modelstream.stores import Stores
 from modelstream.streams import Streams
@@ -73,10 +75,10 @@ class Interrupted(Exception):  # noqa: N818
 def run(project: Project, folder: DataFolder, options: RunOptions, display: Display) -> Summary:
     """Run the pipeline until every event has reached the end.
 
-    Raises ModelstreamError if it can't continue, and Interrupted on Ctrl-C.
+    Raises ModelstreamError if it can't continue, and Interrupted on Ctrl-C, SIGTERM and SIGHUP.
     """
     begun = time.monotonic()
-    with Supervisor(folder.lock) as supervisor:
+    with Supervisor(folder.lock) as supervisor, on_ending(signal.default_int_handler):
         pipeline = Pipeline(project, folder, supervisor, options.workers)
         try:
             pipeline.prepare()
@@ -94,7 +96,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             watcher.tick("done", force=True)
             handled = supervisor.processes[pipeline.source].counters().rows_out
             models = [process.report.model for process in supervisor.processes.values() if process.report.model]
-            supervisor.stop()
+            pipeline.stop()
         except KeyboardInterrupt:
             raise Interrupted(_save(pipeline)) from None
         stores, predictions = pipeline.stores, project.predictions
@@ -161,9 +163,8 @@ def patiently(look: Callable[[], T]) -> T:
 
 def _save(pipeline: Pipeline) -> bool:
     """Let the source finish its work in progress, then flush everything; return whether that succeeded."""
-    held = any(process.report.held for process in pipeline.supervisor.processes.values())
     try:
-        return pipeline.supervisor.stop() and not held
+        return pipeline.stop()
     except KeyboardInterrupt:
         return False
 

@@ -15,8 +15,10 @@ from typing import IO
 
 import msgspec
 
+from modelstream.base.process_environment import on_this_machine
 from modelstream.errors import ModelstreamError
 from modelstream.runner.line import DESCRIPTOR, OUTAGE, Command, Line, Report
+from modelstream.runner.rpc import socket_folder
 from modelstream.settings import without_settings
 from modelstream.stages.counters import Counters
 
@@ -80,17 +82,25 @@ class Supervisor:
         self.gives_up = True
         """Whether to give up when a function can't be kept running; a service that has started never gives up."""
         self._lock = lock
-        self._sockets = tempfile.TemporaryDirectory(prefix="modelstream-")
+        self._sockets: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        self._sockets.cleanup()
+        for process in self.processes.values():
+            if process.listener is not None:
+                process.listener.join()  # it ends with the process, whose end of the line is closed
+            if process.line is not None:
+                process.line.close()
+        if self._sockets is not None:
+            self._sockets.cleanup()
 
     def socket(self, name: str) -> Path:
-        """Return the path of a worker's socket."""
+        """Return the path of a worker's socket. Raises ConfigurationError if no temporary folder has a short path."""
+        if self._sockets is None:
+            self._sockets = socket_folder(name)
         return Path(self._sockets.name) / name
 
     def add(self, process: Process) -> None:
@@ -116,7 +126,7 @@ class Supervisor:
     def _spawn(self, process: Process, control: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, *process.command],
-            env={**without_settings(os.environ), **process.environment, DESCRIPTOR: str(control)},
+            env={**on_this_machine(without_settings(os.environ)), **process.environment, DESCRIPTOR: str(control)},
             pass_fds=(control, self._lock),
             stdin=None if process.once else subprocess.DEVNULL,
             stdout=log,
@@ -134,6 +144,7 @@ class Supervisor:
 
     def watch(self) -> None:
         """Start again what has died and has waited long enough. Raises FunctionFailedError."""
+        self.check_saves()
         now = time.monotonic()
         for process in self.processes.values():
             if process.ended or process.popen is None or process.popen.poll() is None:
@@ -152,6 +163,12 @@ class Supervisor:
                 process.start_again_at = 0.0
                 process.restarts += 1
                 self._start(process)
+
+    def check_saves(self) -> None:
+        """Raise FunctionFailedError if a process can't save any more what it has in hand."""
+        for process in self.processes.values():
+            if process.report.gone:
+                raise FunctionFailedError(process.report.error, remedy=process.report.remedy)
 
     def _note_death(self, process: Process, status: int) -> None:
         ended = process.report

@@ -7,12 +7,14 @@ minute longer: numba compiles a kernel in 1 to 4 s, and Python compiles MLRun's 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import time
 
 import numpy as np
 import pyarrow as pa
 
+from modelstream.base.process_environment import on_this_machine
 from modelstream.project import Project, load_project
 
 LIBRARIES = ("mlrun.serving", "nuclio.build", "onnxruntime", "uvicorn", "starlette.applications", "typer", "faker")
@@ -46,6 +48,9 @@ def main() -> None:
     begun = time.monotonic()
     print("Compiling kernels and libraries, once ...", file=sys.stderr, flush=True)
     pa.set_cpu_count(1)
+    environment = on_this_machine(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
     project = load_project()
     kernels(project)
     for name in LIBRARIES:

@@ -13,7 +13,6 @@ import inspect
 import itertools
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -30,8 +29,9 @@ import nuclio_sdk.logger
 
 from modelstream import notebooks
 from modelstream.base.without_pandas import start_without_pandas
-from modelstream.errors import ModelstreamError, UnavailableError
+from modelstream.errors import GoneError, ModelstreamError, UnavailableError
 from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
+from modelstream.runner.signals import leave_to_the_supervisor
 from modelstream.settings import from_environment
 from modelstream.stores import Stores
 from modelstream.streams import Message, Streams
@@ -100,7 +100,7 @@ class Worker:
                 print(f"{known}; {known.remedy}", flush=True)
                 self._line.send(Report(held=f"{known}; {known.remedy}"))
                 return OUTAGE
-            self._line.send(Report(error=str(known), remedy=known.remedy))
+            self._line.send(Report(error=str(known), remedy=known.remedy, gone=isinstance(known, GoneError)))
             return 2
 
     async def _main(self) -> int:
@@ -234,7 +234,10 @@ class Worker:
         stage = self._stage
         if stage is None:
             return Report(ready=True)
-        return Report(ready=True, counters=stage.counters, held=stage.held, model=stage.model)
+        report = Report(ready=True, counters=stage.counters, held=stage.held, model=stage.model)
+        if stage.gone is not None:
+            report = msgspec.structs.replace(report, error=str(stage.gone), remedy=stage.gone.remedy, gone=True)
+        return report
 
     def _report_often(self) -> None:
         while True:
@@ -262,9 +265,7 @@ async def _awaited(result: Any) -> Any:
 
 def main() -> None:
     """Run the worker that the command line describes."""
-    # Ctrl-C, and a service manager's signal to the group, reach the supervisor, which asks us to stop.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_the_supervisor()
     start_without_pandas()
     assignment = msgspec.json.decode(sys.argv[1], type=Assignment)
     line = Line.inherited()

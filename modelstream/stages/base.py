@@ -24,7 +24,7 @@ from typing import Any
 import nuclio_sdk
 import numpy as np
 
-from modelstream.errors import ConfigurationError, LostStateError, ModelstreamError
+from modelstream.errors import ConfigurationError, GoneError, LostStateError, ModelstreamError
 from modelstream.messages.codec import Decoded, Kind, UnreadableError, decode
 from modelstream.messages.dead_letters import letter
 from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
@@ -107,6 +107,8 @@ class Stage(abc.ABC):
         self.counters = Counters(committed_at=time.time())
         self.held = ""
         """Why the stage is held; empty if it is not."""
+        self.gone: GoneError | None = None
+        """Why it is held for good: a file that it uses was deleted."""
         self.model: ServedModel | None = None
         """The model that it serves, if it has one."""
         self._context = context
@@ -283,6 +285,7 @@ class Stage(abc.ABC):
                 action()
             except ModelstreamError as error:
                 reason = f"{error}; {error.remedy}" if error.remedy else str(error)
+                self.gone = error if isinstance(error, GoneError) else self.gone
             except Exception as error:  # a hook of the notebook, or a defect: hold the shard, never lose a row
                 reason = _located(error)
             else:

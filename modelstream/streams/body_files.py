@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from modelstream.base.durable import sync_folder, write_at
+from modelstream.base.durable import check_there, identity, sync_folder, write_at
 from modelstream.errors import ConfigurationError
 
 FILE_BYTES = 64 << 20
@@ -55,7 +55,7 @@ class BodyFiles:
     def write(self, bodies: Sequence[bytes], end: BodyPlace | None) -> tuple[list[BodyPlace], BodyPlace]:
         """Write bodies from `end` on (None: no file yet) and sync them; return their places and the new end.
 
-        Raises OSError, after which `end` is as it was.
+        Raises OSError, after which `end` is as it was, and GoneError if the file was deleted or replaced.
         """
         if end is None or end.position >= FILE_BYTES:
             end = BodyPlace(0 if end is None else end.file + 1, 0)
@@ -68,6 +68,7 @@ class BodyFiles:
             write_at(descriptor, body, end.position)
             end = BodyPlace(end.file, end.position + len(body))
         os.fdatasync(descriptor)
+        check_there(self._path(end.file), identity(descriptor))
         return places, end
 
     def read(self, place: BodyPlace, size: int) -> bytes:

@@ -59,6 +59,11 @@ class KafkaAddress:
         prefix = prefix.rstrip("/")
         if not servers or any(not server.strip() for server in servers.split(",")):
             raise ConfigurationError(f"the URL {url!r} names no server", remedy=_SHAPE)
+        if "@" in servers:
+            raise ConfigurationError(
+                f"the URL {url!r} has a login, but URLs are visible in logs and in the list of processes",
+                remedy=f"put it into {variable_of('sasl.username')} and {variable_of('sasl.password')}",
+            )
         ports = [server.rpartition(":")[2] for server in servers.split(",") if ":" in server]
         if not all(port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16 for port in ports):
             raise ConfigurationError(f"the port in {url!r} must be a number from 1 to 65535", remedy=_SHAPE)

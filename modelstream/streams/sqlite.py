@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelstream.base.names import PLAIN_NAME
-from modelstream.clients.sqlite import File, Format, create, guarded, writing
+from modelstream.clients.sqlite import Connection, File, Format, create, guarded, writing
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import BUCKETS
 from modelstream.streams.body_files import BodyFiles, BodyPlace
@@ -300,7 +300,7 @@ def _rows(connection: sqlite3.Connection, shard: int, offset: int, limit_message
     return rows
 
 
-def _trim_some(connection: sqlite3.Connection, shard: int, upto: int, older_than_us: int) -> int:
+def _trim_some(connection: Connection, shard: int, upto: int, older_than_us: int) -> int:
     """Delete at most TRIM_AT_ONCE messages up to an offset; return how many."""
     with writing(connection):
         first, end = _range(connection, shard)

@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.errors import ConfigurationError, GoneError, NumberTakenError, UnavailableError
 from modelstream.logs.file import FOOTER, Footer
 from modelstream.logs.parquet import ABANDONED_SECONDS, ParquetLog
 from tests.contract.log_contract import SCHEMA, LogContract, checkpoint, deliver, positions, state, table
@@ -290,3 +291,36 @@ class TestLogInAFolder(LogContract):
         assert msgspec.json.decode(stored, type=Footer) == Footer(
             epoch=0, shard=3, number=0, rows=2, offset=9, watermarks={"f": {"5": 1}}, counters={"events": 2}
         )
+
+
+@pytest.mark.parametrize("gone", ["", "schema.parquet", "00-00-00000000.parquet"])
+def test_no_rows_are_added_to_a_log_that_was_deleted(tmp_path: Path, gone: str) -> None:
+    log = ParquetLog(tmp_path / "log", SCHEMA, 0)
+    log.append(0, table(1), checkpoint(0))
+    if gone:
+        (tmp_path / "log" / gone).unlink()
+    else:
+        shutil.rmtree(tmp_path / "log")
+    with pytest.raises(GoneError, match="was deleted"):
+        log.append(0, table(2), checkpoint(1))
+    if not gone:
+        with pytest.raises(GoneError, match="log was deleted"):
+            log.checkpoint(0)  # which would make a new one
+        assert not (tmp_path / "log").exists()
+
+
+def test_a_log_without_hard_links_is_whole_and_refuses_a_number_that_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*names: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    one, other = (ParquetLog(tmp_path / "log", SCHEMA, 0) for _ in range(2))
+    for log in (one, other):
+        log.checkpoint(0)
+    one.append(0, table(1), checkpoint(0))
+    with pytest.raises(NumberTakenError):
+        other.append(0, table(2), checkpoint(0))
+    assert positions(one) == [1]
+    assert hidden_files(tmp_path / "log") == []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import time
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from modelstream.clients import sqlite as sqlite_files
-from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.errors import ConfigurationError, GoneError, UnavailableError
 from modelstream.streams import Streams, open_streams
 from modelstream.streams import body_files as body_files_module
 from modelstream.streams import sqlite as sqlite_streams
@@ -321,3 +323,56 @@ def create_and_append(url: str) -> None:
     with open_streams(url) as streams:
         streams.create("events", 1)
         streams.append("events", [(0, b"here")])
+
+
+FILES_OF_AN_APPEND = ("events.db", "events.db-wal", "events.db-shm", "events.000000.bodies")
+
+
+@pytest.mark.parametrize("name", ["", *FILES_OF_AN_APPEND])
+def test_an_append_to_files_that_are_gone_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "streams"
+    with SqliteStreams(folder) as streams:
+        streams.create("events", shards=1)
+        streams.append("events", [(0, bytes(LARGE))])
+        copy = shutil.copytree(folder, tmp_path / "copy")
+        if name:
+            (folder / name).unlink()
+        else:  # a whole folder that looks the same
+            shutil.rmtree(folder)
+            copy.rename(folder)
+        with pytest.raises(GoneError, match=f"{name or 'events.db'} was deleted"):
+            streams.append("events", [(0, bytes(LARGE))])
+        if name != "events.000000.bodies":
+            with pytest.raises(GoneError, match="was deleted"):
+                streams.version("events")
+    if not name:
+        assert read_beside(f"sqlite://{folder}", 0) == 1
+
+
+def test_an_acknowledgement_in_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
+    with SqliteStreams(tmp_path) as streams:
+        streams.create("events", shards=1)
+        streams.ack("readers", "events", 0, 5)
+        (tmp_path / "offsets.db").unlink()
+        with pytest.raises(GoneError, match=r"offsets\.db was deleted"):
+            streams.ack("readers", "events", 0, 6)
+
+
+def test_a_file_that_is_deleted_during_a_commit_is_noticed_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that is deleted during the transaction gets no commit: it may only have been moved."""
+    path = tmp_path / "events.db"
+    with SqliteStreams(tmp_path) as streams:
+        streams.create("events", shards=1)
+        for looked, stored in ((2, 0), (3, 1)):  # at the first use; before the commit; after it
+            looks = itertools.count(1)
+
+            def look(connection: sqlite_files.Connection, looks: Any = looks, looked: int = looked) -> None:
+                if next(looks) == looked:
+                    raise GoneError(path)
+
+            with monkeypatch.context() as patch, pytest.raises(GoneError):
+                patch.setattr(sqlite_files.Connection, "check_there", look)
+                streams.append("events", [(0, b"one")])
+            assert streams.range("events", 0)[1] == stored

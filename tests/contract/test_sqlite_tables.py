@@ -7,6 +7,7 @@ import random
 import signal
 import sqlite3
 import time
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from modelstream.clients import sqlite as sqlite_files
-from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.errors import ConfigurationError, GoneError, UnavailableError
 from modelstream.tables import Input, Tables, open_tables
 from modelstream.tables.sqlite_features import SqliteFeatureTable
 from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, held, rows
@@ -196,3 +197,18 @@ class TestSqliteTables(TablesContract):
     def test_column_that_can_not_be_stored_is_named(self, tables: Tables) -> None:
         with pytest.raises(ConfigurationError, match="'tags'"):
             tables.features(pa.schema([*ROWS, ("tags", pa.list_(pa.string()))]))
+
+
+@pytest.mark.parametrize("name", ["features", "enrichment", "registry"])
+def test_nothing_is_stored_in_a_table_whose_file_is_gone(tmp_path: Path, name: str) -> None:
+    with open_tables(f"sqlite://{tmp_path}") as tables:
+        features, lookup, inputs = tables.features(ROWS), tables.lookup("enrichment"), tables.inputs()
+        writes: dict[str, Callable[[], object]] = {
+            "features": lambda: features.commit(0, rows(("u", 1, 1.0)), checkpoint(0)),
+            "enrichment": lambda: lookup.load([pa.record_batch({"key": ["k"], "value": [1.0]})]),
+            "registry": lambda: inputs.register("f", Input(origin="f", kind="file", path="f", options={})),
+        }
+        writes[name]()
+        (tmp_path / f"{name}.db").unlink()
+        with pytest.raises(GoneError, match=f"{name}.db was deleted"):
+            writes[name]()

@@ -32,6 +32,8 @@ def start(*arguments: str, root: Path = ROOT, **options: Any) -> subprocess.Pope
 def _heed_interrupts() -> None:
     """A shell lets what it starts in the background ignore SIGINT, and so would all that the tests start there."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.umask(0)
 
 
 def run(*arguments: str, root: Path = ROOT, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -224,7 +226,12 @@ def test_mistakes_are_told_with_a_remedy(tmp_path: Path) -> None:
 def test_interrupted_run_saves_and_goes_on_and_its_folder_is_not_shared(tmp_path: Path) -> None:
     data = tmp_path / "data"
     arguments = ("run", "--users", "40", "--events-per-user", "1000", "--data", str(data))
-    first = start(*arguments, "--rate", "400", "--json")  # 100 s, to be interrupted in time
+    deep = tmp_path / ("x" * 110)  # the paths of sockets are at most 107 bytes
+    deep.mkdir()
+    odd = {"MLRUN_DBPATH": "http://127.0.0.1:1", "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "ascii"}
+    environment = os.environ | odd | {"HOME": "/dev/null", "TMPDIR": str(deep)}
+    # 100 s, to be interrupted in time
+    first = start(*arguments, "--rate", "400", "--json", start_new_session=True, env=environment)
     inference = data / "inference"
     deadline = time.monotonic() + TIMEOUT
     while not any(inference.glob("0*.parquet")):
@@ -235,10 +242,14 @@ def test_interrupted_run_saves_and_goes_on_and_its_folder_is_not_shared(tmp_path
     assert second.returncode == 1
     assert "in use by another run" in second.stderr
 
-    os.kill(first.pid, signal.SIGINT)
+    os.killpg(first.pid, signal.SIGHUP)  # as when the terminal is closed: the workers get it too
     _, told = first.communicate(timeout=30)
     assert first.returncode == 130
     assert "saved" in told
+    assert "Warning" not in told
+    assert [entry for entry in (data, *data.rglob("*")) if entry.stat().st_mode & 0o077] == [], (
+        "only its owner reads it"
+    )
 
     done = run_to_end(*arguments, "--rate", "4000")
     assert done["events"] == 40 * 1001

@@ -63,8 +63,10 @@ class Service:
 def serving(folder: Path, *options: str) -> Iterator[Service]:
     errors = folder.parent / "stderr.txt"
     with errors.open("w") as stderr:
+        usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
         command = [sys.executable, "pipeline.py", "serve", "--data", str(folder), "--port", "0", *options]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        signal.signal(signal.SIGHUP, usual)
     try:
 
         def address() -> str | None:
@@ -161,7 +163,7 @@ def test_events_become_predictions_and_a_second_start_goes_on(tmp_path: Path) ->
     assert (explained["events"], explained["vectors"], explained["vector"]["bet_sum"]) == (6, 4, 18.0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_ends_in_time_while_it_is_still_starting(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path / "data") as service:
         begun = time.monotonic()
@@ -177,3 +179,17 @@ def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert f"port {port} of 127.0.0.1 is in use" in ended.stderr
     assert "--port" in ended.stderr
+
+
+def test_a_deleted_folder_ends_it_with_an_error_and_nothing_is_said_to_be_saved(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with serving(folder) as service:
+        assert service.ask("/events", event("bet", 1, bet_amount=1))[0] == 202
+        folder.rename(tmp_path / "moved")
+        with contextlib.suppress(OSError):  # it has ended already
+            assert service.ask("/events", event("bet", 2, bet_amount=1))[0] == 503
+        assert service.process.wait(20) == 1
+        said = service.process.communicate()[0] + (tmp_path / "stderr.txt").read_text()
+    assert re.search(rf"^error: {folder}\S* was deleted, moved or replaced while it was in use$", said, re.MULTILINE)
+    assert "saved" not in said
+    assert not folder.exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,30 @@ def test_hook_that_returns_something_else_is_refused(derived: str, hook: Derive,
 def test_derived_feature_must_not_have_the_name_of_another_column() -> None:
     with pytest.raises(ConfigurationError, match="two columns"):
         use_case("[celsius, reading_mean]")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 1e39, -1e300, None])
+def test_a_number_that_no_model_can_use_is_told_with_its_place(value: float | None) -> None:
+    case = use_case("[ratio]")
+
+    def derive(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:
+        return vectors.append_column("ratio", pa.array([3.4e38, value], pa.float64()))
+
+    with pytest.raises(ConfigurationError, match=re.escape(f"returned {value} for 'ratio' in row 1 (from 0) of 2")):
+        Vectors(case, derive).batch(*applied_events(case))
+
+
+def test_what_the_engine_could_not_find_is_not_the_hooks_mistake() -> None:
+    case = use_case()
+    events, applied = applied_events(case)
+    applied.vectors[0, 0] = float("nan")
+    found = Vectors(case, lambda batch, vectors: vectors).batch(events, applied)
+    assert found.column("reading_mean").is_valid().to_pylist() == [True, True]
+    applied.vectors[0, 0] = 0.0
+
+    def spoil(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:
+        place = vectors.schema.get_field_index("reading_mean")
+        return vectors.set_column(place, "reading_mean", pa.array([float("inf")] * 2))
+
+    with pytest.raises(ConfigurationError, match="returned inf for 'reading_mean' in row 0"):
+        Vectors(case, spoil).batch(events, applied)

@@ -264,6 +264,13 @@ def test_an_outage_is_503_and_the_same_body_is_taken_afterwards(client: Client, 
     assert len(client.stored()) == 1
 
 
+def test_events_for_a_folder_that_is_gone_are_503_with_the_reason(client: Client) -> None:
+    assert client.ask("POST", "/events", b'{"user_id": "u"}')[0] == 202
+    (client.folder / "generated.db").unlink()
+    status, answer = client.ask("POST", "/events", b'{"user_id": "u"}')
+    assert (status, "generated.db was deleted" in answer["error"]) == (503, True)
+
+
 def test_a_broken_stream_is_500_with_its_reason(client: Client) -> None:
     client.streams.failure = ConfigurationError("generated.db is broken", remedy="restore it")
     assert client.ask("POST", "/events", PRETTY) == (500, {"error": "generated.db is broken", "remedy": "restore it"})
@@ -466,6 +473,12 @@ def test_health_fails_when_nobody_looks_at_the_functions(tmp_path: Path) -> None
         client.exporter.state = PipelineState(1000.0, (function(lag=0),), {})
         status, answer = client.ask("GET", "/healthz")
     assert (status, "has not looked" in answer["reasons"][0]) == (503, True)
+
+
+def test_health_fails_when_the_pipeline_is_about_to_end(client: Client) -> None:
+    client.exporter.failure = "the folder was deleted"
+    status, answer = client.ask("GET", "/healthz")
+    assert (status, answer["status"], answer["reasons"]) == (503, "failing", ["the folder was deleted"])
 
 
 def test_unknown_paths_and_methods_are_answered_in_json(client: Client) -> None:

@@ -8,10 +8,12 @@ import signal
 import pytest
 
 from modelstream.http import service as module
+from modelstream.runner.signals import ENDING
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_the_first_signal_asks_to_end_and_the_second_ends_at_once(number: signal.Signals) -> None:
+    usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
     before = signal.getsignal(number)
     with module._stopping() as stopping:
         assert not stopping.is_set()
@@ -21,3 +23,4 @@ def test_the_first_signal_asks_to_end_and_the_second_ends_at_once(number: signal
             os.kill(os.getpid(), number)
             stopping.wait(0)
     assert signal.getsignal(number) is before
+    signal.signal(signal.SIGHUP, usual)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from modelstream.errors import ConfigurationError
+from modelstream.errors import ConfigurationError, GoneError
 from modelstream.runner import data_folder
 from modelstream.runner.data_folder import (
     LOCK,
@@ -268,3 +268,32 @@ def test_a_folder_is_held_by_workers_that_have_outlived_their_supervisor(
     finally:
         worker.kill()
         worker.wait()
+
+
+def emptied(path: Path) -> None:
+    for name in (MARKER, LOCK):
+        (path / name).unlink()
+
+
+def exchanged(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    opened(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [(shutil.rmtree, "data"), (emptied, MARKER), (lambda path: (path / LOCK).unlink(), LOCK), (exchanged, LOCK)],
+)
+def test_a_folder_that_is_deleted_or_exchanged_while_it_is_open_is_missed(
+    change: Callable[[Path], None], what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "data"
+    folder = open_folder(path, PROJECT)
+    try:
+        folder.check_there()
+        change(path)
+        with pytest.raises(GoneError, match=f"{re.escape(what)} was deleted") as raised:
+            folder.check_there()
+        assert "restore" in raised.value.remedy
+    finally:
+        os.close(folder.lock)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelstream.errors import ConfigurationError
 from modelstream.runner import rpc
 from modelstream.runner.rpc import Answer, Request, ask, serve
 
@@ -152,3 +153,17 @@ def test_a_client_that_hangs_up_disturbs_nobody(path: Path, sent: bytes) -> None
 
     assert asyncio.run(work()).status == 202
     assert troubles == []
+
+
+def test_a_socket_has_a_short_path_wherever_temporary_files_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    deep = tmp_path / ("x" * 80) / ("y" * 30)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with rpc.socket_folder("model-server") as folder:
+        assert answered(Path(folder) / "model-server", echo, REQUEST)[0].status == 202
+    assert not Path(folder).exists()
+    with pytest.raises(ConfigurationError, match="no folder for the socket") as raised:
+        rpc.socket_folder("n" * 90)
+    assert "TMPDIR" in raised.value.remedy

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from modelstream.runner.line import Report
-from modelstream.runner.supervisor import Process, Supervisor
+from modelstream.runner.supervisor import FunctionFailedError, Process, Supervisor
 from modelstream.stages.counters import Counters
 
 
@@ -39,3 +41,15 @@ def test_what_earlier_lives_did_is_added_up() -> None:
             assert process.report == Report(held=held)
     process.report = Report(counters=Counters(rows_in=5, repeated=4))
     assert process.counters() == Counters(rows_in=12, repeated=4, commits=3, committed_at=4)
+
+
+def test_a_process_that_can_not_save_ends_the_pipeline_even_a_service(tmp_path: Path) -> None:
+    with Supervisor(lock=0) as supervisor:
+        supervisor.gives_up = False
+        supervisor.processes["f"] = Process("f", (), {}, tmp_path / "log")
+        supervisor.watch()
+        supervisor.processes["f"].report = Report(ready=True, error="f.db was deleted", remedy="restore it", gone=True)
+        for look in (supervisor.watch, supervisor.check_saves):
+            with pytest.raises(FunctionFailedError, match=r"f\.db was deleted") as raised:
+                look()
+            assert raised.value.remedy == "restore it"

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from modelstream.errors import ConfigurationError, LostStateError, UnavailableError
+from modelstream.errors import ConfigurationError, GoneError, LostStateError, UnavailableError
 from modelstream.messages.codec import UnreadableError
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
 from modelstream.stages.base import LAST_BACKOFF, Stage
@@ -339,6 +339,14 @@ def test_an_outage_is_told_once_with_its_remedy_and_forgotten(harness: Harness) 
     assert [(entry["message"], entry["why"]) for entry in harness.logged] == [
         ("Holding", "the disk is full; free space")
     ]
+
+
+@pytest.mark.parametrize("what", ["open", "take", "save"])
+def test_a_file_that_is_gone_holds_the_stage_for_good(harness: Harness, what: str) -> None:
+    stage = Adder(harness)
+    stage.fail[what] = [GoneError("features.db")] * 2
+    harness.handle(stage, *numbers(1))
+    assert str(stage.gone) == "features.db was deleted, moved or replaced while it was in use"
 
 
 def test_waits_grow_to_a_limit(harness: Harness) -> None:
