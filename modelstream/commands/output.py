@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -84,6 +85,16 @@ def readable(value: object, longest: int = MOST_CHARACTERS) -> str:
         return value.replace(tzinfo=None).isoformat(" ", "milliseconds").removesuffix(".000")
     text = str(value)
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def warned(text: str) -> str:
+    """Return a warning as `Console.print` takes it: marked, and its remedy on a line of its own.
+
+    >>> warned("the table areas is empty → load it")
+    '[bold yellow]warning:[/] the table areas is empty\n[bold]→[/] load it'
+    """
+    what, arrow, remedy = escape(text).partition(" → ")
+    return f"[bold yellow]warning:[/] {what}" + (f"\n[bold]→[/] {remedy}" if arrow else "")
 
 
 def short_path(place: str) -> str:

@@ -82,13 +82,15 @@ def load(
     """Load the lookup table from a CSV file.
 
     If any line is wrong, nothing is loaded. A key that exists gets its new value; other
-    keys are kept. A running pipeline sees the change within seconds.
+    keys are kept. It may be loaded while a pipeline runs: users who register from then on
+    get the new values (in Redis and V3IO, within 10 s), and those who have registered
+    keep theirs.
 
     Example: python pipeline.py table load enrichment codes.csv
     """
     if not tables:
         with looking(data) as view:
-            load_table(view, name, file)
+            load_table(view, name, file, runs=view.holder() is not None)
         return
     from modelstream.project import load_project
     from modelstream.settings import StoreUrls
@@ -98,8 +100,10 @@ def load(
         load_table(stores, name, file)
 
 
-def load_table(stores: Stores, name: str, file: Path) -> None:
-    """Load a file into a lookup table, and say how many rows it has.
+def load_table(stores: Stores, name: str, file: Path, *, runs: bool = False) -> None:
+    """Load a file into a lookup table, and say how many rows it has, and who sees them when.
+
+    `runs` says that a pipeline runs on the data folder.
 
     Raises ConfigurationError for a table that the use case doesn't look up, and for a wrong line.
     """
@@ -113,6 +117,13 @@ def load_table(stores: Stores, name: str, file: Path) -> None:
         )
     count = load_enrichment(file, stores.use_case, stores.tables)
     print(f"{count:,} rows loaded; {name} has {table.count():,}", file=sys.stderr)
+    when = f"within {table.delay:g} s" if table.delay else "at once"
+    print(
+        f"The pipeline that {'runs on this folder' if runs else 'uses this table'} sees them {when}, for users who "
+        f"register from then on. A user who has registered keeps the {lookup.value} of that moment until a new "
+        f"{stores.use_case.profile.event if stores.use_case.profile else 'profile'} event.",
+        file=sys.stderr,
+    )
 
 
 def show_table(

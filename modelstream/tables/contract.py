@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pyarrow as pa
@@ -68,6 +68,9 @@ class LookupTable(ABC):
     ...     rows, table.get_many(["20095", "10115", "1"])
     (2, [None, 2.5, None])
     """
+
+    delay: ClassVar[float] = 0.0
+    """Seconds after which every process that has the table open sees what was loaded, at the latest."""
 
     @abstractmethod
     def load(self, batches: Iterable[pa.RecordBatch]) -> int:

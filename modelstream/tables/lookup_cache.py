@@ -35,6 +35,8 @@ class CachedLookup(LookupTable):
     ([None], [None], [2.5])
     """
 
+    delay = CACHED_SECONDS
+
     def __init__(self, table: LookupTable, clock: Callable[[], float] = time.monotonic) -> None:
         self.table = table
         self._clock = clock
