@@ -19,8 +19,6 @@ MOST_ROWS = 2_000_000
 MOST_ZEROS = 4
 
 
-
-
 def lookup_warnings(stores: Stores, lookups: int, misses: int) -> list[str]:
     """Return what to tell if most lookups found nothing: how many, probably why, and what to do; otherwise nothing.
 
@@ -100,7 +98,11 @@ def _zeros(lookup: Lookup, table: LookupTable, missed: Sequence[str]) -> str | N
     without = {key.lstrip("0"): key for key in missed if key.startswith("0") and key.strip("0")}
     with_zeros = {"0" * zeros + key: key for key in missed for zeros in range(1, MOST_ZEROS + 1)}
     for others, how, remedy in (
-        (without, "without its leading zeros", "write the CSV file's keys with their zeros, as text (pandas: dtype=str)"),
+        (
+            without,
+            "without its leading zeros",
+            "write the CSV file's keys with their zeros, as text (pandas: dtype=str)",
+        ),
         (with_zeros, "with leading zeros", f"send {lookup.by} as text, with its zeros; or write the CSV file without"),
     ):
         there = [key for key, value in zip(others, table.get_many(list(others)), strict=True) if value is not None]

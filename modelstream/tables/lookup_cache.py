@@ -60,8 +60,8 @@ class CachedLookup(LookupTable):
             self._values.update(zip(missing, self.table.get_many(missing), strict=True))
         return [self._values[key] for key in keys]
 
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        return self.table.scan(batch_size)
+    def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
+        return self.table.scan(batch_size, after)
 
     def count(self) -> int:
         return self.table.count()

@@ -175,8 +175,8 @@ def test_lookups_and_misses_are_counted_once_and_most_misses_are_logged_once(har
 def test_table_loaded_by_another_process_is_seen_at_once_and_registered_users_keep_their_value(
     harness: Harness, tables: Tables, tmp_path: Path
 ) -> None:
-    lines = [*of_user("before", {"bet_amount": 1}), *of_user("after", {"bet_amount": 1}), *of_user("before")[2:]]
-    lines += of_user("before", {"bet_amount": 1})[2:]
+    before, after = of_user("before", {"bet_amount": 1}), of_user("after", {"bet_amount": 1})
+    lines = [*before, *after, before[-1]]
     found = messages(batch(lines), [3])
     stage = stage_of(harness, tables)
     flush(harness, stage, found[0])
