@@ -70,8 +70,8 @@ def show(
         str,
         typer.Option(
             metavar="COLUMN",
-            help="The rows with the highest values of this column, such as bet_sum. `probability` gives the users whose "
-            "latest prediction has the highest probability, with that prediction.",
+            help="The rows with the highest values of this column, highest first. `probability` gives the users whose "
+            "latest prediction has the highest one, with that prediction.",
             show_default=False,
         ),
     ] = "",

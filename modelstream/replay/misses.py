@@ -100,7 +100,7 @@ def _zeros(lookup: Lookup, table: LookupTable, missed: Sequence[str]) -> str | N
     for others, how, remedy in (
         (
             without,
-            "without its leading zeros",
+            "without their leading zeros",
             "write the CSV file's keys with their zeros, as text (pandas: dtype=str)",
         ),
         (with_zeros, "with leading zeros", f"send {lookup.by} as text, with its zeros; or write the CSV file without"),

@@ -39,7 +39,7 @@ def scan_sorted(
     read: Callable[[Sequence[dict[str, Any]]], pa.RecordBatch],
     after: str = "",
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a table after a key, in the order of their keys. V3IO returns them unordered, so all are read first.
+    """Yield the rows of a table after a key, in the order of their keys. V3IO has no order, so all are read first.
 
     `read` makes rows of items. Raises as `Container.scan` does. An example would need V3IO: see `make_schema`.
     """

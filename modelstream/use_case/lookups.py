@@ -1,4 +1,4 @@
-"""What holds for every lookup: when two keys are the same, in a CSV file and in events, and when misses are too many."""
+"""What holds for every lookup: when two keys are the same, in CSV files and events, and when misses are too many."""
 
 from __future__ import annotations
 

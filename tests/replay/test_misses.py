@@ -31,7 +31,7 @@ def told(path: Path, asked: Keys, enrichment: dict[str, float], loaded_later: di
         ([10000, 10001], {}, ["2 of 2 lookups in the table enrichment found nothing", "default, 0", "is empty"]),
         ([None, " "], {"1": 1.0}, ["events that register a user have no postcode"]),
         ([7, 8, 9], {"7": 1.0, "A 1": 2.0}, ["2 of 3", "postcode '8' was looked up, and the table has '7'"]),
-        (["02139", "5"], {"2139": 1.0}, ["'02139' was looked up, and the table has '2139'", "its leading zeros"]),
+        (["02139", "5"], {"2139": 1.0}, ["'02139' was looked up, and the table has '2139'", "their leading zeros"]),
         ([2139, 501, 6], {"02139": 1.0, "00501": 2.0}, ["of 3 such keys it has 2 with leading zeros", "as text"]),
     ],
 )
