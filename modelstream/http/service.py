@@ -7,14 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from modelstream.errors import ModelstreamError
+from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.http.about import about
 from modelstream.http.app import Edge, create_app
 from modelstream.http.intake import Intake
@@ -135,9 +135,11 @@ class Service:
         """Answer the requests in hand, let the functions flush, and tell what is saved."""
         answered = self._server.stop()
         flushed = self._pipeline.supervisor.stop()
-        stores = self._pipeline.stores
-        counters = stores.counters(self._pipeline.shards)
-        warnings = lookup_warnings(stores, counters.get("lookups", 0), counters.get("lookup_misses", 0))
+        warnings: list[str] = []
+        with suppress(UnavailableError):  # it ends all the same
+            counters = self._pipeline.stores.counters(self._pipeline.shards)
+            lookups, misses = counters.get("lookups", 0), counters.get("lookup_misses", 0)
+            warnings = lookup_warnings(self._pipeline.stores, lookups, misses)
         return Saved(self._intake.events, answered and flushed, _saved(self._pipeline), tuple(warnings))
 
     def _watch(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelstream.commands.status import print_status, status_of
+from modelstream.replay.misses import lookup_warnings
 from tests.runner.folders import load_table, make_folder
 
 Keys = list[str | int | None]
@@ -21,6 +22,7 @@ def told(path: Path, asked: Keys, enrichment: dict[str, float], loaded_later: di
         if loaded_later:
             load_table(view, loaded_later)
         found = status_of(view)
+        assert found.warnings == lookup_warnings(view, found.lookups, found.lookup_misses)
     assert found.lookups == len(asked)
     return " ".join(found.warnings)
 
