@@ -14,7 +14,7 @@ def lookup_key(text: str, kind: FieldType) -> str:
     """Return a key as the lookup table has it; empty if it is blank. `kind` is the type of the field `lookup.by`.
 
     Blanks around a key don't count. Where an identifier may be a number, one without a fraction is an integer. Leading
-    zeros stay: they are what tells a postcode from a number.
+    zeros stay: they are what tells a code from a number.
 
     >>> [lookup_key(text, FieldType.IDENTIFIER) for text in (" 10000.0", "10000", "02139", "02139.0", "1.5", "  ")]
     ['10000', '10000', '02139', '02139.0', '1.5', '']
