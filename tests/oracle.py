@@ -58,6 +58,8 @@ class Oracle:
     users: dict[str, User] = field(default_factory=dict)
     not_counted: dict[str, int] = field(default_factory=dict)
     counted: int = 0
+    lookups: int = 0
+    lookup_misses: int = 0
 
     def apply(self, event: Event, position: int) -> list[float] | None:
         """Apply an event, and return the vector that stands after it, if one is wanted."""
@@ -77,6 +79,8 @@ class Oracle:
             user.profile |= {field: event.get(field) for field in use_case.profile.fields}
             if use_case.lookup:
                 user.looked_up = self.lookup.get(event.get(use_case.lookup.by, ""))
+                self.lookups += 1
+                self.lookup_misses += user.looked_up is None
         elif use_case.window and name == use_case.window.opens and user.opened is None:
             user.opened = event[use_case.time]
         value = use_case.events[name].value

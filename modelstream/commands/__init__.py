@@ -8,8 +8,9 @@ takes long to import is imported inside functions.
 | `run` | process events, with the whole pipeline |
 | `serve` | accept events over HTTP |
 | `status` | how far the functions are, and which model serves |
-| `peek` | the last messages of a stream |
+| `peek` | the last rows of a stream, and new ones |
 | `table` | show, write or load a table |
+| `ranking` | shared: the highest rows of a table, for `table --by` |
 | `explain` | the events and features behind a prediction |
 | `replay` | recompute all features, and compare them |
 | `train` | train a model |

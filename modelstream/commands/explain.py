@@ -49,6 +49,7 @@ def explain(
 def print_explanation(found: Explanation, use_case: UseCase, table: str) -> None:
     """Print an explanation for a person."""
     from modelstream.commands.output import console, fitting_table, readable
+    from modelstream.use_case.reasons import explained
 
     out = console()
     reasons = "".join(f", {number:,} {reason}" for reason, number in found.not_counted.items())
@@ -56,6 +57,8 @@ def print_explanation(found: Explanation, use_case: UseCase, table: str) -> None
         f"{use_case.key} {found.user} (shard {found.shard}): {found.events:,} events, "
         f"{found.counted:,} counted{reasons}; {found.vectors:,} vectors, {found.predictions:,} predictions"
     )
+    for line in explained(found.not_counted, use_case):
+        out.print(f"  {line}")
     if found.on_the_way:
         out.print(f"{found.on_the_way:,} messages are still being processed: their events are not in the log yet")
     rows = [_row(event, use_case) for event in found.last_events]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +20,8 @@ MOST_CHARACTERS = 50
 """Longest text shown in a table; more on a wide terminal."""
 LEAST_CHARACTERS = 20
 """A text column is shortened to fit only if at least this much room is left."""
+LEAST_HEAD = 8
+"""Names of columns are not broken into shorter lines than this, where only narrow values stand below."""
 
 Row = Mapping[str, Any]
 
@@ -36,19 +40,24 @@ def print_json(value: object) -> None:
     print(msgspec.json.encode(value).decode())
 
 
-def fitting_table(rows: Sequence[Row], width: int, title: str = "") -> Table:
-    """Return a table with as many columns as fit into `width` characters; the title names the others.
+def fitting_table(rows: Sequence[Row], width: int, title: str = "") -> Group:
+    """Return a table with as many columns as fit into `width` characters, under a title that names the others.
 
-    Columns in which every row is null are left out; the last one that fits is cut if it is text.
+    Columns in which every row is null are left out; the last one that fits is cut if it is text. If not all fit, names
+    are broken at their underscores, which makes room for more.
     """
     every = dict.fromkeys(name for row in rows for name in row)
     names = [name for name in every if any(row.get(name) is not None for row in rows)]
     longest = max(MOST_CHARACTERS, width - MOST_CHARACTERS)
     texts = {name: [readable(row.get(name), longest) for row in rows] for name in names}
+    widths = {name: max(map(len, texts[name])) for name in names}
+    heads = {name: [name] for name in names}
+    if sum(max(len(name), widths[name]) + 3 for name in names) >= width:
+        heads = {name: _in_lines(name, widths[name]) for name in names}
     fitting: list[str] = []
     left = width - 1
     for name in names:
-        wanted = max(len(name), *(len(text) for text in texts[name])) + 3
+        wanted = max(widths[name], *map(len, heads[name])) + 3
         is_text = any(isinstance(row.get(name), str) for row in rows)
         if wanted > left and is_text and left >= len(name) + 3 and left >= LEAST_CHARACTERS:
             texts[name] = [readable(text, left - 3) for text in texts[name]]
@@ -59,13 +68,29 @@ def fitting_table(rows: Sequence[Row], width: int, title: str = "") -> Table:
     hidden = names[len(fitting) :]
     if hidden:
         title += f"  (more columns: {', '.join(hidden)})"
-    made = Table(title=Text(title.strip()) if title else None, title_justify="left", title_style="bold")
+    made = Table()
     for name in fitting:
         right = any(isinstance(row.get(name), int | float) for row in rows)
-        made.add_column(name, justify="right" if right else "left", no_wrap=True)
+        made.add_column("\n".join(heads[name]), justify="right" if right else "left", no_wrap=True, vertical="bottom")
     for i in range(len(rows)):
         made.add_row(*(Text(texts[name][i]) for name in fitting))
-    return made
+    return Group(*([Text(title.strip(), style="bold")] if title else []), made)
+
+
+def _in_lines(name: str, width: int) -> list[str]:
+    """Return a column's name in lines that are broken at underscores, and not much longer than `width`.
+
+    >>> _in_lines("time_of_the_first_reading", 3)
+    ['time_of_', 'the_', 'first_', 'reading']
+    """
+    parts = re.findall(r"[^_]*_+|[^_]+", name)
+    width = max(width, LEAST_HEAD, *map(len, parts))
+    lines = [""]
+    for part in parts:
+        if len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return lines
 
 
 def readable(value: object, longest: int = MOST_CHARACTERS) -> str:
@@ -84,6 +109,17 @@ def readable(value: object, longest: int = MOST_CHARACTERS) -> str:
         return value.replace(tzinfo=None).isoformat(" ", "milliseconds").removesuffix(".000")
     text = str(value)
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def warned(text: str) -> str:
+    """Return a warning as `Console.print` takes it: marked, and its remedy on a line of its own.
+
+    >>> print(warned("the table areas is empty → load it"))
+    [bold yellow]warning:[/] the table areas is empty
+    [bold]→[/] load it
+    """
+    what, arrow, remedy = escape(text).partition(" → ")
+    return f"[bold yellow]warning:[/] {what}" + (f"\n[bold]→[/] {remedy}" if arrow else "")
 
 
 def short_path(place: str) -> str:

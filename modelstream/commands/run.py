@@ -145,15 +145,20 @@ def print_summary(summary: Summary, project: Project) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from modelstream.commands.output import short_path
+    from modelstream.commands.output import short_path, warned
+    from modelstream.use_case.file import load_use_case
+    from modelstream.use_case.reasons import explained
 
+    use_case = load_use_case(project.use_case_file)
     not_counted = ", ".join(f"{number:,} {reason}" for reason, number in summary.not_counted.items())
     lines = [
         f"[bold]{summary.events:>12,}[/] events" + (f"  ({not_counted}: no vector)" if not_counted else ""),
+        *(f"{'':15}{line}" for line in explained(summary.not_counted, use_case)),
         f"[bold]{summary.vectors:>12,}[/] feature vectors",
         f"[bold]{summary.predictions:>12,}[/] predictions"
         + (f"  (by version {summary.model_version} of the model)" if summary.model_version else ""),
         f"[bold]{summary.dead_letters:>12,}[/] dead letters",
+        *([f"[bold]{summary.lookups:>12,}[/] lookups  ({_found(summary)})"] if summary.lookups else []),
         f"[bold]{summary.seconds:>12,.1f}[/] seconds"
         + (f", {summary.events_per_second:,.0f} events a second" if summary.events_per_second else ": nothing new")
         + f", after {summary.startup_seconds:.1f} to start; {summary.peak_rss_mb:,.0f} MB in all processes",
@@ -165,6 +170,8 @@ def print_summary(summary: Summary, project: Project) -> None:
     logs = escape(short_path(summary.logs))
     option = "" if data == "data" else f" --data {data}"
     names, predictions = project.names, project.predictions
+    for warning in summary.warnings:
+        lines += ["", warned(warning)]
     lines += [
         "",
         f"The results are Parquet files in {logs}/{names.events_log} and {logs}/{names.inference_log}. Look at them:",
@@ -173,3 +180,7 @@ def print_summary(summary: Summary, project: Project) -> None:
         f"  python pipeline.py peek {predictions}{option}",
     ]
     Console(soft_wrap=True, highlight=False).print("\n".join(lines))
+
+
+def _found(summary: Summary) -> str:
+    return f"{summary.lookup_misses:,} found nothing" if summary.lookup_misses else "all found a value"

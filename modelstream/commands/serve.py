@@ -64,4 +64,5 @@ def summary(saved: Saved, data: Path) -> str:
         + (f"{function.waiting:,} messages wait in {function.reads}" if function.waiting else "no messages wait")
         for function in saved.functions
     ]
+    lines += [f"warning: {warning}" for warning in saved.warnings]
     return "\n".join([*lines, "The same command continues from here."])

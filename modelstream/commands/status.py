@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from modelstream.settings import StoreUrls
     from modelstream.stages.counters import ServedModel
     from modelstream.streams import Streams
+    from modelstream.use_case.declared import UseCase
 
 
 def status(as_json: AsJson = False, data: Data = DATA) -> None:
@@ -32,7 +33,7 @@ def status(as_json: AsJson = False, data: Data = DATA) -> None:
         if as_json:
             print_json(found)
         else:
-            print_status(found)
+            print_status(found, view.use_case)
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
@@ -96,19 +97,27 @@ class Status(msgspec.Struct, frozen=True):
     """Rows of each table."""
     logs: dict[str, LogStatus]
     vectors: int
+    lookups: int
+    """Values looked up for users who registered, and how often none was found."""
+    lookup_misses: int
     not_counted: dict[str, int]
     dead_letters: int
     inputs: list[InputStatus]
     model: ModelStatus
+    warnings: list[str] = []
+    """What a person should look at, such as lookups that found nothing."""
 
 
 def status_of(view: View) -> Status:
     """Return the state of a data folder, as far as it is durable."""
+    from modelstream.replay.misses import lookup_warnings
+
     holder = view.holder()
     params = view.project.params
     made = set(view.streams.names())
     lag = view.lags(view.project)
     counters = view.counters(view.marker.shards)
+    lookups, misses = counters.pop("lookups", 0), counters.pop("lookup_misses", 0)
     return Status(
         data=str(view.path),
         urls=view.urls,
@@ -121,12 +130,15 @@ def status_of(view: View) -> Status:
         tables={name: _rows(view, name) for name in params.tables},
         logs={name: LogStatus(log.count(), log.files()) for name, log in view.parquet_logs.items()},
         vectors=counters.pop("vectors", 0),
+        lookups=lookups,
+        lookup_misses=misses,
         not_counted=counters,
         dead_letters=view.dead_letter_count(),
         inputs=[
             InputStatus(one.origin, one.kind, one.lines, one.bytes, one.finished) for one in view.tables.inputs().all()
         ],
         model=_model(view, running=holder is not None),
+        warnings=lookup_warnings(view, lookups, misses),
     )
 
 
@@ -152,12 +164,13 @@ def _rows(view: View, table: str) -> int:
     return view.features.count() if table == view.names.features else view.tables.lookup(table).count()
 
 
-def print_status(found: Status) -> None:
+def print_status(found: Status, use_case: UseCase) -> None:
     """Print a state for a person."""
     from rich.console import Group, RenderableType
 
-    from modelstream.commands.output import console, plain_table
+    from modelstream.commands.output import console, plain_table, warned
     from modelstream.settings import KINDS_OF_STORES, StoreUrls
+    from modelstream.use_case.reasons import explained
 
     running = f"running (process {found.process})" if found.running else "not running"
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.not_counted.items())
@@ -177,10 +190,14 @@ def print_status(found: Status) -> None:
         plain_table(("log", "rows", "files"), [(name, log.rows, log.files) for name, log in found.logs.items()]),
         _model_line(found.model),
         f"{found.vectors:,} feature vectors, {found.dead_letters:,} dead letters; not counted: {reasons or 'none'}",
+        *(f"  {line}" for line in explained(found.not_counted, use_case)),
     ]
+    if found.lookups:
+        parts.append(f"{found.lookups:,} lookups, of which {found.lookup_misses:,} found nothing")
     if found.inputs:
         rows = [(one.origin, one.lines, "finished" if one.finished else "not finished") for one in found.inputs]
         parts.append(plain_table(("input", "lines", "state"), rows))
+    parts += map(warned, found.warnings)
     console().print(Group(*parts))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,10 +21,29 @@ if TYPE_CHECKING:
     from modelstream.commands.view import View
     from modelstream.stores import Stores
 
-MOST_ROWS = 20
-"""Rows of a table that a terminal shows; `--format` gives all."""
+PAGE_ROWS = 20
+"""Rows of a table that a terminal shows, and that `--by` gives, unless --limit says how many."""
+PROBABILITY = ("probability",)
+"""What `--by` takes for the model's probability, besides the name of its column."""
 
 app = typer.Typer(no_args_is_help=True)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which rows of a table to show."""
+
+    key: str | None = None
+    after: str = ""
+    """Only keys after this one."""
+    by: str = ""
+    """A column: the rows with its highest values, instead of all rows in the order of their keys."""
+    limit: int | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """How many rows to read at once: no more than are shown."""
+        return min(10_000, self.limit + 1) if self.limit else 10_000
 
 
 @app.callback()
@@ -45,6 +66,24 @@ def show(
         ),
     ],
     key: Annotated[str | None, typer.Option(metavar="KEY", help="Only the row of this key.")] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="The rows with the highest values of this column, highest first. `probability` gives the users whose "
+            "latest prediction has the highest one, with that prediction.",
+            show_default=False,
+        ),
+    ] = "",
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="At most N rows (default: 20 on a terminal and with --by; otherwise all)."
+        ),
+    ] = None,
+    after: Annotated[
+        str, typer.Option(metavar="KEY", help="Only rows after this key: the next page.", show_default=False)
+    ] = "",
     format: Annotated[
         Literal["csv", "json", "parquet"] | None,
         typer.Option(
@@ -57,12 +96,12 @@ def show(
     ] = None,
     data: Data = DATA,
 ) -> None:
-    """Show a table, or write it as CSV, JSON or Parquet.
+    """Show a table in the order of its keys, or write it as CSV, JSON or Parquet.
 
-    Example: python pipeline.py table show features --output features.parquet
+    Example: python pipeline.py table show features --by probability --limit 10
     """
     with looking(data) as view:
-        show_table(view, name, key=key, form=format, output=output)
+        show_table(view, name, Page(key, after, by, limit), form=format, output=output)
 
 
 @app.command()
@@ -82,13 +121,15 @@ def load(
     """Load the lookup table from a CSV file.
 
     If any line is wrong, nothing is loaded. A key that exists gets its new value; other
-    keys are kept. A running pipeline sees the change within seconds.
+    keys are kept. It may be loaded while a pipeline runs: users who register from then on
+    get the new values (in Redis and V3IO, within 10 s), and those who have registered
+    keep theirs.
 
     Example: python pipeline.py table load enrichment codes.csv
     """
     if not tables:
         with looking(data) as view:
-            load_table(view, name, file)
+            load_table(view, name, file, runs=view.holder() is not None)
         return
     from modelstream.project import load_project
     from modelstream.settings import StoreUrls
@@ -98,8 +139,10 @@ def load(
         load_table(stores, name, file)
 
 
-def load_table(stores: Stores, name: str, file: Path) -> None:
-    """Load a file into a lookup table, and say how many rows it has.
+def load_table(stores: Stores, name: str, file: Path, *, runs: bool = False) -> None:
+    """Load a file into a lookup table, and say how many rows it has, and who sees them when.
+
+    `runs` says that a pipeline runs on the data folder.
 
     Raises ConfigurationError for a table that the use case doesn't look up, and for a wrong line.
     """
@@ -113,70 +156,119 @@ def load_table(stores: Stores, name: str, file: Path) -> None:
         )
     count = load_enrichment(file, stores.use_case, stores.tables)
     print(f"{count:,} rows loaded; {name} has {table.count():,}", file=sys.stderr)
+    when = f"within {table.delay:g} s" if table.delay else "at once"
+    print(
+        f"The pipeline that {'runs on this folder' if runs else 'uses this table'} sees them {when}, for users who "
+        f"register from then on. A user who has registered keeps the {lookup.value} of that moment until a new "
+        f"{stores.use_case.profile.event if stores.use_case.profile else 'profile'} event.",
+        file=sys.stderr,
+    )
 
 
 def show_table(
-    view: View, name: str, *, key: str | None = None, form: str | None = None, output: Path | None = None
+    view: View, name: str, page: Page | None = None, *, form: str | None = None, output: Path | None = None
 ) -> None:
-    """Print or write a table, or one row of it. Raises ConfigurationError for an unknown table or key."""
+    """Print or write a table, or a part of it. Raises ConfigurationError for an unknown table, key or column."""
     from modelstream.commands.output import is_terminal
 
+    page = page or Page()
     check_name("table", name, view.project.params.tables)
-    schema, batches = _features(view, key) if name == view.names.features else _lookup(view, name, key)
+    if page.by and (page.key is not None or page.after):
+        raise ConfigurationError(
+            "--by shows the rows with the highest values, wherever their keys stand",
+            remedy="leave out --key and --after",
+        )
+    schema, batches = _features(view, page) if name == view.names.features else _lookup(view, name, page)
     if form is None and output is None and is_terminal():
-        first = [view.use_case.key, *view.use_case.computed]  # what tells most; the profile where there is room
-        order = [column for column in first if column in schema.names]
-        order += [column for column in schema.names if column not in first]
-        _print((batch.select(order) for batch in batches), name)
+        _print(view, name, page, batches)
         return
     from modelstream.commands.formats import format_of, write
 
-    rows = write(batches, schema, format_of(output, form), output)
+    rows = write(first_rows(batches, page.limit), schema, format_of(output, form), output)
     if output is not None:
         print(f"{rows:,} rows in {output}", file=sys.stderr)
 
 
-def _features(view: View, key: str | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def first_rows(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:
+    """Yield the first `limit` rows of some batches, or all; no more batches are read than that takes."""
+    left = limit
+    for batch in batches:
+        yield batch if left is None else batch.slice(0, left)
+        if left is not None:
+            left -= batch.num_rows
+            if left <= 0:
+                return
+
+
+def _features(view: View, page: Page) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     from modelstream.features.engine import features_of
 
     use_case, rows = view.use_case, view.features
-    if key is None:
-        return use_case.features_schema, (features_of(batch, use_case) for batch in rows.scan())
-    found = rows.get(key)
+    schema: pa.Schema = use_case.features_schema
+    if page.by:
+        from modelstream.commands.ranking import highest, most_probable
+
+        limit = page.limit or PAGE_ROWS
+        if page.by in PROBABILITY or page.by == use_case.probability:
+            found = most_probable(view, limit)
+            return found.schema, iter([found])
+        check_name("column", page.by, (*PROBABILITY, *schema.names))
+        ranked = highest((features_of(batch, use_case) for batch in rows.scan()), schema, page.by, limit)
+        return schema, iter([ranked])
+    if page.key is None:
+        return schema, (features_of(batch, use_case) for batch in rows.scan(page.batch_size, page.after))
+    found = rows.get(page.key)
     if not found.num_rows:
         raise ConfigurationError(
-            f"the table {view.names.features} has no row for {use_case.key} {key!r}",
-            remedy=f"`python pipeline.py explain {key}` shows what is known about it",
+            f"the table {view.names.features} has no row for {use_case.key} {page.key!r}",
+            remedy=f"`python pipeline.py explain {page.key}` shows what is known about it",
         )
-    return use_case.features_schema, iter([features_of(found, use_case)])
+    return schema, iter([features_of(found, use_case)])
 
 
-def _lookup(view: View, name: str, key: str | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def _lookup(view: View, name: str, page: Page) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     rows = view.tables.lookup(name)
     schema = pa.schema([("key", pa.string()), ("value", pa.float64())])
-    if key is None:
-        return schema, rows.scan()
-    found = [batch.filter(pc.equal(batch.column("key"), key)) for batch in rows.scan()]
+    if page.by:
+        from modelstream.commands.ranking import highest
+
+        check_name("column", page.by, tuple(schema.names))
+        return schema, iter([highest(rows.scan(), schema, page.by, page.limit or PAGE_ROWS)])
+    if page.key is None:
+        return schema, rows.scan(page.batch_size, page.after)
+    found = [batch.filter(pc.equal(batch.column("key"), page.key)) for batch in rows.scan()]
     if not any(batch.num_rows for batch in found):
         raise ConfigurationError(
-            f"the table {name} has no row for {key!r}", remedy=f"`python pipeline.py table {name}` lists all"
+            f"the table {name} has no row for {page.key!r}", remedy=f"`python pipeline.py table {name}` lists all"
         )
     return schema, iter(found)
 
 
-def _print(batches: Iterator[pa.RecordBatch], name: str) -> None:
+def _print(view: View, name: str, page: Page, batches: Iterator[pa.RecordBatch]) -> None:
+    """Print a page for a person, and how to see the next one."""
     from modelstream.commands.output import console, fitting_table
 
-    rows: list[dict[str, Any]] = []
-    total = 0
-    for batch in batches:
-        total += batch.num_rows
-        rows += batch.slice(0, max(0, MOST_ROWS - len(rows))).to_pylist()
-    out = console()
+    use_case = view.use_case
+    limit = page.limit or PAGE_ROWS
+    rows = [row for batch in first_rows(batches, limit + 1) for row in batch.to_pylist()]
+    more, rows = len(rows) > limit, rows[:limit]
+    if not page.by:  # what tells most; the profile where there is room
+        first = [use_case.key, *use_case.computed]
+        rows = [{column: row[column] for column in dict.fromkeys((*first, *row)) if column in row} for row in rows]
+    total = view.features.count() if name == view.names.features else view.tables.lookup(name).count()
     title = f"{name}: {total:,} rows"
-    if total > len(rows):
-        title += f", the first {len(rows)} (--format csv gives all)"
+    if page.by:
+        title += f", the {len(rows)} with the highest {page.by}"
+    elif page.after or more:
+        title += f", {len(rows)} of them" + (f" after {page.after}" if page.after else "")
+    out = console()
     out.print(fitting_table(rows, out.width, title))
+    if more:
+        last = next(iter(rows[-1].values()))
+        hidden = f"{total - len(rows):,} more" if not page.after else "more"
+        out.print(
+            f"… {hidden}. Next page: --after {shlex.quote(str(last))}; longer pages: --limit N; all: --format csv"
+        )

@@ -17,6 +17,7 @@ from modelstream.features import kernel, statistics
 from modelstream.features.users import Users, texts
 from modelstream.use_case.columns import STORED_STATISTICS
 from modelstream.use_case.declared import UseCase
+from modelstream.use_case.lookups import lookup_key, lookup_key_type
 
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
@@ -48,6 +49,10 @@ class Applied:
     """Events that changed nothing, by reason (`kernel.REASONS`); only reasons that occurred."""
     skipped: int
     """Events that the user's row already contained."""
+    lookups: int = 0
+    """Profile events, for each of which a value was looked up."""
+    lookup_misses: int = 0
+    """Those of them for which none was found, or which had no key to look up by."""
 
 
 class FeatureEngine:
@@ -74,6 +79,7 @@ class FeatureEngine:
         self.use_case = use_case
         self._users = Users(use_case)
         self._plan = _plan(use_case)
+        self._key_type = lookup_key_type(use_case)
 
     def __len__(self) -> int:
         return len(self._users)
@@ -95,7 +101,7 @@ class FeatureEngine:
         `events`: n rows of the use case's `event_schema`, each with a key, a time and, if its type has one,
         a value; columns that would be all null may be absent. `stream_positions`: int64[n], rising; an event
         at or below the position that its user's row has applied is skipped. `lookup` is called at most once,
-        with distinct keys.
+        with distinct keys, as `use_case.lookups` writes them.
 
         Raises NoEventsError, and applies nothing, if the events don't have this form, and ValueError if their users are
         not loaded.
@@ -112,8 +118,8 @@ class FeatureEngine:
             kernel.apply(self._plan, self._users.state, batch, output)
         counts = output.counts.tolist()
         reasons = zip(kernel.REASONS, counts, strict=False)  # counts has more
-        if taken := counts[kernel.PROFILES]:
-            profiles = output.profiles[:taken]
+        profiles = output.profiles[: counts[kernel.PROFILES]]
+        if len(profiles):
             self._users.set_profiles(batch.slots[profiles], events, profiles)
         indices = output.indices[: counts[kernel.VECTORS]]
         return Applied(
@@ -123,6 +129,8 @@ class FeatureEngine:
             counted=counts[kernel.COUNTED],
             not_counted={reason: count for reason, count in reasons if count},
             skipped=counts[kernel.SKIPPED],
+            lookups=len(profiles) if self._plan.lookup else 0,
+            lookup_misses=int(np.isnan(batch.looked_up[profiles]).sum()) if self._plan.lookup else 0,
         )
 
     def changed(self) -> pa.RecordBatch:
@@ -182,9 +190,12 @@ class FeatureEngine:
         looked_up = np.full(events.num_rows, np.nan)
         if self.use_case.lookup.by in events.schema.names:
             asked = events.column(self.use_case.lookup.by).take(pa.array(profiles)).dictionary_encode()
-            found = lookup(texts(asked.dictionary)) if len(asked.dictionary) else []
-            values = np.array([*found, None], np.float64)  # None becomes NaN; the last is for a null key
-            looked_up[profiles] = values[asked.indices.fill_null(len(found)).to_numpy()]
+            keys = [lookup_key(text, self._key_type) for text in texts(asked.dictionary)]
+            distinct = [key for key in dict.fromkeys(keys) if key]
+            found = dict(zip(distinct, lookup(distinct), strict=True)) if distinct else {}
+            # None becomes NaN; the last is for a null key.
+            values = np.array([*map(found.get, keys), None], np.float64)
+            looked_up[profiles] = values[asked.indices.fill_null(len(keys)).to_numpy()]
         return looked_up
 
 

@@ -23,7 +23,7 @@ NEVER = int(np.iinfo(np.int64).min)
 
 UNKNOWN_TYPE, UNREGISTERED, WINDOW_NOT_OPEN, WINDOW_CLOSED, COUNTED, SKIPPED, PROFILES, VECTORS = range(8)
 REASONS = ("unknown_type", "unregistered", "window_not_open", "window_closed")
-"""Reasons why an event does not count; the first that applies is reported."""
+"""Reasons why an event does not count; the first that applies is reported. `use_case.reasons` explains each."""
 
 _update = statistics.update
 _get = statistics.get

@@ -6,19 +6,20 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from modelstream.errors import ModelstreamError
+from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.http.about import about
 from modelstream.http.app import Edge, create_app
 from modelstream.http.intake import Intake
 from modelstream.http.server import HttpServer, bind
 from modelstream.project import Project
+from modelstream.replay.misses import lookup_warnings, when_empty
 from modelstream.runner import rpc
 from modelstream.runner.data_folder import DataFolder
 from modelstream.runner.display import Display
@@ -69,6 +70,8 @@ class Saved:
     complete: bool
     """Whether all work in progress was flushed; otherwise it is repeated at the next start."""
     functions: tuple[SavedFunction, ...]
+    warnings: tuple[str, ...] = ()
+    """What a person should look at, such as lookups that found nothing."""
 
 
 def serve(project: Project, folder: DataFolder, options: ServeOptions, display: Display) -> Saved:
@@ -82,6 +85,9 @@ def serve(project: Project, folder: DataFolder, options: ServeOptions, display: 
         pipeline.prepare()
         if options.enrichment is not None:
             load_enrichment(options.enrichment, use_case, pipeline.stores.tables)
+        lookup, table = use_case.lookup, pipeline.stores.enrichment
+        if lookup and table and (empty := when_empty(lookup, table)):
+            display.say(f"warning: {empty}")
         service = Service(pipeline, use_case, listener, display)
         service.run(stopping)
         return service.stop()
@@ -94,6 +100,7 @@ class Service:
         folder, consumers = pipeline.folder, pipeline.consumers
         self._pipeline = pipeline
         self._display = display
+        self._told_misses = False
         self._exporter = Exporter()
         self._intake = Intake(lambda: pipeline.stores.again().streams, consumers[0].reads, use_case.key)
         edge = Edge(
@@ -132,7 +139,12 @@ class Service:
         """
         answered = self._server.stop()
         flushed = self._pipeline.stop()
-        return Saved(self._intake.events, answered and flushed, _saved(self._pipeline))
+        warnings: list[str] = []
+        with suppress(UnavailableError):  # it ends all the same
+            counters = self._pipeline.stores.counters(self._pipeline.shards)
+            lookups, misses = counters.get("lookups", 0), counters.get("lookup_misses", 0)
+            warnings = lookup_warnings(self._pipeline.stores, lookups, misses)
+        return Saved(self._intake.events, answered and flushed, _saved(self._pipeline), tuple(warnings))
 
     def _watch(self) -> None:
         supervisor = self._pipeline.supervisor
@@ -151,6 +163,13 @@ class Service:
         self._exporter.state = PipelineState(time.time(), tuple(states), self._pipeline.resident())
         text = f"{self._server.url}   {self._intake.events:,} events taken, {_summary(states)}"
         self._display.show(states, text)
+        missing = next((state.counters for state in states if state.counters.mostly_missed), None)
+        if missing and not self._told_misses:
+            self._told_misses = True
+            self._display.say(
+                f"warning: {missing.lookup_misses:,} of {missing.lookups:,} lookups found nothing → "
+                "`python pipeline.py status` says why"
+            )
 
 
 def _summary(states: Sequence[FunctionState]) -> str:

@@ -5,6 +5,7 @@
 | the contract, and the code that both implementations share; tested by `tests/contract/log_contract.py` | `contract` |
 | one file: its name, its footer, its encoding | `file` |
 | in a folder | `parquet` |
+| the latest row of each key | `latest` |
 | in a bucket, on any store that speaks S3; imported only where its URL is used | `bucket` |
 """
 

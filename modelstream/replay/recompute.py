@@ -21,6 +21,7 @@ from modelstream.features.vectors import Derive, Vectors
 from modelstream.stores import Stores
 from modelstream.tables import FeatureTable, LookupTable
 from modelstream.use_case.declared import UseCase
+from modelstream.use_case.lookups import lookup_key, lookup_key_type
 
 
 class Recomputation:
@@ -117,8 +118,9 @@ class StoredLookup:
         asked = taken.column(lookup.by).to_pylist()
         others = [by for place, (key, by) in enumerate(zip(keys, asked, strict=True)) if last.get(key) != place]
         others += [asked[place] for key, place in last.items() if key not in of_user]
-        known = [by for by in dict.fromkeys(others) if by is not None]
-        of_table = dict(zip(known, table.get_many(known), strict=True))
+        kind = lookup_key_type(self._use_case)
+        known = {by: key for by in others if by is not None and (key := lookup_key(by, kind))}
+        of_table = dict(zip(known, table.get_many(list(known.values())), strict=True))
         tokens: list[str | None] = [None] * events.num_rows
         for place, (row, key, by) in enumerate(zip(places.tolist(), keys, asked, strict=True)):
             tokens[row] = token = str(self._tokens)

@@ -100,6 +100,8 @@ _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
     ("repeated", "Rows that were delivered again and dropped.", lambda one: one.counters.repeated),
     ("restarts", "How often processes of a function died and were started again.", lambda function: function.restarts),
     ("commits", "How often a function made its state durable.", lambda function: function.counters.commits),
+    ("lookups", "Values looked up in the lookup table.", lambda function: function.counters.lookups),
+    ("lookup_misses", "Lookups that found nothing.", lambda function: function.counters.lookup_misses),
 )
 _GAUGES: tuple[tuple[str, str, _Value], ...] = (
     ("lag_messages", "Messages that a function has not acknowledged.", lambda function: function.lag),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from modelstream.errors import UnavailableError
 from modelstream.messages.codec import decode
 from modelstream.project import Project
+from modelstream.replay.misses import lookup_warnings
 from modelstream.runner.data_folder import DataFolder
 from modelstream.runner.display import Display
 from modelstream.runner.line import Command
@@ -40,6 +41,9 @@ class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
     vectors: int
     predictions: int
     dead_letters: int
+    lookups: int
+    """Values looked up for users who registered, and how often none was found."""
+    lookup_misses: int
     not_counted: dict[str, int]
     startup_seconds: float
     seconds: float
@@ -52,6 +56,8 @@ class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
     data: str
     logs: str
     """The folder, or URL, of the Parquet logs."""
+    warnings: list[str] = []
+    """What a person should look at, such as lookups that found nothing."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +122,17 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
 
 
 def _totals(stores: Stores, shards: int) -> dict[str, Any]:
-    """Return events, vectors, predictions, dead letters and the uncounted events by reason."""
+    """Return events, vectors, predictions, dead letters, lookups and the uncounted events by reason."""
     counters = stores.counters(shards)
     return {
         "events": stores.events_log.count(),
         "vectors": counters.pop("vectors", 0),
         "predictions": stores.inference_log.count(),
         "dead_letters": stores.dead_letter_count(),
+        "lookups": (lookups := counters.pop("lookups", 0)),
+        "lookup_misses": (misses := counters.pop("lookup_misses", 0)),
         "not_counted": counters,
+        "warnings": lookup_warnings(stores, lookups, misses),
     }
 
 

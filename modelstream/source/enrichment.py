@@ -11,15 +11,17 @@ import pyarrow as pa
 
 from modelstream.errors import ConfigurationError
 from modelstream.tables import Tables
-from modelstream.use_case.declared import Lookup, UseCase
+from modelstream.use_case.declared import FieldType, Lookup, UseCase
+from modelstream.use_case.lookups import lookup_key, lookup_key_type
 
 
 def load_enrichment(path: Path | str, use_case: UseCase, tables: Tables) -> int:
     """Put a CSV file's rows into the table that a use case looks up, over rows with the same key; return how many.
 
     The file's first line names its columns; the two named `lookup.by` and `lookup.value` are taken, or `key` and
-    `value`, as `table` writes them. A value is a finite number, or empty for none. Raises ConfigurationError with the
-    file and line, and for a use case that looks nothing up.
+    `value`, as `table` writes them. Keys are compared as `use_case.lookups` says: 10000.0, as pandas writes it, is
+    10000. A value is a finite number, or empty for none. Raises ConfigurationError with the file and line, and
+    for a use case that looks nothing up.
     """
     lookup = use_case.lookup
     if lookup is None:
@@ -27,11 +29,11 @@ def load_enrichment(path: Path | str, use_case: UseCase, tables: Tables) -> int:
             f"the use case {use_case.name} has no lookup, so an enrichment file is of no use",
             remedy="leave --enrichment out",
         )
-    return tables.lookup(lookup.table).load([read_enrichment(path, lookup)])
+    return tables.lookup(lookup.table).load([read_enrichment(path, lookup, lookup_key_type(use_case))])
 
 
-def read_enrichment(path: Path | str, lookup: Lookup) -> pa.RecordBatch:
-    """Return a CSV file's rows (key string, value float64 or null); see `load_enrichment`."""
+def read_enrichment(path: Path | str, lookup: Lookup, kind: FieldType) -> pa.RecordBatch:
+    """Return a CSV file's rows (key string, value float64 or null) with keys of a type; see `load_enrichment`."""
     rows = csv.reader(io.StringIO(_text(Path(path)), newline=""), strict=True)
     values: dict[str, float | None] = {}
     try:
@@ -48,7 +50,7 @@ def read_enrichment(path: Path | str, lookup: Lookup) -> pa.RecordBatch:
                 continue
             if len(row) != len(header):
                 raise _wrong(path, rows.line_num, f"{len(row)} columns, but the first line has {len(header)}")
-            key, number = row[by].strip(), _number(row[value], path, rows.line_num)
+            key, number = lookup_key(row[by], kind), _number(row[value], path, rows.line_num)
             if not key:
                 raise _wrong(path, rows.line_num, f"{lookup.by} is empty")
             if values.setdefault(key, number) != number:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from modelstream.use_case.lookups import mostly_missed
+
+TELLING_LOOKUPS = 20
+"""With fewer lookups than this, it may be chance that most found nothing."""
+
 
 class Counters(msgspec.Struct, omit_defaults=True):
     """Counters of a function: of one process of one worker since it started, or sums of these.
@@ -12,6 +17,8 @@ class Counters(msgspec.Struct, omit_defaults=True):
     >>> total = before + now
     >>> total.rows_in, total.commits, total.committed_at
     (107, 2, 60.0)
+    >>> Counters(lookups=20, lookup_misses=11).mostly_missed, Counters(lookups=20, lookup_misses=10).mostly_missed
+    (True, False)
     """
 
     rows_in: int = 0
@@ -22,8 +29,17 @@ class Counters(msgspec.Struct, omit_defaults=True):
     """Rows dropped because they were at or below their watermark."""
     commits: int = 0
     """How often a shard's state was made durable."""
+    lookups: int = 0
+    """Profile events, for each of which a value was looked up."""
+    lookup_misses: int = 0
+    """Those of them for which none was found."""
     committed_at: float = 0.0
     """When that was last, in seconds since 1970; at first, when the stage started. 0: not started."""
+
+    @property
+    def mostly_missed(self) -> bool:
+        """Whether most lookups found nothing, of so many that it isn't chance."""
+        return self.lookups >= TELLING_LOOKUPS and mostly_missed(self.lookups, self.lookup_misses)
 
     def __add__(self, other: Counters) -> Counters:
         """Return the sum; `committed_at` is the later one."""
@@ -33,6 +49,8 @@ class Counters(msgspec.Struct, omit_defaults=True):
             self.dead_letters + other.dead_letters,
             self.repeated + other.repeated,
             self.commits + other.commits,
+            self.lookups + other.lookups,
+            self.lookup_misses + other.lookup_misses,
             max(self.committed_at, other.committed_at),
         )
 

@@ -7,6 +7,7 @@ watermarks are committed together, after the vectors have been sent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,9 @@ class StreamToFeatures(Stage):
         self._use_case = use_case
         self._features = features
         self._look_up = enrichment.get_many if enrichment else no_lookup
+        self._missed = ""
+        """A key that was not found."""
+        self._told_misses = False
         self._vectors = Vectors(use_case, derive)
         self._engines: dict[int, FeatureEngine] = {}
 
@@ -149,6 +153,7 @@ class StreamToFeatures(Stage):
             self.forget(shard.number)  # another owner was here, and is further
         engine.clean()
         engine.evict(CACHED_USERS)
+        self._tell_misses()
 
     def _update(self, shard: Shard, events: pa.RecordBatch, stream_positions: Int64s) -> Applied:
         engine = self._engines[shard.number]
@@ -156,7 +161,7 @@ class StreamToFeatures(Stage):
         missing = engine.missing(keys)
         if missing:
             engine.load(missing, self._features.get_many(missing))
-        applied = engine.apply(events, stream_positions, self._look_up)
+        applied = engine.apply(events, stream_positions, self._looked_up)
         if applied.skipped and self._features.checkpoint(shard.number).offset > shard.checkpoint.offset:
             # Its vectors are sent, but we would not count them.
             raise OvertakenError(f"another owner of shard {shard.number} is ahead: its state is read again")
@@ -164,7 +169,31 @@ class StreamToFeatures(Stage):
         counters["vectors"] = counters.get("vectors", 0) + len(applied.indices)
         for reason, number in applied.not_counted.items():
             counters[reason] = counters.get(reason, 0) + number
+        if applied.lookups:
+            counters["lookups"] = counters.get("lookups", 0) + applied.lookups
+            counters["lookup_misses"] = counters.get("lookup_misses", 0) + applied.lookup_misses
+            self.counters.lookups += applied.lookups
+            self.counters.lookup_misses += applied.lookup_misses
         return applied
+
+    def _looked_up(self, keys: Sequence[str]) -> Sequence[float | None]:
+        values = self._look_up(keys)
+        self._missed = next((key for key, value in zip(keys, values, strict=True) if value is None), self._missed)
+        return values
+
+    def _tell_misses(self) -> None:
+        """Write into the function's log, once, that most lookups find nothing."""
+        counters, lookup = self.counters, self._use_case.lookup
+        if lookup is None or self._told_misses or not counters.mostly_missed:
+            return
+        self._told_misses = True
+        self._context.logger.warn_with(
+            "Most lookups find nothing: the default is used",
+            table=lookup.table,
+            lookups=counters.lookups,
+            misses=counters.lookup_misses,
+            **{lookup.by: self._missed},
+        )
 
     def _send(self, shard: Shard, origin: str, events: pa.RecordBatch, applied: Applied) -> None:
         if len(applied.indices):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pyarrow as pa
@@ -69,6 +69,9 @@ class LookupTable(ABC):
     (2, [None, 2.5, None])
     """
 
+    delay: ClassVar[float] = 0.0
+    """Seconds after which every process that has the table open sees what was loaded, at the latest."""
+
     @abstractmethod
     def load(self, batches: Iterable[pa.RecordBatch]) -> int:
         """Store (key string, value float64 or null) rows, all or none; return how many.
@@ -81,8 +84,8 @@ class LookupTable(ABC):
         """Return the value of each key; None when it is null or there is no such key."""
 
     @abstractmethod
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        """Yield batches of (key string, value float64) in the order of the keys."""
+    def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
+        """Yield batches of (key string, value float64) in the order of the keys: of all, or of those after a key."""
 
     @abstractmethod
     def count(self) -> int:
@@ -138,8 +141,11 @@ class FeatureTable(ABC):
         """Return the row of a key, or no row."""
 
     @abstractmethod
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        """Yield all rows in the order of their keys. Each batch is one state of the table, but not on V3IO."""
+    def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
+        """Yield all rows, or those after a key, in the order of their keys.
+
+        Each batch is one state of the table, but not on V3IO.
+        """
 
     @abstractmethod
     def count(self) -> int:

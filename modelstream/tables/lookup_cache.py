@@ -35,6 +35,8 @@ class CachedLookup(LookupTable):
     ([None], [None], [2.5])
     """
 
+    delay = CACHED_SECONDS
+
     def __init__(self, table: LookupTable, clock: Callable[[], float] = time.monotonic) -> None:
         self.table = table
         self._clock = clock
@@ -58,8 +60,8 @@ class CachedLookup(LookupTable):
             self._values.update(zip(missing, self.table.get_many(missing), strict=True))
         return [self._values[key] for key in keys]
 
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        return self.table.scan(batch_size)
+    def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
+        return self.table.scan(batch_size, after)
 
     def count(self) -> int:
         return self.table.count()

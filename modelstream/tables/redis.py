@@ -83,9 +83,9 @@ class RedisLookupTable(LookupTable):
         values = self.server.call(lambda client: client.hmget(self.key, list(keys)))
         return [self._number(value) for value in values]
 
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
+    def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
         found = self.server.call(lambda client: dict(client.hscan_iter(self.key, count=PAIRS)))
-        keys = sorted(found)
+        keys = sorted(key for key in found if key > after.encode())
         for first in range(0, len(keys), batch_size):
             part = keys[first : first + batch_size]
             values = [self._number(found[key]) for key in part]

@@ -101,8 +101,8 @@ class RedisFeatureTable(FeatureTable):
             self._stored[shard], self._offsets[shard] = marks, offset
         return done > 0
 
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        begin = b"-"
+    def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
+        begin = b"(" + after.encode() if after else b"-"
         while True:
             keys, values = self.server.run(scripts.SCAN, [self._rows, self._keys], begin, batch_size)
             if keys:

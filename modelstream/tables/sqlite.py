@@ -54,8 +54,8 @@ class SqliteLookupTable(LookupTable):
             found = [connection.execute(query, (key,)).fetchone() for key in keys]
         return [row and row[0] for row in found]
 
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        return scan_rows(self.file, "lookup", _LOOKUP_SCHEMA, batch_size)
+    def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
+        return scan_rows(self.file, "lookup", _LOOKUP_SCHEMA, batch_size, after)
 
     def count(self) -> int:
         return count_rows(self.file, "lookup")

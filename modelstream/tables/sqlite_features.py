@@ -100,8 +100,8 @@ class SqliteFeatureTable(FeatureTable):
         self._stored[shard] = marks
         return bool(changed)
 
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        return scan_rows(self.file, "features", self.schema, batch_size)
+    def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
+        return scan_rows(self.file, "features", self.schema, batch_size, after)
 
     def count(self) -> int:
         return count_rows(self.file, "features")

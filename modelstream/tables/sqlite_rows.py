@@ -66,14 +66,15 @@ def count_rows(file: File, table: str) -> int:
     return count
 
 
-def scan_rows(file: File, table: str, schema: pa.Schema, batch_size: int) -> Iterator[pa.RecordBatch]:
-    """Yield a table in batches, with one statement per batch: a long one would keep the write-ahead log from being cut.
+def scan_rows(file: File, table: str, schema: pa.Schema, batch_size: int, after: str = "") -> Iterator[pa.RecordBatch]:
+    """Yield the rows after a key in batches, with one statement per batch: a long one would keep the write-ahead log
+    from being cut.
 
     `sqlite.SqliteTables` has an example.
     """
     key = quoted(schema.field(0).name)
     columns = ", ".join(quoted(name) for name in schema.names)
-    last: tuple[str, ...] = ()
+    last: tuple[str, ...] = (after,) if after else ()
     while True:
         where = f"WHERE {key} > ?" if last else ""
         connection = file.connection

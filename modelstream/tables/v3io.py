@@ -109,8 +109,8 @@ class V3ioLookupTable(LookupTable):
         values = dict(zip(distinct, _exact(items), strict=True))
         return [values[key] for key in keys]
 
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        return scan_sorted(self._container, self._name, _LOOKUP_SCHEMA, batch_size, _lookup_rows)
+    def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
+        return scan_sorted(self._container, self._name, _LOOKUP_SCHEMA, batch_size, _lookup_rows, after)
 
     def count(self) -> int:
         return count_items(self._container, self._name, KEY)

@@ -83,8 +83,8 @@ class V3ioFeatureTable(FeatureTable):
         self._stored[shard] = marks
         return not condition_failed(response)
 
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
-        return scan_sorted(self._container, self._table, self.schema, batch_size, self._rows)
+    def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
+        return scan_sorted(self._container, self._table, self.schema, batch_size, self._rows, after)
 
     def count(self) -> int:
         return count_items(self._container, self._table, self._key)

@@ -37,14 +37,17 @@ def scan_sorted(
     schema: pa.Schema,
     batch_size: int,
     read: Callable[[Sequence[dict[str, Any]]], pa.RecordBatch],
+    after: str = "",
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a table in the order of their keys. V3IO returns them unordered, so all are read first.
+    """Yield the rows of a table after a key, in the order of their keys. V3IO has no order, so all are read first.
 
     `read` makes rows of items. Raises as `Container.scan` does. An example would need V3IO: see `make_schema`.
     """
     key = schema.field(0).name
     pages = [read([item for item in page if key in item]) for page in container.scan(table, segments=SEGMENTS)]
     rows = pa.Table.from_batches(pages, schema).combine_chunks()
+    if after:
+        rows = rows.filter(pc.greater(rows.column(key), after))
     rows = rows.take(pc.sort_indices(rows, [(key, "ascending")])).combine_chunks()
     for start in range(0, rows.num_rows, batch_size):
         yield rows.slice(start, batch_size).to_batches()[0]

@@ -6,4 +6,6 @@
 | `file` | reads a file such as those in `use_cases/` |
 | `check` | whether its parts fit together |
 | `columns` | names and types of all columns |
+| `reasons` | why an event does not count, in words |
+| `lookups` | when two keys of a lookup table are the same, and when misses are too many |
 """

@@ -37,7 +37,7 @@ def test_status_counts_what_is_there(view: View, capsys: pytest.CaptureFixture[s
     assert found.not_counted == {"unknown_type": 1, "unregistered": 1, "window_closed": 1, "window_not_open": 1}
     assert {one.lag for one in found.functions.values()} == {0}
     assert not found.running
-    print_status(found)
+    print_status(found, view.use_case)
     assert "4 feature vectors, 1 dead letters" in capsys.readouterr().out
 
 
@@ -79,12 +79,12 @@ def test_status_tells_which_version_is_to_serve_and_which_does(
         os.close(lock)
     assert found.model.promoted == "2"
     assert found.model.serving["model-server/1"] == ServedModel("1", "version 2 is refused: [so]")
-    print_status(found)
+    print_status(found, view.use_case)
     said = capsys.readouterr().out
     assert "version 2 is promoted; model-server/0 serves 2, model-server/1 serves 1" in " ".join(said.split())
     assert "version 2 is refused: [so]" in said
     (folder_of(registry) / "current.json").write_text("{")
     found = status_of(again(view))
     assert "is broken" in found.model.problem
-    print_status(found)
+    print_status(found, view.use_case)
     assert "is broken" in capsys.readouterr().out

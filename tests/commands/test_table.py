@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelstream.commands.table import show_table
+from modelstream.commands import output
+from modelstream.commands.table import Page, show_table
 from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from modelstream.features.engine import features_of
@@ -59,17 +60,86 @@ def test_a_table_goes_to_standard_output_as_csv(view: View, capfdbinary: pytest.
 
 
 def test_one_key_is_one_row(view: View, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    show_table(view, "features", key="7", form="json")
+    show_table(view, "features", Page(key="7"), form="json")
     (row,) = json.loads(capfdbinary.readouterr().out)
     assert (row["user_id"], row["socioeconomic_idx"], row["purchase_sum"], row["win_sum"]) == ("7", 4.0, 1e308, None)
-    show_table(view, "enrichment", key="20000", form="csv")
+    show_table(view, "enrichment", Page(key="20000"), form="csv")
     assert capfdbinary.readouterr().out.splitlines()[1:] == [b'"20000",2.5']
 
 
 @pytest.mark.parametrize(("name", "key"), [("features", "nobody"), ("enrichment", "1")])
 def test_a_key_that_is_not_there_is_an_error(view: View, name: str, key: str) -> None:
     with pytest.raises(ConfigurationError, match=f"the table {name} has no row"):
-        show_table(view, name, key=key, form="csv")
+        show_table(view, name, Page(key=key), form="csv")
+
+
+def csv_of(view: View, name: str, page: Page, capture: pytest.CaptureFixture[bytes]) -> pd.DataFrame:
+    show_table(view, name, page, form="csv")
+    return pd.read_csv(io.BytesIO(capture.readouterr().out), dtype={"user_id": str, "key": str})
+
+
+def test_pages_follow_each_other_in_the_order_of_the_keys(
+    view: View, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for name, keys in (("features", ["7", "anna", "bert"]), ("enrichment", ["10001", "20000"])):
+        found, after = [], ""
+        for _ in keys:
+            page = csv_of(view, name, Page(limit=1, after=after), capfdbinary)
+            found += page.iloc[:, 0].tolist()
+            after = found[-1]
+        assert found == keys
+        assert csv_of(view, name, Page(after=after), capfdbinary).empty
+
+
+def test_by_a_column_gives_the_highest_first(view: View, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert csv_of(view, "features", Page(by="purchase_sum", limit=2), capfdbinary)["user_id"].tolist() == ["7", "anna"]
+    assert csv_of(view, "enrichment", Page(by="value", limit=1), capfdbinary)["key"].tolist() == ["10001"]
+
+
+@pytest.mark.parametrize("by", ["probability", "about_to_churn_probability"])
+def test_by_probability_gives_each_users_latest_prediction_beside_its_features(
+    view: View, capfdbinary: pytest.CaptureFixture[bytes], by: str
+) -> None:
+    found = csv_of(view, "features", Page(by=by), capfdbinary)
+    assert found["user_id"].tolist() == ["anna", "7"], "bert was never predicted"
+    columns = ["about_to_churn_probability", "about_to_churn", "model_version", "bet_sum"]
+    assert found[columns].to_numpy().tolist() == [[0.75, 1, 1, 33.5], [0.25, 0, 1, 0.0]]
+    assert found["predicted_at"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("page", "said"), [(Page(by="bets"), "no column 'bets'"), (Page(by="bet_sum", after="a"), "--by shows the rows")]
+)
+def test_what_can_not_be_shown_is_told(view: View, page: Page, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        show_table(view, "features", page, form="csv")
+
+
+@pytest.mark.parametrize(
+    ("page", "shown", "told"),
+    [
+        (Page(), 3, ["features: 3 rows"]),
+        (Page(limit=2), 2, ["features: 3 rows, 2 of them", "… 1 more. Next page: --after anna;"]),
+        (Page(limit=1, after="7"), 1, ["1 of them after 7", "… more. Next page: --after anna"]),
+        (Page(by="probability", limit=1), 1, ["the 1 with the highest probability", "0.75"]),
+    ],
+)
+def test_a_terminal_gets_a_page_and_is_told_how_to_go_on(
+    view: View,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    page: Page,
+    shown: int,
+    told: list[str],
+) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    show_table(view, "features", page)
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert sum(line.startswith("│") for line in lines) == shown
+    assert max(len(line) for line in lines if not line.startswith("…")) <= 80
+    assert [part for part in told if part not in " ".join(text.split())] == []
 
 
 def test_an_unknown_table_is_an_error_with_what_was_meant(view: View) -> None:

@@ -163,6 +163,7 @@ class TablesContract:
         table = pa.Table.from_batches(batches)
         assert table.column("key").to_pylist() == keys
         assert table.column("value").to_pylist() == [float(key) for key in keys]
+        assert [key for batch in lookup.scan(1000, after="00009") for key in batch["key"].to_pylist()] == keys[10:]
 
     def test_lookup_tables_are_apart(self, tables: Tables) -> None:
         tables.lookup("enrichment").load([pa.record_batch({"key": ["a"], "value": [1.0]})])
@@ -303,6 +304,11 @@ class TablesContract:
         assert [batch.num_rows for batch in batches] == [100, 100, 50]
         assert [key for batch in batches for key in batch.column("user").to_pylist()] == keys
         assert [batch.num_rows for batch in features.scan(batch_size=125)] == [125, 125]
+        assert [batch.num_rows for batch in features.scan(100, after="0099")] == [100, 50]
+        assert [key for batch in features.scan(100, after="01") for key in batch.column("user").to_pylist()] == keys[
+            100:
+        ]
+        assert list(features.scan(100, after=keys[-1])) == []
 
     def test_features_keep_odd_keys_apart(self, tables: Tables) -> None:
         features = tables.features(ROWS)

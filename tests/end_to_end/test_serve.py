@@ -138,7 +138,9 @@ def test_events_become_predictions_and_a_second_start_goes_on(tmp_path: Path) ->
         assert (status, "13" in answer["error"]) == (400, True)
         assert service.ask("/v2/models/churn/ready")[0] == 200
         assert service.ask("/healthz")[0] == 200
-        assert 'modelstream_rows_in_total{function="event-handler"} 5.0' in service.ask("/metrics")[1]
+        metrics = service.ask("/metrics")[1]
+        assert 'modelstream_rows_in_total{function="event-handler"} 5.0' in metrics
+        assert 'modelstream_lookup_misses_total{function="stream-to-features"} 1.0' in metrics
 
         # Looking while it runs.
         assert json.loads(run("status", "--json", folder=folder).stdout)["running"] is True
@@ -150,6 +152,7 @@ def test_events_become_predictions_and_a_second_start_goes_on(tmp_path: Path) ->
         said = service.stop()
         assert "6 events were taken by HTTP" in said
         assert "event-handler" in said
+        assert "1 of 1 lookups" in said and "The table enrichment is empty" in said
 
     with serving(folder) as service:
         assert service.ask("/events", event("bet", 6, bet_amount=6)) == (202, {"accepted": 1})

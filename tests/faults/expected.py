@@ -135,7 +135,9 @@ class Truth:
     def check_counters(self, counters: Mapping[str, int]) -> None:
         """Check what the stage has counted."""
         vectors = sum(len(rows) for rows in self.vectors.values())
-        expected = {"vectors": vectors, **self.oracle.not_counted}
+        oracle = self.oracle
+        looked_up = {"lookups": oracle.lookups, "lookup_misses": oracle.lookup_misses}
+        expected = {"vectors": vectors, **looked_up, **oracle.not_counted}
         assert {name: n for name, n in counters.items() if n} == {name: n for name, n in expected.items() if n}
 
 

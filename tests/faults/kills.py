@@ -220,12 +220,15 @@ def truth_of(run: Run) -> Truth:
 def compare(run: Run, summary: dict[str, object]) -> None:
     truth = truth_of(run)
     events, vectors = (sum(map(len, rows.values())) for rows in (truth.events, truth.vectors))
-    said = {name: summary[name] for name in ("events", "vectors", "predictions", "dead_letters", "not_counted")}
+    counted = ("events", "vectors", "predictions", "dead_letters", "lookups", "lookup_misses", "not_counted")
+    said = {name: summary[name] for name in counted}
     assert said == {
         "events": events,
         "vectors": vectors,
         "predictions": vectors,
         "dead_letters": len(truth.letters),
+        "lookups": truth.oracle.lookups,
+        "lookup_misses": truth.oracle.lookup_misses,
         "not_counted": dict(sorted(truth.oracle.not_counted.items())),
     }
     data = run.data

@@ -159,6 +159,8 @@ def test_reasons_are_counted_as_the_oracle_counts_them() -> None:
     assert reasons == oracle.not_counted
     assert set(reasons) == set(kernel.REASONS)
     assert sum(applied.counted for applied in batches) == oracle.counted
+    assert sum(applied.lookups for applied in batches) == oracle.lookups > 0
+    assert sum(applied.lookup_misses for applied in batches) == oracle.lookup_misses > 0
 
 
 def test_plain_python_gives_the_same_bits_as_compiled_code() -> None:

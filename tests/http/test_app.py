@@ -394,7 +394,8 @@ def test_while_the_model_server_is_away_requests_are_503(tmp_path: Path, ask: An
 
 
 def function(committed_at: float = 900.0, **changes: Any) -> FunctionState:
-    counters = Counters(rows_in=10, rows_out=9, dead_letters=1, repeated=2, commits=4, committed_at=committed_at)
+    counters = Counters(rows_in=10, rows_out=9, dead_letters=1, repeated=2, commits=4, lookups=8, lookup_misses=7)
+    counters.committed_at = committed_at
     usual: dict[str, Any] = {"name": "event-handler", "state": "working", "restarts": 3, "lag": 5, "lag_since": 1000.0}
     return FunctionState(counters=counters, **(usual | changes))
 
@@ -419,6 +420,8 @@ def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
         "repeated_total": 2,
         "restarts_total": 3,
         "commits_total": 4,
+        "lookups_total": 8,
+        "lookup_misses_total": 7,
         "lag_messages": 5,
         "held": 1,
         "last_commit_timestamp_seconds": 900.0,

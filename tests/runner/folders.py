@@ -38,11 +38,15 @@ def make_folder(path: Path, lines: Iterable[bytes], enrichment: dict[str, float]
     view = View(path, PROJECT)
     for name in PROJECT.params.streams:
         view.streams.create(name, shards)
-    table = view.tables.lookup("enrichment")
-    keys, values = pa.array(enrichment, pa.string()), pa.array(enrichment.values(), pa.float64())
-    table.load([pa.record_batch({"key": keys, "value": values})])
-    take(view, list(lines), table.get_many)
+    load_table(view, enrichment)
+    take(view, list(lines), view.tables.lookup("enrichment").get_many)
     return view
+
+
+def load_table(view: View, enrichment: dict[str, float]) -> None:
+    """Load values by key into the lookup table."""
+    keys, values = pa.array(enrichment, pa.string()), pa.array(enrichment.values(), pa.float64())
+    view.tables.lookup("enrichment").load([pa.record_batch({"key": keys, "value": values})])
 
 
 def take(view: View, lines: list[bytes], lookup: Lookup, first_line: int = 0) -> None:
@@ -77,7 +81,8 @@ def _take_shard(view: View, shard: int, events: pa.RecordBatch, lines: list[byte
     engine.load(engine.missing(events.column(use_case.key).to_pylist()), no_rows(use_case))
     first = stream_position(0, 0)
     applied = engine.apply(events, np.arange(first, first + count), lookup)
-    counters = {"vectors": len(applied.indices), **applied.not_counted}
+    looked_up = {"lookups": applied.lookups, "lookup_misses": applied.lookup_misses}
+    counters = {"vectors": len(applied.indices), **looked_up, **applied.not_counted}
     view.features.commit(shard, engine.changed(), Checkpoint(0, counters=counters))
     predictions = _predictions(view, events.take(pa.array(applied.indices)), applied.codes, applied.vectors)
     for stream in ("serving", "inference"):

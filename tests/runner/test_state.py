@@ -53,11 +53,13 @@ def scene(tmp_path: Path) -> Scene:
 
 def test_workers_and_their_earlier_lives_are_added_up(scene: Scene) -> None:
     first = scene.tell("event-handler/0", counters=Counters(commits=2))
-    first.before = Counters(rows_in=8, commits=1, repeated=5, committed_at=50.0)
+    first.before = Counters(rows_in=8, commits=1, repeated=5, lookups=3, lookup_misses=1, committed_at=50.0)
     first.restarts = 3
-    scene.tell("event-handler/1", counters=Counters(rows_in=2, dead_letters=1, commits=4, committed_at=70.0))
+    scene.tell("event-handler/1", counters=Counters(2, 0, 1, 0, 4, lookups=1, lookup_misses=1, committed_at=70.0))
     found = scene.state("event-handler")
-    assert found.counters == Counters(rows_in=10, dead_letters=1, repeated=5, commits=7, committed_at=70.0)
+    assert found.counters == Counters(
+        rows_in=10, dead_letters=1, repeated=5, commits=7, lookups=4, lookup_misses=2, committed_at=70.0
+    )
     assert (found.state, found.restarts, found.held, found.models, found.refused) == ("idle", 3, "", (), "")
     assert scene.state("stream-to-features").counters == Counters()
 

@@ -9,7 +9,7 @@ import pytest
 from modelstream.errors import ConfigurationError
 from modelstream.source.enrichment import load_enrichment, read_enrichment
 from modelstream.tables import open_tables
-from modelstream.use_case.declared import Lookup
+from modelstream.use_case.declared import FieldType, Lookup
 from modelstream.use_case.file import load_use_case
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -17,10 +17,10 @@ CHURN = load_use_case(Path(__file__).parents[2] / "use_cases" / "churn.yaml")
 LOOKUP = Lookup(table="areas", by="area", value="wealth")
 
 
-def rows(tmp_path: Path, content: bytes) -> dict[str, list[object]]:
+def rows(tmp_path: Path, content: bytes, kind: FieldType = FieldType.IDENTIFIER) -> dict[str, list[object]]:
     file = tmp_path / "areas.csv"
     file.write_bytes(content)
-    found: dict[str, list[object]] = read_enrichment(file, LOOKUP).to_pydict()
+    found: dict[str, list[object]] = read_enrichment(file, LOOKUP, kind).to_pydict()
     return found
 
 
@@ -46,6 +46,31 @@ def test_columns_are_found_by_name_and_values_may_be_empty(tmp_path: Path, conte
 
 def test_a_table_that_was_written_is_loaded(tmp_path: Path) -> None:
     assert rows(tmp_path, b'"key","value"\n"1",4\n') == {"key": ["1"], "value": [4.0]}
+
+
+@pytest.mark.parametrize(
+    ("key", "identifier", "text"),
+    [
+        ("10000.0", "10000", "10000.0"),
+        (" 10000 ", "10000", "10000"),
+        ("-5.00", "-5", "-5.00"),
+        ("02139", "02139", "02139"),
+        ("02139.0", "02139.0", "02139.0"),
+        ("1.50", "1.50", "1.50"),
+        ("1e4", "1e4", "1e4"),
+        ("N1 1AA", "N1 1AA", "N1 1AA"),
+    ],
+)
+def test_a_key_is_what_events_of_the_fields_type_have(tmp_path: Path, key: str, identifier: str, text: str) -> None:
+    content = f"area,wealth\n{key},1\n".encode()
+    assert rows(tmp_path, content, FieldType.IDENTIFIER)["key"] == [identifier]
+    assert rows(tmp_path, content, FieldType.KEY)["key"] == [identifier]
+    assert rows(tmp_path, content, FieldType.TEXT)["key"] == [text]
+
+
+def test_two_writings_of_one_key_with_different_values_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="line 3: area 7 has a different value"):
+        rows(tmp_path, b"area,wealth\n7,1\n7.0,2\n")
 
 
 def test_a_table_may_have_no_rows(tmp_path: Path) -> None:
@@ -80,5 +105,5 @@ def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, content: bytes
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     for name, problem in (("none.csv", "No such file"), (".", "Is a directory")):
         with pytest.raises(ConfigurationError, match=problem) as refused:
-            read_enrichment(tmp_path / name, LOOKUP)
+            read_enrichment(tmp_path / name, LOOKUP, FieldType.TEXT)
         assert str(tmp_path) in str(refused.value)

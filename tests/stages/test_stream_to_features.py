@@ -156,6 +156,37 @@ def test_a_vector_carries_the_event_that_it_stands_after(harness: Harness, table
     assert rows.origin == "a.ndjson"
 
 
+def test_lookups_and_misses_are_counted_once_and_most_misses_are_logged_once(harness: Harness, tables: Tables) -> None:
+    keys = [" 10000", "10000 ", "10000.0", 10000, "1", "", None, *["none"] * 30]
+    lines = [line for n, key in enumerate(keys) for line in of_user(f"u{n}", postcode=key)[:1]]
+    stage = stage_of(harness, tables)
+    found = messages(batch(lines), [10])
+    flush(harness, stage, *found[:3])
+    flush(harness, stage, *found)  # delivered again: what was applied is dropped
+    assert (stage.counters.lookups, stage.counters.lookup_misses) == (37, 33)
+    assert counters(tables) == {"vectors": 0, "lookups": 37, "lookup_misses": 33}
+    (warning,) = [said for said in harness.logged if "lookups find nothing" in said["message"]]
+    assert (warning["table"], warning["postcode"]) == ("enrichment", "none")
+    again = stage_of(harness, tables)
+    flush(harness, again, *messages(batch(of_user("v")[:1], first=100), [1], first=len(found)))
+    assert (again.counters.lookups, counters(tables)["lookups"]) == (1, 38), "a process counts what it looked up itself"
+
+
+def test_table_loaded_by_another_process_is_seen_at_once_and_registered_users_keep_their_value(
+    harness: Harness, tables: Tables, tmp_path: Path
+) -> None:
+    before, after = of_user("before", {"bet_amount": 1}), of_user("after", {"bet_amount": 1})
+    lines = [*before, *after, before[-1]]
+    found = messages(batch(lines), [3])
+    stage = stage_of(harness, tables)
+    flush(harness, stage, found[0])
+    with open_tables(f"sqlite://{tmp_path}/tables") as others:
+        others.lookup("enrichment").load([pa.record_batch({"key": ["10000"], "value": [77.0]})])
+    assert tables.lookup("enrichment").delay == 0
+    flush(harness, stage, *found[1:])
+    assert [vector[0] for _, _, vector in vectors(harness)] == [3.0, 77.0, 3.0]
+
+
 def test_events_that_do_not_count_are_counted_by_reason(harness: Harness, tables: Tables) -> None:
     lines = [
         *of_user("u1", {"bet_amount": 1.0}, {"event_type": "login"}),
@@ -166,7 +197,8 @@ def test_events_that_do_not_count_are_counted_by_reason(harness: Harness, tables
         ).encode(),
     ]
     flush(harness, stage_of(harness, tables), *messages(batch(lines), [2]))
-    assert counters(tables) == {"vectors": 1, "unknown_type": 1, "unregistered": 2, "window_not_open": 1}
+    reasons = {"unknown_type": 1, "unregistered": 2, "window_not_open": 1}
+    assert counters(tables) == {"vectors": 1, "lookups": 2, "lookup_misses": 0, **reasons}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ class Slow(LookupTable):
         self.asked.append(list(keys))
         return [self.values.get(key) for key in keys]
 
-    def scan(self, batch_size: int = 10_000) -> Iterator[pa.RecordBatch]:
+    def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
         return iter(())
 
     def count(self) -> int:

@@ -1,0 +1,48 @@
+"""What holds for every lookup: when two keys are the same, in CSV files and events, and when misses are too many."""
+
+from __future__ import annotations
+
+import re
+
+from modelstream.use_case.declared import FieldType, UseCase
+
+_WHOLE = re.compile(r"(0|-?[1-9][0-9]*)\.0+")
+"""A number without a fraction, as pandas writes a column of integers in which some are missing."""
+
+
+def lookup_key(text: str, kind: FieldType) -> str:
+    """Return a key as the lookup table has it; empty if it is blank. `kind` is the type of the field `lookup.by`.
+
+    Blanks around a key don't count. Where an identifier may be a number, one without a fraction is an integer. Leading
+    zeros stay: they are what tells a code from a number.
+
+    >>> [lookup_key(text, FieldType.IDENTIFIER) for text in (" 10000.0", "10000", "02139", "02139.0", "1.5", "  ")]
+    ['10000', '10000', '02139', '02139.0', '1.5', '']
+    >>> lookup_key("10000.0 ", FieldType.TEXT)
+    '10000.0'
+    """
+    text = text.strip()
+    if kind == FieldType.TEXT:
+        return text
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def lookup_key_type(use_case: UseCase) -> FieldType:
+    """Return the type of the field that a use case looks up by; text if it looks nothing up.
+
+    >>> from types import SimpleNamespace
+    >>> use_case = SimpleNamespace(lookup=SimpleNamespace(by="area"), fields={"area": FieldType.IDENTIFIER})
+    >>> lookup_key_type(use_case).value
+    'identifier'
+    """
+    return use_case.fields[use_case.lookup.by] if use_case.lookup else FieldType.TEXT
+
+
+def mostly_missed(lookups: int, misses: int) -> bool:
+    """Tell whether most lookups found nothing, which hardly anybody wants.
+
+    >>> mostly_missed(lookups=10, misses=5), mostly_missed(lookups=10, misses=6), mostly_missed(lookups=0, misses=0)
+    (False, True, False)
+    """
+    return 2 * misses > lookups
