@@ -412,7 +412,7 @@ def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
         "repeated_total": 2,
         "restarts_total": 3,
         "commits_total": 4,
-        "lag_messages": 5,
+        "lag_rows": 5,
         "held": 1,
         "last_commit_timestamp_seconds": 900.0,
     }
@@ -433,7 +433,7 @@ def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
 @pytest.mark.parametrize(
     ("now", "function_", "healthy"),
     [
-        (1029.0, function(), True),  # messages wait, but not for long
+        (1029.0, function(), True),  # rows wait, but not for long
         (1031.0, function(), False),
         (1031.0, function(committed_at=1002.0), True),
         (1031.0, function(lag=0), True),  # idle for long
