@@ -12,6 +12,9 @@ class ModelstreamError(Exception):
     ModelstreamError('no such file: events.ndjson')
     """
 
+    exit_status = 1
+    """The exit status of a command that ends with this error."""
+
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
         self.remedy = remedy
@@ -19,6 +22,12 @@ class ModelstreamError(Exception):
 
 class ConfigurationError(ModelstreamError):
     """A file, an option or a folder can't be used as it is; trying again won't help."""
+
+
+class UnreadableInputError(ConfigurationError):
+    """An input in which there can be no event: it is something else than JSON lines."""
+
+    exit_status = 3
 
 
 class UnavailableError(ModelstreamError):

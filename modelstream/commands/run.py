@@ -111,7 +111,7 @@ def run(
     from modelstream.runner.display import Display
     from modelstream.runner.store_urls import checked
     from modelstream.settings import StoreUrls
-    from modelstream.source.input_file import open_input
+    from modelstream.source.input_file import check_input
 
     source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
     if input is not None:
@@ -122,7 +122,7 @@ def run(
             )
         source = {"input": input}
         if input != "-":  # a wrong name must not begin a folder, let alone empty one
-            open_input(Path(input).expanduser()).close()
+            check_input(Path(input).expanduser())
     source |= {"enrichment": str(enrichment) if enrichment else None, "rate": rate}
     project = load_project()
     try:

@@ -85,7 +85,7 @@ def main() -> None:
         line.send(Report(held=f"{error}; {error.remedy}"))
         status = OUTAGE
     except ModelstreamError as error:
-        line.send(Report(error=str(error), remedy=error.remedy))
+        line.send(Report(error=str(error), remedy=error.remedy, exit_status=error.exit_status))
         status = 2
     sys.stdout.flush()
     os._exit(status)

@@ -44,6 +44,8 @@ class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
     result: dict[str, str | int | float] = {}
     error: str = ""
     remedy: str = ""
+    exit_status: int = 1
+    """The exit status of a command that ends with this error."""
 
 
 _REPORT = msgspec.json.Decoder(Report)

@@ -2,7 +2,8 @@
 
 `NAME.db` has a row for every message, in a table for each shard, with its body and how many events, vectors or
 predictions it holds. When BULK bytes or more are appended at once, their bodies go into a file `NAME.NUMBER.bodies`
-instead (see `body_files`), which is synced before the rows are committed. `offsets.db` holds what groups of readers have acknowledged.
+instead (see `body_files`), which is synced before the rows are committed. `offsets.db` holds what groups of readers
+have acknowledged.
 """
 
 from __future__ import annotations

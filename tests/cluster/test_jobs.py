@@ -94,7 +94,7 @@ def test_drained_waits_for_every_function(urls: dict[str, str], monkeypatch: pyt
 
         with pytest.raises(
             RuntimeError,
-            match="inference-logger has not processed all of inference within 0 s: about 2 rows are waiting",
+            match="has not processed all of inference within 0 s: about 2 rows are waiting",
         ):
             jobs.drained(CONTEXT, timeout=0)
         monkeypatch.setattr(time, "sleep", acknowledge)

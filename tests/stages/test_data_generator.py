@@ -225,7 +225,12 @@ def test_a_file_is_sent_and_when_it_grew_the_rest(job: Job, file: Path) -> None:
         (501, event(501)),
     ]
     assert set(origins(job.received())) == {str(file)}
-    assert job.told[-1] == (1, 0, "")
+    assert job.told[-1] == (1, 1, ""), "of a file it is estimated how many lines are to come, and known at its end"
+    with file.open("ab") as more:
+        more.write(b'\n{"user_id": "u')
+    sent = job.send(input=str(file))
+    assert (sent.lines, sent.finished, sent.unfinished) == (0, False, 503)
+    assert job.results["unfinished"] == 503
 
 
 def killed(when: str, call: int, method: Callable[..., Any]) -> Callable[..., Any]:
