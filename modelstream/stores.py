@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -156,9 +156,11 @@ class Stores:
             found.update(self.features.checkpoint(shard).counters)
         return dict(sorted(found.items()))
 
-    def dead_letters(self, since: int | None = None) -> Iterator[DeadLetter]:
-        """Return an iterator over every dead letter once; with `since` (us since 1970 UTC) only those from then on."""
-        return read_letters(self.streams, self.names.dead_letters, since)
+    def dead_letters(self, since: int | None = None, after: Mapping[int, int] | None = None) -> Iterator[DeadLetter]:
+        """Return an iterator over every dead letter once; with `since` (us since 1970 UTC) only those from then on,
+        with `after` only those of messages from an offset on, by shard.
+        """
+        return read_letters(self.streams, self.names.dead_letters, since, after)
 
     def dead_letter_count(self) -> int:
         """Return the number of dead letters, each identity once."""

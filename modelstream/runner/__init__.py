@@ -3,6 +3,8 @@
 | module | what |
 |---|---|
 | `run` | what `pipeline.py run` does |
+| `summary` | what it did, and what the folder holds |
+| `progress` | how far it is, and the time left |
 | `pipeline` | `Pipeline`: the functions of project.yaml, running |
 | `supervisor` | starts a process for each worker, and restarts those that die |
 | `worker` | such a process: a function on some shards |

@@ -10,6 +10,7 @@ import csv
 import json
 import shlex
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -152,7 +153,7 @@ def _csv(lines: list[bytes]) -> Format | None:
     return None
 
 
-def _is(decoder: msgspec.json.Decoder[object], line: bytes) -> bool:
+def _is(decoder: msgspec.json.Decoder[Any], line: bytes) -> bool:
     try:
         decoder.decode(line)
     except (msgspec.DecodeError, RecursionError):

@@ -138,6 +138,8 @@ class Sent:
     """The input was sent to its end (false: the sender was stopped early, or the last line is unfinished)."""
     unfinished: int = 0
     """The number, from 1, of a last line that is being written: it waits for a later run; 0 for none."""
+    read: int = 0
+    """Lines of the input that are read by now, in this run and before; blank ones count."""
 
 
 class Watcher:
@@ -199,7 +201,7 @@ class Sender:
             self._save()
         except _StopError:
             pass
-        return Sent(self._lines, self._messages, self._reached.finished, source.unfinished)
+        return Sent(self._lines, self._messages, self._reached.finished, source.unfinished, self._reached.lines)
 
     def _send(self, source: Source, chunk: Chunk, shards: int, pace: Pace, most: int) -> None:
         count = len(chunk.lines)

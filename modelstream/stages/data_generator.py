@@ -98,6 +98,7 @@ def send(context: Any, distributions: Distributions, options: SourceOptions) -> 
         sent = sender.run(source)
     context.log_result("lines", sent.lines)
     context.log_result("messages", sent.messages)
+    context.log_result("read", sent.read)
     context.log_result("finished", int(sent.finished))
     if sent.unfinished:
         context.logger.warn(f"line {sent.unfinished} of {source.origin} is unfinished: run again when it is complete")

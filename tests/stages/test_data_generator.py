@@ -129,7 +129,7 @@ def test_generated_events_and_their_table_are_sent(job: Job) -> None:
     sent = job.send(**SOME)
     assert origins(job.received()) == {ORIGIN: list(range(620))}
     assert (sent.lines, sent.finished) == (620, True)
-    assert job.results == {"lines": 620, "messages": job.messages(), "finished": 1}
+    assert job.results == {"lines": 620, "messages": job.messages(), "read": 620, "finished": 1}
     assert job.told[-1] == (620, 620, "")
     with job.tables as tables:
         assert tables.lookup("enrichment").count() == 89_999
