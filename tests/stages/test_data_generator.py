@@ -146,8 +146,8 @@ def test_the_notebook_runs_the_same(job: Job) -> None:
 def test_generating_again_sends_nothing_more(job: Job) -> None:
     job.send(**SOME)
     before = job.messages()
-    assert job.send(**SOME) == Sent(0, 0, True)
-    assert job.send(**{**SOME, "end": None}) == Sent(0, 0, True)
+    assert job.send(**SOME) == Sent(0, 0, True, read=620)
+    assert job.send(**{**SOME, "end": None}) == Sent(0, 0, True, read=620)
     assert job.messages() == before
 
 
@@ -347,7 +347,7 @@ def test_standard_input_is_sent_to_its_end(job: Job, monkeypatch: pytest.MonkeyP
         os.write(sending, event(run) + b"\n" + event(run))
         os.close(sending)
         monkeypatch.setattr(data_generator, "STDIN", receiving)
-        assert job.send(input="-") == Sent(2, 1, True)
+        assert job.send(input="-") == Sent(2, 1, True, read=2)
         os.close(receiving)
     assert origins(job.received()) == {"stdin:1": [0, 1], "stdin:2": [0, 1]}
 
