@@ -14,6 +14,9 @@ class ModelstreamError(Exception):
     ModelstreamError('no such file: events.ndjson')
     """
 
+    exit_status = 1
+    """The exit status of a command that ends with this error."""
+
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(_without_logins(message))
         self.remedy = _without_logins(remedy)
@@ -34,6 +37,12 @@ _SECRET = re.compile(r"([?&][\w.-]*(?:password|secret|token|key)=)[^\s&'\"]+", r
 
 class ConfigurationError(ModelstreamError):
     """A file, an option or a folder can't be used as it is; trying again won't help."""
+
+
+class UnreadableInputError(ConfigurationError):
+    """An input in which there can be no event: it is something else than JSON lines."""
+
+    exit_status = 3
 
 
 class UnavailableError(ModelstreamError):

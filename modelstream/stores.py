@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -133,13 +133,18 @@ class Stores:
         self.tables.inputs()
 
     def lag(self, function: str, stream: str) -> int:
-        """Return how many messages of a stream a function has not acknowledged."""
+        """Return how many rows of a stream a function has not acknowledged; about, unless `streams.counts_rows`.
+
+        Every message counts as one row at least, so 0 means that no message waits.
+        """
         acked, first = self.streams.acked(function, stream), self.streams.first_offset
-        ends = {shard: end for shard, (_, end) in self.streams.ranges(stream).items()}
-        return sum(max(0, end - 1 - max(acked[shard], first - 1)) for shard, end in ends.items())
+        waiting = {
+            shard: (max(acked[shard] + 1, first), end) for shard, (_, end) in self.streams.ranges(stream).items()
+        }
+        return self.streams.rows(stream, {shard: part for shard, part in waiting.items() if part[0] < part[1]})
 
     def lags(self, project: Project) -> dict[str, int]:
-        """Return the lag of each function between streams, in their order; 0 if its stream does not exist."""
+        """Return the lag of each function between streams, in rows, in their order; 0 if its stream does not exist."""
         made = set(self.streams.names())
         reads = {name: project.reads(name) for name in project.chain.consumers}
         return {name: self.lag(name, stream) if stream in made else 0 for name, stream in reads.items()}
@@ -151,9 +156,11 @@ class Stores:
             found.update(self.features.checkpoint(shard).counters)
         return dict(sorted(found.items()))
 
-    def dead_letters(self, since: int | None = None) -> Iterator[DeadLetter]:
-        """Return an iterator over every dead letter once; with `since` (us since 1970 UTC) only those from then on."""
-        return read_letters(self.streams, self.names.dead_letters, since)
+    def dead_letters(self, since: int | None = None, after: Mapping[int, int] | None = None) -> Iterator[DeadLetter]:
+        """Return an iterator over every dead letter once; with `since` (us since 1970 UTC) only those from then on,
+        with `after` only those of messages from an offset on, by shard.
+        """
+        return read_letters(self.streams, self.names.dead_letters, since, after)
 
     def dead_letter_count(self) -> int:
         """Return the number of dead letters, each identity once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -63,6 +63,9 @@ class FromOne(WrappedStreams):
     def ranges(self, name: str) -> dict[int, tuple[int, int]]:
         return {shard: self.range(name, shard) for shard in range(SHARDS)}
 
+    def rows(self, name: str, parts: Mapping[int, tuple[int, int]]) -> int:
+        return super().rows(name, {shard: (first - 1, end - 1) for shard, (first, end) in parts.items()})
+
     def ack(self, group: str, name: str, shard: int, offset: int) -> None:
         super().ack(group, name, shard, offset - 1)
 
@@ -72,7 +75,7 @@ class FromOne(WrappedStreams):
 
 @settings(max_examples=50)
 @given(STEPS, st.booleans())
-def test_lag_is_the_number_of_messages_after_the_last_that_was_acknowledged(
+def test_lag_is_the_number_of_rows_after_the_last_message_that_was_acknowledged(
     steps: list[tuple[str, int, int]], from_one: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, open_streams(f"sqlite://{folder}") as plain:
@@ -82,9 +85,11 @@ def test_lag_is_the_number_of_messages_after_the_last_that_was_acknowledged(
         stores.streams = streams
         waiting: list[list[int]] = [[] for _ in range(SHARDS)]
         sent, acked = Counter[int](), dict.fromkeys(range(SHARDS), -1)
+        rows: dict[tuple[int, int], int] = {}
         for what, shard, number in steps:
             if what == "append":
-                streams.append("serving", [(shard, b"x")] * number)
+                streams.append("serving", [(shard, b"x\n" * number)] * number)
+                rows |= dict.fromkeys(((shard, sent[shard] + i) for i in range(number)), number)
                 waiting[shard] += range(sent[shard], sent[shard] + number)
                 sent[shard] += number
             elif sent[shard]:
@@ -93,9 +98,9 @@ def test_lag_is_the_number_of_messages_after_the_last_that_was_acknowledged(
                 streams.ack(group, "serving", shard, place + streams.first_offset)
                 if what == "ack":
                     acked[shard] = max(acked[shard], place)
-        expected = sum(place > acked[shard] for shard in range(SHARDS) for place in waiting[shard])
-        assert stores.lag("model-server", "serving") == expected
-        assert stores.lag("new", "serving") == sum(sent.values())
+        expected = [rows[shard, place] for shard in range(SHARDS) for place in waiting[shard] if place > acked[shard]]
+        assert stores.lag("model-server", "serving") == sum(expected)
+        assert stores.lag("new", "serving") == sum(rows.values())
 
 
 def test_lags_are_of_the_functions_between_streams_in_their_order(stores: Stores) -> None:

@@ -36,11 +36,11 @@ def drained(context: Any, timeout: float = LONGEST_WAIT) -> None:
         for name in project.chain.consumers:
             stream = project.reads(name)
             while waiting := stores.lag(name, stream):
-                context.logger.info(f"{name} has {waiting} messages to process")
+                context.logger.info(f"{name} has about {waiting:,} rows to process")
                 if time.monotonic() > deadline:
                     raise UnavailableError(
-                        f"{name} has not processed all of {stream} within {timeout:g} s: {waiting} messages "
-                        "are waiting",
+                        f"{name} has not processed all of {stream} within {timeout:g} s: about {waiting:,} "
+                        "rows are waiting",
                         remedy="its log says what holds it; fix that and run the workflow again. Nothing is lost",
                     )
                 time.sleep(POLL_SECONDS)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def errors_in_words(status: int = 1) -> Iterator[None]:
-    """On an error that a user can fix, print what happened and what to do, and end the process with this status."""
+    """On an error that a user can fix, print what happened and what to do, and end the process with this status.
+
+    An error that has another one of its own (`exit_status`) ends it with that.
+    """
     try:
         yield
     except ModelstreamError as error:
@@ -30,7 +33,7 @@ def errors_in_words(status: int = 1) -> Iterator[None]:
         console.print(f"[bold red]error:[/] {escape(str(error))}")
         if error.remedy:
             console.print(f"[bold]→[/] {escape(error.remedy)}")
-        sys.exit(status)
+        sys.exit(max(status, error.exit_status))
 
 
 @contextmanager

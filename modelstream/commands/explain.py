@@ -60,7 +60,7 @@ def print_explanation(found: Explanation, use_case: UseCase, table: str) -> None
     for line in explained(found.not_counted, use_case):
         out.print(f"  {line}")
     if found.on_the_way:
-        out.print(f"{found.on_the_way:,} messages are still being processed: their events are not in the log yet")
+        out.print(f"{found.on_the_way:,} rows are still being processed: their events are not in the log yet")
     rows = [_row(event, use_case) for event in found.last_events]
     out.print(fitting_table(rows, out.width, f"the last {len(rows)} events"))
     if found.vector is None:

@@ -58,7 +58,7 @@ def summary(found: Findings, seconds: float) -> str:
         if found.unmatched.count:
             lines.append(
                 f"{found.unmatched.count:,} vectors and rows can't be compared yet, because events are still "
-                "being processed. When `python pipeline.py status` shows that no messages wait, run replay again."
+                "being processed. When `python pipeline.py status` shows that no rows wait, run replay again."
             )
     if count:
         lines.append(f"{count:,} differences in all.")

@@ -26,8 +26,11 @@ from modelstream.commands.options import (
 
 if TYPE_CHECKING:
     from modelstream.project import Project
-    from modelstream.runner.run import Summary
+    from modelstream.runner.summary import Summary
+    from modelstream.use_case.declared import UseCase
 
+UNREAD = 3
+"""The exit status when nothing of the input could be read, or with --strict not all of it."""
 GENERATED = "Generated events"
 """The panel of options that can't go with --input."""
 
@@ -91,6 +94,10 @@ def run(
             rich_help_panel=KEPT,
         ),
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", metavar=FLAG, help="End with status 3 if anything in the input could not be read."),
+    ] = False,
     shards: Shards = None,
     streams: Streams = "",
     tables: Tables = "",
@@ -102,6 +109,9 @@ def run(
     stopped, and counts nothing twice. Ctrl-C saves the work in progress. The folder
     remembers --streams, --tables and --logs, so give them only the first time.
 
+    The exit status is 3 if nothing of the input could be read; with --strict, also if
+    some of it couldn't.
+
     Example: python pipeline.py run --input events.ndjson --data data-mine
     """
     from modelstream.commands.output import print_json
@@ -111,7 +121,7 @@ def run(
     from modelstream.runner.display import Display
     from modelstream.runner.store_urls import checked
     from modelstream.settings import StoreUrls
-    from modelstream.source.input_file import open_input
+    from modelstream.source.input_file import check_input
 
     source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
     if input is not None:
@@ -122,7 +132,7 @@ def run(
             )
         source = {"input": input}
         if input != "-":  # a wrong name must not begin a folder, let alone empty one
-            open_input(Path(input).expanduser()).close()
+            check_input(Path(input).expanduser())
     source |= {"enrichment": str(enrichment) if enrichment else None, "rate": rate}
     project = load_project()
     try:
@@ -138,26 +148,40 @@ def run(
         print_json(summary)
     else:
         print_summary(summary, project)
+    if summary.nothing_read or (strict and not summary.all_read):
+        if as_json:
+            what = "nothing" if summary.nothing_read else "not all"
+            print(f"error: {what} of the input could be read", file=sys.stderr)
+        raise typer.Exit(UNREAD)
 
 
 def print_summary(summary: Summary, project: Project) -> None:
-    """Print what came of a run, for a person, and how to look at the results."""
+    """Print what came of a run, what the folder holds if that is more, and how to look at it, for a person."""
     from rich.console import Console
-    from rich.markup import escape
 
-    from modelstream.commands.output import short_path, warned
     from modelstream.use_case.file import load_use_case
-    from modelstream.use_case.reasons import explained
 
     use_case = load_use_case(project.use_case_file)
+    Console(soft_wrap=True, highlight=False).print(
+        "\n".join([*_did(summary, use_case), *_folder(summary), *_hints(summary, project)])
+    )
+
+
+def _did(summary: Summary, use_case: UseCase) -> list[str]:
+    """Return what the run did."""
+    from modelstream.use_case.reasons import explained
+
     not_counted = ", ".join(f"{number:,} {reason}" for reason, number in summary.not_counted.items())
+    versions = [f"{number:,} by version {version}" for version, number in summary.predictions_by_version.items()]
+    if len(versions) == 1:
+        versions = [f"by version {next(iter(summary.predictions_by_version))}"]
     lines = [
         f"[bold]{summary.events:>12,}[/] events" + (f"  ({not_counted}: no vector)" if not_counted else ""),
         *(f"{'':15}{line}" for line in explained(summary.not_counted, use_case)),
         f"[bold]{summary.vectors:>12,}[/] feature vectors",
         f"[bold]{summary.predictions:>12,}[/] predictions"
-        + (f"  (by version {summary.model_version} of the model)" if summary.model_version else ""),
-        f"[bold]{summary.dead_letters:>12,}[/] dead letters",
+        + (f"  ({', '.join(versions)} of the model)" if versions else ""),
+        f"[bold]{summary.dead_letters:>12,}[/] dead letters" + _reason(summary),
         *([f"[bold]{summary.lookups:>12,}[/] lookups  ({_found(summary)})"] if summary.lookups else []),
         f"[bold]{summary.seconds:>12,.1f}[/] seconds"
         + (f", {summary.events_per_second:,.0f} events a second" if summary.events_per_second else ": nothing new")
@@ -166,20 +190,69 @@ def print_summary(summary: Summary, project: Project) -> None:
     if isinstance(summary.delay_ms, dict) and summary.delay_ms:
         p50, p99 = summary.delay_ms["p50"], summary.delay_ms["p99"]
         lines.append(f"[bold]{p50:>12,.1f}[/] ms from event to stored prediction (median; p99 {p99:,.1f} ms)")
+    if summary.unfinished_line:
+        lines.append(
+            f"Line {summary.unfinished_line} is unfinished: it has no line break, and is not whole JSON. "
+            "Run again when it is complete."
+        )
+    elif summary.input_is_empty:
+        lines.append("[bold]Nothing could be read[/]: the input is empty.")
+    if summary.nothing_read and summary.dead_letters:
+        lines.append("[bold]Nothing could be read[/]: there is no event in the input.")
+    return lines
+
+
+def _reason(summary: Summary) -> str:
+    """Return the most frequent reason of dead letters, in brackets."""
+    from rich.markup import escape
+
+    if not summary.dead_letter_reasons:
+        return ""
+    reason, number = next(iter(summary.dead_letter_reasons.items()))
+    return escape(f"  ({f'{number:,} times: ' if number < summary.dead_letters else ''}{reason})")
+
+
+def _folder(summary: Summary) -> list[str]:
+    """Return what the folder holds, if it holds more than what the run did."""
+    from rich.markup import escape
+
+    from modelstream.commands.output import short_path
+
+    held = summary.folder
+    if (held.events, held.predictions, held.dead_letters) == (
+        summary.events,
+        summary.predictions,
+        summary.dead_letters,
+    ):
+        return []
+    return [
+        f"{escape(short_path(summary.data))} now holds {held.events:,} events, {held.vectors:,} feature vectors, "
+        f"{held.predictions:,} predictions and {held.dead_letters:,} dead letters, of all runs."
+    ]
+
+
+def _hints(summary: Summary, project: Project) -> list[str]:
+    """Return how to look at what there is."""
+    from rich.markup import escape
+
+    from modelstream.commands.output import short_path, warned
+
     data = escape(short_path(summary.data))
     logs = escape(short_path(summary.logs))
     option = "" if data == "data" else f" --data {data}"
     names, predictions = project.names, project.predictions
-    for warning in summary.warnings:
-        lines += ["", warned(warning)]
-    lines += [
-        "",
-        f"The results are Parquet files in {logs}/{names.events_log} and {logs}/{names.inference_log}. Look at them:",
-        f"  python -c 'import pandas; print(pandas.read_parquet(\"{logs}/{names.inference_log}\").tail())'",
-        f"  python pipeline.py table {names.features}{option}",
-        f"  python pipeline.py peek {predictions}{option}",
-    ]
-    Console(soft_wrap=True, highlight=False).print("\n".join(lines))
+    lines = [part for warning in summary.warnings for part in ("", warned(warning))] + [""]
+    if summary.dead_letters:
+        lines.append(f"See why lines became dead letters:\n  python pipeline.py peek {names.dead_letters}{option}")
+    if summary.folder.events and not summary.nothing_read:
+        lines += [
+            f"The results are Parquet files in {logs}/{names.events_log} and {logs}/{names.inference_log}. "
+            "Look at them:",
+            f"  python -c 'import pandas; print(pandas.read_parquet(\"{logs}/{names.inference_log}\").tail())'",
+            f"  python pipeline.py table {names.features}{option}",
+            f"  python pipeline.py peek {predictions}{option}",
+        ]
+    return lines if len(lines) > 1 else []
 
 
 def _found(summary: Summary) -> str:

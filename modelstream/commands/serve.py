@@ -61,7 +61,11 @@ def summary(saved: Saved, data: Path) -> str:
     lines = [f"Stopped: {what} in {data}. {saved.accepted:,} events were taken by HTTP."]
     lines += [
         f"  {function.name:20}{function.rows_in:>12,} rows in {function.rows_out:>12,} out   "
-        + (f"{function.waiting:,} messages wait in {function.reads}" if function.waiting else "no messages wait")
+        + (
+            f"{'about ' if function.about else ''}{function.waiting:,} rows wait in {function.reads}"
+            if function.waiting
+            else "nothing waits"
+        )
         for function in saved.functions
     ]
     lines += [f"warning: {warning}" for warning in saved.warnings]

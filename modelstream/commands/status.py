@@ -45,10 +45,12 @@ class StreamStatus(msgspec.Struct, frozen=True):
 
 
 class FunctionStatus(msgspec.Struct, frozen=True):
-    """A function between streams, and the messages that it has not acknowledged."""
+    """A function between streams, and the rows that it has not acknowledged."""
 
     reads: str
     lag: int
+    about: bool = False
+    """Whether the lag is an estimate."""
 
 
 class LogStatus(msgspec.Struct, frozen=True):
@@ -126,7 +128,7 @@ def status_of(view: View) -> Status:
         running=holder is not None,
         process=holder,
         streams={name: _stream(view.streams, name) for name in params.streams if name in made},
-        functions={name: FunctionStatus(view.project.reads(name), number) for name, number in lag.items()},
+        functions={name: _function(view, name, number) for name, number in lag.items()},
         tables={name: _rows(view, name) for name in params.tables},
         logs={name: LogStatus(log.count(), log.files()) for name, log in view.parquet_logs.items()},
         vectors=counters.pop("vectors", 0),
@@ -160,6 +162,10 @@ def _stream(streams: Streams, name: str) -> StreamStatus:
     return StreamStatus(sum(ends), ends, sum(end - first for first, end in ranges))
 
 
+def _function(view: View, name: str, lag: int) -> FunctionStatus:
+    return FunctionStatus(view.project.reads(name), lag, bool(lag) and not view.streams.counts_rows)
+
+
 def _rows(view: View, table: str) -> int:
     return view.features.count() if table == view.names.features else view.tables.lookup(table).count()
 
@@ -180,7 +186,7 @@ def print_status(found: Status, use_case: UseCase) -> None:
     parts: list[RenderableType] = [
         "; ".join([f"{found.data}: use case {found.use_case}, {found.shards} shards, {running}", *elsewhere]),
         plain_table(
-            ("stream", "messages", "kept", "messages by shard", "read by (messages that wait)"),
+            ("stream", "messages", "kept", "messages by shard", "read by (rows that wait)"),
             [
                 (name, one.messages, one.kept, " ".join(map(str, one.by_shard)), _readers(found, name))
                 for name, one in found.streams.items()
@@ -212,4 +218,5 @@ def _model_line(model: ModelStatus) -> str:
 
 
 def _readers(found: Status, stream: str) -> str:
-    return ", ".join(f"{name} ({one.lag:,})" for name, one in found.functions.items() if one.reads == stream)
+    readers = [(name, one) for name, one in found.functions.items() if one.reads == stream]
+    return ", ".join(f"{name} ({'about ' if one.about else ''}{one.lag:,})" for name, one in readers)

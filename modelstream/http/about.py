@@ -39,7 +39,7 @@ def about(use_case: UseCase, data: Path, url: str) -> str:
         "durable; 4xx with the reason if nothing was taken; 503: send it again",
         f"POST {model}/infer": f"predictions for vectors of {features}",
         f"GET  {model}/ready": "tells whether the model server is ready",
-        "GET  /healthz": "200, or 503 when messages wait and nothing was committed for 30 s",
+        "GET  /healthz": "200, or 503 when rows wait and nothing was committed for 30 s",
         "GET  /metrics": "for Prometheus",
     }
     return _PAGE.format(

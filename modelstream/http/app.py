@@ -135,7 +135,7 @@ class _Handlers:
         return Response(self._edge.exporter.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def health(self, _: HttpRequest) -> Response:
-        """Return 200, or 503 when messages wait and nothing has been committed for 30 s."""
+        """Return 200, or 503 when rows wait and nothing has been committed for 30 s."""
         health = self._edge.exporter.health()
         return _json(health, 200 if health["status"] == "ok" else 503)
 

@@ -26,6 +26,7 @@ from modelstream.messages.codec import (
     split_body,
 )
 from modelstream.messages.identity import bucket_of
+from modelstream.source.formats import ARRAY, FIRST_BYTES, wrong_format
 from modelstream.streams import Streams
 
 MAX_BODY = 16 << 20
@@ -47,8 +48,8 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class RefusedError(ModelstreamError):
     """A body that is refused; `status` is the HTTP status. Nothing of it was taken."""
 
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message, remedy="nothing of this body was taken: fix it and send all of it again")
+    def __init__(self, message: str, status: int = 400, how: str = "fix it and send all of it again") -> None:
+        super().__init__(message, remedy=f"nothing of this body was taken: {how}")
         self.status = status
 
 
@@ -62,6 +63,18 @@ def read_events(body: bytes, key_field: str) -> list[Event]:
     modelstream.http.intake.RefusedError: line 3 is not JSON: Input data was truncated
     """
     body = body.removeprefix(BYTE_ORDER_MARK)
+    try:
+        return _events(body, key_field)
+    except RefusedError as error:
+        found = wrong_format(body[:FIRST_BYTES])
+        if found in (None, ARRAY) or error.status != 400:
+            raise
+        assert found is not None
+        how = found.way_out("", "curl --data-binary @- URL/events (-d would take out the line breaks)")
+        raise RefusedError(f"the body is {found.name}, not JSON lines: {error}", how=how) from None
+
+
+def _events(body: bytes, key_field: str) -> list[Event]:
     try:
         body.decode()
     except UnicodeDecodeError as error:

@@ -58,7 +58,9 @@ class SavedFunction(msgspec.Struct, frozen=True):
     offsets: dict[int, int]
     """By shard, the offset of the last acknowledged message; -1 for none."""
     waiting: int
-    """Messages left for the next start."""
+    """Rows left for the next start…"""
+    about: bool = False
+    """…which is an estimate on Kafka and V3IO."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ def _summary(states: Sequence[FunctionState]) -> str:
     lag = sum(state.lag for state in states)
     problems = [f"{state.name}: {why}" for state in states for why in (state.held, state.refused) if why]
     busy = sorted({state.state for state in states} - {"idle", "working"})
-    parts = [f"{lag:,} messages under way"] if lag else ["nothing under way"]
+    about = "about " if any(state.about for state in states) else ""
+    parts = [f"{about}{lag:,} rows under way"] if lag else ["nothing under way"]
     return "; ".join(parts + busy + problems)
 
 
@@ -199,5 +202,6 @@ def _saved(pipeline: Pipeline) -> tuple[SavedFunction, ...]:
     for consumer, state in zip(pipeline.consumers, pipeline.states(), strict=True):
         offsets = pipeline.stores.streams.acked(consumer.name, consumer.reads)
         done = state.counters
-        found.append(SavedFunction(consumer.name, consumer.reads, done.rows_in, done.rows_out, offsets, state.lag))
+        moved = (done.rows_in, done.rows_out)
+        found.append(SavedFunction(consumer.name, consumer.reads, *moved, offsets, state.lag, state.about))
     return tuple(found)

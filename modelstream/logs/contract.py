@@ -9,7 +9,7 @@ footer. `schema.parquet` has no rows: with it, a log without rows reads as a tab
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
@@ -111,15 +111,20 @@ class Log(ABC):
         self._tails[shard] = _Tail(file.number, footer.rows, footer.offset)
 
     def scan(
-        self, columns: Sequence[str] | None = None, shards: Sequence[int] | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        shards: Sequence[int] | None = None,
+        after: Mapping[tuple[int, int], int] | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows in the order in which each shard appended them: by epoch, shard, and number.
 
-        Files that are added meanwhile are left out. Raises ConfigurationError for a file that can't be read.
+        With `after`, which `last_numbers` has returned, only those of files that were added since. Files that are added
+        meanwhile are left out. Raises ConfigurationError for a file that can't be read.
         """
         names = None if columns is None else list(columns)
         for file in self._files():
-            if shards is None or file.shard in shards:
+            old = file.number <= after.get(file[:2], -1) if after else False
+            if not old and (shards is None or file.shard in shards):
                 with self._outages(), readable(self.place(file.name)), self._open(file.name) as opened:
                     yield from opened.iter_batches(columns=names)
 
@@ -131,6 +136,10 @@ class Log(ABC):
                 self._rows[file] = self._footer(file).rows
             total += self._rows[file]
         return total
+
+    def last_numbers(self) -> dict[tuple[int, int], int]:
+        """Return the number of the last file of each epoch and shard."""
+        return {key: file.number for key, file in _lasts(self._files()).items()}
 
     def files(self) -> int:
         """Return the number of files with rows."""

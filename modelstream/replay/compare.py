@@ -86,7 +86,7 @@ class _State:
     """How far a pipeline is."""
 
     on_the_way: int
-    """Messages that some function has not acknowledged."""
+    """Rows that some function has not acknowledged."""
     ends: dict[int, int]
     """By shard, the end of the stream that the first function reads."""
 

@@ -43,7 +43,7 @@ class Explanation(msgspec.Struct, kw_only=True):
     row: dict[str, Any] | None
     """The user's row in the table of features."""
     on_the_way: int
-    """Messages that some function has not acknowledged: the log may lack some events."""
+    """Rows that some function has not acknowledged: the log may lack some events."""
 
 
 def explain(stores: Stores, project: Project, shards: int, user: str, last: int) -> Explanation:

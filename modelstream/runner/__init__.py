@@ -3,6 +3,8 @@
 | module | what |
 |---|---|
 | `run` | what `pipeline.py run` does |
+| `summary` | what it did, and what the folder holds |
+| `progress` | how far it is, and the time left |
 | `pipeline` | `Pipeline`: the functions of project.yaml, running |
 | `signals` | those that end it |
 | `supervisor` | starts a process for each worker, and restarts those that die |

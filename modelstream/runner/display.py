@@ -76,7 +76,8 @@ class Display:
             table.add_row(
                 row.name,
                 Text(state, style=colour),
-                *(f"{number:,.0f}" for number in (done.rows_in, rate_in, done.rows_out, rate_out, row.lag)),
+                *(f"{number:,.0f}" for number in (done.rows_in, rate_in, done.rows_out, rate_out)),
+                row.shown_lag,
                 Text(f"{done.dead_letters:,}", style="red" if done.dead_letters else ""),
             )
             for problem in filter(None, (row.held, row.refused)):

@@ -83,7 +83,14 @@ def main() -> None:
         line.send(Report(held=f"{error}; {error.remedy}"))
         status = OUTAGE
     except ModelstreamError as error:
-        line.send(Report(error=str(error), remedy=error.remedy, gone=isinstance(error, GoneError)))
+        line.send(
+            Report(
+                error=str(error),
+                remedy=error.remedy,
+                gone=isinstance(error, GoneError),
+                exit_status=error.exit_status,
+            )
+        )
         status = 2
     sys.stdout.flush()
     os._exit(status)

@@ -47,6 +47,8 @@ class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
     remedy: str = ""
     gone: bool = False
     """A file that it uses was deleted: nothing can be saved any more, so the pipeline must end."""
+    exit_status: int = 1
+    """The exit status of a command that ends with this error."""
 
 
 _REPORT = msgspec.json.Decoder(Report)

@@ -20,7 +20,7 @@ from modelstream.runner.state import FunctionState, PipelineState
 __all__ = ["CONTENT_TYPE", "Exporter"]
 
 STALLED_SECONDS = 30.0
-"""A function that has not committed for this long while messages wait is stalled: 6 to 15 commits should have happened.
+"""A function that has not committed for this long while rows wait is stalled: 6 to 15 commits should have happened.
 """
 
 
@@ -54,7 +54,7 @@ class Exporter(Collector):
         state = self.state
         reasons = [self.failure] if self.failure else []
         reasons += [
-            f"{function.name}: {function.lag} messages are waiting, but nothing has been committed for "
+            f"{function.name}: {function.shown_lag} rows are waiting, but nothing has been committed for "
             f"{function.waits_for(now):.0f} s{': ' + function.held if function.held else ''}"
             for function in state.functions
             if function.waits_for(now) > STALLED_SECONDS
@@ -104,7 +104,7 @@ _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
     ("lookup_misses", "Lookups that found nothing.", lambda function: function.counters.lookup_misses),
 )
 _GAUGES: tuple[tuple[str, str, _Value], ...] = (
-    ("lag_messages", "Messages that a function has not acknowledged.", lambda function: function.lag),
+    ("lag_rows", "Rows that a function has not acknowledged (about, on Kafka and V3IO).", lambda one: one.lag),
     ("held", "1 while a function is held, for example by a full disk.", lambda f: float(bool(f.held))),
     ("model_refused", "1 while the version that is promoted is refused.", lambda f: float(bool(f.refused))),
     ("last_commit_timestamp_seconds", "When a function last committed.", lambda one: one.counters.committed_at),
@@ -127,6 +127,7 @@ def _shown(function: FunctionState, now: float) -> dict[str, Any]:
         "name": function.name,
         "state": function.state,
         "lag": function.lag,
+        "about": function.about,
         "held": function.held,
         "restarts": function.restarts,
         "seconds_since_commit": since,

@@ -149,7 +149,7 @@ class Pipeline:
         self._served.note(self.supervisor.processes.values())
 
     def lag(self, consumer: Consumer) -> int:
-        """Return how many messages of its stream a function has not acknowledged."""
+        """Return how many rows of its stream a function has not acknowledged; at least 1 while that is not known."""
         try:
             return self.stores.lag(consumer.name, consumer.reads)
         except UnavailableError:
@@ -159,7 +159,7 @@ class Pipeline:
         """Once the source has sent everything, drain the functions one after the other; return whether all is
         processed.
 
-        The first function with unacknowledged messages is asked to flush at once, rather than at its next commit.
+        The first function with unacknowledged rows is asked to flush at once, rather than at its next commit.
         """
         if self.source and not self.supervisor.processes[self.source].ended:
             return False
@@ -192,6 +192,7 @@ class Pipeline:
             counters=sum((process.counters() for process in processes), Counters()),
             restarts=sum(process.restarts for process in processes),
             lag=lag,
+            about=bool(lag) and not self.stores.streams.counts_rows,
             lag_since=self._lag_since.setdefault(name, time.time()) if lag else 0.0,
             held=_held(processes),
             models=tuple(sorted({model.version for model in models})),

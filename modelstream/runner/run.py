@@ -20,9 +20,10 @@ from modelstream.runner.data_folder import DataFolder
 from modelstream.runner.display import Display
 from modelstream.runner.line import Command
 from modelstream.runner.pipeline import HELD_LIMIT, Pipeline
+from modelstream.runner.progress import Progress
 from modelstream.runner.signals import on_ending
+from modelstream.runner.summary import Before, Summary, reasons_since, totals_of, versions_since
 from modelstream.runner.supervisor import Supervisor
-from modelstream.stores import Stores
 from modelstream.streams import Streams
 from modelstream.use_case.columns import INGESTED_AT
 
@@ -32,32 +33,6 @@ POLL = 0.02
 SHOW_EVERY = 0.12
 COMMIT_MS = 2000.0
 """A run commits every two seconds, so a crash makes it repeat at most that much."""
-
-
-class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
-    """The summary of a run: the object that `--json` prints."""
-
-    events: int
-    vectors: int
-    predictions: int
-    dead_letters: int
-    lookups: int
-    """Values looked up for users who registered, and how often none was found."""
-    lookup_misses: int
-    not_counted: dict[str, int]
-    startup_seconds: float
-    seconds: float
-    events_per_second: float
-    delay_ms: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
-    peak_rss_mb: float
-    model_version: str
-    """The version of the model that served at the end; several if some workers had not yet switched to a promoted one.
-    """
-    data: str
-    logs: str
-    """The folder, or URL, of the Parquet logs."""
-    warnings: list[str] = []
-    """What a person should look at, such as lookups that found nothing."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +63,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
         pipeline = Pipeline(project, folder, supervisor, options.workers)
         try:
             pipeline.prepare()
+            before = Before.of(pipeline.stores, project, pipeline.shards)
             pipeline.start(commit_ms=COMMIT_MS)
             pipeline.start_source(options.source)
             watcher = _Watcher(pipeline, display)
@@ -100,16 +76,24 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
                 watcher.tick("")
             seconds = time.monotonic() - ready
             watcher.tick("done", force=True)
-            handled = supervisor.processes[pipeline.source].counters().rows_out
+            source = supervisor.processes[pipeline.source]
+            handled = source.counters().rows_out
             models = [process.report.model for process in supervisor.processes.values() if process.report.model]
             pipeline.stop()
         except KeyboardInterrupt:
             raise Interrupted(_save(pipeline)) from None
         stores, predictions = pipeline.stores, project.predictions
-        found = patiently(lambda: _totals(stores, pipeline.shards))
+        told = source.report.result
+        held = patiently(lambda: totals_of(stores, pipeline.shards))
+        did = held - before.totals
         delay = patiently(lambda: delays(stores.streams, predictions, opened)) if options.rate else None
         return Summary(
-            **found,
+            **msgspec.structs.asdict(did),
+            dead_letter_reasons=patiently(lambda: reasons_since(stores, before)) if did.dead_letters else {},
+            predictions_by_version=patiently(lambda: versions_since(stores, before)) if did.predictions else {},
+            unfinished_line=int(told.get("unfinished", 0)),
+            input_is_empty=not told.get("read", 0),
+            folder=held,
             startup_seconds=round(ready - begun, 3),
             seconds=round(seconds, 3),
             events_per_second=round(handled / seconds, 1),
@@ -118,22 +102,8 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             model_version=", ".join(sorted({model.version for model in models})),
             data=str(folder.path),
             logs=folder.urls.logs,
+            warnings=patiently(lambda: lookup_warnings(stores, did.lookups, did.lookup_misses)),
         )
-
-
-def _totals(stores: Stores, shards: int) -> dict[str, Any]:
-    """Return events, vectors, predictions, dead letters, lookups and the uncounted events by reason."""
-    counters = stores.counters(shards)
-    return {
-        "events": stores.events_log.count(),
-        "vectors": counters.pop("vectors", 0),
-        "predictions": stores.inference_log.count(),
-        "dead_letters": stores.dead_letter_count(),
-        "lookups": (lookups := counters.pop("lookups", 0)),
-        "lookup_misses": (misses := counters.pop("lookup_misses", 0)),
-        "not_counted": counters,
-        "warnings": lookup_warnings(stores, lookups, misses),
-    }
 
 
 def delays(streams: Streams, name: str, since: float) -> dict[str, float]:
@@ -185,6 +155,7 @@ class _Watcher:
         self._pipeline = pipeline
         self._display = display
         self._show_at = 0.0
+        self._progress = Progress()
         self.peak = 0
 
     def tick(self, what: str, *, force: bool = False) -> None:
@@ -194,13 +165,8 @@ class _Watcher:
             self._show_at = now + SHOW_EVERY
             self.peak = max(self.peak, self._pipeline.resident_bytes())
             states = self._pipeline.states()
-            self._display.show(states, what or self._progress())
+            self._display.show(states, what or self._progress.text(states, self._expected(), now))
         time.sleep(POLL)
 
-    def _progress(self) -> str:
-        report = self._pipeline.supervisor.processes[self._pipeline.source].report
-        lines = report.counters.rows_out
-        sent = f"{lines:,}"
-        if report.total:
-            sent += f" of {report.total:,} ({100 * lines / report.total:.0f} %)"
-        return f"{sent} lines sent"
+    def _expected(self) -> int:
+        return self._pipeline.supervisor.processes[self._pipeline.source].report.total

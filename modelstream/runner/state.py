@@ -22,9 +22,11 @@ class FunctionState:
     """Since the pipeline was started."""
     restarts: int = 0
     lag: int = 0
-    """Messages of its stream that it has not acknowledged: they wait to be processed, or for a commit."""
+    """Rows of its stream that it has not acknowledged: they wait to be processed, or for a commit."""
+    about: bool = False
+    """Whether the lag is an estimate: Kafka and V3IO count messages, not rows."""
     lag_since: float = 0.0
-    """Since when there has always been a waiting message (seconds since 1970); 0 if none waits."""
+    """Since when rows have always been waiting (seconds since 1970); 0 if none waits."""
     held: str = ""
     """Why it is held; empty if it is not."""
     models: tuple[str, ...] = ()
@@ -33,8 +35,17 @@ class FunctionState:
     """Why the promoted version does not serve; empty if it does."""
 
     def waits_for(self, now: float) -> float:
-        """Return for how many seconds messages have been waiting without any commit."""
+        """Return for how many seconds rows have been waiting without any commit."""
         return now - max(self.lag_since, self.counters.committed_at) if self.lag else 0.0
+
+    @property
+    def shown_lag(self) -> str:
+        """The lag as a person reads it.
+
+        >>> FunctionState(name="event-handler", state="working", lag=1200, about=True).shown_lag
+        'about 1,200'
+        """
+        return f"{'about ' if self.lag and self.about else ''}{self.lag:,}"
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,9 @@ class Supervisor:
             if process.once and status == 0:
                 process.ended = True
             elif process.report.error and self.gives_up:
-                raise FunctionFailedError(process.report.error, remedy=process.report.remedy)
+                failed = FunctionFailedError(process.report.error, remedy=process.report.remedy)
+                failed.exit_status = process.report.exit_status
+                raise failed
             elif process.start_again_at == 0.0:
                 process.deaths += status != OUTAGE  # how long a run waits for an outage to end is not decided here
                 self._note_death(process, status)

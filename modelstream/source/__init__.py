@@ -4,6 +4,7 @@
 |---|---|
 | `readers` | lines of a file or of standard input |
 | `input_file` | opens a file of events |
+| `formats` | what isn't JSON lines, told by its first bytes, and the way to JSON lines |
 | `lines` | blocks of bytes to whole lines |
 | `key_finder` | the key of each line, without parsing |
 | `sender` | appends the lines to the stream, and saves the progress |

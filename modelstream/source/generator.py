@@ -91,6 +91,7 @@ class GeneratorSource(Source):
     ) -> None:
         distributions.check(use_case)
         self.origin = options.origin
+        self.expected = options.lines - start
         self._options = options
         self._start = start
         self._chunk_lines = chunk_lines

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import xxhash
@@ -19,6 +20,8 @@ from modelstream.source.key_finder import KeyFinder
 
 CUT = 4096
 """Bytes that are kept of a line that is longer than `MAX_LINE`."""
+
+_JSON = msgspec.json.Decoder(msgspec.Raw)
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,17 @@ class LineSplitter:
     >>> chunk = splitter.feed(b'd": 2}', last=True)
     >>> chunk.lines.positions.tolist(), chunk.lines.texts()
     ([2], [b'{"id": 2}'])
+
+    With `waits`, a last line without a line break is left for later, unless it is whole (see `is_whole`): whoever
+    writes the input may be in the middle of it.
     """
 
-    def __init__(self, key_field: str, *, max_line: int = MAX_LINE) -> None:
+    def __init__(self, key_field: str, *, max_line: int = MAX_LINE, waits: bool = False) -> None:
+        self.unfinished = 0
+        """The number, from 1, of a last line that was left for later; 0 for none."""
         self._finder = KeyFinder(key_field, max_line=max_line, cut=CUT)
         self._max_line = max_line
+        self._waits = waits
         self._hasher = xxhash.xxh3_128()
         self._read = Progress(digest=self._hasher.hexdigest())
         self._rest = b""
@@ -106,14 +115,22 @@ class LineSplitter:
         self._read = Progress(lines, bytes_, hasher.hexdigest())
 
     def feed(self, block: bytes, *, last: bool = False) -> Chunk:
-        """Return the lines that end in a block of the input; with `last`, what is left is a line too."""
+        """Return the lines that end in a block of the input; with `last`, what is left is a line too, or waits."""
         if self._dropped:
             block = self._skip_long(block)
             if not block and not last:
                 return self._chunk(b"")
         data = self._without_mark(self._rest + block)
         whole = len(data) if last else data.rfind(b"\n") + 1
-        chunk = self._chunk(data[:whole], last=last)
+        unfinished = False
+        if last and self._waits:
+            ended = data.rfind(b"\n") + 1
+            left = data[ended:]
+            if self._dropped or not is_whole(left):
+                whole = ended
+                unfinished = bool(self._dropped or left.strip())
+        chunk = self._chunk(data[:whole], last=last and not unfinished)
+        self.unfinished = self._read.lines + 1 if unfinished else 0
         if whole:
             self._dropped = self._ahead = 0
         self._rest = data[whole:]
@@ -170,3 +187,20 @@ class LineSplitter:
             end = read_to(len(data), start.lines + found.lines, self._hasher, finished=last)
         self._read = end
         return Chunk(InputLines(found.data, found.starts, found.ends, numbers, found.buckets, truncated), progress_at)
+
+
+def is_whole(line: bytes) -> bool:
+    r"""Tell whether a line without its line break has certainly come to its end: a JSON object, array or text.
+
+    Of a number the next digits may be on their way, and of blanks an object.
+
+    >>> [is_whole(line) for line in (b'{"a": 1}\r', b'{"a": 1', b"12", b"tru", b"  ")]
+    [True, False, False, False, False]
+    """
+    if not line.lstrip().startswith((b"{", b"[", b'"')):
+        return False
+    try:
+        _JSON.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True

@@ -17,7 +17,8 @@ import xxhash
 
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.messages.codec import MAX_LINE
-from modelstream.source.input_file import open_input
+from modelstream.source.formats import FIRST_BYTES, refuse_wrong_format
+from modelstream.source.input_file import check_input, open_input
 from modelstream.source.lines import Chunk, LineSplitter, Progress
 from modelstream.tables import Input, InputTable
 
@@ -37,6 +38,10 @@ class Source(ABC):
     """An input. Its `origin` is its name in every event's identity."""
 
     origin: str
+    expected: int = 0
+    """How many lines it yields in all, as far as is known by now; 0 if nothing is."""
+    unfinished: int = 0
+    """The number, from 1, of a last line that is being written: it waits for a later run; 0 for none."""
 
     @abstractmethod
     def chunks(self, stopped: Callable[[], bool]) -> Iterator[Chunk]:
@@ -58,7 +63,8 @@ def chunk_bytes(shards: int) -> int:
 class FileSource(Source):
     """The lines of a file, from where it was read to before. Its origin is the file's absolute path.
 
-    `read` is how much was read and sent before; a file whose beginning has changed since is refused.
+    `read` is how much was read and sent before; a file whose beginning has changed since is refused. A last line that
+    is unfinished waits for a later run.
     """
 
     def __init__(
@@ -74,16 +80,21 @@ class FileSource(Source):
         self._path = path
         self._read = read or Progress()
         self._block = block
-        self._splitter = LineSplitter(key_field, max_line=max_line)
+        self._splitter = LineSplitter(key_field, max_line=max_line, waits=True)
 
     def chunks(self, stopped: Callable[[], bool]) -> Iterator[Chunk]:
         """Yield the file's lines; see `Source`. Raises ConfigurationError if the part read before changed."""
         with open_input(self._path) as file:
             try:
                 more = self._find_place(file)
+                lines = taken = 0
                 while not stopped():
                     block = file.read(self._block) if more else b""
-                    yield self._splitter.feed(block, last=not block)
+                    chunk = self._splitter.feed(block, last=not block)
+                    lines, taken = lines + len(chunk.lines), taken + len(block)
+                    self.unfinished = self._splitter.unfinished
+                    self.expected = lines + (_size_left(file) * lines // taken if block else 0)
+                    yield chunk
                     if not block:
                         return
             except OSError as error:
@@ -131,13 +142,18 @@ class FileSource(Source):
         )
 
 
+def _size_left(file: io.FileIO) -> int:
+    """Return how many bytes of a file follow."""
+    return max(0, os.fstat(file.fileno()).st_size - file.tell())
+
+
 def open_file(path: Path | str, key_field: str, inputs: InputTable, *, block: int = CHUNK_BYTES) -> FileSource:
     """Return the source of a file, registered as an input, that continues where the file was read to.
 
     Raises ConfigurationError if it can't be read.
     """
     resolved = Path(path).expanduser().resolve()
-    open_input(resolved).close()
+    check_input(resolved)
     origin = str(resolved)
     known = inputs.register(origin, Input(origin=origin, kind="file", path=origin))
     read = Progress(known.lines, known.bytes, known.digest, known.finished)
@@ -163,7 +179,7 @@ class PipeSource(Source):
 
     def chunks(self, stopped: Callable[[], bool]) -> Iterator[Chunk]:
         """Yield lines as they arrive, once nothing more has come for `LINGER` seconds; see `Source`."""
-        ended = False
+        ended = looked = False
         while not ended and not stopped():
             parts: list[bytes] = []
             size = 0
@@ -172,7 +188,11 @@ class PipeSource(Source):
                 size += len(parts[-1])
                 ended = not parts[-1]
             if parts:
-                yield self._splitter.feed(b"".join(parts), last=ended)
+                block = b"".join(parts)
+                if not looked:
+                    refuse_wrong_format(block[:FIRST_BYTES], "standard input")
+                    looked = True
+                yield self._splitter.feed(block, last=ended)
 
     def _ready(self, seconds: float) -> bool:
         return bool(select.select([self._descriptor], [], [], seconds)[0])

@@ -135,14 +135,18 @@ class Sent:
     """Lines sent by this sender; blank ones don't count."""
     messages: int
     finished: bool
-    """The input was sent to its end (false: the sender was stopped early)."""
+    """The input was sent to its end (false: the sender was stopped early, or the last line is unfinished)."""
+    unfinished: int = 0
+    """The number, from 1, of a last line that is being written: it waits for a later run; 0 for none."""
+    read: int = 0
+    """Lines of the input that are read by now, in this run and before; blank ones count."""
 
 
 class Watcher:
     """Gets reports of what a sender does; this base class ignores them."""
 
-    def sent(self, lines: int) -> None:
-        """Called with the number of lines that this sender has sent so far."""
+    def sent(self, lines: int, expected: int) -> None:
+        """Called with the number of lines that this sender has sent so far, and of those it expects (0: unknown)."""
 
     def waits(self, why: str) -> None:
         """Called with the reason why the sender waits, or with "" when it continues."""
@@ -191,25 +195,25 @@ class Sender:
         most = 1 if 0 < self._rate <= SINGLE_RATE else MAX_MESSAGE_EVENTS
         try:
             for chunk in source.chunks(self._clock.stopped):
-                self._send(source.origin, chunk, shards, pace, most)
+                self._send(source, chunk, shards, pace, most)
                 if self._clock.stopped():
                     break
             self._save()
         except _StopError:
             pass
-        return Sent(self._lines, self._messages, self._reached.finished)
+        return Sent(self._lines, self._messages, self._reached.finished, source.unfinished, self._reached.lines)
 
-    def _send(self, origin: str, chunk: Chunk, shards: int, pace: Pace, most: int) -> None:
+    def _send(self, source: Source, chunk: Chunk, shards: int, pace: Pace, most: int) -> None:
         count = len(chunk.lines)
         at = 0
         while at < count and (due := pace.take(count - at)):
             lines = chunk.lines.slice(at, at + due)
-            records = messages(lines, shards, origin, self._clock.now_us(), most=most)
+            records = messages(lines, shards, source.origin, self._clock.now_us(), most=most)
             self._surely("append", partial(self._streams.append, self._stream, records))
             at += due
             self._lines += due
             self._messages += len(records)
-            self._watcher.sent(self._lines)
+            self._watcher.sent(self._lines, source.expected)
             self._due = partial(chunk.progress_at, at)
             if self._clock.monotonic() - self._saved_at >= SAVE_SECONDS:
                 self._save()

@@ -55,13 +55,12 @@ class SourceOptions:
 class _Teller(Watcher):
     """Reports what the sender does to a job's context: in its log, and in the live table if there is one."""
 
-    def __init__(self, context: Any, total: int) -> None:
+    def __init__(self, context: Any) -> None:
         self._context = context
-        self._total = total
-        self._lines = 0
+        self._lines = self._expected = 0
 
-    def sent(self, lines: int) -> None:
-        self._lines = lines
+    def sent(self, lines: int, expected: int) -> None:
+        self._lines, self._expected = lines, expected
         self._tell("")
 
     def waits(self, why: str) -> None:
@@ -71,7 +70,7 @@ class _Teller(Watcher):
     def _tell(self, held: str) -> None:
         # MLRun's context has no `progress`; the local runner's has.
         if hasattr(self._context, "progress"):
-            self._context.progress(self._lines, self._total, held)
+            self._context.progress(self._lines, self._expected, held)
 
 
 def send(context: Any, distributions: Distributions, options: SourceOptions) -> Sent:
@@ -87,19 +86,23 @@ def send(context: Any, distributions: Distributions, options: SourceOptions) -> 
     stopped = context.stopped.is_set if hasattr(context, "stopped") else lambda: False
     with Stores.of(settings) as stores:
         shards = stores.streams.describe(settings.writes).shards
-        source, total = open_source(distributions, options, stores.use_case, stores.tables, shards)
+        source = open_source(distributions, options, stores.use_case, stores.tables, shards)
         sender = Sender(
             stores.streams,
             settings.writes,
             saver(stores.tables, source.origin),
             rate=options.rate or 0.0,
             clock=Clock(stopped),
-            watcher=_Teller(context, total),
+            watcher=_Teller(context),
         )
         sent = sender.run(source)
     context.log_result("lines", sent.lines)
     context.log_result("messages", sent.messages)
+    context.log_result("read", sent.read)
     context.log_result("finished", int(sent.finished))
+    if sent.unfinished:
+        context.logger.warn(f"line {sent.unfinished} of {source.origin} is unfinished: run again when it is complete")
+        context.log_result("unfinished", sent.unfinished)
     return sent
 
 
@@ -124,8 +127,8 @@ def saver(tables: Tables, origin: str) -> Callable[[Progress], None]:
 
 def open_source(
     distributions: Distributions, options: SourceOptions, use_case: UseCase, tables: Tables, shards: int
-) -> tuple[Source, int]:
-    """Return the source that the options ask for, and how many lines it has left (0: not known).
+) -> Source:
+    """Return the source that the options ask for.
 
     The table to look up is loaded and the input registered, so that lines may be sent. Raises ConfigurationError.
 
@@ -140,9 +143,9 @@ def open_source(
     >>> with tempfile.TemporaryDirectory() as folder, open_tables(f"sqlite://{folder}") as tables:
     ...     with open(f"{folder}/readings.ndjson", "w") as file:
     ...         size = file.write('{"house": "h1"}')
-    ...     source, lines = open_source(None, SourceOptions(input=file.name), use_case, tables, shards=8)
-    ...     source.origin == file.name, tables.inputs().get(source.origin).kind, lines
-    (True, 'file', 0)
+    ...     source = open_source(None, SourceOptions(input=file.name), use_case, tables, shards=8)
+    ...     source.origin == file.name, tables.inputs().get(source.origin).kind
+    (True, 'file')
     """
     if options.input is None:
         return _open_generator(distributions, options, use_case, tables)
@@ -150,13 +153,11 @@ def open_source(
         load_enrichment(options.enrichment, use_case, tables)
     block = chunk_bytes(shards)
     if options.input == "-":
-        return open_stdin(use_case.key, tables.inputs(), descriptor=STDIN, block=block), 0
-    return open_file(options.input, use_case.key, tables.inputs(), block=block), 0
+        return open_stdin(use_case.key, tables.inputs(), descriptor=STDIN, block=block)
+    return open_file(options.input, use_case.key, tables.inputs(), block=block)
 
 
-def _open_generator(
-    distributions: Distributions, options: SourceOptions, use_case: UseCase, tables: Tables
-) -> tuple[Source, int]:
+def _open_generator(distributions: Distributions, options: SourceOptions, use_case: UseCase, tables: Tables) -> Source:
     generated = GeneratorOptions(options.users, options.events_per_user, options.seed, _end(options.end))
     known = tables.inputs().get(generated.origin)
     if known is not None:
@@ -179,7 +180,7 @@ def _open_generator(
             "not match those that were sent",
             remedy=f"undo the change in functions/data-generator.ipynb; or {START_ANEW}",
         )
-    return source, generated.lines - start
+    return source
 
 
 def _load_table(distributions: Distributions, options: SourceOptions, use_case: UseCase, tables: Tables) -> None:

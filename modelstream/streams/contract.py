@@ -5,13 +5,18 @@ One contract for every backend, tested by `tests/contract/streams_contract.py`.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar
 
 from modelstream.errors import ConfigurationError
+from modelstream.messages.codec import rows_of
+
+SAMPLE_SECONDS = 2.0
+"""How long the number of rows of a message that was looked at holds for its stream: each look transfers a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,11 @@ class Streams(ABC):
     all_or_none: ClassVar[bool] = True
     """Whether an append that fails has appended nothing."""
 
+    counts_rows: bool = False
+    """Whether `rows` is exact. Where it is not, it is an estimate."""
+
+    _samples: dict[str, tuple[float, int]] | None = None
+
     @abstractmethod
     def create(self, name: str, shards: int, epoch: int = 0) -> StreamInfo:
         """Make a stream, or return the existing one.
@@ -111,6 +121,28 @@ class Streams(ABC):
     def ranges(self, name: str) -> dict[int, tuple[int, int]]:
         """Return the same of every shard."""
         return {shard: self.range(name, shard) for shard in range(self.describe(name).shards)}
+
+    def rows(self, name: str, parts: Mapping[int, tuple[int, int]]) -> int:
+        """Return how many rows are in parts of shards, from an offset up to another: at least 1 for each message.
+
+        Here it is an estimate: all messages are taken to be like the first one of the longest part.
+        """
+        longest = max(parts, key=lambda shard: parts[shard][1] - parts[shard][0], default=0)
+        count = sum(max(0, end - first) for first, end in parts.values())
+        if not count:
+            return 0
+        self._samples = {} if self._samples is None else self._samples
+        now = time.monotonic()
+        looked_at, rows = self._samples.get(name, (-SAMPLE_SECONDS, 1))
+        if now - looked_at >= SAMPLE_SECONDS:
+            found = self.sample(name, longest, parts[longest][0])
+            rows = rows_of(found.body) if found else rows
+            self._samples[name] = now, rows
+        return count * rows
+
+    def sample(self, name: str, shard: int, offset: int) -> Message | None:
+        """Return one message of a shard, for a look at it; None if there is none at this offset or after it."""
+        return next(iter(self.read(name, shard, offset, 1, 1)), None)
 
     @abstractmethod
     def ack(self, group: str, name: str, shard: int, offset: int) -> None:

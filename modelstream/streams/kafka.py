@@ -106,6 +106,11 @@ class KafkaStreams(Streams):
         self.describe(name).check(shard)
         return self._reader(name).read(shard, offset, limit_messages, limit_bytes)
 
+    def sample(self, name: str, shard: int, offset: int) -> Message | None:
+        found = super().sample(name, shard, offset)
+        self._reader(name).forget(shard)  # or the library would fetch what follows, which nobody reads
+        return found
+
     def range(self, name: str, shard: int) -> tuple[int, int]:
         info = self.describe(name)
         info.check(shard)

@@ -93,7 +93,7 @@ class KafkaReader:
 
     def _go_to(self, shard: int, offset: int) -> _Place | None:
         """Fetch from an offset on; None where it is beyond the end."""
-        self._forget(shard)
+        self.forget(shard)
         first, end = self._ask(shard)
         self._ends[shard] = end
         if offset > end:
@@ -102,7 +102,8 @@ class KafkaReader:
         self._consumer.incremental_assign([TopicPartition(self._topic, shard, place.start)])
         return place
 
-    def _forget(self, shard: int) -> None:
+    def forget(self, shard: int) -> None:
+        """Fetch no more of a partition, until it is read again."""
         place = self._places.pop(shard, None)
         if place is not None:
             self._bytes -= sum(len(message.body) for message in place.buffer)
@@ -146,7 +147,7 @@ class KafkaReader:
             }
             if not sizes:
                 return
-            self._forget(max(sizes, key=lambda one: sizes[one]))
+            self.forget(max(sizes, key=lambda one: sizes[one]))
 
     def _keep(self, fetched: Fetched) -> None:
         error = fetched.error()

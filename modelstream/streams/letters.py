@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from modelstream.messages.dead_letters import DeadLetter, decode_letters, once
 from modelstream.streams.contract import Streams
@@ -12,11 +12,13 @@ BYTES = 8_000_000
 """Most bytes that are read at once."""
 
 
-def read_letters(streams: Streams, name: str, since: int | None = None) -> Iterator[DeadLetter]:
+def read_letters(
+    streams: Streams, name: str, since: int | None = None, after: Mapping[int, int] | None = None
+) -> Iterator[DeadLetter]:
     """Yield every dead letter of a stream once, shard by shard, in the order of their rows.
 
     Yields nothing if there is no such stream. With `since` (us since 1970 UTC), only those that were appended from then
-    on.
+    on; with `after`, only those of messages from an offset on, by shard.
 
     >>> import tempfile
     >>> from modelstream.messages.dead_letters import encode_letters, letter
@@ -31,11 +33,12 @@ def read_letters(streams: Streams, name: str, since: int | None = None) -> Itera
     """
     if name in streams.names():
         for shard in range(streams.describe(name).shards):
-            yield from once(_of_shard(streams, name, shard, since))
+            yield from once(_of_shard(streams, name, shard, since, (after or {}).get(shard, 0)))
 
 
-def _of_shard(streams: Streams, name: str, shard: int, since: int | None) -> Iterator[DeadLetter]:
+def _of_shard(streams: Streams, name: str, shard: int, since: int | None, begin: int) -> Iterator[DeadLetter]:
     offset, end = streams.range(name, shard)
+    offset = max(offset, begin)
     while offset < end:
         messages = streams.read(name, shard, offset, MESSAGES, BYTES)
         if not messages:

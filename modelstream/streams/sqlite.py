@@ -1,8 +1,9 @@
 """Streams in a folder: one SQLite file per stream, with the bodies of large messages in plain files beside it.
 
-`NAME.db` has a row for every message, in a table for each shard, with its body. When BULK bytes or more are
-appended at once, their bodies go into a file `NAME.NUMBER.bodies` instead (see `body_files`), which is synced
-before the rows are committed. `offsets.db` holds what groups of readers have acknowledged.
+`NAME.db` has a row for every message, in a table for each shard, with its body and how many events, vectors or
+predictions it holds. When BULK bytes or more are appended at once, their bodies go into a file `NAME.NUMBER.bodies`
+instead (see `body_files`), which is synced before the rows are committed. `offsets.db` holds what groups of readers
+have acknowledged.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelstream.base.names import PLAIN_NAME
 from modelstream.clients.sqlite import Connection, File, Format, create, guarded, writing
 from modelstream.errors import ConfigurationError
+from modelstream.messages.codec import rows_of
 from modelstream.messages.identity import BUCKETS
 from modelstream.streams.body_files import BodyFiles, BodyPlace
 from modelstream.streams.contract import Message, StreamInfo, Streams
 
-STREAM = Format("stream", b"mss1")
+STREAM = Format("stream", b"mss1", version=2)
+COUNTED = 2
+"""The version since which messages have their number of rows. Older files go on without it: there, lag is estimated."""
 OFFSETS = Format("file of offsets", b"mso1")
 OFFSETS_FILE = "offsets.db"
 
@@ -46,6 +50,8 @@ class _Open:
     reader: File
     writer: File
     bodies: BodyFiles
+    counted: bool
+    """Whether messages have their number of rows."""
 
     def close(self) -> None:
         self.reader.close()
@@ -67,6 +73,7 @@ class SqliteStreams(Streams):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.counts_rows = True
         self._streams: dict[str, _Open] = {}
         self._offsets = File(folder / OFFSETS_FILE, OFFSETS, _LAYOUT_OF_OFFSETS, durable=False)
 
@@ -103,14 +110,15 @@ class SqliteStreams(Streams):
             apart = [body for _, body in records if len(body) >= least]
             places = iter(_write_bodies(writer, stream.bodies, apart))
             appended_at = time.time_ns() // 1000
-            ends: dict[int, int] = {}
+            ends: dict[int, tuple[int, int]] = {}
             offsets = []
             for shard, body in records:
-                offset = ends[shard] if shard in ends else _range(writer, shard)[1]
-                ends[shard] = offset + 1
+                offset, before = ends.get(shard) or _end(stream, shard)
+                rows = rows_of(body)
+                ends[shard] = offset + 1, before + rows
                 kept: tuple[object, ...] = (None, *next(places)) if len(body) >= least else (body, None, None)
-                row = (offset, appended_at, len(body), *kept)
-                writer.execute(f"INSERT INTO messages_{shard} VALUES (?, ?, ?, ?, ?, ?)", row)
+                row = (offset, appended_at, len(body), *kept, *((before, rows) if stream.counted else ()))
+                writer.execute(f"INSERT INTO messages_{shard} VALUES (?{', ?' * (len(row) - 1)})", row)
                 offsets.append(offset)
         return offsets
 
@@ -135,6 +143,13 @@ class SqliteStreams(Streams):
         stream.info.check(shard)
         with guarded(stream.writer.path):
             return _range(stream.reader.connection, shard)
+
+    def rows(self, name: str, parts: Mapping[int, tuple[int, int]]) -> int:
+        stream = self._open(name)
+        if not stream.counted:
+            return super().rows(name, parts)
+        with guarded(stream.writer.path):
+            return sum(_rows_between(stream.reader.connection, shard, *parts[shard]) for shard in parts)
 
     def ack(self, group: str, name: str, shard: int, offset: int) -> None:
         info = self._open(name).info
@@ -215,8 +230,10 @@ class SqliteStreams(Streams):
             reader, writer = File(path, STREAM), File(path, STREAM)
             with guarded(path):
                 shards, epoch = reader.connection.execute("SELECT shards, epoch FROM stream").fetchone()
-            bodies = BodyFiles(self.folder, name)
-            stream = self._streams[name] = _Open(StreamInfo(name, shards, epoch), reader, writer, bodies)
+                (version,) = reader.connection.execute("PRAGMA user_version").fetchone()
+            bodies, counted = BodyFiles(self.folder, name), version >= COUNTED
+            self.counts_rows = self.counts_rows and counted
+            stream = self._streams[name] = _Open(StreamInfo(name, shards, epoch), reader, writer, bodies, counted)
         return stream
 
 
@@ -244,7 +261,9 @@ def _layout(name: str, shards: int, epoch: int) -> list[str]:
         statements += [
             f"INSERT INTO shards VALUES ({shard}, 0)",
             f'CREATE TABLE messages_{shard} ("offset" INTEGER PRIMARY KEY, appended_at INTEGER NOT NULL, '
-            "size INTEGER NOT NULL, body BLOB, body_file INTEGER, position INTEGER)",
+            "size INTEGER NOT NULL, body BLOB, body_file INTEGER, position INTEGER, "
+            # Rows in the shard before this message, as counted from some message on; and its own.
+            "rows_before INTEGER NOT NULL, rows INTEGER NOT NULL)",
         ]
     return statements
 
@@ -254,6 +273,25 @@ def _range(connection: sqlite3.Connection, shard: int) -> tuple[int, int]:
         f'SELECT first, (SELECT max("offset") FROM messages_{shard}) FROM shards WHERE shard = {shard}'
     ).fetchone()
     return first, first if last is None else last + 1
+
+
+def _end(stream: _Open, shard: int) -> tuple[int, int]:
+    """Return the offset that is given next, and the rows before it, as the last message that is kept counts them."""
+    rows = "rows_before + rows" if stream.counted else "0"
+    last = stream.writer.connection.execute(
+        f'SELECT "offset" + 1, {rows} FROM messages_{shard} ORDER BY "offset" DESC LIMIT 1'
+    ).fetchone()
+    return last or (_range(stream.writer.connection, shard)[1], 0)
+
+
+def _rows_between(connection: sqlite3.Connection, shard: int, first: int, end: int) -> int:
+    """Return the number of rows from the first offset up to another."""
+    (rows,) = connection.execute(
+        f'SELECT (SELECT rows_before + rows FROM messages_{shard} WHERE "offset" < ? ORDER BY "offset" DESC LIMIT 1) - '
+        f'(SELECT rows_before FROM messages_{shard} WHERE "offset" >= ? ORDER BY "offset" LIMIT 1)',
+        (end, first),
+    ).fetchone()
+    return max(0, rows or 0)
 
 
 def _write_bodies(connection: sqlite3.Connection, files: BodyFiles, bodies: Sequence[bytes]) -> Sequence[BodyPlace]:

@@ -111,7 +111,7 @@ def test_from_nothing_to_a_model_of_ones_own_and_back_to_nothing(
     assert Registry.of_project(PROJECT, load_use_case(ROOT / PROJECT.params.use_case)).current() == "2"
 
     again = run(cluster, tmp_path / "first")  # sends nothing: all of it was sent
-    assert (again["events"], again["model_version"]) == (first["events"], "2")
+    assert (again["events"], again["folder"], again["model_version"]) == (0, first["folder"], "2")
 
     job(cluster, "remove")
     job(cluster, "prepare")

@@ -9,16 +9,21 @@ import random
 import shutil
 import signal
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from modelstream.clients import sqlite as sqlite_files
 from modelstream.errors import ConfigurationError, GoneError, UnavailableError
+from modelstream.messages.codec import encode
 from modelstream.streams import Streams, open_streams
 from modelstream.streams import body_files as body_files_module
 from modelstream.streams import sqlite as sqlite_streams
@@ -263,7 +268,7 @@ class TestSqliteStreams(StreamsContract):
         [
             (b"", "not a stream"),
             (b"no database at all" * 100, "broken"),
-            ("PRAGMA user_version=2", "version 2"),
+            ("PRAGMA user_version=3", "version 3"),
             ("PRAGMA application_id=7", "not a stream"),
         ],
     )
@@ -284,6 +289,42 @@ class TestSqliteStreams(StreamsContract):
                     action()
                 assert str(folder / "events.db") in str(caught.value)
                 assert caught.value.remedy
+
+    def test_stream_of_an_earlier_checkout_goes_on_and_its_rows_are_estimated(self, url: str, folder: Path) -> None:
+        three = encode("vectors", "a", pa.record_batch({"position": [0, 1, 2]}))
+        with open_streams(url) as streams:
+            streams.create("events", 2)
+            streams.append("events", [(1, three)] * 2)
+        connection = sqlite3.connect(folder / "events.db")
+        for shard in range(2):
+            for column in ("rows", "rows_before"):
+                connection.execute(f"ALTER TABLE messages_{shard} DROP COLUMN {column}")
+        connection.execute("PRAGMA user_version=1")
+        connection.close()
+        with open_streams(url) as streams:
+            assert streams.append("events", [(1, b"{}"), (0, b"{}")]) == [2, 0]
+            assert [message.body for message in streams.read("events", 1, 0, 9, MEGABYTE)] == [three, three, b"{}"]
+            assert streams.rows("events", {1: (0, 3), 0: (0, 1)}) == 4 * 3, "all are taken to be like the first"
+            assert not streams.counts_rows
+
+    @given(st.lists(st.tuples(st.integers(0, 1), st.integers(1, 5)), min_size=1, max_size=12), st.data())
+    @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    def test_rows_are_counted_message_by_message_also_after_a_trim(
+        self, sent: list[tuple[int, int]], data: st.DataObject
+    ) -> None:
+        with tempfile.TemporaryDirectory() as folder, open_streams(f"sqlite://{folder}") as streams:
+            streams.create("events", 2)
+            of_shard: list[list[int]] = [[], []]
+            for shard, rows in sent:
+                streams.append("events", [(shard, b"\n".join([b"{}"] * rows))])
+                of_shard[shard].append(rows)
+                if data.draw(st.booleans()):
+                    streams.ack("g", "events", shard, data.draw(st.integers(0, len(of_shard[shard]) - 1)))
+                    streams.trim("events", ["g"], FOREVER)
+            for shard, (first, end) in streams.ranges("events").items():
+                for start in range(first, end + 1):
+                    assert streams.rows("events", {shard: (start, end)}) == sum(of_shard[shard][start:end])
+            assert streams.counts_rows
 
     def test_forked_process_opens_its_own_connections(self, streams: Streams) -> None:
         assert isinstance(streams, SqliteStreams)

@@ -75,21 +75,24 @@ def test_golden_events_come_out_to_the_bit_and_a_file_that_grows_goes_on(tmp_pat
     lines = (GOLDEN / "reference_events.ndjson").read_bytes().splitlines(keepends=True)
     arguments = ("run", "--input", str(source), *ENRICHMENT, "--data", str(data))
 
-    source.write_bytes(b"".join(lines[:5000]))
+    source.write_bytes(b"".join(lines[:5000]) + lines[5000][:50])
     first = run_to_end(*arguments)
-    assert (first["events"], first["dead_letters"]) == (5000, 0)
+    assert (first["events"], first["dead_letters"], first["unfinished_line"]) == (5000, 0, 5001)
     assert first["predictions"] == first["vectors"] == len(pd.read_parquet(data / "inference"))
 
     source.write_bytes(b"".join(lines))
     second = run_to_end(*arguments)
-    assert second["events"] == len(lines)
+    assert (second["events"], second["folder"]["events"]) == (len(lines) - 5000, len(lines))
+    assert second["predictions_by_version"] == {"1": second["predictions"]}
+    assert (second["dead_letters"], second["unfinished_line"]) == (0, 0)
     assert_vectors_equal(data, "")
     assert_rows_equal(data, "", tmp_path)
     events = pd.read_parquet(data / "events")
     assert sorted(events["position"]) == list(range(len(lines)))
 
     again = run_to_end(*arguments)
-    assert (again["events"], again["predictions"]) == (second["events"], second["predictions"])
+    assert (again["events"], again["predictions"], again["predictions_by_version"]) == (0, 0, {})
+    assert again["folder"] == second["folder"]
 
     replayed = run("replay", "--data", str(data))
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
@@ -201,6 +204,12 @@ def test_mistakes_are_told_with_a_remedy(tmp_path: Path) -> None:
     assert "none.ndjson" in missing.stderr and "Traceback" not in missing.stderr
     assert not (tmp_path / "data").exists()
 
+    (tmp_path / "events.json").write_text('[{"user_id": "u1"}]')
+    array = run("run", "--input", str(tmp_path / "events.json"), *data)
+    assert array.returncode == 3
+    assert "is a JSON array, not JSON lines" in array.stderr and "jq -c" in array.stderr
+    assert not (tmp_path / "data").exists()
+
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "thesis.doc").write_text("")
     strange = run("run", "--data", str(tmp_path / "strange"), "--fresh")
@@ -252,8 +261,8 @@ def test_interrupted_run_saves_and_goes_on_and_its_folder_is_not_shared(tmp_path
     )
 
     done = run_to_end(*arguments, "--rate", "4000")
-    assert done["events"] == 40 * 1001
-    assert done["predictions"] == done["vectors"]
+    assert done["folder"]["events"] == 40 * 1001 > done["events"]
+    assert done["folder"]["predictions"] == done["folder"]["vectors"]
     found = pd.read_parquet(inference)
     assert not found.duplicated(["origin", "position"]).any()
     assert set(done["delay_ms"]) == {"p50", "p99"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import http.client
 import json
 import socket
@@ -197,6 +198,10 @@ REFUSED = {
     "a broken array": (b'[{"user_id": 1}, {]', 400, "a broken JSON array"),
     "a number": (b"7", 400, "line 1 is not a JSON object"),
     "NaN": (b'{"amount": NaN}', 400, "line 1 is not JSON"),
+    "gzip": (gzip.compress(b"{}"), 400, "the body is gzip, not JSON lines"),
+    "CSV": (b"user_id,amount\nu1,2\n", 400, "the body is CSV, not JSON lines: line 1"),
+    "UTF-16": ('{"user_id": 1}'.encode("utf-16"), 400, "the body is text in UTF-16"),
+    "curl -d": (b'{"user_id": 1}{"user_id": 2}', 400, "without line breaks in between"),
     "not UTF-8": (b'{"user_id": "\xff"}', 400, "not UTF-8"),
     "nested": (DEEP, 400, "line 1 is nested too deeply"),
     "a long event": (b"{}\n" + LONG, 413, "line 2 is longer than 1,000,000 bytes: 1,000,009"),
@@ -422,7 +427,7 @@ def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
         "commits_total": 4,
         "lookups_total": 8,
         "lookup_misses_total": 7,
-        "lag_messages": 5,
+        "lag_rows": 5,
         "held": 1,
         "last_commit_timestamp_seconds": 900.0,
     }
@@ -443,7 +448,7 @@ def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
 @pytest.mark.parametrize(
     ("now", "function_", "healthy"),
     [
-        (1029.0, function(), True),  # messages wait, but not for long
+        (1029.0, function(), True),  # rows wait, but not for long
         (1031.0, function(), False),
         (1031.0, function(committed_at=1002.0), True),
         (1031.0, function(lag=0), True),  # idle for long

@@ -31,7 +31,9 @@ class Scene:
         place: Any = SimpleNamespace(path=folder, marker=SimpleNamespace(shards=8), urls=StoreUrls())
         self.pipeline = Pipeline(PROJECT, place, self.supervisor, workers=2)
         self.waiting = 0
-        stores: Any = SimpleNamespace(lag=lambda function, stream: self.waiting)
+        stores: Any = SimpleNamespace(
+            lag=lambda function, stream: self.waiting, streams=SimpleNamespace(counts_rows=False)
+        )
         self.pipeline.stores = stores
         for consumer in self.pipeline.consumers:
             for name in consumer.workers:
@@ -74,6 +76,7 @@ def test_it_is_known_since_when_messages_wait(scene: Scene, monkeypatch: pytest.
     now = 120.0
     found = scene.state("event-handler")
     assert (found.state, found.lag, found.lag_since, found.waits_for(125.0)) == ("working", 3, 110.0, 15.0)
+    assert found.shown_lag == "about 3"
     scene.waiting = 0
     assert scene.state("event-handler").lag_since == 0.0
     scene.waiting, now = 1, 130.0

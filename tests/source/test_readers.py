@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.errors import ConfigurationError, UnavailableError, UnreadableInputError
 from modelstream.source import readers as sources
 from modelstream.source.lines import Chunk, Progress
 from modelstream.source.readers import FileSource, PipeSource, Source, chunk_bytes, open_file, open_stdin
@@ -141,7 +144,7 @@ def test_a_last_line_may_get_its_break_together_with_the_next(
 
 @pytest.mark.parametrize("growth", [b"0}\n", b" ", b"\r{", b"\rx\n"])
 def test_a_last_line_that_goes_on_is_refused(file: Path, inputs: InputTable, growth: bytes) -> None:
-    file.write_bytes(event(0) + b"\n" + b'{"id": 1')
+    file.write_bytes(event(0) + b"\n" + event(1))
     take(file, inputs)
     with file.open("ab") as more:
         more.write(growth)
@@ -246,6 +249,76 @@ def test_lines_from_a_pipe_come_at_once_and_broken_ones_when_they_are_whole() ->
     os.close(receiving)
     assert [row for chunk in last for row in rows(chunk)] == [(2, event(2))]
     assert last[-1].progress_at(len(last[-1].lines)).finished
+
+
+@pytest.mark.parametrize(
+    "half", [b'{"id": 1', b'\xef\xbb\xbf{"id"', b"1", b"nul", b'"x', b"\xff", b"[{}", b'{"a": "\xc3']
+)
+def test_a_last_line_that_is_being_written_waits_for_its_end(file: Path, inputs: InputTable, half: bytes) -> None:
+    for before in (b"", event(0) + b"\n"):
+        file.write_bytes(before + half)
+        source = FileSource(file, "id")
+        assert drain(source) == [(0, event(0))][: len(before)]
+        assert source.unfinished == 1 + bool(before)
+    assert take(file, inputs) == [(0, event(0))]
+    known = inputs.get(str(file))
+    assert known is not None and (known.lines, known.finished) == (1, False)
+    file.write_bytes(before + half + b"}\n" + event(2))
+    assert take(file, inputs) == [(1, half + b"}"), (2, event(2))]
+
+
+def test_a_long_line_that_is_being_written_waits_and_blanks_are_no_line(file: Path, inputs: InputTable) -> None:
+    for letter in (b"y", b" "):
+        file.write_bytes(event(0) + b"\n" + letter * 100)
+        source = FileSource(file, "id", block=7, max_line=50)
+        assert (drain(source), source.unfinished) == ([(0, event(0))], 2)
+    file.write_bytes(event(0) + b"\n  ")
+    source = open_file(file, "id", inputs)
+    assert (drain(source), source.unfinished) == ([(0, event(0))], 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.sampled_from([event(1), b'{"id": "a", "x": [1, {}]}', b"12", b"no json", b"", b" ", b'{"id": "\xc3\xa4"}'])
+    ),
+    st.sampled_from([b"\n", b"\r\n"]),
+    st.sets(st.integers(0, 200)),
+)
+def test_a_file_that_is_read_while_it_is_written_gives_each_line_once(
+    texts: list[bytes], line_break: bytes, looks: set[int]
+) -> None:
+    content = b"".join(text + line_break for text in texts)
+    taken = []
+    with tempfile.TemporaryDirectory() as folder, open_tables(f"sqlite://{folder}") as tables:
+        file = Path(folder) / "events.ndjson"
+        for size in [*sorted(place for place in looks if place < len(content)), len(content)]:
+            file.write_bytes(content[:size])
+            taken += take(file, tables.inputs())
+    assert taken == [(i, text) for i, text in enumerate(texts) if text.strip()]
+
+
+def test_a_pipe_has_no_later_so_its_last_line_is_read_as_it_is() -> None:
+    receiving, sending = os.pipe()
+    os.write(sending, event(0) + b'\n{"id": 1')
+    os.close(sending)
+    source = PipeSource("stdin:1", receiving, "id")
+    assert (drain(source), source.unfinished) == ([(0, event(0)), (1, b'{"id": 1')], 0)
+    os.close(receiving)
+
+
+def test_input_of_another_format_is_refused_before_anything_is_registered(file: Path, inputs: InputTable) -> None:
+    file.write_bytes(b"PAR1")
+    with pytest.raises(UnreadableInputError, match=r"events\.ndjson is Parquet"):
+        open_file(file, "id", inputs)
+    assert inputs.all() == []
+    receiving, sending = os.pipe()
+    os.write(sending, b'[{"id": 1}]')
+    os.close(sending)
+    with pytest.raises(UnreadableInputError, match="standard input is a JSON array") as refused:
+        drain(PipeSource("stdin:1", receiving, "id"))
+    assert "jq -c '.[]' FILE | python pipeline.py run --input -" in refused.value.remedy
+    os.close(receiving)
 
 
 def test_much_input_comes_in_blocks() -> None:

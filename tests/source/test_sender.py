@@ -51,7 +51,7 @@ class Log(Watcher):
         self.counts: list[int] = []
         self.reasons: list[str] = []
 
-    def sent(self, lines: int) -> None:
+    def sent(self, lines: int, expected: int) -> None:
         self.counts.append(lines)
 
     def waits(self, why: str) -> None:

@@ -129,7 +129,7 @@ def test_generated_events_and_their_table_are_sent(job: Job) -> None:
     sent = job.send(**SOME)
     assert origins(job.received()) == {ORIGIN: list(range(620))}
     assert (sent.lines, sent.finished) == (620, True)
-    assert job.results == {"lines": 620, "messages": job.messages(), "finished": 1}
+    assert job.results == {"lines": 620, "messages": job.messages(), "read": 620, "finished": 1}
     assert job.told[-1] == (620, 620, "")
     with job.tables as tables:
         assert tables.lookup("enrichment").count() == 89_999
@@ -146,8 +146,8 @@ def test_the_notebook_runs_the_same(job: Job) -> None:
 def test_generating_again_sends_nothing_more(job: Job) -> None:
     job.send(**SOME)
     before = job.messages()
-    assert job.send(**SOME) == Sent(0, 0, True)
-    assert job.send(**{**SOME, "end": None}) == Sent(0, 0, True)
+    assert job.send(**SOME) == Sent(0, 0, True, read=620)
+    assert job.send(**{**SOME, "end": None}) == Sent(0, 0, True, read=620)
     assert job.messages() == before
 
 
@@ -225,7 +225,12 @@ def test_a_file_is_sent_and_when_it_grew_the_rest(job: Job, file: Path) -> None:
         (501, event(501)),
     ]
     assert set(origins(job.received())) == {str(file)}
-    assert job.told[-1] == (1, 0, "")
+    assert job.told[-1] == (1, 1, ""), "of a file it is estimated how many lines are to come, and known at its end"
+    with file.open("ab") as more:
+        more.write(b'\n{"user_id": "u')
+    sent = job.send(input=str(file))
+    assert (sent.lines, sent.finished, sent.unfinished) == (0, False, 503)
+    assert job.results["unfinished"] == 503
 
 
 def killed(when: str, call: int, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -342,7 +347,7 @@ def test_standard_input_is_sent_to_its_end(job: Job, monkeypatch: pytest.MonkeyP
         os.write(sending, event(run) + b"\n" + event(run))
         os.close(sending)
         monkeypatch.setattr(data_generator, "STDIN", receiving)
-        assert job.send(input="-") == Sent(2, 1, True)
+        assert job.send(input="-") == Sent(2, 1, True, read=2)
         os.close(receiving)
     assert origins(job.received()) == {"stdin:1": [0, 1], "stdin:2": [0, 1]}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from modelstream.streams import Message, StreamInfo, Streams
 
@@ -33,6 +33,9 @@ class WrappedStreams(Streams):
 
     def ranges(self, name: str) -> dict[int, tuple[int, int]]:
         return self.wrapped.ranges(name)
+
+    def rows(self, name: str, parts: Mapping[int, tuple[int, int]]) -> int:
+        return self.wrapped.rows(name, parts)
 
     def ack(self, group: str, name: str, shard: int, offset: int) -> None:
         self.wrapped.ack(group, name, shard, offset)
