@@ -114,12 +114,8 @@ class Stores:
 
         return open_log(self.urls.logs, name, schema, epoch)
 
-    def make(self, project: Project, shards: int) -> Iterator[StreamInfo]:
-        """Make the streams and tables of the project that are missing; yield all streams.
-
-        Raises ConfigurationError for streams of another number of shards, tables of other columns, and where the use
-        case looks up a table that `project.yaml` doesn't name.
-        """
+    def check_names(self, project: Project) -> None:
+        """Raise ConfigurationError where the use case looks up a table that `project.yaml` doesn't name."""
         lookup, known = self.use_case.lookup, project.params.tables
         if lookup is not None and (lookup.table not in known or lookup.table == self.names.features):
             raise ConfigurationError(
@@ -127,6 +123,14 @@ class Stores:
                 "which project.yaml doesn't list under `tables`",
                 remedy=suggestion(lookup.table, [name for name in known if name != self.names.features]),
             )
+
+    def make(self, project: Project, shards: int) -> Iterator[StreamInfo]:
+        """Make the streams and tables of the project that are missing; yield all streams.
+
+        Raises ConfigurationError for streams of another number of shards, tables of other columns, and as `check_names`
+        does.
+        """
+        self.check_names(project)
         for name in project.params.streams:
             yield self.streams.create(name, shards, self.epoch)
         _ = self.features, self.enrichment
@@ -159,11 +163,26 @@ class Stores:
         """Return the number of dead letters, each identity once."""
         return sum(1 for _ in self.dead_letters())
 
+    def answer(self, project: Project) -> None:
+        """Ask all stores that have a URL for something small. Raises UnavailableError for one that is away."""
+        if self.urls.streams:
+            self.streams.names()
+        if self.urls.tables and not self.urls.tables.startswith("sqlite://"):  # its epoch would make a file
+            self.tables.epoch()
+        if self.urls.logs:
+            for log in self.logs(project):
+                log.strangers()
+
+    def log_strangers(self) -> list[str]:
+        """Return the places of what is in a log's folder, not the log's own, and read with it by pandas and others."""
+        return [log.place(name) for log in self.parquet_logs.values() for name in log.strangers()]
+
     def remove(self, project: Project) -> Iterator[str]:
         """Delete the project's streams, then its tables, then its logs: those that have a URL.
 
-        Yields the name of each store after deleting it. They must not be in use.
+        Yields the name of each store after deleting it. They must not be in use. Nothing is deleted if one is away.
         """
+        self.answer(project)
         if self.urls.streams:
             for name in project.params.streams:
                 self.streams.remove(name)

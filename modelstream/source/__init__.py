@@ -5,6 +5,7 @@
 | `readers` | lines of a file or of standard input |
 | `input_file` | opens a file of events |
 | `lines` | blocks of bytes to whole lines |
+| `mixing` | refuses an input that would merge with other data |
 | `key_finder` | the key of each line, without parsing |
 | `sender` | appends the lines to the stream, and saves the progress |
 | `generator` | generated events |

@@ -139,7 +139,7 @@ def _builtins(value: Any, defaults: bool) -> Any:
         return {f.name: _builtins(inner, defaults) for f, inner in fields if defaults or inner != f.default}
     if isinstance(value, dict):
         return {name: _builtins(inner, defaults) for name, inner in value.items()}
-    return msgspec.to_builtins(value)
+    return msgspec.to_builtins([*value] if isinstance(value, tuple) else value)
 
 
 def _difference(place: Place, old: object, new: object) -> Difference:
