@@ -21,6 +21,7 @@ from modelstream.streams.letters import read_letters
 from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
+from modelstream.use_case.meaning import digest, meaning_of
 
 if TYPE_CHECKING:
     from modelstream.logs import Log
@@ -39,16 +40,20 @@ class Stores:
     1
     """
 
-    def __init__(self, urls: StoreUrls, names: StoreNames, use_case: UseCase | Path) -> None:
-        """Take the URLs and names of the stores, and the use case or its file. Nothing is opened yet."""
+    def __init__(self, urls: StoreUrls, names: StoreNames, use_case: UseCase | Path, *, meaning: str = "") -> None:
+        """Take the URLs and names of the stores, and the use case or its file. Nothing is opened yet.
+
+        `meaning` is the hash that the use case must have; empty for any.
+        """
         self.urls = urls
         self.names = names
         self._use_case = use_case
+        self._meaning = meaning
 
     @classmethod
     def of(cls, settings: Settings) -> Stores:
         """Return the stores that a function's settings name."""
-        return Stores(settings.urls, settings.names, Path(settings.use_case))
+        return Stores(settings.urls, settings.names, Path(settings.use_case), meaning=settings.meaning)
 
     @classmethod
     def of_project(cls, project: Project, urls: StoreUrls) -> Stores:
@@ -57,12 +62,18 @@ class Stores:
 
     def again(self) -> Stores:
         """Return the same stores, for another thread to open."""
-        return Stores(self.urls, self.names, self._use_case)
+        return Stores(self.urls, self.names, self._use_case, meaning=self._meaning)
 
     @cached_property
     def use_case(self) -> UseCase:
-        """The use case, whose columns the tables and logs have."""
-        return load_use_case(self._use_case) if isinstance(self._use_case, Path) else self._use_case
+        """The use case, whose columns the tables and logs have. Raises ConfigurationError if it changed its meaning."""
+        use_case = load_use_case(self._use_case) if isinstance(self._use_case, Path) else self._use_case
+        if self._meaning and digest(meaning_of(use_case)) != self._meaning:
+            raise ConfigurationError(
+                f"{self._use_case} has changed its meaning since the pipeline was started",
+                remedy="put it back; or stop the pipeline and start it again, which says what differs",
+            )
+        return use_case
 
     @cached_property
     def streams(self) -> Streams:

@@ -128,13 +128,14 @@ def holder_of(path: Path) -> int | None:
 
 def settings_in(path: Path, marker: Marker, project: Project, function: str) -> Settings:
     """Return the settings of a function that works on a data folder."""
-    return project.settings(
+    settings = project.settings(
         function,
         marker.urls.within(path),
         folder=project.folder.resolve(),
         registry=project.registry(),
         shards=marker.shards,
     )
+    return msgspec.structs.replace(settings, meaning=marker.definition.meaning if marker.definition else "")
 
 
 def check_definition(path: Path, marker: Marker, project: Project) -> None:

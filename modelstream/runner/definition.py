@@ -26,6 +26,11 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     and keeps."""
 
     @property
+    def meaning(self) -> str:
+        """The hash of the use case's meaning alone."""
+        return digest(self.use_case)
+
+    @property
     def names(self) -> dict[str, set[str]]:
         """The names of the streams, tables and logs that the functions use, by kind."""
         wiring: list[dict[str, str]] = [*self.project["wiring"].values()]

@@ -16,6 +16,7 @@ from modelstream import notebooks
 from modelstream.base.process_environment import ONE_THREAD
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.project import Project, load_project
+from modelstream.use_case.declared import UseCase
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -62,16 +63,17 @@ def look(project: Project, source: dict[str, Any]) -> None:
             notebooks.compiled_pieces(notebook)
         elif not hasattr(notebooks.load(notebook), function.handler):
             raise ConfigurationError(f"{notebook} has no {function.handler!r}", remedy="see `handler` in project.yaml")
-    _look_at_model(project)
+    _look_at_model(project, use_case)
 
 
-def _look_at_model(project: Project) -> None:
-    """Load the model that comes with the project: a server refuses to start with one that can't serve."""
+def _look_at_model(project: Project, use_case: UseCase) -> None:
+    """Look at what a server begins with: what the registry says, and the model that comes with the project."""
     from modelstream.model.onnx import load_model
-    from modelstream.use_case.file import load_use_case
+    from modelstream.registry.registry import Registry
 
+    Registry.of_project(project, use_case).alias()
     if project.params.model:
-        load_model(project.folder / project.params.model, load_use_case(project.use_case_file).features)
+        load_model(project.folder / project.params.model, use_case.features)
 
 
 def main() -> None:

@@ -12,10 +12,12 @@ import pytest
 from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from modelstream.project import Project
-from modelstream.runner.data_folder import open_folder, read_marker, require
+from modelstream.runner.data_folder import open_folder, read_marker, require, settings_in
 from modelstream.runner.definition import definition_of
 from modelstream.runner.entries import MARKER
 from modelstream.runner.training import training_environment
+from modelstream.settings import from_environment
+from modelstream.stores import Stores
 from tests.runner.folders import PROJECT
 from tests.runner.test_data_folder import changed, opened
 
@@ -119,6 +121,21 @@ def test_folder_of_an_earlier_version_that_is_refused_is_not_taken_over(tmp_path
     with pytest.raises(ConfigurationError, match="made with 8 shards"):
         opened(tmp_path, shards=4)
     assert require(tmp_path, PROJECT).definition is None
+
+
+def test_function_that_starts_after_the_use_case_has_changed_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path / "data")
+    project = changed(tmp_path / "project", USE_CASE, ("title: Churn", "title: Leaving"))
+    settings = settings_in(tmp_path / "data", require(tmp_path / "data", project), project, "stream-to-features")
+    with Stores.of(from_environment(settings.environment())) as stores:
+        assert stores.use_case.title.startswith("Leaving"), "the title may change"
+    project.use_case_file.write_text(project.use_case_file.read_text().replace("hours: 24", "hours: 48"))
+    with (
+        Stores.of(settings) as stores,
+        pytest.raises(ConfigurationError, match="has changed its meaning since") as told,
+    ):
+        _ = stores.use_case
+    assert "start it again" in told.value.remedy
 
 
 def test_definition_that_a_newer_version_stored_is_told(tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ def test_missing_notebook_and_model_are_told(tmp_path: Path) -> None:
         preflight.look(msgspec.structs.replace(PROJECT, params=params), {})
 
 
+def test_broken_registry_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "churn").mkdir()
+    (tmp_path / "churn" / "current.json").write_text("{")
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"current.json is broken"):
+        preflight.look(PROJECT, {})
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
@@ -67,7 +75,9 @@ def test_wrong_option_of_the_source_is_told(source: dict[str, Any], said: str) -
 
 
 def test_what_runs_is_not_refused_and_a_refusal_comes_from_the_other_process() -> None:
-    preflight.check(PROJECT, {"end": "2026-11-20 12:00", "enrichment": str(ROOT / "tests" / "golden" / "enrichment.csv")})
+    preflight.check(
+        PROJECT, {"end": "2026-11-20 12:00", "enrichment": str(ROOT / "tests" / "golden" / "enrichment.csv")}
+    )
     with pytest.raises(ConfigurationError, match="is not a time; nothing was deleted") as told:
         preflight.check(PROJECT, {"end": "tomorrow"})
     assert "write it like" in told.value.remedy
