@@ -46,7 +46,7 @@ def test_wrong_notebook_is_told(tmp_path: Path, function: str, code: str, said: 
 def test_missing_notebook_and_model_are_told(tmp_path: Path) -> None:
     gone = msgspec.structs.replace(PROJECT.functions["event-handler"], url="functions/none.ipynb")
     functions = {**PROJECT.functions, "event-handler": gone}
-    with pytest.raises(ConfigurationError, match="none.ipynb: No such file"):
+    with pytest.raises(ConfigurationError, match=r"none.ipynb: No such file"):
         preflight.look(msgspec.structs.replace(PROJECT, functions=functions), {})
     params = msgspec.structs.replace(PROJECT.params, model=str(tmp_path / "no-model"))
     with pytest.raises(ModelstreamError, match="no-model"):
