@@ -52,7 +52,7 @@ def check_read(known: Sequence[Input]) -> None:
         if other.kind == "generator":
             raise ConfigurationError(
                 f"this folder's events were generated ({_named(other)}): your own would be mixed with them",
-                remedy=f"give another --data for your own events; or {START_ANEW}",
+                remedy="give another --data for your own events, or start over with --fresh, which deletes the data",
             )
 
 

@@ -20,7 +20,13 @@ START, END = "# mlrun: start-code\n", "# mlrun: end-code\n"
 def with_notebook(folder: Path, function: str, code: str) -> Project:
     """Return the project with a function whose notebook has this code."""
     path = folder / f"{function}.ipynb"
-    cell = {"cell_type": "code", "source": START + code + END, "metadata": {}, "outputs": [], "execution_count": None}
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "source": START + code + END,
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
     path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
     changed = msgspec.structs.replace(PROJECT.functions[function], url=str(path))
     return msgspec.structs.replace(PROJECT, functions={**PROJECT.functions, function: changed})
