@@ -201,7 +201,13 @@ def _load_table(distributions: Distributions, options: SourceOptions, use_case: 
 
 
 def end_time(text: str | None) -> int:
-    """Return a time as microseconds since 1970 UTC; now, at a whole second, if none is given."""
+    """Return a time as microseconds since 1970 UTC; now, at a whole second, if none is given.
+
+    Raises ConfigurationError for what is no time.
+
+    >>> end_time("1970-01-01 00:00:02")
+    2000000
+    """
     if text is None:
         return int(_now().timestamp()) * 1_000_000
     time = int(parse_times(pa.array([text.strip()], pa.string()))[0])
