@@ -80,18 +80,12 @@ def load(path: str | Path, footer: str = "") -> types.ModuleType:
     Raises ConfigurationError where the block can't be read, is not Python, or fails while it is executed.
     """
     path = Path(path)
-    parts = [(f"{path}:cell {piece.cell}", piece.line, piece.text) for piece in pieces(path)]
-    if footer:
-        parts.append((f"{path}:entry points", 1, footer))
     module = types.ModuleType(re.sub(r"\W", "_", path.stem) + "_notebook")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
-    flags = 0
-    for filename, line, text in parts:
-        compiled = _compile(filename, line, text, flags)
-        flags |= compiled.co_flags & _FUTURE_FLAGS
+    for filename, part in compiled_pieces(path, footer):
         try:
-            exec(compiled, module.__dict__)
+            exec(part, module.__dict__)
         except ModelstreamError:
             raise
         except Exception as error:
@@ -100,6 +94,23 @@ def load(path: str | Path, footer: str = "") -> types.ModuleType:
                 remedy="run the notebook's cells in Jupyter (make lab) and fix this one",
             ) from error
     return module
+
+
+def compiled_pieces(path: str | Path, footer: str = "") -> list[tuple[str, types.CodeType]]:
+    """Return the parts of a notebook's block and the footer, each compiled and with its name in tracebacks.
+
+    Raises ConfigurationError where the block can't be read or is not Python.
+    """
+    parts = [(f"{path}:cell {piece.cell}", piece.line, piece.text) for piece in pieces(path)]
+    if footer:
+        parts.append((f"{path}:entry points", 1, footer))
+    flags = 0
+    found = []
+    for filename, line, text in parts:
+        compiled = _compile(filename, line, text, flags)
+        flags |= compiled.co_flags & _FUTURE_FLAGS
+        found.append((filename, compiled))
+    return found
 
 
 def pieces(path: str | Path) -> list[Piece]:

@@ -23,6 +23,10 @@ from modelstream.settings import KINDS_OF_STORES, PREFIX, Settings, StoreNames, 
 
 KINDS = ("job", "nuclio", "serving")
 ROWS = ("events", "predictions")
+MOST_SHARDS = 64
+"""A stream can't have more: users are in so many buckets (`messages.identity.BUCKETS`)."""
+TAKEN = {"streams": ("offsets",), "tables": ("registry",), "logs": KINDS_OF_STORES}
+"""Names, by kind, of what every data folder has besides."""
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -129,6 +133,7 @@ class Project(msgspec.Struct, frozen=True):
     params: Params
     functions: dict[str, Function]
     chain: Chain
+    file: Path = Path("project.yaml")
 
     @property
     def use_case_file(self) -> Path:
@@ -278,6 +283,9 @@ def load_project(path: str | Path | None = None) -> Project:
             place = ("spec", "functions", i, "kind")
             raise file.error(place, f"unknown: {function.kind!r}", suggestion(function.kind, KINDS))
         functions[function.name] = function
+    if not 1 <= params.shards <= MOST_SHARDS:
+        problem = f"a stream can't have {params.shards} shards"
+        raise file.error(("spec", "params", "shards"), problem, f"give 1 to {MOST_SHARDS}")
     _check_names(file, params)
     _check(file, params, functions)
     try:
@@ -289,7 +297,7 @@ def load_project(path: str | Path | None = None) -> Project:
             place, problem, "connect the functions to one chain: each reads the stream that one other writes"
         ) from None
     _check_parts(file, params, functions, chain)
-    return Project(path.parent, metadata.get("name", ""), params, functions, chain)
+    return Project(path.parent, metadata.get("name", ""), params, functions, chain, path)
 
 
 def _check_parts(file: YamlFile, params: Params, functions: dict[str, Function], chain: Chain) -> None:
@@ -329,8 +337,9 @@ def _check_names(file: YamlFile, params: Params) -> None:
             if not PLAIN_NAME.fullmatch(name):
                 remedy = "use letters, digits, - and _, beginning with a letter or digit"
                 raise file.error(place, f"{name!r} can't name one of the {kind}", remedy)
-            if kind == "logs" and name.lower() in KINDS_OF_STORES:  # lower: some file systems take both for one
-                raise file.error(place, f"{name!r} is a folder that every data folder has", "give the log another name")
+            if name.lower() in TAKEN[kind]:  # lower: some file systems take both for one
+                problem = f"{name!r} is a {'folder' if kind == 'logs' else 'file'} that every data folder has"
+                raise file.error(place, problem, f"give this one of the {kind} another name")
 
 
 def _check(file: YamlFile, params: Params, functions: dict[str, Function]) -> None:

@@ -63,6 +63,9 @@ class Settings(StoreNames, frozen=True, kw_only=True):
     """The function's name: its consumer group, and its name in logs and metrics."""
     use_case: str
     """Path of the use-case file."""
+    meaning: str = ""
+    """Hash of what the use case means in the stored data (`use_case.meaning`): a file that means something else is
+    refused. Empty where nobody remembers it."""
     streams: str = ""
     """URL of the streams, such as `sqlite:///path/data/streams`."""
     tables: str = ""

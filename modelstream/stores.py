@@ -21,6 +21,7 @@ from modelstream.streams.letters import read_letters
 from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
+from modelstream.use_case.meaning import digest, meaning_of
 
 if TYPE_CHECKING:
     from modelstream.logs import Log
@@ -39,16 +40,20 @@ class Stores:
     1
     """
 
-    def __init__(self, urls: StoreUrls, names: StoreNames, use_case: UseCase | Path) -> None:
-        """Take the URLs and names of the stores, and the use case or its file. Nothing is opened yet."""
+    def __init__(self, urls: StoreUrls, names: StoreNames, use_case: UseCase | Path, *, meaning: str = "") -> None:
+        """Take the URLs and names of the stores, and the use case or its file. Nothing is opened yet.
+
+        `meaning` is the hash that the use case must have; empty for any.
+        """
         self.urls = urls
         self.names = names
         self._use_case = use_case
+        self._meaning = meaning
 
     @classmethod
     def of(cls, settings: Settings) -> Stores:
         """Return the stores that a function's settings name."""
-        return Stores(settings.urls, settings.names, Path(settings.use_case))
+        return Stores(settings.urls, settings.names, Path(settings.use_case), meaning=settings.meaning)
 
     @classmethod
     def of_project(cls, project: Project, urls: StoreUrls) -> Stores:
@@ -57,12 +62,18 @@ class Stores:
 
     def again(self) -> Stores:
         """Return the same stores, for another thread to open."""
-        return Stores(self.urls, self.names, self._use_case)
+        return Stores(self.urls, self.names, self._use_case, meaning=self._meaning)
 
     @cached_property
     def use_case(self) -> UseCase:
-        """The use case, whose columns the tables and logs have."""
-        return load_use_case(self._use_case) if isinstance(self._use_case, Path) else self._use_case
+        """The use case, whose columns the tables and logs have. Raises ConfigurationError if it changed its meaning."""
+        use_case = load_use_case(self._use_case) if isinstance(self._use_case, Path) else self._use_case
+        if self._meaning and digest(meaning_of(use_case)) != self._meaning:
+            raise ConfigurationError(
+                f"{self._use_case} has changed its meaning since the pipeline was started",
+                remedy="put it back; or stop the pipeline and start it again, which says what differs",
+            )
+        return use_case
 
     @cached_property
     def streams(self) -> Streams:
@@ -114,12 +125,8 @@ class Stores:
 
         return open_log(self.urls.logs, name, schema, epoch)
 
-    def make(self, project: Project, shards: int) -> Iterator[StreamInfo]:
-        """Make the streams and tables of the project that are missing; yield all streams.
-
-        Raises ConfigurationError for streams of another number of shards, tables of other columns, and where the use
-        case looks up a table that `project.yaml` doesn't name.
-        """
+    def check_names(self, project: Project) -> None:
+        """Raise ConfigurationError where the use case looks up a table that `project.yaml` doesn't name."""
         lookup, known = self.use_case.lookup, project.params.tables
         if lookup is not None and (lookup.table not in known or lookup.table == self.names.features):
             raise ConfigurationError(
@@ -127,6 +134,14 @@ class Stores:
                 "which project.yaml doesn't list under `tables`",
                 remedy=suggestion(lookup.table, [name for name in known if name != self.names.features]),
             )
+
+    def make(self, project: Project, shards: int) -> Iterator[StreamInfo]:
+        """Make the streams and tables of the project that are missing; yield all streams.
+
+        Raises ConfigurationError for streams of another number of shards, tables of other columns, and as `check_names`
+        does.
+        """
+        self.check_names(project)
         for name in project.params.streams:
             yield self.streams.create(name, shards, self.epoch)
         _ = self.features, self.enrichment
@@ -166,11 +181,26 @@ class Stores:
         """Return the number of dead letters, each identity once."""
         return sum(1 for _ in self.dead_letters())
 
+    def answer(self, project: Project) -> None:
+        """Ask all stores that have a URL for something small. Raises UnavailableError for one that is away."""
+        if self.urls.streams:
+            self.streams.names()
+        if self.urls.tables and not self.urls.tables.startswith("sqlite://"):  # its epoch would make a file
+            self.tables.epoch()
+        if self.urls.logs:
+            for log in self.logs(project):
+                log.strangers()
+
+    def log_strangers(self) -> list[str]:
+        """Return the places of what is in a log's folder, not the log's own, and read with it by pandas and others."""
+        return [log.place(name) for log in self.parquet_logs.values() for name in log.strangers()]
+
     def remove(self, project: Project) -> Iterator[str]:
         """Delete the project's streams, then its tables, then its logs: those that have a URL.
 
-        Yields the name of each store after deleting it. They must not be in use.
+        Yields the name of each store after deleting it. They must not be in use. Nothing is deleted if one is away.
         """
+        self.answer(project)
         if self.urls.streams:
             for name in project.params.streams:
                 self.streams.remove(name)

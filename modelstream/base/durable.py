@@ -110,7 +110,21 @@ def outages(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free space or fix the disk; the pipeline then continues by itself"
-        if error.errno in TOO_MANY_FILES:
-            remedy = MORE_FILES
-        raise UnavailableError(f"{error.filename or path}: {error.strerror or error}", remedy=remedy) from error
+        what = f"{error.filename or path}: {error.strerror or error}"
+        raise UnavailableError(what, remedy=remedy_for(error)) from error
+
+
+NOT_WRITABLE = "give this user the right to write there, or name another folder"
+
+
+def remedy_for(error: OSError) -> str:
+    """Return what to do about an error of the file system.
+
+    >>> remedy_for(OSError(30, "Read-only file system"))
+    'give this user the right to write there, or name another folder'
+    """
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return NOT_WRITABLE
+    if error.errno in TOO_MANY_FILES:
+        return MORE_FILES
+    return "free space or fix the disk; the pipeline then continues by itself"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from modelstream.base.durable import (
     MORE_FILES,
+    NOT_WRITABLE,
     TOO_MANY_FILES,
     Identity,
     check_there,
@@ -131,7 +132,9 @@ def connect(path: Path, form: Format, *, durable: bool = True) -> Connection:
             f"there is no {form.name} {path}", remedy="run `python pipeline.py run` first, or give the right folder"
         )
     with guarded(path, opening=True):
-        connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_WAIT_SECONDS, factory=Connection)
+        connection = sqlite3.connect(
+            _address(path), isolation_level=None, timeout=LOCK_WAIT_SECONDS, factory=Connection, uri=True
+        )
         try:
             (found,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -146,6 +149,37 @@ def connect(path: Path, form: Format, *, durable: bool = True) -> Connection:
             connection.close()
             raise
     return connection
+
+
+def is_of(path: Path, forms: Sequence[Format]) -> bool:
+    """Return whether a file has one of these formats, by its header; False if it can't be read."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(72)
+    except OSError:
+        return False
+    return header.startswith(b"SQLite format 3\0") and header[68:] in [form.code for form in forms]
+
+
+def _address(path: Path) -> str:
+    """Return the address to open a file by: as it is, or only for reading where this process may not write.
+
+    To read a file, SQLite needs its write-ahead log and a file of shared memory beside it, `-wal` and `-shm`. Where it
+    can't make them, it has to be told that nobody writes (`immutable`). It then overlooks the write-ahead log.
+    """
+    address = path.absolute().as_uri()
+    log, memory = (path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))
+    if all(os.access(each, os.W_OK) for each in (path.parent, path, log, memory) if each.exists()):
+        return address
+    if log.exists() and memory.exists():  # somebody may be writing
+        return f"{address}?mode=ro"
+    if log.exists() and log.stat().st_size:
+        raise ConfigurationError(
+            f"{path.parent} is read-only, and a part of {path.name} is still in {path.name}-wal, which can't be read "
+            "without the right to write",
+            remedy="copy the data folder to a place where you may write, and name that",
+        )
+    return f"{address}?mode=ro&immutable=1"
 
 
 def _check(path: Path, form: Format, found: int, version: int) -> None:
@@ -224,6 +258,8 @@ def _translated(path: Path, error: sqlite3.Error, code: int, opening: bool) -> E
         return GoneError(path)
     if primary == sqlite3.SQLITE_CANTOPEN and _has_no_file_left(path):
         return UnavailableError(f"{path}: too many open files", remedy=MORE_FILES)
+    if primary == sqlite3.SQLITE_READONLY and not os.access(path.parent, os.W_OK):
+        return UnavailableError(f"{path.parent} is read-only", remedy=NOT_WRITABLE)
     if opening and primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
         return ConfigurationError(
             f"{path} can't be opened: {error}", remedy="give this user the right to read and write it"

@@ -201,6 +201,8 @@ def undeploy(file: Path, *, delete_data: bool, folder: Path = Path()) -> list[st
     project = deployment.project
     gone: list[str] = []
     try:
+        if delete_data:  # what could refuse this comes before anything is deleted
+            deployment.load()
         if deployment.cluster.on_kafka:
             _unschedule(database, project.name)
         for name in project.chain.consumers:
@@ -210,7 +212,6 @@ def undeploy(file: Path, *, delete_data: bool, folder: Path = Path()) -> list[st
         if not delete_data:
             kept = deployment.cluster
             return [*gone, f"kept: streams at {kept.streams}, tables at {kept.tables}, logs at {kept.logs}"]
-        deployment.load()
         _say("deleting streams, tables and logs")
         run = deployment.runtimes["remove"].run(name="remove", local=False, watch=True)
         if run.status.state != "completed":

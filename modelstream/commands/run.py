@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,12 +117,14 @@ def run(
     """
     from modelstream.commands.output import print_json
     from modelstream.project import load_project
+    from modelstream.runner import preflight
     from modelstream.runner import run as runs
     from modelstream.runner.data_folder import open_folder
     from modelstream.runner.display import Display
     from modelstream.runner.store_urls import checked
     from modelstream.settings import StoreUrls
     from modelstream.source.input_file import check_input
+    from modelstream.stores import Stores
 
     source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
     if input is not None:
@@ -138,7 +141,10 @@ def run(
     try:
         with Display(quiet=quiet or (as_json and not sys.stderr.isatty()), title=f"{project.name} → {data}") as display:
             urls = checked(StoreUrls(streams, tables, logs), project)
-            folder = open_folder(data.resolve(), project, shards=shards, urls=urls, fresh=fresh)
+            ready = partial(preflight.check, project, source)
+            folder = open_folder(data.resolve(), project, shards=shards, urls=urls, fresh=fresh, preflight=ready)
+            if folder.note:
+                display.say(f"note: {folder.note}")
             summary = runs.run(project, folder, runs.RunOptions(source, workers, rate), display)
     except runs.Interrupted as stop:
         saved = "the work in progress is saved" if stop.saved else "stopped at once; nothing is lost"
@@ -148,6 +154,10 @@ def run(
         print_json(summary)
     else:
         print_summary(summary, project)
+    with Stores.of_project(project, folder.urls) as stores:
+        for stranger in stores.log_strangers():
+            note = f"note: {stranger} is not the pipeline's, and is read with the log's files by pandas and others"
+            print(note, file=sys.stderr)
     if summary.nothing_read or (strict and not summary.all_read):
         if as_json:
             what = "nothing" if summary.nothing_read else "not all"

@@ -48,6 +48,8 @@ def serve(
         with Display(quiet=quiet, title=f"{project.name} → {data}") as display:
             urls = checked(StoreUrls(streams, tables, logs), project)
             folder = open_folder(data.resolve(), project, shards=shards, urls=urls)
+            if folder.note:
+                display.say(f"note: {folder.note}")
             saved = service.serve(project, folder, service.ServeOptions(port, workers, enrichment), display)
     except KeyboardInterrupt:
         print("Stopped at once; nothing is lost. The same command goes on where it stopped.", file=sys.stderr)

@@ -23,6 +23,15 @@ from modelstream.messages.identity import Checkpoint, Watermarks
 SCHEMA_FILE = "schema.parquet"
 
 
+def is_own(name: str) -> bool:
+    """Return whether a file is one that a log writes, by its name.
+
+    >>> is_own("00-03-00000017.parquet"), is_own("schema.parquet"), is_own("mine.parquet")
+    (True, True, False)
+    """
+    return name == SCHEMA_FILE or LogFile.of(name) is not None
+
+
 @dataclass
 class _Tail:
     """The last file of a shard, as far as this process knows."""
@@ -144,6 +153,10 @@ class Log(ABC):
     def files(self) -> int:
         """Return the number of files with rows."""
         return len(self._files())
+
+    def strangers(self) -> list[str]:
+        """Return the names of what is not the log's, but would be read with it: names with . or _ are not."""
+        return sorted(name for name in self._names() if not is_own(name) and not name.startswith((".", "_")))
 
     # What an implementation does in its own way.
 

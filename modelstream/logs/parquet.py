@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from modelstream.base.durable import link, outages, sync_folder, write_at
 from modelstream.errors import GoneError, NumberTakenError
-from modelstream.logs.contract import SCHEMA_FILE, Log
-from modelstream.logs.file import Footer, LogFile, read_footer
+from modelstream.logs.contract import SCHEMA_FILE, Log, is_own
+from modelstream.logs.file import Footer, read_footer
 
 ABANDONED_SECONDS = 600.0
 """Hidden files older than this are deleted. A writer needs a few seconds; one that was suspended for longer finds its
@@ -56,7 +56,7 @@ class ParquetLog(Log):
                 if not folder.is_dir():
                     continue
                 for path in folder.iterdir():
-                    if folder == self._hidden or path.name == SCHEMA_FILE or LogFile.of(path.name):
+                    if folder == self._hidden or is_own(path.name):
                         path.unlink(missing_ok=True)
                 with suppress(OSError):  # somebody else's files
                     folder.rmdir()

@@ -152,8 +152,9 @@ def _refusal(error: OSError, path: Path) -> ConfigurationError | UnavailableErro
         return UnavailableError(
             f"{path}: {error.strerror}", remedy="fix the storage; the file is then read again by itself"
         )
-    if path.is_symlink():
-        return ConfigurationError(f"{path} is a symbolic link; links are not followed", remedy=_REMEDY)
+    with contextlib.suppress(PermissionError):  # to look into the folder that it is in
+        if path.is_symlink():
+            return ConfigurationError(f"{path} is a symbolic link; links are not followed", remedy=_REMEDY)
     return ConfigurationError(f"{path}: {error.strerror}", remedy=_REMEDY)
 
 

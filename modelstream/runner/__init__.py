@@ -13,6 +13,9 @@
 | `line` | between the supervisor and a worker |
 | `rpc` | requests to the model server's worker |
 | `data_folder` | the folder, its lock and its marker file |
+| `definition` | what the data in it mean, which it remembers |
+| `entries` | what in it is the pipeline's own |
+| `preflight` | what would refuse a run is looked at before data are deleted |
 | `store_urls` | URLs of stores on the command line |
 | `state` | the state of all functions at one moment |
 | `display` | shows it as a live table |

@@ -20,13 +20,7 @@ def checked(urls: StoreUrls, project: Project) -> StoreUrls:
     """
     found = StoreUrls(**{kind: _absolute(kind, getattr(urls, kind)) for kind in KINDS_OF_STORES})
     with Stores.of_project(project, found) as stores:
-        if found.streams:
-            stores.streams.names()
-        if found.tables and not found.tables.startswith("sqlite://"):  # its epoch would make a file
-            stores.tables.epoch()
-        if found.logs:
-            for log in stores.logs(project):
-                log.files()
+        stores.answer(project)
     return found
 
 

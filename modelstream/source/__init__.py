@@ -6,6 +6,7 @@
 | `input_file` | opens a file of events |
 | `formats` | what isn't JSON lines, told by its first bytes, and the way to JSON lines |
 | `lines` | blocks of bytes to whole lines |
+| `mixing` | refuses an input that would merge with other data |
 | `key_finder` | the key of each line, without parsing |
 | `sender` | appends the lines to the stream, and saves the progress |
 | `generator` | generated events |

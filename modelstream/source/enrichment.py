@@ -23,13 +23,20 @@ def load_enrichment(path: Path | str, use_case: UseCase, tables: Tables) -> int:
     10000. A value is a finite number, or empty for none. Raises ConfigurationError with the file and line, and
     for a use case that looks nothing up.
     """
+    rows = check_enrichment(path, use_case)
+    assert use_case.lookup is not None
+    return tables.lookup(use_case.lookup.table).load([rows])
+
+
+def check_enrichment(path: Path | str, use_case: UseCase) -> pa.RecordBatch:
+    """Return the rows that `load_enrichment` would load. Raises as it does."""
     lookup = use_case.lookup
     if lookup is None:
         raise ConfigurationError(
             f"the use case {use_case.name} has no lookup, so an enrichment file is of no use",
             remedy="leave --enrichment out",
         )
-    return tables.lookup(lookup.table).load([read_enrichment(path, lookup, lookup_key_type(use_case))])
+    return read_enrichment(path, lookup, lookup_key_type(use_case))
 
 
 def read_enrichment(path: Path | str, lookup: Lookup, kind: FieldType) -> pa.RecordBatch:

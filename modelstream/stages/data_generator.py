@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from modelstream.source.distributions import Distributions
 from modelstream.source.enrichment import load_enrichment
 from modelstream.source.generator import GeneratorOptions, GeneratorSource, enrichment_table
 from modelstream.source.lines import Progress
+from modelstream.source.mixing import check_file, check_generated, check_read
 from modelstream.source.readers import START_ANEW, Source, chunk_bytes, open_file, open_stdin
 from modelstream.source.sender import Clock, Sender, Sent, Watcher
 from modelstream.stores import Stores
@@ -149,6 +151,11 @@ def open_source(
     """
     if options.input is None:
         return _open_generator(distributions, options, use_case, tables)
+    known = tables.inputs().all()
+    if options.input == "-":
+        check_read(known)
+    else:
+        check_file(Path(options.input).expanduser().resolve(), known)
     if options.enrichment is not None:
         load_enrichment(options.enrichment, use_case, tables)
     block = chunk_bytes(shards)
@@ -158,10 +165,11 @@ def open_source(
 
 
 def _open_generator(distributions: Distributions, options: SourceOptions, use_case: UseCase, tables: Tables) -> Source:
-    generated = GeneratorOptions(options.users, options.events_per_user, options.seed, _end(options.end))
+    generated = GeneratorOptions(options.users, options.events_per_user, options.seed, end_time(options.end))
+    check_generated(generated.origin, tables.inputs().all())
     known = tables.inputs().get(generated.origin)
     if known is not None:
-        end = _end(known.options["end"])
+        end = end_time(known.options["end"])
         if options.end is not None and generated.end != end:
             raise ConfigurationError(
                 f"the generated events of this folder end at {_text(end)}, not at {_text(generated.end)}",
@@ -193,8 +201,14 @@ def _load_table(distributions: Distributions, options: SourceOptions, use_case: 
         tables.lookup(lookup.table).load([enrichment_table(distributions.enrichment, options.seed)])
 
 
-def _end(text: str | None) -> int:
-    """Return a time as microseconds since 1970 UTC; now, at a whole second, if none is given."""
+def end_time(text: str | None) -> int:
+    """Return a time as microseconds since 1970 UTC; now, at a whole second, if none is given.
+
+    Raises ConfigurationError for what is no time.
+
+    >>> end_time("1970-01-01 00:00:02")
+    2000000
+    """
     if text is None:
         return int(_now().timestamp()) * 1_000_000
     time = int(parse_times(pa.array([text.strip()], pa.string()))[0])

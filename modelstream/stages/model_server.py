@@ -114,7 +114,8 @@ class ModelServing:
     def load(self) -> None:
         """Load the model, and join the streams unless this is a mock server. Raises ConfigurationError."""
         settings = None if self.context.is_mock else from_environment()
-        use_case = load_use_case(settings.use_case if settings else self.get_param("use_case"))
+        stores = Stores.of(settings) if settings else None
+        use_case = stores.use_case if stores else load_use_case(self.get_param("use_case"))
         if settings and settings.model:
             self.model_path = settings.model
         path, _ = self.get_model(".onnx")
@@ -125,8 +126,7 @@ class ModelServing:
         if self.threshold is None:
             self.threshold = use_case.threshold
         self._scorer = Scorer(use_case, model, self)
-        if settings:
-            stores = Stores.of(settings)
+        if settings and stores:
             self.stage = ModelServerStage(self.context, settings, stores.streams, stores.epoch, self.infer)
             self._follow_registry(settings, self.stage)
             self.stage.start()

@@ -7,6 +7,7 @@ commits the rows that point at them. Bytes that no row points at (after a kill b
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,11 +104,20 @@ class BodyFiles:
     def _open(self, number: int, create: int = 0) -> int:
         descriptor = self._descriptors.get(number)
         if descriptor is None:
-            descriptor = os.open(self._path(number), os.O_RDWR | os.O_CLOEXEC | create, 0o644)
+            descriptor = self._opened(self._path(number), create)
             self._descriptors[number] = descriptor
             if len(self._descriptors) > MAX_OPEN:
                 self._close(next(iter(self._descriptors)))
         return descriptor
+
+    def _opened(self, path: Path, create: int) -> int:
+        """Open a file for reading and writing, or only for reading where this process may not write."""
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC | create, 0o644)
+        except OSError as error:
+            if create or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _close(self, number: int) -> None:
         descriptor = self._descriptors.pop(number, None)

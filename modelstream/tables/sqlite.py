@@ -7,18 +7,19 @@ of its own, since a file has one writer at a time.
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 
-from modelstream.clients.sqlite import File, Format, guarded, reading, writing
+from modelstream.clients.sqlite import File, Format, guarded, is_of, reading, writing
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import MAX_EPOCH
 from modelstream.tables.contract import FEATURES as FEATURES_NAME
 from modelstream.tables.contract import FeatureTable, Input, InputTable, LookupTable, Tables, check_table_name
-from modelstream.tables.sqlite_features import SqliteFeatureTable
+from modelstream.tables.sqlite_features import FEATURES, SqliteFeatureTable
 from modelstream.tables.sqlite_rows import count_rows, rows_of, scan_rows
 
 REGISTRY = Format("registry of inputs", b"msr1")
@@ -185,8 +186,10 @@ class SqliteTables(Tables):
     def remove(self) -> None:
         self.close()
         with guarded(self.folder):
-            for path in self.folder.glob("*.db*"):
-                path.unlink(missing_ok=True)
+            for path in sorted(self.folder.glob("*.db")):
+                if path == self._registry.path or is_of(path, (REGISTRY, LOOKUP, FEATURES)):
+                    for each in self.folder.glob(f"{glob.escape(path.name)}*"):
+                        each.unlink(missing_ok=True)
 
     def close(self) -> None:
         for file in self._files:

@@ -8,4 +8,5 @@
 | `columns` | names and types of all columns |
 | `reasons` | why an event does not count, in words |
 | `lookups` | when two keys of a lookup table are the same, and when misses are too many |
+| `meaning` | what stored data depend on, and the difference of two use cases in words |
 """

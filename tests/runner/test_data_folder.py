@@ -9,18 +9,17 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from modelstream.errors import ConfigurationError, GoneError
+from modelstream.errors import ConfigurationError, GoneError, ModelstreamError, UnavailableError
+from modelstream.project import Project, load_project
 from modelstream.runner import data_folder
 from modelstream.runner.data_folder import (
-    LOCK,
-    MARKER,
     Marker,
     holder_of,
     open_folder,
@@ -28,12 +27,17 @@ from modelstream.runner.data_folder import (
     require,
     settings_in,
 )
+from modelstream.runner.definition import definition_of
+from modelstream.runner.entries import LOCK, MARKER
 from modelstream.settings import StoreUrls
 from modelstream.streams import open_streams
-from tests.runner.folders import PROJECT
+from tests.runner.folders import PROJECT, ROOT
 
 OTHER = msgspec.structs.replace(
-    PROJECT, params=msgspec.structs.replace(PROJECT.params, use_case="use_cases/boilers.yaml")
+    PROJECT,
+    params=msgspec.structs.replace(
+        PROJECT.params, use_case="tests/use_cases/boilers.yaml", tables=("tariffs", "features")
+    ),
 )
 
 
@@ -49,20 +53,42 @@ def opened(path: Path, **options: Any) -> Marker:
     return folder.marker
 
 
+def changed(folder: Path, file: str, *replaced: tuple[str, str]) -> Project:
+    """Return a copy of the project, in a new folder, with words of one of its files replaced."""
+    shutil.copytree(ROOT / "use_cases", folder / "use_cases")
+    shutil.copy(ROOT / "project.yaml", folder)
+    text = (folder / file).read_text("utf-8")
+    for old, new in replaced:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / file).write_text(text, "utf-8")
+    return load_project(folder / "project.yaml")
+
+
 def entries(path: Path) -> set[str]:
     return {str(entry.relative_to(path)) for entry in path.rglob("*")} - {LOCK}
 
 
-def filled(path: Path) -> None:
-    """Put into a folder what a run leaves there."""
-    for name in (
-        "streams/a.db",
-        "tables/a.db",
-        "events/a.parquet",
-        "logs/a.log",
-        ".inference.writing/a",
-        "served.json",
-    ):
+OWN = (
+    "streams/serving.db",
+    "streams/serving.db-wal",
+    "streams/serving.000000.bodies",
+    "streams/offsets.db",
+    "streams/.new-abc/serving.db",
+    "tables/registry.db",
+    "tables/enrichment.db-shm",
+    "events/00-03-00000017.parquet",
+    "events/schema.parquet",
+    "logs/event-handler.log",
+    ".inference.writing/a",
+    "served.json",
+)
+"""What runs leave in a folder, besides the marker."""
+
+
+def filled(path: Path, names: Iterable[str] = OWN) -> None:
+    """Put empty files into a folder, by default what a run leaves there."""
+    for name in names:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).touch()
 
@@ -73,7 +99,7 @@ def filled(path: Path) -> None:
 def test_a_new_folder_is_marked_and_opened_again_as_it_was_made(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "data"
     made = opened(path, shards=4)
-    assert made == Marker(version=1, shards=4, use_case="churn")
+    assert made == Marker(version=1, shards=4, use_case="churn", definition=definition_of(PROJECT))
     assert opened(path) == opened(path, shards=4) == read_marker(path) == made
     assert opened(tmp_path / "usual").shards == PROJECT.params.shards
     assert entries(path) == {MARKER}
@@ -124,7 +150,7 @@ def test_a_broken_marker_is_told_and_begun_anew_only_when_asked(tmp_path: Path, 
         with pytest.raises(ConfigurationError, match=f"^{tmp_path / MARKER} is broken") as told:
             look(tmp_path)
         assert "--fresh" in told.value.remedy
-    assert (tmp_path / "streams" / "a.db").exists()
+    assert (tmp_path / "streams" / "serving.db").exists()
     assert opened(tmp_path, fresh=True) == read_marker(tmp_path)
     assert entries(tmp_path) == {MARKER}
 
@@ -195,37 +221,138 @@ def test_a_fresh_start_removes_what_the_folder_made_and_nothing_else(tmp_path: P
     linked.mkdir()
     (linked / "mine").touch()
     (path / "inference").symlink_to(linked)
-    assert opened(path, fresh=True) == Marker(version=2, shards=8, use_case="churn", urls=elsewhere)
+    definition = definition_of(PROJECT)
+    assert opened(path, fresh=True) == Marker(
+        version=2, shards=8, use_case="churn", urls=elsewhere, definition=definition
+    )
     assert entries(path) == {MARKER}
     assert (linked / "mine").exists(), "only the link goes"
     with open_streams(elsewhere.streams) as streams:
         assert streams.names() == ["another-pipelines"]
 
 
-@pytest.mark.parametrize("removed", range(6))
-def test_a_fresh_start_that_is_ended_in_the_middle_can_be_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int
+FOREIGN = (
+    "notes.txt",
+    "mine/thesis.doc",
+    "streams/mine.db",
+    "tables/mine.csv",
+    "events/mine.parquet",
+    "events/00-03-17.parquet",
+    "logs/mine.txt",
+    "logs/mine/a.log",
+    "inference/2026/00-03-00000017.parquet",
+)
+
+
+def test_a_fresh_start_leaves_what_is_not_the_pipelines(tmp_path: Path) -> None:
+    opened(tmp_path)
+    filled(tmp_path, (*OWN, *FOREIGN))
+    assert opened(tmp_path, fresh=True) == opened(tmp_path)
+    left = {name for name in entries(tmp_path) if (tmp_path / name).is_file()}
+    assert left == {MARKER, *FOREIGN}
+
+
+def test_a_fresh_start_removes_a_log_under_the_name_that_it_was_made_with(tmp_path: Path) -> None:
+    replaced = [("log: inference,", "log: answers,"), ("[events, inference]", "[events, answers]")]
+    project = changed(tmp_path / "project", "project.yaml", *replaced)
+    opened(tmp_path / "data")
+    filled(tmp_path / "data")
+    filled(tmp_path / "data", ["inference/00-00-00000000.parquet"])
+    with pytest.raises(ConfigurationError, match="log: inference before, answers now"):
+        opened(tmp_path / "data", project=project)
+    opened(tmp_path / "data", project=project, fresh=True)
+    assert entries(tmp_path / "data") == {MARKER}
+
+
+class Killed(BaseException):
+    """The process was killed."""
+
+
+@pytest.mark.parametrize("step", range(14))
+def test_a_fresh_start_that_is_ended_in_the_middle_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     opened(tmp_path)
     filled(tmp_path)
-    left = iter(range(removed))
+    left = iter(range(step))
 
-    def until_killed(remove: Callable[..., None]) -> Callable[..., None]:
-        def removing(entry: Path, **options: Any) -> None:
-            if entry.exists() and next(left, None) is None:
-                raise KeyboardInterrupt
-            remove(entry, **options)
+    def until_killed(delete: Callable[..., None]) -> Callable[..., None]:
+        def deleting(entry: Path, **options: Any) -> None:
+            if next(left, None) is None:
+                raise Killed
+            delete(entry, **options)
 
-        return removing
+        return deleting
 
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", until_killed(shutil.rmtree))
+        patch.setattr(Path, "rmdir", until_killed(Path.rmdir))
         patch.setattr(Path, "unlink", until_killed(Path.unlink))
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Killed):
             opened(tmp_path, fresh=True)
-    assert len(list(tmp_path.iterdir())) == 8 - removed
-    opened(tmp_path, fresh=True)
+    assert len([each for each in OWN if (tmp_path / each).exists()]) < len(OWN) or step == 0
+    with pytest.raises(ConfigurationError, match="is half empty: a run --fresh was ended"):
+        require(tmp_path, PROJECT)
+    assert not opened(tmp_path).emptying
     assert entries(tmp_path) == {MARKER}
+
+
+# What refuses a fresh start is found before anything is deleted.
+
+
+def test_a_fresh_start_that_is_refused_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    opened(data)
+    filled(data)
+    before, marker = entries(data), read_marker(data)
+
+    def refuse() -> None:
+        raise ConfigurationError("the notebook is wrong")
+
+    broken = changed(tmp_path / "broken", "use_cases/churn.yaml", ("hours: 24", "hours: -1"))
+    unknown = changed(tmp_path / "unknown", "use_cases/churn.yaml", ("table: enrichment", "table: codes"))
+    away = StoreUrls(tables="redis://127.0.0.1:1/0?prefix=mine")
+    refused: list[tuple[str, dict[str, Any]]] = [
+        ("the notebook is wrong", {"preflight": refuse}),
+        ("window.hours: -1", {"project": broken}),
+        ("looks up the table 'codes'", {"project": unknown}),
+        ("127.0.0.1:1", {"urls": away}),
+    ]
+    for said, options in refused:
+        with pytest.raises(ModelstreamError, match=said):
+            opened(data, fresh=True, **options)
+        assert entries(data) == before, said
+        assert read_marker(data) == marker, said
+    lock = open_folder(data, PROJECT).lock
+    with pytest.raises(ConfigurationError, match="in use"):
+        opened(data, fresh=True)
+    os.close(lock)
+    assert entries(data) == before
+
+
+def test_servers_that_the_folder_remembers_are_asked_before_any_store_is_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = f"sqlite://{tmp_path}/s"
+    opened(tmp_path / "data", urls=StoreUrls(streams=streams))
+    with open_streams(streams) as opened_streams:
+        opened_streams.create("serving", 8)
+    marker = tmp_path / "data" / MARKER
+    found = json.loads(marker.read_text())
+    found["places"]["tables"] = "redis://127.0.0.1:1/0?prefix=mine"
+    marker.write_text(json.dumps(found))
+    with pytest.raises(UnavailableError, match=r"127.0.0.1:1"):
+        opened(tmp_path / "data", fresh=True)
+    with open_streams(streams) as opened_streams:
+        assert opened_streams.names() == ["serving"]
+
+
+def test_a_new_folder_is_not_looked_over(tmp_path: Path) -> None:
+    looked: list[bool] = []
+    opened(tmp_path / "data", fresh=True, preflight=lambda: looked.append(True))
+    opened(tmp_path / "data", preflight=lambda: looked.append(True))
+    assert looked == []
+    opened(tmp_path / "data", fresh=True, preflight=lambda: looked.append(True))
+    assert looked == [True]
 
 
 # The lock.

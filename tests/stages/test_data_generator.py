@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,22 +84,27 @@ class Job:
             return sum(streams.range("generated", shard)[1] for shard in range(SHARDS))
 
 
-@pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
+def begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Return a job on a new folder, which the environment names from now on."""
     values = {
         "FUNCTION": "data-generator",
         "USE_CASE": str(ROOT / "use_cases" / "churn.yaml"),
-        "STREAMS": f"sqlite://{tmp_path}/streams",
-        "TABLES": f"sqlite://{tmp_path}/tables",
+        "STREAMS": f"sqlite://{folder}/streams",
+        "TABLES": f"sqlite://{folder}/tables",
         "WRITES": "generated",
     }
     for name, value in values.items():
         monkeypatch.setenv(f"MODELSTREAM_{name}", value)
     monkeypatch.delenv("MODELSTREAM_READS", raising=False)
-    job = Job(tmp_path)
+    job = Job(folder)
     with job.streams as streams:
         streams.create("generated", SHARDS)
-    yield job
+    return job
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    return begun(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -151,13 +156,41 @@ def test_generating_again_sends_nothing_more(job: Job) -> None:
     assert job.messages() == before
 
 
-def test_another_seed_is_another_input(job: Job) -> None:
+@pytest.mark.parametrize(("option", "value"), [("seed", 2), ("users", 30), ("events_per_user", 31)])
+def test_generating_other_events_into_the_same_folder_is_refused_and_sends_nothing(
+    job: Job, option: str, value: int
+) -> None:
     job.send(**SOME)
-    job.send(**SOME, seed=2)
-    assert {origin: len(rows) for origin, rows in origins(job.received()).items()} == {
-        ORIGIN: 620,
-        ORIGIN.replace("seed=1", "seed=2"): 620,
-    }
+    before = job.messages()
+    shown = option.replace("_", "-")
+    with pytest.raises(ConfigurationError, match=f"were generated with --{shown} .*, not --{shown} {value}") as told:
+        job.send(**{**SOME, option: value})
+    assert "give --users 20 --events-per-user 30 --seed 1 to go on with them" in told.value.remedy
+    assert job.messages() == before
+    with job.tables as tables:
+        assert [one.origin for one in tables.inputs().all()] == [ORIGIN]
+
+
+def test_generated_events_and_those_of_a_file_are_not_mixed(
+    job: Job, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_bytes(event(0))
+    job.send(**SOME)
+    before = job.messages()
+    for source in (str(file), "-"):
+        with pytest.raises(
+            ConfigurationError, match=r"were generated \(--users 20 .*your own would be mixed with them"
+        ):
+            job.send(input=source)
+    assert job.messages() == before
+    other = begun(file.parent / "other", monkeypatch)
+    other.send(input=str(file))
+    with pytest.raises(ConfigurationError, match=f"came from {file}: generated ones would be mixed") as told:
+        other.send(**SOME)
+    assert "--input" in told.value.remedy
+    assert other.messages() == 1
+    with other.tables as tables:
+        assert tables.lookup("enrichment").count() == 0, "refused before the table was loaded"
 
 
 def test_a_stopped_run_goes_on_with_the_same_events(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +342,7 @@ def test_an_enrichment_file_is_loaded_first(job: Job, file: Path, monkeypatch: p
 
     monkeypatch.setattr(SqliteStreams, "append", checked)
     assert job.send(input=str(file), enrichment=str(table)).lines == 1
+    job = begun(file.parent / "other", monkeypatch)
     assert job.send(**SOME, enrichment=str(table)).lines == 620
     with job.tables as tables:
         assert tables.lookup("enrichment").count() == 1
@@ -358,18 +392,22 @@ def test_a_missing_stream_is_said(job: Job, monkeypatch: pytest.MonkeyPatch) -> 
         job.send(**SOME)
 
 
-def test_generated_lines_have_the_identity_of_the_same_lines_in_a_file(job: Job, file: Path) -> None:
+def test_generated_lines_have_the_identity_of_the_same_lines_in_a_file(
+    job: Job, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job.send(**SOME)
     lines = [line for _, _, line in job.received()]
     file.write_bytes(b"\n".join(lines))
-    job.send(input=str(file))
-    with job.streams as streams:
-        for shard in range(SHARDS):
-            found: dict[str, list[tuple[int, bytes]]] = {}
-            for message in streams.read("generated", shard, 0, 100, 1 << 30):
-                rows = decode(message.body)
-                assert set(rows.metadata) == {"ingested_at"}
-                columns = rows.batch.to_pydict()
-                found.setdefault(rows.origin, []).extend(zip(columns["position"], columns["line"], strict=True))
-            assert found.get(ORIGIN) == found.get(str(file))
+    other = begun(file.parent / "other", monkeypatch)
+    other.send(input=str(file))
+    for shard in range(SHARDS):
+        found: dict[str, list[tuple[int, bytes]]] = {}
+        for one in (job, other):
+            with one.streams as streams:
+                for message in streams.read("generated", shard, 0, 100, 1 << 30):
+                    rows = decode(message.body)
+                    assert set(rows.metadata) == {"ingested_at"}
+                    columns = rows.batch.to_pydict()
+                    found.setdefault(rows.origin, []).extend(zip(columns["position"], columns["line"], strict=True))
+        assert found.get(ORIGIN) == found.get(str(file))
     assert json.loads(lines[0])["event_type"] == "registration"
