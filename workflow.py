@@ -29,7 +29,7 @@ def pipeline(
     chain = _chain()
     step = _always(mlrun.run_function("prepare", name="prepare"))
     with dsl.Condition(model_version != "", name="choose-model"):
-        version = {"version": model_version}
+        version = {"version": model_version, "chosen": True}
         chosen = _always(mlrun.run_function("promote", name="choose-model", params=version)).after(step)
     for name in reversed(chain["consumers"]):
         step = _always(mlrun.deploy_function(name)).after(step, chosen)
@@ -68,7 +68,7 @@ def in_order(
     chain = _chain()
     _run("prepare")
     if model_version:
-        _run("promote", version=model_version)
+        _run("promote", version=model_version, chosen=True)
     for name in reversed(chain["consumers"]):
         mlrun.deploy_function(name)
     if generate == "yes":

@@ -15,8 +15,6 @@ from modelstream.errors import ConfigurationError
 
 INVALID = np.iinfo(np.int64).min
 TIMESTAMP = pa.timestamp("us", tz="UTC")
-FIRST_TIME, LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""The first and last microsecond of the years 1 to 9999 in UTC, which is what Python's datetime holds."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([smhd])")

@@ -46,12 +46,21 @@ def drained(context: Any, timeout: float = LONGEST_WAIT) -> None:
                 time.sleep(POLL_SECONDS)
 
 
-def promote(context: Any, version: str) -> None:
-    """Let a registered version of the model serve."""
+def promote(context: Any, version: str, chosen: bool = False) -> None:
+    """Let a registered version of the model serve; if nobody has `chosen` it, only if it is not worse than the one that
+    serves now."""
     from modelstream.registry.registry import Registry  # onnxruntime, which the other jobs need not load
+    from modelstream.training.promotion import decide, in_doubt
 
     with _opened() as (project, stores):
-        Registry.of_project(project, stores.use_case).promote(str(version))
+        registry = Registry.of_project(project, stores.use_case)
+        found = decide(registry, str(version), stores.use_case.threshold)
+        if found.doubt and not chosen:
+            raise in_doubt(str(version), found)
+        for told in (found.comparison.told() if found.comparison else "", found.unknown):
+            if told:
+                context.logger.info(told)
+        registry.promote(str(version))
         context.logger.info(f"version {version} serves")
 
 

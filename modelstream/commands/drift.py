@@ -39,8 +39,8 @@ def drift(
 ) -> None:
     """Compare the vectors that were served with those that the model learned from.
 
-    The exit status is 1 for drift, 0 for no drift or possible drift, and 2 after an
-    error.
+    The exit status is 1 for drift, 0 for no drift, possible drift or too few vectors
+    to tell, and 2 after an error.
 
     Example: python pipeline.py drift --since 7d --output drift.html
     """
@@ -64,7 +64,7 @@ def compare(view: View, *, since: str | None, version: str | None, as_json: bool
     if as_json:
         print_json(found)
     else:
-        console().print(drift_page.table(found))
+        console().print(drift_page.table(found) if found.vectors else drift_page.nothing_served(found))
     return found.verdict is drifts.Verdict.DRIFT
 
 

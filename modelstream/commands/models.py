@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelstream.commands.options import AsJson
+from modelstream.commands.options import FLAG, AsJson
 from modelstream.errors import ModelstreamError
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.text import Text
 
     from modelstream.registry.registry import Registered, Registry
+    from modelstream.training.promotion import Comparison
+    from modelstream.use_case.declared import UseCase
 
 Name = Annotated[
     str,
@@ -94,17 +97,70 @@ def show_version(version: Version, name: Name = "", as_json: AsJson = False) -> 
 
 
 @app.command()
-def promote(version: Version, name: Name = "") -> None:
+def promote(
+    version: Version,
+    name: Name = "",
+    force: Annotated[
+        bool, typer.Option("--force", metavar=FLAG, help="Also if it is worse than the one that serves: don't ask.")
+    ] = False,
+) -> None:
     """Serve this version from now on.
 
-    A running pipeline switches to it within 5 s and loses nothing.
+    It is compared with the version that serves, on the users that the newer of the
+    two was tested on. If it is worse beyond chance, or can't be compared, this asks,
+    or wants --force. A running pipeline switches to it within 5 s and loses nothing.
 
     Example: python pipeline.py models promote 2
     """
-    registry = open_registry(name)
+    if not promote_compared(open_registry(name), version, force=force):
+        raise typer.Exit(1)
+
+
+def promote_compared(registry: Registry, version: str, *, force: bool) -> bool:
+    """Promote a version, and print how it compares with the one that serves; return whether it was promoted.
+
+    If it is worse or can't be compared, ask on a terminal. Raises ModelstreamError where nobody can be asked.
+    """
+    from rich.markup import escape
+
+    from modelstream.commands.output import console
+    from modelstream.training.promotion import decide, in_doubt
+
     before = registry.current() or registry.shipped_version()
+    found = decide(registry, version, _use_case().threshold)
+    if found.comparison is not None:
+        console().print(_compared(found.comparison))
+    elif found.unknown:
+        console().print(f"[yellow]{escape(found.unknown[0].upper() + found.unknown[1:])}.[/]", soft_wrap=True)
+    if found.doubt and not force:
+        if not sys.stdin.isatty():
+            raise in_doubt(version, found)
+        if not typer.confirm(f"Let version {version} serve all the same?"):
+            print(f"{registry.name} {before} still serves.")
+            return False
     registry.promote(version)
     print(f"{registry.name} {version} serves from now on{_instead(before, version)}. {_WHEN}")
+    return True
+
+
+def _compared(found: Comparison) -> Group:
+    """Return a comparison as a person reads it."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from modelstream.commands.output import plain_table
+
+    first = f"On {found.metrics.vectors:,} vectors of {found.metrics.users:,} users that version {found.tested} was "
+    first += "tested on, and did not learn from (95 % intervals over users):"
+    rows = [
+        (what, str(getattr(found.of_serving, name)), str(getattr(found.metrics, name)))
+        for name, what in (("log_loss", "log loss"), ("auc", "AUC"), ("accuracy", "accuracy"))
+    ]
+    titles = ("", f"version {found.serving}, serves", f"version {found.version}")
+    lines = [Text(found.told(), style="bold red" if found.worse else "")]
+    if found.seen:
+        lines.append(Text(f"Version {found.seen} may have learned from some of these users, and look better for it."))
+    return Group(first, plain_table(titles, rows, right=titles[1:]), *lines)
 
 
 @app.command()
@@ -126,11 +182,15 @@ def open_registry(name: str = "") -> Registry:
     """Return the registry of the project's model, or of another one by name."""
     from modelstream.project import load_project
     from modelstream.registry.registry import Registry
+
+    return Registry.of_project(load_project(), _use_case(), name)
+
+
+def _use_case() -> UseCase:
+    from modelstream.project import load_project
     from modelstream.use_case.file import load_use_case
 
-    project = load_project()
-    use_case = load_use_case(project.use_case_file)
-    return Registry.of_project(project, use_case, name)
+    return load_use_case(load_project().use_case_file)
 
 
 def _cells(one: Registered, measures: list[str]) -> list[str | Text]:

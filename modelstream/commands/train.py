@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from modelstream.project import Project
-    from modelstream.training.report.card import ModelCard
+    from modelstream.training.report.card import DataFacts, ModelCard
 
 STEPS = {
     "labels": "reading labels",
@@ -64,7 +64,14 @@ def train(
         ),
     ] = "",
     promote: Annotated[
-        bool, typer.Option("--promote", metavar=FLAG, help="Promote the new version, so that it serves.")
+        bool,
+        typer.Option(
+            "--promote", metavar=FLAG, help="Promote the new version, so that it serves, as `models promote` does."
+        ),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", metavar=FLAG, help="With --promote: also if it is worse than the one that serves."),
     ] = False,
     source: Annotated[
         Literal["events", "inference"],
@@ -99,7 +106,7 @@ def train(
 
     project = load_project()
     options = {"labels": str(labels) if labels else None, "candidates": candidates, "seed": seed, "name": name}
-    options |= {"promote": promote, "source": source, "since": since, "until": until}
+    options |= {"source": source, "since": since, "until": until}
     try:
         results = run_training(project, data, options)
     except KeyboardInterrupt:
@@ -108,7 +115,21 @@ def train(
     if as_json:
         print_json(results)
     else:
-        console().print(_summary(_card(project, name, results), results, promoted=promote))
+        console().print(_summary(_card(project, name, results), results))
+    if promote:
+        _promote(results["version"], name, force=force, to_errors=as_json)
+    elif not as_json:
+        console().print(f"To let it serve: python pipeline.py models promote {results['version']}")
+
+
+def _promote(version: str, name: str, *, force: bool, to_errors: bool) -> None:
+    """Promote the new version. What is said of it goes to standard error where the output is JSON."""
+    from modelstream.commands.models import open_registry, promote_compared
+
+    with redirect_stdout(sys.stderr) if to_errors else nullcontext():
+        promoted = promote_compared(open_registry(name), version, force=force)
+    if not promoted:
+        raise typer.Exit(1)
 
 
 def run_training(project: Project, data: Path, options: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +199,7 @@ def _card(project: Project, name: str, results: dict[str, Any]) -> ModelCard:
     return parse_card(registry.read(results["version"], CARD_FILE), f"{results['folder']}/{CARD_FILE}")
 
 
-def _summary(card: ModelCard, results: dict[str, Any], *, promoted: bool) -> Group:
+def _summary(card: ModelCard, results: dict[str, Any]) -> Group:
     """Return what came of the training, as a person reads it."""
     from rich.console import Group
     from rich.markup import escape
@@ -196,6 +217,7 @@ def _summary(card: ModelCard, results: dict[str, Any], *, promoted: bool) -> Gro
         f"[bold]{card.name} {card.version}[/]: {card.algorithm}, from {card.data.training_vectors:,} vectors of "
         f"{card.data.training_users:,} users, in {results['seconds']} s",
         f"Chosen: {escape(card.chosen_because)}",
+        *_future(card.data),
         f"On {found.vectors:,} vectors, as served, of {found.users:,} users never seen (95 % intervals over users):",
         f"  AUC {found.auc}, accuracy {found.accuracy},",
         f"  log loss {found.log_loss}, calibration error {found.ece}",
@@ -206,8 +228,11 @@ def _summary(card: ModelCard, results: dict[str, Any], *, promoted: bool) -> Gro
         ),
         "",
         f"Report: {escape(short_path(results['folder'] + '/' + REPORT_FILE))}",
-        f"Version {card.version} serves from now on."
-        if promoted
-        else f"To let it serve: python pipeline.py models promote {card.version}",
     ]
     return Group(plain_table(("candidate", *measures, ""), rows, right=measures), "", *lines)
+
+
+def _future(data: DataFacts) -> list[str]:
+    """Return what is said of events that are dated later than they arrived, where labels come from later events."""
+    told = data.told_of_future if data.log_end else ""
+    return [f"[yellow]{told[0].upper()}{told[1:]}.[/]"] if told else []

@@ -31,6 +31,8 @@ LEFT_AFTER = 3600.0
 """A hidden folder older than this (seconds) was left by a killed writer, since writing one takes less than a second."""
 
 
+PRIVATE = ".parquet"
+"""A file with this ending holds rows about users: only its owner may read it."""
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe must not hold the reader
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _PASSING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
@@ -179,7 +181,7 @@ def write_folder(parent: Path, name: str, content: Mapping[str, bytes]) -> None:
         try:
             hidden.mkdir()
             for file, data in content.items():
-                _write(hidden / file, data, os.O_EXCL)
+                _write(hidden / file, data, os.O_EXCL, 0o600 if file.endswith(PRIVATE) else 0o666)
             sync_folder(hidden)
             _name(hidden, parent / name)
         except BaseException:
@@ -219,8 +221,8 @@ def replace_file(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
 
 
-def _write(path: Path, content: bytes, flag: int) -> None:
-    descriptor = os.open(path, _WRITE | flag, 0o666)
+def _write(path: Path, content: bytes, flag: int, mode: int = 0o666) -> None:
+    descriptor = os.open(path, _WRITE | flag, mode)
     try:
         write_at(descriptor, content, 0)
         os.fsync(descriptor)

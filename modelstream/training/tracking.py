@@ -14,6 +14,7 @@ import yaml
 from modelstream.base.times import datetime_of
 from modelstream.model.spec import SPEC_FILE
 from modelstream.registry.registry import Registry
+from modelstream.training.judge.held_out import HELD_OUT_FILE, held_out
 from modelstream.training.learn.export import MODEL_FILE
 from modelstream.training.report import plots_data, report
 from modelstream.training.report.card import (
@@ -58,6 +59,7 @@ def files(done: Training, version: str) -> dict[str, bytes]:
     return {
         MODEL_FILE: done.content,
         SPEC_FILE: spec(card, use_case.prediction).encode(),
+        HELD_OUT_FILE: held_out(done.snapshot.test, done.options.seed),
         **card_files(card),
         report.REPORT_FILE: report.html(card, plots).encode(),
     }
@@ -100,7 +102,7 @@ def card_of(done: Training, version: str) -> ModelCard:
 def _facts(done: Training) -> DataFacts:
     taken, options, data, until = done.snapshot, done.options, done.data, done.selection.until
     dead_letters = data.stores.dead_letter_count()
-    rows = taken.events + dead_letters
+    rows = taken.end.events + dead_letters
     served = "compared to the bit with what was served" if taken.parity and taken.parity.vectors else "not compared"
     return DataFacts(
         source=f"replay of the log of events, {served}" if options.source == "events" else "the inference log",
@@ -117,6 +119,9 @@ def _facts(done: Training) -> DataFacts:
         training_vectors=len(taken.learn),
         test_vectors=len(taken.test),
         vectors_per_user=int(taken.learn_most),
+        log_end=datetime_of(taken.known_until).isoformat() if taken.known_until else None,
+        future_events=taken.end.future,
+        simulated=taken.end.simulated,
         dead_letter_share=dead_letters / rows if rows else 0.0,
     )
 

@@ -6,6 +6,9 @@ The notebook's `train(context, …)` calls `train` here with its candidates; `pi
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from modelstream.training.learn import candidates as trials_of
 from modelstream.training.learn.calibration import calibrate
 from modelstream.training.learn.export import Trained, as_model, compare, to_onnx
 from modelstream.training.learn.skew import skew_table
+from modelstream.training.promotion import promote_unless_worse
 from modelstream.training.result import Recipe, Training, TrainingOptions
 from modelstream.training.snapshot.data import Data, open_data
 from modelstream.training.snapshot.labels import declared, read_labels
@@ -36,7 +40,8 @@ def train(context: Any, recipe: Recipe, options: TrainingOptions) -> str:
     """Train a model on the data that the environment names, register it, and log it to MLRun; return its version.
 
     `context` is MLRun's (`MLClientCtx`), with or without an API server. If it has a method `step(name, done,
-    total)`, that is called with the progress. Raises ModelstreamError.
+    total)`, that is called with the progress. Raises ModelstreamError, also when the version is to be promoted and is
+    worse than the one that serves: then it is registered, and does not serve.
     """
     from modelstream.training import tracking  # it needs matplotlib and MLRun's context
 
@@ -46,12 +51,21 @@ def train(context: Any, recipe: Recipe, options: TrainingOptions) -> str:
         registry = _registry(settings, data, options)
         done = learn(data, recipe, options, progress)
         version = tracking.register(registry, done, progress)
-        if options.promote:
-            registry.promote(version)
         tracking.log(context, registry, done, version)
+        if options.promote:
+            promote_unless_worse(registry, version, data.use_case.threshold)
     return version
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep scikit-learn's warnings off the screen: a fit that doesn't converge is judged by its answers, as all are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@_without_warnings()
 def learn(data: Data, recipe: Recipe, options: TrainingOptions, progress: OnProgress) -> Training:
     """Train on opened data: everything but registering and logging. Raises ModelstreamError."""
     use_case = data.use_case

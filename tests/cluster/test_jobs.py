@@ -15,6 +15,7 @@ from modelstream.cluster import jobs
 from modelstream.logs import open_log
 from modelstream.messages.identity import Checkpoint
 from modelstream.project import load_project
+from modelstream.registry.registry import Registry
 from modelstream.settings import from_environment
 from modelstream.stores import Stores
 from modelstream.streams import open_streams
@@ -24,6 +25,7 @@ from servers.kafka import KafkaServer
 from servers.redis import RedisServer
 from servers.s3 import BUCKET, S3Server
 from tests.required import require
+from tests.training.versions import registered
 
 ROOT = Path(__file__).parents[2]
 PROJECT = load_project(ROOT / "project.yaml")
@@ -197,3 +199,18 @@ def test_wrong_address_of_kafka_is_told_with_what_to_do(urls: dict[str, str], mo
     monkeypatch.setenv("MODELSTREAM_STREAMS", "kafka://127.0.0.1:1/none?timeout=1")
     with pytest.raises(RuntimeError, match=r"127\.0\.0\.1:1.*; .+"):
         jobs.prepare(CONTEXT)
+
+
+def test_worse_version_is_promoted_only_if_someone_chose_it(
+    urls: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
+    registry = Registry(tmp_path / "models", USE_CASE.model_name, USE_CASE.features)
+    for skill in (0.4, 0.0):
+        registered(registry, skill)
+    jobs.promote(CONTEXT, "1")
+    with pytest.raises(RuntimeError, match="version 2 is not promoted: version 2 is worse than version 1"):
+        jobs.promote(CONTEXT, "2")
+    assert registry.current() == "1"
+    jobs.promote(CONTEXT, "2", chosen=True)
+    assert registry.current() == "2"

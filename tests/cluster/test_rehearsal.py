@@ -106,7 +106,7 @@ def test_from_nothing_to_a_model_of_ones_own_and_back_to_nothing(
     assert results["version"] == "2"
     assert results["folder"] == f"{cluster.logs}/models/churn/2"
     assert 0.5 < results["auc"] <= 1
-    job(cluster, "promote", version=results["version"])
+    job(cluster, "promote", version=results["version"], chosen=True)  # of so few users, it may be worse
     monkeypatch.setenv(f"{SETTINGS}REGISTRY", cluster.registry_url())
     assert Registry.of_project(PROJECT, load_use_case(ROOT / PROJECT.params.use_case)).current() == "2"
 

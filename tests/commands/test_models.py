@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from modelstream.registry.registry import Registry
+from modelstream.training.judge.held_out import HELD_OUT_FILE
 from tests.command_line import pipeline
 from tests.model_files import CHURN, SHIPPED, directory, folder_of
+from tests.training.versions import registered, version_files
 
 
 @pytest.fixture
@@ -61,6 +65,44 @@ def test_promote_and_rollback_tell_what_serves(registry: Registry, capsys: pytes
     assert models("rollback") == 0
     assert "churn 1 serves again, instead of 3" in capsys.readouterr().out
     assert registry.current() is None
+
+
+@pytest.fixture
+def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """Versions 1 and 2 that know something, of which 2 serves, and 3 and 4 that know nothing; 4 was never tested."""
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
+    made = Registry(tmp_path / "models", CHURN.model_name, CHURN.features)
+    for skill in (0.4, 0.5, 0.0):
+        registered(made, skill)
+    made.register(lambda version: {**version_files(version, 0.0, None), HELD_OUT_FILE: b"broken"})
+    made.promote("2")
+    return made
+
+
+def test_worse_version_is_not_promoted_unless_forced(judged: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert models("promote", "3") == 1
+    told = capsys.readouterr()
+    assert "version 2, serves" in told.out and "log loss" in told.out
+    assert "Version 3 is worse than version 2: its log loss is 0." in told.out
+    assert "version 3 is not promoted" in told.err and "models promote 3 --force" in told.err
+    assert judged.current() == "2"
+    assert models("promote", "4") == 1
+    assert "version 4 can't be compared with version 2, which serves" in capsys.readouterr().err
+    assert models("promote", "3", "--force") == 0
+    assert "churn 3 serves from now on, instead of 2" in capsys.readouterr().out
+    assert models("promote", "2") == 0
+    assert "Version 2 is better than version 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("answer", "status", "serves"), [("y", 0, "3"), ("n", 1, "2"), ("", 1, "2")])
+def test_on_a_terminal_it_asks_whether_a_worse_version_is_to_serve(
+    judged: Registry, monkeypatch: pytest.MonkeyPatch, answer: str, status: int, serves: str
+) -> None:
+    terminal = io.StringIO(f"{answer}\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    assert models("promote", "3") == status
+    assert judged.current() == serves
 
 
 @pytest.mark.parametrize(

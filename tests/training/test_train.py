@@ -23,6 +23,7 @@ from modelstream.registry.registry import Registry
 from modelstream.runner.training import training_environment
 from modelstream.training import train as training
 from modelstream.training.judge.evaluation import expected_calibration_error
+from modelstream.training.judge.held_out import HELD_OUT_FILE, parse_held_out
 from modelstream.training.learn.calibration import LIMIT, Platt, calibrate, fit
 from modelstream.training.learn.candidates import Trial, choose, cross_validate, fitted, named
 from modelstream.training.report.card import read_card
@@ -31,7 +32,7 @@ from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.selection import Selection
 from modelstream.training.snapshot.snapshot import take
 from tests.command_line import pipeline
-from tests.runner.folders import PROJECT
+from tests.runner.folders import PROJECT, ROOT
 from tests.training.folder import USE_CASE, generated, opened, settings
 
 NOTEBOOK = PROJECT.notebook("training")
@@ -187,7 +188,7 @@ def test_model_that_is_wrong_way_round_is_not_turned_by_calibration() -> None:
 
 
 def test_trained_version_is_registered_described_and_logged(
-    view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
     for name, value in training_environment(PROJECT, view.path).items():
@@ -221,6 +222,19 @@ def test_trained_version_is_registered_described_and_logged(
     assert len(page) < 2_000_000
     assert context.logged["report"]["body"] == page
     assert [name for name, done, total in context.steps if done == total][-1] == "register"
+    held = parse_held_out((folder / HELD_OUT_FILE).read_bytes(), "held out")
+    assert len(held.labels) == card.data.test_vectors
+    # README's next line.
+    assert pipeline("drift", "--data", view.path) == 0
+    told = capsys.readouterr().out
+    assert "Version 2 of churn has served nothing yet (" in told and "by version 1)." in told
+    assert "→ Send new events through the pipeline: python pipeline.py run" in told
+
+
+def test_readme_names_the_commands_in_the_order_in_which_they_work() -> None:
+    block = (ROOT / "README.md").read_text("utf-8").split("## Train a new model")[1].split("```")[1]
+    commands = [line.split("#")[0].split()[2:] for line in block.strip().splitlines()]
+    assert commands == [["train"], ["models", "promote", "2"], ["run", "--seed", "2"], ["drift"]]
 
 
 def test_since_and_until_are_times_or_how_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:

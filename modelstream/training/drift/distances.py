@@ -15,7 +15,7 @@ EMPTY = 1e-4
 
 
 def population_stability_index(now: Counts, then: Counts) -> float:
-    """Return the PSI of two distributions (shares): below 0.1 they are alike, from 0.25 on they are not.
+    """Return the PSI of two distributions (shares): 0 if they are the same.
 
     It is the symmetric Kullback-Leibler divergence, except that `EMPTY` stands in for every empty share.
 

@@ -37,15 +37,22 @@ POSSIBLE, DETECTED = 0.5, 0.7
 LETTERS_POSSIBLE, LETTERS_DETECTED = 0.01, 0.05
 """By how much the share of dead letters may exceed the share in the card's data."""
 FEW = 1000
-"""With fewer vectors, distances may be large by chance."""
+"""With fewer vectors, or rows for the dead letters, distances are large by chance: nothing is judged."""
+FEW_USERS = 30
+"""The same for vectors of fewer users, because the vectors of a user are alike."""
 
 
 class Verdict(enum.StrEnum):
-    """The verdict on a distance."""
+    """The verdict on a distance; the later, the worse."""
 
     NONE = "no drift"
+    FEW = "too few to tell"
     POSSIBLE = "possible drift"
     DRIFT = "drift"
+
+
+JUDGED = (Verdict.POSSIBLE, Verdict.DRIFT)
+"""Verdicts that give a reason."""
 
 
 class Distance(msgspec.Struct, frozen=True):
@@ -88,6 +95,8 @@ class Drift(msgspec.Struct, frozen=True):
     last: str | None
     """When the first and the last of the predictions were made, ISO 8601."""
     vectors: int
+    users: int
+    """The users whose vectors they are; counted up to `FEW_USERS`."""
     other_versions: dict[str, int]
     """Predictions of the same time by other versions, which are left out."""
     features: list[Distance]
@@ -100,7 +109,7 @@ class Drift(msgspec.Struct, frozen=True):
     reasons: list[str]
     """The reasons for the verdict, the worst first."""
     few: bool
-    """Too few vectors for a reliable verdict."""
+    """Too few vectors or users to judge the features and the prediction."""
 
 
 @dataclass
@@ -112,6 +121,8 @@ class ServedCounts:
     since: int | None = None
     """Microseconds since 1970: only predictions made from then on."""
     vectors: int = 0
+    users: set[str] = field(default_factory=set)
+    """At most about as many as a batch has: no more are taken in once they are enough."""
     first: int | None = None
     last: int | None = None
     others: Counter[str] = field(default_factory=Counter)
@@ -126,7 +137,13 @@ class ServedCounts:
     @property
     def columns(self) -> list[str]:
         """The columns of the log that are needed."""
-        return [*self.use_case.features, self.use_case.probability, MODEL_VERSION, PREDICTED_AT]
+        use_case = self.use_case
+        return [use_case.key, *use_case.features, use_case.probability, MODEL_VERSION, PREDICTED_AT]
+
+    @property
+    def few(self) -> bool:
+        """Whether they are too few to judge."""
+        return self.vectors < FEW or len(self.users) < FEW_USERS
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a batch of the log of predictions."""
@@ -141,6 +158,8 @@ class ServedCounts:
         self.first = ends["min"] if self.first is None else min(self.first, ends["min"])
         self.last = ends["max"] if self.last is None else max(self.last, ends["max"])
         self.vectors += batch.num_rows
+        if len(self.users) < FEW_USERS:
+            self.users.update(batch.column(self.use_case.key).unique().to_pylist())
         vectors = as_input([batch.column(name).to_numpy() for name in self.use_case.features])
         for i, name in enumerate(self.use_case.features):
             self.counts[name] += self.card.features[name].count(vectors[:, i])
@@ -150,7 +169,7 @@ class ServedCounts:
 def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
     """Compare the vectors served since a time (microseconds since 1970; None: all of them) with a card.
 
-    Raises ConfigurationError if the card's version made no prediction in that time, or has other features.
+    Raises ConfigurationError if the card has other features.
     """
     use_case, predictions = stores.use_case, stores.inference_log
     if list(card.features) != list(use_case.features):
@@ -161,14 +180,6 @@ def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
     served = ServedCounts(card, use_case, since)
     for batch in predictions.scan(served.columns):
         served.add(batch)
-    if not served.vectors:
-        others = ", ".join(f"{number:,} by version {version}" for version, number in served.others.items())
-        raise ConfigurationError(
-            f"version {card.version} made no prediction in {predictions.place()}"
-            + (f" since {iso_second(since)}" if since is not None else "")
-            + (f" (other versions: {others})" if others else ""),
-            remedy="name another version with --model" if others else "run the pipeline, or give an earlier --since",
-        )
     letters = sum(1 for _ in stores.dead_letters(since))
     return judge(served, letters, _rows_since(stores.events_log, since) + letters)
 
@@ -176,17 +187,21 @@ def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
 def judge(served: ServedCounts, letters: int, rows: int) -> Drift:
     """Return the verdict on what was served; `letters` of `rows` taken in were dead letters."""
     card = served.card
-    features = [distance(name, card.features[name], served.counts[name]) for name in served.use_case.features]
-    prediction = distance(served.use_case.probability, card.prediction, served.prediction)
+    few, use_case = served.few, served.use_case
+    features = [distance(name, card.features[name], served.counts[name], few=few) for name in use_case.features]
+    prediction = distance(use_case.probability, card.prediction, served.prediction, few=few)
     mean = float(np.mean([one.value for one in features])) if features else 0.0
     dead = _letters(letters, rows, card.data.dead_letter_share)
     found = [(one.verdict, f"{one.name}: {one.value:.2f}") for one in sorted(features, key=lambda one: -one.value)]
     found.append((prediction.verdict, f"the prediction: {prediction.value:.2f}"))
-    found.append((_verdict(mean), f"the mean of all features: {mean:.2f}"))
-    found.append((dead.verdict, f"dead letters: {dead.now:.1%} of the rows, {dead.then:.1%} in the data of the card"))
+    found.append((_verdict(mean, few=few), f"the mean of all features: {mean:.2f}"))
+    letters_verdict = dead.verdict if dead.verdict in JUDGED else Verdict.NONE
+    found.append(
+        (letters_verdict, f"dead letters: {dead.now:.1%} of the rows, {dead.then:.1%} in the data of the card")
+    )
     order = list(Verdict)
     worst = max((verdict for verdict, _ in found), key=order.index)
-    reasons = sorted((one for one in found if one[0] != Verdict.NONE), key=lambda one: -order.index(one[0]))
+    reasons = sorted((one for one in found if one[0] in JUDGED), key=lambda one: -order.index(one[0]))
     return Drift(
         model=card.name,
         version=card.version,
@@ -194,6 +209,7 @@ def judge(served: ServedCounts, letters: int, rows: int) -> Drift:
         first=iso_second(served.first),
         last=iso_second(served.last),
         vectors=served.vectors,
+        users=min(len(served.users), FEW_USERS),
         other_versions=dict(served.others),
         features=features,
         mean=mean,
@@ -201,12 +217,12 @@ def judge(served: ServedCounts, letters: int, rows: int) -> Drift:
         dead_letters=dead,
         verdict=worst,
         reasons=[reason for _, reason in reasons],
-        few=served.vectors < FEW,
+        few=few,
     )
 
 
-def distance(name: str, reference: Histogram, counts: Counts) -> Distance:
-    """Return how far counts, float64[bins], lie from a histogram of the card."""
+def distance(name: str, reference: Histogram, counts: Counts, *, few: bool) -> Distance:
+    """Return how far counts, float64[bins], lie from a histogram of the card; if they are few, it isn't judged."""
     now, then = shares(counts), reference.shares
     apart, value = total_variation(now, then), hellinger(now, then)
     mean = (apart + value) / 2
@@ -217,7 +233,7 @@ def distance(name: str, reference: Histogram, counts: Counts) -> Distance:
         hellinger=value,
         kullback_leibler=kullback_leibler(now, then),
         value=mean,
-        verdict=_verdict(mean),
+        verdict=_verdict(mean, few=few),
         then=then.tolist(),
         now=now.tolist(),
     )
@@ -243,10 +259,13 @@ def _letters(letters: int, rows: int, then: float) -> Letters:
     now = letters / rows if rows else 0.0
     more = now - then
     verdict = Verdict.DRIFT if more >= LETTERS_DETECTED else Verdict.POSSIBLE
-    return Letters(letters, rows, then, now, verdict if more >= LETTERS_POSSIBLE else Verdict.NONE)
+    verdict = verdict if more >= LETTERS_POSSIBLE else Verdict.NONE
+    return Letters(letters, rows, then, now, Verdict.FEW if rows < FEW else verdict)
 
 
-def _verdict(value: float) -> Verdict:
+def _verdict(value: float, *, few: bool) -> Verdict:
+    if few:
+        return Verdict.FEW
     if value >= DETECTED:
         return Verdict.DRIFT
     return Verdict.POSSIBLE if value >= POSSIBLE else Verdict.NONE

@@ -8,7 +8,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modelstream.training.drift.drift import DETECTED, POSSIBLE, Distance, Drift, Verdict
+from modelstream.training.drift.drift import (
+    DETECTED,
+    FEW,
+    FEW_USERS,
+    LETTERS_DETECTED,
+    LETTERS_POSSIBLE,
+    POSSIBLE,
+    Distance,
+    Drift,
+    Verdict,
+)
 from modelstream.training.report import document
 from modelstream.training.report.card import ModelCard
 from modelstream.training.report.document import Block, Document, Facts, Plot, Points, Section, moment, percent
@@ -18,7 +28,13 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-_COLOURS = {Verdict.NONE: "green", Verdict.POSSIBLE: "yellow", Verdict.DRIFT: "bold red"}
+_COLOURS = {Verdict.NONE: "green", Verdict.FEW: "dim", Verdict.POSSIBLE: "yellow", Verdict.DRIFT: "bold red"}
+_BOUNDS = {
+    Verdict.NONE: f"below {POSSIBLE:g}",
+    Verdict.POSSIBLE: f"from {POSSIBLE:g}",
+    Verdict.DRIFT: f"from {DETECTED:g}",
+    Verdict.FEW: f"fewer than {FEW:,} vectors or {FEW_USERS} users",
+}
 _COLUMNS = ("", "", "PSI", "total variation", "Hellinger", "Kullback-Leibler", "drift")
 
 
@@ -32,10 +48,28 @@ def table(found: Drift) -> Group:
     parts: list[RenderableType] = [
         Text(" ".join(_lead(found))),
         made,
-        Text(_dead_letters(found), style="" if found.dead_letters.verdict is Verdict.NONE else "red"),
+        Text.assemble(
+            _dead_letters(found), ": ", (found.dead_letters.verdict.value, _COLOURS[found.dead_letters.verdict])
+        ),
+        _legend(),
         Text.assemble((found.verdict.capitalize(), _COLOURS[found.verdict]), f": {_because(found)}"),
     ]
     return Group(*parts)
+
+
+def nothing_served(found: Drift) -> Group:
+    """Return what to do where the version has served nothing yet, for a terminal."""
+    others = found.other_versions
+    todo = "Send new events through the pipeline: python pipeline.py run, or serve."
+    if others:
+        todo += f" Or look at another version: python pipeline.py drift --model {next(iter(others))}"
+    return Group(*_lead(found), Text.assemble(("→ ", "bold"), todo))
+
+
+def _legend() -> Text:
+    """Return what the colours mean."""
+    parts = [part for one in _COLOURS for part in ((one.value, _COLOURS[one]), f" ({_BOUNDS[one]})", ", ")]
+    return Text.assemble("Colours, by the last column: ", *parts[:-1])
 
 
 def page(found: Drift, card: ModelCard) -> str:
@@ -63,35 +97,55 @@ def _document(found: Drift) -> Document:
     rows = [(one.name, one.verdict.value, *_cells(one)) for one in [*found.features, found.prediction]]
     caption = "Share of the vectors in each bin: grey what the model was made of, blue what was served. The bins hold "
     caption += "equal shares of what the model was made of; the outermost are for values beyond all of it."
+    judged = [(one.value, _BOUNDS[one]) for one in _COLOURS]
+    more = f"Dead letters: {percent(LETTERS_POSSIBLE)} more of the rows than then is possible drift, "
+    more += (
+        f"{percent(LETTERS_DETECTED)} more is drift; fewer than {FEW:,} rows are too few to tell. The verdict on the "
+    )
+    more += "whole is the worst of all."
     method = "Drift is (total variation + Hellinger) / 2, as MLRun's model monitoring judges by, "
     method += f"possible from {POSSIBLE:g} and certain from {DETECTED:g} on. The population stability index is nearly "
-    method += "MLRun's Kullback-Leibler divergence (both directions added); they differ where a bin is empty. A PSI "
-    method += "below 0.1 is usually taken for none, above 0.25 for much. Dead letters: one more in a hundred rows than "
-    method += "then is possible drift, five more are drift."
+    method += (
+        "MLRun's Kullback-Leibler divergence (both directions added); they differ where a bin is empty. No verdict "
+    )
+    method += "follows from it: its usual bounds (0.1 and 0.25) are for rows that don't depend on each other, and the "
+    method += "vectors of a user do."
     sections = [
         Section("Distances", [document.Table(_COLUMNS, rows, left=2)]),
         Section("Features", [Plot("features", caption)]),
         Section("Prediction", [Plot("prediction", "The same of the probability, in bins of equal width.")]),
-        Section("How it is measured", [method]),
+        Section("How it is judged", [document.Table(["verdict", "when"], judged, left=2), more, method]),
     ]
     return Document(f"Drift: {found.model}, version {found.version}", lead, sections)
 
 
 def _lead(found: Drift) -> list[str]:
+    if not found.vectors:
+        text = f"Version {found.version} of {found.model} has served nothing"
+        text += f" since {moment(found.since)}" if found.since else " yet"
+        return [f"{text} ({_others(found)})." if found.other_versions else f"{text}."]
     since = f"since {moment(found.since)}, " if found.since else ""
     text = f"{found.vectors:,} vectors that version {found.version} of {found.model} was asked about, {since}"
     text += f"{moment(found.first or '')} to {moment(found.last or '')}, against those that it was made of."
     lead = [text]
     if found.other_versions:
-        others = ", ".join(f"{count:,} of version {version}" for version, count in found.other_versions.items())
-        lead.append(f"Left out: {others}.")
-    if found.few:
-        lead.append("These are few: distances are large by chance.")
+        lead.append(f"Left out: {_others(found)}.")
     return lead
 
 
+def _others(found: Drift) -> str:
+    return ", ".join(f"{count:,} by version {version}" for version, count in found.other_versions.items())
+
+
 def _because(found: Drift) -> str:
-    return "; ".join(found.reasons) if found.reasons else f"every distance is below {POSSIBLE:g}"
+    if found.reasons:
+        return "; ".join(found.reasons)
+    if not found.few:
+        return f"every distance is below {POSSIBLE:g}"
+    users = f" of {found.users:,} users" if found.users < FEW_USERS else ""
+    return (
+        f"{found.vectors:,} vectors{users}; {FEW:,} of {FEW_USERS} users are needed, as distances are large by chance"
+    )
 
 
 def _dead_letters(found: Drift) -> str:

@@ -7,4 +7,5 @@
 | `early` | how early it is right |
 | `segments` | for whom it is wrong |
 | `importance` | which features matter |
+| `held_out` | the vectors that a version was tested on, kept beside it for later versions |
 """

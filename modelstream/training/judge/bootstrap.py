@@ -150,6 +150,33 @@ def measure(
     return Measured(metrics, sums.reliability(total, drawn))
 
 
+def log_losses(labels: Labels, probabilities: Array) -> Array:
+    """Return the log loss of each vector, float64[n].
+
+    >>> log_losses(np.array([1, 0]), np.array([0.5, 0.0])).round(2).tolist()
+    [0.69, 0.0]
+    """
+    clipped = np.clip(probabilities, LEAST, 1 - LEAST)
+    losses: Array = -np.log(np.where(labels == 1, clipped, 1 - clipped))
+    return losses
+
+
+def mean_over_users(values: Array, users: Users, *, seed: int, replicates: int = REPLICATES) -> Estimate:
+    """Return the mean of n values, with its interval over users, int[n].
+
+    >>> str(mean_over_users(np.array([1.0, 1.0, 1.0]), np.array([4, 4, 9]), seed=1))
+    '1.000 (1.000 to 1.000)'
+    """
+    _, of_user = np.unique(users, return_inverse=True)
+    sums = np.column_stack([np.bincount(of_user, values), np.bincount(of_user)])
+    draw, drawn = np.random.default_rng(seed), np.zeros((replicates, 2))
+    for first in range(0, len(sums), _BLOCK):
+        block = sums[first : first + _BLOCK]
+        drawn += draw.poisson(1.0, (replicates, len(block))) @ block
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _estimate(float(values.mean()), drawn[:, 0] / drawn[:, 1])
+
+
 @dataclass(frozen=True)
 class _Sums:
     """The columns of what is summed up over users, and the metrics that follow from the sums."""
@@ -176,7 +203,6 @@ class _Sums:
         """Return the sums of each of `count` users, float64[count, columns], over rows of users 0 to count - 1."""
         label, probability, decided = self.labels[rows], self.probabilities[rows], self.decided[rows]
         score, calibration = self.score_bin[rows], self.calibration_bin[rows]
-        clipped = np.clip(probability, LEAST, 1 - LEAST)
         positive = label == 1
 
         def summed(column: npt.NDArray[np.int64] | int, columns: int, values: npt.NDArray[np.generic] | None) -> Array:
@@ -195,7 +221,7 @@ class _Sums:
                 summed(0, 1, decided & ~positive),
                 summed(0, 1, ~decided & positive),
                 summed(0, 1, ~decided & ~positive),
-                summed(0, 1, -np.log(np.where(positive, clipped, 1 - clipped))),
+                summed(0, 1, log_losses(label, probability)),
                 summed(0, 1, (probability - label) ** 2),
             ]
         )

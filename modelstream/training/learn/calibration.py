@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +16,14 @@ Array = npt.NDArray[np.float64]
 LIMIT = 0.02
 """A model with a higher expected calibration error than this is calibrated."""
 EDGE = 1e-7
-"""Probabilities are taken as at least this far from 0 and 1, so that their log odds are finite (±16)."""
+"""Probabilities are taken as at least this far from 0 and 1, so that their log odds are finite."""
+MOST_ODDS = math.log((1 - EDGE) / EDGE)
+"""So log odds are taken as between -16.1 and 16.1, wherever they are stretched: here, and in the ONNX file."""
 
 
 @dataclass(frozen=True)
 class Platt:
-    """A stretch and a shift of the log odds (Platt, 1999). A linear model takes them into its weights.
+    """A stretch and a shift of the log odds (Platt, 1999), which are kept within ±`MOST_ODDS` first.
 
     >>> Platt(slope=0.5).apply(np.array([0.9, 0.5, 0.1])).round(2).tolist()
     [0.75, 0.5, 0.25]
@@ -33,7 +36,9 @@ class Platt:
         """Return calibrated probabilities, float64[n]."""
         if self == Platt():
             return probabilities
-        result: Array = 1 / (1 + np.exp(-(self.slope * _log_odds(probabilities) + self.intercept)))
+        # Beyond ±500 it is 0 or 1, and exp overflows from 709 on.
+        odds = np.clip(self.slope * _log_odds(probabilities) + self.intercept, -500, 500)
+        result: Array = 1 / (1 + np.exp(-odds))
         return result
 
 

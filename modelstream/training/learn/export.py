@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from modelstream.errors import ModelstreamError
 from modelstream.model.onnx import OUTPUT, OnnxModel
 from modelstream.model.spec import ModelSpec
-from modelstream.training.learn.calibration import EDGE, Platt
+from modelstream.training.learn.calibration import EDGE, MOST_ODDS, Platt
 from modelstream.training.snapshot.examples import Floats
 
 Array = npt.NDArray[np.float64]
@@ -86,7 +86,7 @@ def to_onnx(trained: Trained, features: int) -> bytes:
     linear = _linear(estimator)
     if linear is not None:
         weights, intercept = linear
-        graph.sigmoid(graph.weighted(weights * platt.slope, intercept * platt.slope + platt.intercept))
+        graph.sigmoid(graph.scaled(graph.weighted(weights, intercept), platt))
     elif hasattr(estimator, "_predictors"):
         graph.sigmoid(graph.scaled(graph.trees(*_boosted(estimator)), platt))
     elif _is_forest(estimator):
@@ -137,10 +137,11 @@ class _Graph:
         return self._add("Add", self._add("Cast", name, to=TensorProto.DOUBLE), self._constant([[base]]))
 
     def scaled(self, name: str, platt: Platt) -> str:
-        """Stretch and move log odds."""
+        """Stretch and move log odds: `Platt.apply`, node by node."""
         if platt == Platt():
             return name
-        stretched = self._add("Mul", name, self._constant([[platt.slope]]))
+        inner = self._add("Clip", name, self._constant(-MOST_ODDS), self._constant(MOST_ODDS))
+        stretched = self._add("Mul", inner, self._constant([[platt.slope]]))
         return self._add("Add", stretched, self._constant([[platt.intercept]]))
 
     def sigmoid(self, name: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from modelstream.training.judge.evaluation import SkewRow, skew_row
 from modelstream.training.learn.candidates import Make, fitted
 from modelstream.training.learn.export import Trained
@@ -18,8 +20,11 @@ def skew_table(
 ) -> list[SkewRow]:
     """Return three rows a candidate, all for users that it has not seen.
 
-    Trained and judged on final rows, the same model at serving time, and the candidate trained at serving time.
+    Trained and judged on final rows, the same model at serving time, and the candidate trained at serving time. None if
+    the final rows are all of one class, as they may be where a label is waited for: nothing learns from those.
     """
+    if len(np.unique(snapshot.final.labels)) < 2:
+        return []
     final, test = snapshot.test.final(), snapshot.test
     rows: list[SkewRow] = []
     for done, (name, make) in enumerate(candidates.items()):

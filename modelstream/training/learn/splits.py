@@ -16,11 +16,14 @@ FOLD = -3
 def folds(examples: Examples, count: int, seed: int) -> Iterator[tuple[Int64s, Int64s]]:
     """Yield rows to learn from and rows to judge by, `count` times: each user is judged once.
 
-    Users are dealt out class by class, so that each fold has both classes if there are enough of them.
+    Users are dealt out class by class, those with vectors of both classes in between. So the vectors of a class that
+    `count` users have are in every fold, and the others always have both classes to learn from.
     """
-    users, first = np.unique(examples.users, return_index=True)
+    users, of_user = np.unique(examples.users, return_inverse=True)
+    positive = np.bincount(of_user, examples.labels == 1) > 0
+    negative = np.bincount(of_user, examples.labels == 0) > 0
     drawn = uniform(hashes_of([examples.keys[user] for user in users], seed), np.full(len(users), FOLD))
-    order = np.lexsort((drawn, examples.labels[first]))
+    order = np.lexsort((drawn, positive.astype(np.int8) - negative))
     fold_of = np.empty(len(examples.keys), np.int64)
     fold_of[users[order]] = np.arange(len(users)) % count
     fold = fold_of[examples.users]

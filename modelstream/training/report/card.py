@@ -49,8 +49,27 @@ class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
     test_vectors: int
     vectors_per_user: int | None = None
     """The most vectors of any one user that were learned from."""
+    log_end: str | None = None
+    """The end of the log, where labels come from later events: until then outcomes are known."""
+    future_events: int = 0
+    """Events that are dated later than they arrived."""
+    simulated: bool = False
+    """Most events are, so their times are taken as simulated, and all of them count."""
     dead_letter_share: float = 0.0
     """The share of incoming rows that became dead letters; the reference for drift."""
+
+    @property
+    def told_of_future(self) -> str:
+        """What to say of events that are dated later than they arrived; "" if there are none."""
+        if not self.future_events:
+            return ""
+        one = self.future_events == 1
+        dated = (
+            f"{self.future_events:,} {'event is' if one else 'events are'} dated later than {'it' if one else 'they'}"
+        )
+        if self.simulated:
+            return f"{dated} arrived: as most are, the times are taken as simulated, and all count"
+        return f"{dated} arrived: such events don't move the end of the log, and bring no label"
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

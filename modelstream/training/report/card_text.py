@@ -195,6 +195,8 @@ def _data(data: DataFacts) -> list[Block]:
         ["source", data.source],
         ["labels", data.labels_from],
         ["events", f"{moment(data.first_event)} to {moment(data.last_event)}"],
+        *([["events of the future", data.told_of_future]] if data.future_events else []),
+        *([["outcomes known until", moment(data.log_end)]] if data.log_end else []),
         ["cut-off", moment(data.cut_off or "none")],
         ["users", f"{data.users:,}: {data.training_users:,} learned from, {data.test_users:,} tested on, none in both"],
         ["vectors", f"{data.vectors:,}: {data.training_vectors:,} learned from, {data.test_vectors:,} tested on"],

@@ -3,7 +3,8 @@
 A label from the profile or from a file holds for all vectors of its user. One from a later event holds for the vectors
 before that event; vectors at or after it are left out, because the outcome was known by then. With `wait` (hours of
 event time) the event must follow within that time. If it does not, the label is negative; a vector is left out until
-the log covers that time after it.
+the log covers that time after it. Where the log ends, `clock` says: an event of a time that has not come ends no wait,
+and is no label either, because nobody knows when it happened.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import pyarrow.parquet
 
 from modelstream.errors import ConfigurationError
 from modelstream.replay.recompute import is_of_type
-from modelstream.training.snapshot.examples import Int8s, Int64s
+from modelstream.training.snapshot.clock import LogEnd
+from modelstream.training.snapshot.examples import Bools, Int8s, Int64s
 from modelstream.use_case.declared import MICROSECONDS_AN_HOUR, Label, UseCase
 
 UNKNOWN = -1
 """The label of a vector whose outcome is not known (yet)."""
-NEVER = np.iinfo(np.int64).max
+NEVER, ALWAYS = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
 @dataclass
@@ -41,11 +43,12 @@ class Labels:
     """
 
     known: dict[str, tuple[int, int]]
-    """The label, and the event time when it became known; `NEVER` if it holds for all of the user's vectors."""
+    """The label, and the event time when it became known; `NEVER` if it holds for all of the user's vectors, `ALWAYS`
+    if for none."""
     wait: int | None = None
     """Microseconds within which the label event must follow; otherwise the label is negative."""
     end: int = 0
-    """The latest event time of the log."""
+    """The end of the log, see `clock`; 0 if no label comes from a later event."""
 
     def of_users(self, keys: Sequence[str]) -> tuple[Int8s, Int64s]:
         """Return the label of each user (`UNKNOWN` for none) and its time, for `at`."""
@@ -84,7 +87,7 @@ class Finder:
         self._event = event
         self._later = event != profile
         self._known: dict[str, tuple[int, int]] = {}
-        self._end = 0
+        self._in_future: dict[str, tuple[int, int]] = {}
 
     @property
     def columns(self) -> list[str]:
@@ -92,25 +95,38 @@ class Finder:
         use_case = self._use_case
         return list(dict.fromkeys([use_case.key, use_case.type, use_case.time, self._label.field]))
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Take in the next rows of the log."""
+    def add(self, batch: pa.RecordBatch, future: Bools) -> None:
+        """Take in the next rows of the log, and which of them are dated later than they arrived."""
         use_case, label = self._use_case, self._label
-        self._end = max(self._end, pc.max(batch.column(use_case.time).cast(pa.int64())).as_py() or 0)
-        rows = batch.filter(pc.and_(is_of_type(batch, use_case, self._event), pc.is_valid(batch.column(label.field))))
+        wanted = pc.and_(is_of_type(batch, use_case, self._event), pc.is_valid(batch.column(label.field)))
+        rows = batch.filter(wanted)
         if not rows.num_rows:
             return
+        late = future[wanted.to_numpy(zero_copy_only=False)].tolist()
         values = pc.equal(rows.column(label.field), label.positive).to_pylist()
         times = rows.column(use_case.time).cast(pa.int64()).to_pylist()
-        for key, value, time in zip(rows.column(use_case.key).to_pylist(), values, times, strict=True):
+        for key, value, time, is_late in zip(rows.column(use_case.key).to_pylist(), values, times, late, strict=True):
             if not self._later:
                 self._known[key] = (int(value), NEVER)  # a second profile refreshes it
-            elif key not in self._known or time < self._known[key][1]:
-                self._known[key] = (int(value), time)
+            else:
+                _earliest(self._in_future if is_late else self._known, key, (int(value), time))
 
-    def found(self) -> Labels:
-        """Return what was found."""
+    def found(self, end: LogEnd) -> Labels:
+        """Return what was found in a log that ends there."""
+        known = dict(self._known)
+        for key, label in self._in_future.items():
+            if end.simulated:
+                _earliest(known, key, label)
+            else:
+                known.setdefault(key, (UNKNOWN, ALWAYS))
         wait = self._label.wait
-        return Labels(self._known, None if wait is None else round(wait * MICROSECONDS_AN_HOUR), self._end)
+        hours = None if wait is None else round(wait * MICROSECONDS_AN_HOUR)
+        return Labels(known, hours, end.time if self._later else 0)
+
+
+def _earliest(known: dict[str, tuple[int, int]], key: str, label: tuple[int, int]) -> None:
+    if key not in known or label[1] < known[key][1]:
+        known[key] = label
 
 
 def declared(use_case: UseCase) -> Label:

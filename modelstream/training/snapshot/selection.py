@@ -51,6 +51,11 @@ class Selection:
         result: Bools = drawn * (places + 1) < self.first
         return result
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a `since` or an `until`."""
+        return self.since is not None or self.until is not None
+
     def in_time(self, times: Int64s) -> Bools:
         """Return which vectors are in the time asked for."""
         wanted = np.ones(len(times), np.bool_)

@@ -20,11 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelstream.base.times import datetime_of
 from modelstream.base.yamlfile import suggestion
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.features.engine import FeatureEngine, replay
 from modelstream.model.onnx import as_input
 from modelstream.replay.parity import Parity, ServedVectors
+from modelstream.training.snapshot.clock import LogEnd
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.examples import Examples, ordinals, uniform
 from modelstream.training.snapshot.histograms import Histograms
@@ -33,6 +35,7 @@ from modelstream.training.snapshot.labels import UNKNOWN, Labels
 from modelstream.training.snapshot.selection import SOURCES, OnProgress, Selection
 from modelstream.training.snapshot.users import LogUsers, read_users
 from modelstream.use_case.columns import ORIGIN
+from modelstream.use_case.declared import MICROSECONDS_AN_HOUR
 
 MIN_USERS = 30
 """Fewest users with a known outcome to learn from: with fewer, each of five folds would be judged on five users or
@@ -57,14 +60,17 @@ class Snapshot:
     """Of all vectors in the time asked for, as served."""
     users: int
     """The number of users that the model was asked about."""
-    events: int
+    end: LogEnd
+    """Where the log ends, and how many events it has."""
+    known_until: int
+    """The same time if labels come from later events, else 0: the end of the log does not matter to them."""
     vectors: int
     """The number of vectors in the time asked for."""
     unlabelled: int
     """The number of vectors that were left out because their outcome is not known."""
     first: int
     last: int
-    """Event times of the first and the last vector, microseconds since 1970 UTC."""
+    """Event times of the first and the last vector, microseconds since 1970 UTC; none later than `end.latest`."""
     parity: Parity | None
     """The comparison with the vectors that were served; None if those were taken themselves."""
 
@@ -93,6 +99,14 @@ def take(data: Data, labels: Labels | None, selection: Selection, progress: OnPr
         parity = _replay(data, taker, progress)
     else:
         _read(data, taker, progress)
+    if not taker.vectors:
+        raise ConfigurationError(
+            f"there is nothing to learn from: none of the {users.end.events:,} events in the log has led to a feature "
+            "vector" + (" in the time asked for" if selection.limited else ""),
+            remedy="give an earlier --since, or a later --until"
+            if selection.limited
+            else "`python pipeline.py status` tells why events were not counted",
+        )
     learn, test, final = taker.keeper.examples()
     _check_enough(learn, users, LEARN, data)
     _check_enough(test, users, "to test on", data)
@@ -102,7 +116,8 @@ def take(data: Data, labels: Labels | None, selection: Selection, progress: OnPr
         final=final,
         histograms=taker.histograms,
         users=taker.users,
-        events=users.events,
+        end=users.end,
+        known_until=users.labels.end,
         vectors=taker.vectors,
         unlabelled=taker.unlabelled,
         first=taker.first,
@@ -171,7 +186,7 @@ class Taker:
             self.vectors += len(rows.users)
             self.unlabelled += int(np.count_nonzero(rows.labels == UNKNOWN))
             self.first = min(self.first, int(rows.moments.min()))
-            self.last = max(self.last, int(rows.moments.max()))
+            self.last = max(self.last, min(int(rows.moments.max()), self._who.end.latest))
 
 
 def _replay(data: Data, taker: Taker, progress: OnProgress) -> Parity:
@@ -231,5 +246,17 @@ def _check_enough(examples: Examples, users: LogUsers, what: str, data: Data) ->
             f"too few users: {len(users.numbers):,} in the log, {examples.user_count:,} with a known outcome "
             f"are {what}: {found[1]:,} positive and {found[0]:,} negative",
             remedy=f"{MIN_USERS} are needed to learn from, {MIN_OF_A_CLASS} of each class, and {MIN_OF_A_CLASS} to "
-            "test on: take a longer log, or a later --until",
+            "test on: take a longer log, or a later --until" + _waiting(users),
         )
+
+
+def _waiting(users: LogUsers) -> str:
+    """Return until when outcomes are known, where they are waited for."""
+    wait, end = users.labels.wait, users.end
+    if wait is None:
+        return ""
+    hours = wait / MICROSECONDS_AN_HOUR
+    told = f". The log ends at {datetime_of(end.time):%Y-%m-%d %H:%M:%S} UTC, and `label.wait` is {hours:g} hours"
+    if end.future and not end.simulated:
+        told += f"; {end.future:,} of {end.events:,} events are dated later than they arrived, and don't move that end"
+    return told

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modelstream.errors import ConfigurationError
+from modelstream.training.snapshot.clock import LogClock, LogEnd
 from modelstream.training.snapshot.data import Data
 from modelstream.training.snapshot.examples import Bools, Int8s, Int32s, Int64s, hash_of, uniform
 from modelstream.training.snapshot.labels import UNKNOWN, Finder, Labels
 from modelstream.training.snapshot.selection import OnProgress, Selection
+from modelstream.use_case.columns import INGESTED_AT, PREDICTED_AT
 
 SIDE, THIN = -2, -4
 """Places (see `examples.uniform`) of a user's random numbers for the split; no vector has these places."""
@@ -37,8 +39,8 @@ class LogUsers:
     """Masks of the users to learn from and of those to test on; no user is in both."""
     test_rate: float
     """Share of the test users' vectors to take."""
-    events: int
-    """Rows of the log."""
+    end: LogEnd
+    """Where the log ends, and how many rows it has."""
 
     @property
     def keys(self) -> list[str]:
@@ -79,7 +81,8 @@ def read_users(data: Data, labels: Labels | None, selection: Selection, progress
     """Read the log once, for the users, and for their labels unless they are given. Raises ConfigurationError."""
     finder = Finder(data.use_case) if labels is None else None
     stores = data.stores
-    log = stores.events_log if finder or stores.events_log.count() else stores.inference_log
+    from_events = finder is not None or stores.events_log.count() > 0
+    log = stores.events_log if from_events else stores.inference_log
     total = log.count()
     if not total:
         raise ConfigurationError(
@@ -87,7 +90,8 @@ def read_users(data: Data, labels: Labels | None, selection: Selection, progress
             remedy="run `python pipeline.py run` first, or give its folder with --data",
         )
     use_case = data.use_case
-    columns = dict.fromkeys([use_case.key, use_case.type, *(finder.columns if finder else ())])
+    clock = LogClock(use_case, INGESTED_AT if from_events else PREDICTED_AT)
+    columns = dict.fromkeys([use_case.type, *clock.columns, *(finder.columns if finder else ())])
     codes = {use_case.event_codes[name] for name in use_case.predict_on}
     asking = pa.array([name for name, code in use_case.event_codes.items() if code in codes], pa.string())
     counts: Counter[str] = Counter()
@@ -96,15 +100,19 @@ def read_users(data: Data, labels: Labels | None, selection: Selection, progress
         asked = batch.column(use_case.key).filter(pc.is_in(batch.column(use_case.type), value_set=asking))
         found = pc.value_counts(asked)
         counts.update(dict(zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True)))
+        future = clock.add(batch)
         if finder:
-            finder.add(batch)
+            finder.add(batch, future)
         events += batch.num_rows
         progress("labels", events, total)
-    return _chosen(counts, finder.found() if finder else labels, selection, events)
-
-
-def _chosen(counts: Counter[str], labels: Labels | None, selection: Selection, events: int) -> LogUsers:
+    end = clock.end()
+    if finder:
+        labels = finder.found(end)
     assert labels is not None
+    return _chosen(counts, labels, selection, end)
+
+
+def _chosen(counts: Counter[str], labels: Labels, selection: Selection, end: LogEnd) -> LogUsers:
     keys = sorted(counts)
     asked = np.array([counts[key] for key in keys], np.int64)
     values, times = labels.of_users(keys)
@@ -123,5 +131,5 @@ def _chosen(counts: Counter[str], labels: Labels | None, selection: Selection, e
         learns=learns,
         tests=tests,
         test_rate=min(1.0, selection.most / max(int(asked[tests].sum()), 1)),
-        events=events,
+        end=end,
     )

@@ -27,6 +27,8 @@ from modelstream.model.onnx import as_input
 from modelstream.training.drift import drift_page
 from modelstream.training.drift.drift import (
     DETECTED,
+    FEW,
+    FEW_USERS,
     POSSIBLE,
     Drift,
     ServedCounts,
@@ -46,8 +48,11 @@ PROBABILITY = USE_CASE.probability
 BEFORE, FAR = (time_given(text, "--since") for text in ("2020-01-01", "2099-01-01"))
 
 
-def batch(vectors: Floats, probabilities: Floats, versions: list[str], at: npt.NDArray[np.int64]) -> pa.RecordBatch:
+def batch(
+    vectors: Floats, probabilities: Floats, versions: list[str], at: npt.NDArray[np.int64], users: int = FEW_USERS
+) -> pa.RecordBatch:
     columns = {name: pa.array(vectors[:, i].astype(np.float64)) for i, name in enumerate(FEATURES)}
+    columns |= {USE_CASE.key: pa.array([f"u{row % users}" for row in range(len(versions))], pa.string())}
     columns |= {PROBABILITY: pa.array(probabilities), MODEL_VERSION: pa.array(versions, pa.string())}
     return pa.record_batch({**columns, PREDICTED_AT: pa.array(at, pa.int64()).cast(TIME)})
 
@@ -68,9 +73,9 @@ VECTORS, PROBABILITIES = vectors_of(1)
 REFERENCE = card_of(VECTORS, PROBABILITIES)
 
 
-def served(vectors: Floats, probabilities: npt.NDArray[np.float64]) -> ServedCounts:
+def served(vectors: Floats, probabilities: npt.NDArray[np.float64], users: int = FEW_USERS) -> ServedCounts:
     found = ServedCounts(REFERENCE, USE_CASE)
-    found.add(batch(vectors, probabilities, ["1"] * len(vectors), np.arange(len(vectors))))
+    found.add(batch(vectors, probabilities, ["1"] * len(vectors), np.arange(len(vectors)), users))
     return found
 
 
@@ -121,6 +126,40 @@ def test_as_many_dead_letters_as_ever_are_none() -> None:
 
 
 ROWS = st.lists(st.tuples(st.sampled_from(["1", "2"]), st.integers(0, 20)), max_size=60)
+
+
+@pytest.mark.parametrize(("rows", "users"), [(FEW - 1, FEW_USERS), (2000, FEW_USERS - 1), (1, 1), (0, 1)])
+def test_few_vectors_or_users_are_too_few_to_tell_however_far_they_are(rows: int, users: int) -> None:
+    found = judge(served(VECTORS[:rows] * 0, np.ones(rows), users), 0, max(rows, 1))
+    assert (found.verdict, found.reasons, found.few) == (Verdict.FEW, [], True)
+    assert {one.verdict for one in [*found.features, found.prediction]} == {Verdict.FEW}
+    text = shown(drift_page.table(found))
+    assert f"Too few to tell: {rows:,} vectors" in text and "Drift:" not in text
+    assert judge(served(VECTORS[:FEW] * 0, np.ones(FEW)), 0, FEW).verdict is Verdict.DRIFT
+
+
+def test_few_vectors_among_many_dead_letters_are_drift() -> None:
+    """A feed that has broken: hardly anything is served."""
+    found = judge(served(VECTORS[:5], PROBABILITIES[:5]), 1500, 1600)
+    assert (found.verdict, found.dead_letters.verdict) == (Verdict.DRIFT, Verdict.DRIFT)
+    assert judge(served(VECTORS[:5], PROBABILITIES[:5]), 50, 60).verdict is Verdict.FEW
+
+
+def shown(what: object) -> str:
+    """Return what a terminal shows."""
+    from rich.console import Console
+
+    console = Console(width=240, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console.print(what)
+    return console.export_text()
+
+
+def test_colours_and_bounds_are_explained_on_the_terminal_and_on_the_page() -> None:
+    found = judge(served(VECTORS, PROBABILITIES), 0, 2000)
+    page = drift_page.page(found, REFERENCE)
+    for verdict, bound in (("no drift", f"below {POSSIBLE}"), ("possible drift", "from 0.5"), ("drift", "from 0.7")):
+        assert f"{verdict} ({bound})" in shown(drift_page.table(found))
+        assert verdict in page and bound in page
 
 
 @given(ROWS, st.lists(st.integers(0, 60), max_size=4), st.one_of(st.none(), st.integers(0, 20)))
@@ -181,9 +220,9 @@ def event(user: str, kind: str, minute: int, **fields: object) -> bytes:
 
 
 LINES = [b"{broken"]
-for number in range(20):
+for number in range(30):
     LINES += [event(f"u{number}", "registration", 0), event(f"u{number}", "purchase", 1, amount=50)]
-    LINES += [event(f"u{number}", "bet", 2 + i, bet_amount=10 + number) for i in range(5)]
+    LINES += [event(f"u{number}", "bet", 2 + i, bet_amount=10 + number) for i in range(34)]
 
 
 @pytest.fixture
@@ -198,7 +237,7 @@ def own_card(view: View) -> ModelCard:
     table = pa.Table.from_batches(list(view.inference_log.scan()))
     vectors = as_input([table[name].to_numpy() for name in FEATURES])
     made = card_of(vectors, table[PROBABILITY].to_numpy())
-    return msgspec.structs.replace(made, data=msgspec.structs.replace(made.data, dead_letter_share=1 / 141))
+    return msgspec.structs.replace(made, data=msgspec.structs.replace(made.data, dead_letter_share=1 / 1081))
 
 
 def found_in(view: View, used: ModelCard, since: int | None = None) -> Drift:
@@ -207,20 +246,21 @@ def found_in(view: View, used: ModelCard, since: int | None = None) -> Drift:
 
 def test_a_folder_does_not_drift_from_its_own_card(view: View, own_card: ModelCard) -> None:
     found = found_in(view, own_card)
-    assert (found.vectors, found.verdict, found.few) == (100, Verdict.NONE, True)
-    assert (found.dead_letters.letters, found.dead_letters.rows) == (1, 141)
+    assert (found.vectors, found.verdict, found.few) == (1020, Verdict.NONE, False)
+    assert (found.dead_letters.letters, found.dead_letters.rows) == (1, 1081)
 
 
 def test_only_what_was_served_since_counts(view: View, own_card: ModelCard) -> None:
-    with pytest.raises(ConfigurationError, match=r"made no prediction .* since 2099"):
-        found_in(view, own_card, FAR)
-    assert found_in(view, own_card, BEFORE).vectors == 100
+    found = found_in(view, own_card, FAR)
+    assert (found.vectors, found.verdict, found.first) == (0, Verdict.FEW, None)
+    assert "has served nothing since 2099-01-01" in shown(drift_page.nothing_served(found))
+    assert found_in(view, own_card, BEFORE).vectors == 1020
 
 
 def test_a_version_that_made_no_prediction_names_those_that_did(view: View, own_card: ModelCard) -> None:
-    with pytest.raises(ConfigurationError, match="100 by version 1") as error:
-        found_in(view, msgspec.structs.replace(own_card, version="7"))
-    assert "--model" in error.value.remedy
+    text = shown(drift_page.nothing_served(found_in(view, msgspec.structs.replace(own_card, version="7"))))
+    assert "Version 7 of churn has served nothing yet (1,020 by version 1)." in text
+    assert "drift --model 1" in text and "pipeline.py run" in text
 
 
 def test_a_card_of_other_features_is_refused(view: View, own_card: ModelCard) -> None:
@@ -238,14 +278,10 @@ def test_dead_letters_count_once_and_since_a_time(view: View) -> None:
 
 
 def test_the_table_and_the_page_say_the_verdict(view: View, own_card: ModelCard) -> None:
-    from rich.console import Console
-
-    console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     found = found_in(view, REFERENCE)
-    console.print(drift_page.table(found))
-    text = console.export_text()
+    text = shown(drift_page.table(found))
     assert found.verdict is Verdict.DRIFT
-    assert f"Drift: {found.reasons[0]}" in text and "100 vectors" in text and "large by chance" in text
+    assert f"Drift: {found.reasons[0]}" in text and "1,020 vectors" in text
     assert all(name in text for name in [*FEATURES, PROBABILITY])
     page = drift_page.page(found, REFERENCE)
     assert page.count("<svg") == 2 and all(reason in page for reason in found.reasons)
@@ -285,6 +321,11 @@ def test_the_exit_status_is_the_verdict(
     assert page.read_text("utf-8").startswith("<!doctype html>")
     assert command(view) == 1
     assert "Drift: " in capsys.readouterr().out
+    assert command(view, "--since", "2099-01-01", "--json", "--output", page) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "too few to tell"
+    assert "has served nothing since 2099-01-01" in page.read_text("utf-8")
+    assert command(view, "--since", "2099-01-01") == 0
+    assert "has served nothing since 2099-01-01" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("since", "told"), [("2020-01-01 12:00", "2020-01-01T12:00:00Z"), ("20000d", "19")])
@@ -293,7 +334,7 @@ def test_since_is_a_time_or_how_long_ago(
 ) -> None:
     assert command(view, "--json", "--since", since) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["vectors"] == 100
+    assert found["vectors"] == 1020
     assert found["since"].startswith(told)
 
 
@@ -302,7 +343,6 @@ def test_since_is_a_time_or_how_long_ago(
     [
         (["--model", "9"], "no version 9"),
         (["--since", "never"], "--since 'never' is neither a time nor a duration"),
-        (["--since", "2099-01-01"], "made no prediction"),
         (["--output", "/nowhere/drift.html"], "can't be written"),
     ],
 )

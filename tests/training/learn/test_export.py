@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -117,3 +117,53 @@ def test_threshold_rounded_down_parts_float32_values_as_the_exact_one(threshold:
     for _ in range(abs(steps)):
         value = np.nextafter(value, np.float32(np.inf if steps > 0 else -np.inf))
     assert (np.float64(value) <= threshold) == (np.float64(value) <= rounded)
+
+
+class Linear:
+    """A logistic regression with given weights: one feature, any log odds."""
+
+    @staticmethod
+    def of(weight: float, intercept: float) -> LogisticRegression:
+        made = LogisticRegression().fit(np.array([[0.0], [1.0]]), np.array([0, 1]))
+        made.coef_, made.intercept_ = np.array([[weight]]), np.array([intercept])
+        return made
+
+
+def extremes() -> npt.NDArray[np.float32]:
+    """Return one feature float32[n, 1] from 0 to the bound of the model's input, both signs."""
+    sizes = np.concatenate([np.linspace(0, 60, 241), 10.0 ** np.arange(2, 31)])
+    found: npt.NDArray[np.float32] = np.concatenate([-sizes[::-1], sizes]).astype(np.float32)[:, None]
+    return found
+
+
+PLATTS = st.builds(Platt, st.floats(0.01, 4), st.floats(-8, 8))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(-3, 3), st.floats(-40, 40), st.one_of(st.just(Platt()), PLATTS))
+def test_linear_model_of_extreme_scores_is_scikit_learn_in_onnx(weight: float, intercept: float, platt: Platt) -> None:
+    trained = Trained(Linear.of(weight, intercept), platt)
+    model = as_model(to_onnx(trained, 1), "tried", ("a",))
+    assert compare(trained, model, extremes(), 0.5).most_apart <= 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if "logistic" not in name])
+@settings(max_examples=10, deadline=None)
+@given(platt=PLATTS)
+def test_trees_certain_of_everything_are_scikit_learn_in_onnx(name: str, platt: Platt) -> None:
+    trained = Trained(CERTAIN[name], platt)
+    model = as_model(to_onnx(trained, 1), "tried", ("a",))
+    assert compare(trained, model, extremes(), 0.5).most_apart <= 1e-6
+
+
+def certain(make: Any) -> Any:
+    """Return trees that part two classes without an error, with log odds up to infinity."""
+    made = make()
+    values = np.linspace(-1, 1, 200)[:, None]
+    made.fit(values, (values[:, 0] > 0).astype(int))
+    for (predictor,) in getattr(made, "_predictors", []):
+        predictor.nodes["value"] *= 8  # log odds of ±30 and more
+    return made
+
+
+CERTAIN = {name: certain(make) for name, make in MAKERS.items() if "logistic" not in name}

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from modelstream.training.judge.bootstrap import Metrics, measure
 from modelstream.training.learn.candidates import Make
 from modelstream.training.learn.skew import FINAL, SERVED, skew_table
+from modelstream.training.snapshot.clock import LogEnd
 from modelstream.training.snapshot.examples import Examples, ordinals
 from modelstream.training.snapshot.histograms import Histograms
 from modelstream.training.snapshot.snapshot import Snapshot
@@ -28,7 +29,8 @@ def snapshot(learn: Examples = LEARN, test: Examples = TEST) -> Snapshot:
         final=learn.final(),
         histograms=Histograms(USE_CASE.features),
         users=60,
-        events=0,
+        end=LogEnd(),
+        known_until=0,
         vectors=len(MADE),
         unlabelled=0,
         first=0,
@@ -98,3 +100,9 @@ def test_progress_is_told_of_every_candidate() -> None:
 
 def test_without_candidates_there_are_no_rows() -> None:
     assert table({}) == []
+
+
+def test_final_rows_of_one_class_make_no_table() -> None:
+    one = dataclasses.replace(LEARN, labels=np.where(ordinals(LEARN.users) == 19, 1, LEARN.labels).astype(np.int8))
+    assert set(one.labels) == {0, 1} and set(one.final().labels) == {1}
+    assert table({"logistic": lambda _: LogisticRegression()}, snapshot(one)) == []

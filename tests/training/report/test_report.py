@@ -221,3 +221,15 @@ def test_versions_of_libraries_are_those_installed() -> None:
     import numpy
 
     assert library_versions(["numpy", "no-such-library"]) == {"numpy": numpy.__version__}
+
+
+@pytest.mark.parametrize(
+    ("simulated", "said"),
+    [(False, "don't move the end of the log, and bring no label"), (True, "the times are taken as simulated")],
+)
+def test_events_of_the_future_and_the_end_of_the_log_are_told(made: ModelCard, simulated: bool, said: str) -> None:
+    assert "events of the future" not in markdown(made)
+    facts = {"future_events": 1, "simulated": simulated, "log_end": "2026-01-02T00:00:00Z"}
+    told = markdown(msgspec.structs.replace(made, data=msgspec.structs.replace(made.data, **facts)))
+    assert "1 event is dated later than it arrived" in told and said in told
+    assert "outcomes known until" in told and "2026-01-02 00:00:00 UTC" in told

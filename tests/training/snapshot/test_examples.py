@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,3 +83,19 @@ def test_folds_have_both_classes_when_there_are_enough_users() -> None:
     examples = made(list(range(12)))
     for _, judged in folds(examples, 5, 1):
         assert set(examples.labels[judged]) == {0, 1}
+
+
+@given(st.integers(5, 40), st.integers(0, 6), st.booleans(), st.integers(0, 20))
+def test_rare_class_is_in_every_fold_where_users_change_class(
+    others: int, changing: int, turned: bool, seed: int
+) -> None:
+    """As with a label that is waited for: of five users who are ever positive, some were negative before."""
+    users = np.repeat(np.arange(others + 5), 3)
+    labels = np.zeros((others + 5, 3), np.int8)
+    labels[others:] = 1
+    labels[others : others + min(changing, 5), :2] = 0
+    examples = made(users.tolist(), [f"user {i}" for i in range(others + 5)])
+    examples = dataclasses.replace(examples, labels=labels.ravel() ^ turned)
+    for rows, judged in folds(examples, 5, seed):
+        assert set(examples.labels[rows]) == {0, 1}
+        assert int(not turned) in examples.labels[judged], "the rare class is in every fold"

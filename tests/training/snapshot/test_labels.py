@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelstream.errors import ConfigurationError
+from modelstream.training.snapshot.clock import LogClock
 from modelstream.training.snapshot.labels import NEVER, UNKNOWN, Finder, Labels, read_labels
 from modelstream.use_case.declared import Label, UseCase
 from modelstream.use_case.file import load_use_case, parse_use_case
@@ -41,6 +42,19 @@ def log(use_case: UseCase, rows: list[dict[str, object]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(rows, schema=use_case.events_log_schema)
 
 
+class Reader:
+    """Reads a log, as training does."""
+
+    def __init__(self, use_case: UseCase) -> None:
+        self._clock, self._finder = LogClock(use_case), Finder(use_case)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self._finder.add(batch, self._clock.add(batch))
+
+    def found(self) -> Labels:
+        return self._finder.found(self._clock.end())
+
+
 def loans(*rows: tuple[str, int, str, bool | None]) -> pa.RecordBatch:
     """Return (loan, hour, kind, defaulted) as rows of the log."""
     names = ("loan", "at", "kind", "defaulted")
@@ -55,7 +69,7 @@ def at(labels: Labels, key: str, *hours: float) -> list[int]:
 
 
 def test_label_comes_with_the_profile_and_a_second_profile_refreshes_it() -> None:
-    finder = Finder(CHURN)
+    finder = Reader(CHURN)
     rows = [("a", "registration", 1), ("b", "new_registration", 0), ("a", "registration", None), ("b", "bet", 1)]
     finder.add(log(CHURN, [{"user_id": k, "event_time": 0, "event_type": t, "label": v} for k, t, v in rows]))
     assert finder.found().known == {"a": (1, NEVER), "b": (0, NEVER)}
@@ -64,7 +78,7 @@ def test_label_comes_with_the_profile_and_a_second_profile_refreshes_it() -> Non
 
 
 def test_later_event_labels_the_vectors_before_it_and_only_those() -> None:
-    finder = Finder(LOANS)
+    finder = Reader(LOANS)
     finder.add(loans(("a", 10, "closed", True), ("b", 10, "ended", False), ("a", 12, "closed", False)))
     finder.add(loans(("c", 100, "payment", True)))
     labels = finder.found()
@@ -73,7 +87,7 @@ def test_later_event_labels_the_vectors_before_it_and_only_those() -> None:
 
 
 def test_without_an_event_the_label_is_negative_once_the_wait_is_over() -> None:
-    finder = Finder(LOANS)
+    finder = Reader(LOANS)
     finder.add(loans(("a", 10, "payment", None)))
     assert at(finder.found(), "a", 7, 8, 8.1) == [0, 0, UNKNOWN]
 
@@ -81,10 +95,51 @@ def test_without_an_event_the_label_is_negative_once_the_wait_is_over() -> None:
 def test_without_a_wait_nothing_is_known_until_the_event_comes() -> None:
     assert LOANS.label is not None
     patient = msgspec.structs.replace(LOANS, label=msgspec.structs.replace(LOANS.label, wait=None))
-    finder = Finder(patient)
+    finder = Reader(patient)
     finder.add(loans(("a", 10, "closed", True), ("b", 1000, "payment", None)))
     assert at(finder.found(), "a", 1, 9) == [1, 1]
     assert at(finder.found(), "b", 1) == [UNKNOWN]
+
+
+def arriving(hour: int, *rows: tuple[str, int, str, bool | None]) -> pa.RecordBatch:
+    """Return (loan, hour, kind, defaulted) as rows of the log that arrive at an hour."""
+    batch = loans(*rows)
+    column = pa.array([hour * HOUR] * len(rows), batch.schema.field("ingested_at").type)
+    return batch.set_column(batch.schema.get_field_index("ingested_at"), "ingested_at", column)
+
+
+YEARS = 8760 * 70
+OPEN = [(f"loan {i}", hour, "payment", None) for i in range(20) for hour in (90, 95, 99)]
+
+
+@pytest.mark.parametrize(
+    ("arrival", "odd"),
+    [
+        (100, [("late", YEARS, "payment", None)]),
+        (100, [("late", YEARS, "payment", None)] * 30),
+        (100, [("loan 3", YEARS, "closed", True)]),
+        (YEARS + 1, [("late", YEARS, "payment", None)]),
+        (20, [("late", YEARS, "payment", None)]),
+    ],
+    ids=["one", "many of one user", "a label", "a log read long after", "a log of simulated times"],
+)
+def test_event_of_the_far_future_ends_no_wait(arrival: int, odd: list[tuple[str, int, str, bool | None]]) -> None:
+    found = []
+    for rows in (OPEN, [*OPEN[:30], *odd, *OPEN[30:]]):
+        reader = Reader(LOANS)
+        reader.add(arriving(arrival, *rows))
+        found.append(reader.found())
+    known, poisoned = [at(labels, "loan 7", 90, 95, 97, 97.5, 99) for labels in found]
+    assert poisoned == known == [0, 0, 0, UNKNOWN, UNKNOWN]
+
+
+def test_label_dated_later_than_it_arrived_is_not_believed_and_one_in_time_is() -> None:
+    reader = Reader(LOANS)
+    odd = [("a", YEARS, "closed", True), ("b", YEARS, "closed", True), ("b", 98, "closed", False)]
+    reader.add(arriving(100, *OPEN, ("a", 50, "payment", None), ("b", 97, "payment", None), *odd))
+    labels = reader.found()
+    assert at(labels, "a", 50, 97) == [UNKNOWN, UNKNOWN]
+    assert at(labels, "b", 97, 98) == [0, UNKNOWN]
 
 
 @given(
