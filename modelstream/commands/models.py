@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelstream.base.command_line import pipeline
 from modelstream.commands.options import AsJson
 from modelstream.errors import ModelstreamError
 
@@ -104,7 +105,7 @@ def promote(version: Version, name: Name = "") -> None:
     registry = open_registry(name)
     before = registry.current() or registry.shipped_version()
     registry.promote(version)
-    print(f"{registry.name} {version} serves from now on{_instead(before, version)}. {_WHEN}")
+    print(f"{registry.name} {version} serves from now on{_instead(before, version)}. {_when()}")
 
 
 @app.command()
@@ -116,10 +117,11 @@ def rollback(name: Name = "") -> None:
     registry = open_registry(name)
     before = registry.current() or registry.shipped_version()
     version = registry.rollback()
-    print(f"{registry.name} {version} serves again{_instead(before, version)}. {_WHEN}")
+    print(f"{registry.name} {version} serves again{_instead(before, version)}. {_when()}")
 
 
-_WHEN = "A running pipeline switches to it within 5 s (`python pipeline.py status`)."
+def _when() -> str:
+    return f"A running pipeline switches to it within 5 s (`{pipeline('status')}`)."
 
 
 def open_registry(name: str = "") -> Registry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -145,6 +146,7 @@ def print_summary(summary: Summary, project: Project) -> None:
     from rich.console import Console
     from rich.markup import escape
 
+    from modelstream.base.command_line import pipeline, python
     from modelstream.commands.output import short_path
 
     not_counted = ", ".join(f"{number:,} {reason}" for reason, number in summary.not_counted.items())
@@ -161,15 +163,14 @@ def print_summary(summary: Summary, project: Project) -> None:
     if isinstance(summary.delay_ms, dict) and summary.delay_ms:
         p50, p99 = summary.delay_ms["p50"], summary.delay_ms["p99"]
         lines.append(f"[bold]{p50:>12,.1f}[/] ms from event to stored prediction (median; p99 {p99:,.1f} ms)")
-    data = escape(short_path(summary.data))
-    logs = escape(short_path(summary.logs))
-    option = "" if data == "data" else f" --data {data}"
+    data, logs = short_path(summary.data), escape(short_path(summary.logs))
+    option = "" if data == "data" else f" --data {shlex.quote(data)}"
     names, predictions = project.names, project.predictions
     lines += [
         "",
         f"The results are Parquet files in {logs}/{names.events_log} and {logs}/{names.inference_log}. Look at them:",
-        f"  python -c 'import pandas; print(pandas.read_parquet(\"{logs}/{names.inference_log}\").tail())'",
-        f"  python pipeline.py table {names.features}{option}",
-        f"  python pipeline.py peek {predictions}{option}",
+        f"  {escape(python())} -c 'import pandas; print(pandas.read_parquet(\"{logs}/{names.inference_log}\").tail())'",
+        f"  {escape(pipeline(f'table {names.features}{option}'))}",
+        f"  {escape(pipeline(f'peek {predictions}{option}'))}",
     ]
     Console(soft_wrap=True, highlight=False).print("\n".join(lines))

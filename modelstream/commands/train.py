@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from modelstream.base.command_line import pipeline
 from modelstream.commands.options import DATA, FLAG, AsJson, Data
 
 if TYPE_CHECKING:
@@ -206,6 +207,6 @@ def _summary(card: ModelCard, results: dict[str, Any], *, promoted: bool) -> Gro
         f"Report: {escape(short_path(results['folder'] + '/' + REPORT_FILE))}",
         f"Version {card.version} serves from now on."
         if promoted
-        else f"To let it serve: python pipeline.py models promote {card.version}",
+        else f"To let it serve: {escape(pipeline('models promote', card.version))}",
     ]
     return Group(plain_table(("candidate", *measures, ""), rows, right=measures), "", *lines)
