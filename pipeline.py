@@ -31,12 +31,16 @@ other commands look at what it keeps, train a new model, or deploy the same func
 
 from __future__ import annotations
 
+import inspect
 import sys
+from typing import Any
 
-try:
-    import typer
-except ModuleNotFoundError:
-    sys.exit("The environment is missing: run `make env`, then `. .venv/bin/activate` (or use `make run`).")
+from modelstream.base import command_line, installed
+
+if stale := installed.problem(command_line.FOLDER):
+    sys.exit(stale)
+
+import typer
 
 from modelstream.commands import models, table
 from modelstream.commands.deploy import deploy, undeploy
@@ -118,7 +122,11 @@ def completed(arguments: list[str]) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line, and end the process with its exit status."""
     with errors_in_words():
-        app(completed(sys.argv[1:] if arguments is None else arguments))
+        for each in (app, table.app, models.app):
+            registered: list[Any] = [*each.registered_commands, *filter(None, [each.registered_callback])]
+            for told in registered:
+                told.help = command_line.as_typed_here(inspect.getdoc(told.callback) or "")
+        app(completed(sys.argv[1:] if arguments is None else arguments), prog_name=command_line.pipeline())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The workflow on a cluster: functions are deployed from the last to the first, then events are generated.
+"""The workflow on a cluster: functions are deployed from the last to the first; what was asked for follows.
 
 `pipeline` is compiled by Kubeflow (`deploy --engine kfp` and `--engine remote`), `in_order` does the same from where it
 is called (`--engine local`). A function is deployed after those that read what it writes, so that nothing waits unread.
@@ -13,7 +13,7 @@ import mlrun
 
 
 def pipeline(
-    generate: str = "yes",
+    generate: str = "no",
     train: str = "no",
     model_version: str = "",
     users: int = 2000,
@@ -57,33 +57,39 @@ def _always(step: Any) -> Any:
 
 
 def in_order(
-    generate: str = "yes",
+    generate: str = "no",
     train: str = "no",
     model_version: str = "",
     users: int = 2000,
     events_per_user: int = 1000,
     seed: int = 1,
 ) -> None:
-    """Do what `pipeline` does, one step after the other."""
+    """Do what `pipeline` does, one step after the other. After Ctrl-C the KeyboardInterrupt says which are done."""
     chain = _chain()
-    _run("prepare")
-    if model_version:
-        _run("promote", version=model_version, chosen=True)
-    for name in reversed(chain["consumers"]):
-        mlrun.deploy_function(name)
-    if generate == "yes":
-        _run(chain["source"], users=users, events_per_user=events_per_user, seed=seed)
-    if train == "yes" and chain["trainer"]:
-        _run("drained")
-        trained = _run(chain["trainer"])
-        _run("promote", version=trained.status.results["version"])
+    done: list[str] = []
+    try:
+        _run("prepare", done)
+        if model_version:
+            _run("promote", done, version=model_version, chosen=True)
+        for name in reversed(chain["consumers"]):
+            mlrun.deploy_function(name)
+            done.append(f"{name} is deployed")
+        if generate == "yes":
+            _run(chain["source"], done, users=users, events_per_user=events_per_user, seed=seed)
+        if train == "yes" and chain["trainer"]:
+            _run("drained", done)
+            trained = _run(chain["trainer"], done)
+            _run("promote", done, version=trained.status.results["version"])
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(*done) from None
 
 
-def _run(name: str, **params: Any) -> Any:
+def _run(name: str, done: list[str], **params: Any) -> Any:
     """Run a job on the cluster to its end. A run that fails doesn't raise by itself in every case."""
     run = mlrun.run_function(name, name=name, params=params, local=False, watch=True)
     if run.status.state != "completed":
         raise RuntimeError(f"{name} ended as {run.status.state}: {run.status.error or 'see its log in MLRun'}")
+    done.append(f"{name} has run")
     return run
 
 

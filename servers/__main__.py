@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from modelstream.base.command_line import pipeline
 from servers import kafka
 from servers.base import Server, ServerError
 from servers.redis import RedisServer
@@ -102,7 +103,7 @@ def how_to_use(servers: Sequence[Server]) -> str:
     options = {name: value for server in servers for name, value in server.options("churn").items()}
     options = {"--data": f"data-{servers[0].name}"} | options  # `data` may hold a run over SQLite
     words = [word for pair in options.items() for word in pair]
-    lines.append(shlex.join(["python", "pipeline.py", "run", *words]))
+    lines.append(pipeline("run", shlex.join(words)))
     return "\n".join(["", "In another terminal:", "", *(f"    {line}" for line in lines), ""])
 
 

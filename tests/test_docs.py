@@ -16,8 +16,8 @@ from tests.commands.test_command_line import called_by
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "tests" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-MADE = ("data/", "artifacts/models/", "artifacts/runs/")
-"""Where runs and trainings put what they make."""
+MADE = ("data/", "build/", "artifacts/models/", "artifacts/runs/")
+"""Where runs, trainings and dry runs put what they make."""
 IN_DATA = ("streams/", "tables/", "events/", "inference/", "logs/", ".events.writing/")
 """Folders of a data folder."""
 OTHERS = {"pkg/processor/runtime/python/py", "_nuclio_wrapper.py"}

@@ -21,7 +21,6 @@ COVERED: Covered = {
     "cluster.compile": ("cluster/test_deploy.py", "in a process of the environment with Kubeflow's compiler"),
     "commands.deploy": ("commands/test_command_line.py", BY_COMMAND),
     "commands.drift": ("training/drift/test_drift.py", BY_COMMAND),
-    "commands.endings": ("commands/test_endings.py", BY_COMMAND),
     "commands.formats": ("commands/test_table.py", BY_COMMAND),
     "commands.models": ("commands/test_models.py", BY_COMMAND),
     "commands.options": ("commands/test_command_line.py", BY_COMMAND),

@@ -2,8 +2,10 @@
 
 | module | what |
 |---|---|
+| `command_line` | command lines in hints and errors, as they are typed here |
 | `compiled` | loops over arrays, compiled to machine code with numba |
 | `durable` | files that survive a power loss |
+| `installed` | whether the environment has what `requirements.in` asks for |
 | `json_bytes` | the grammar of JSON over bytes, for compiled loops |
 | `names` | what a stream, a table or a log may be called |
 | `process_environment` | environment variables for processes with numpy, Arrow and MLRun |

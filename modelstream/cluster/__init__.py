@@ -9,7 +9,14 @@
 | `kafka_login` | how functions and triggers log in to Kafka |
 | `triggers` | names of topics, stream paths and consumer groups for triggers |
 | `functions` | the project's functions as MLRun objects, configured: triggers, environment, resources |
-| `plan` | what would be deployed, for `deploy --dry-run` |
+| `conversion` | lets MLRun convert the notebooks in one process |
+| `options` | what the workflow does in addition |
+| `placeholders` | what a cluster's file still has from the shipped one |
+| `summary` | what a deployment does, for a person |
+| `plan` | the same in full, for `deploy --dry-run` |
+| `differences` | what it would change of what MLRun holds, for `deploy --diff` |
+| `api` | MLRun's API: connects, asks and deletes |
+| `compiler` | the process that compiles the workflow |
 | `jobs` | small jobs of the workflow: prepare streams and tables, wait until drained, promote a model, trim |
 | `compile` | runs in the environment that has the Kubeflow compiler |
 | `deploy` | what the commands `deploy` and `undeploy` do |

@@ -6,6 +6,7 @@ saves it, with every function complete: nothing is configured or converted twice
     python compile.py FOLDER TARGET < asked.json        writes Argo's YAML to TARGET
     python compile.py FOLDER --submit < asked.json      runs the workflow on the cluster
 
+It imports first and reads then: whoever asks is still importing as well.
 The input is one JSON object: the `project`, the workflow's `arguments`, and `session`, which says where the key is that
 steps use to log in to MLRun (null if they need none). The output on standard output is one too: {"seconds": …} or
 {"run": …}, or after a mistake {"error": …}.
@@ -29,13 +30,14 @@ SESSION = "MLRUN_AUTH_SESSION"
 def main(arguments: list[str]) -> dict[str, Any]:
     """Do what the command line says; return what to print."""
     folder, target = arguments
-    asked = json.load(sys.stdin)
     submits = target == "--submit"
     if not submits:
         # Not asked for anything: a compiler needs no server. With none at all MLRun would run the steps.
         os.environ["MLRUN_DBPATH"] = "nop"
+    import kfp.compiler  # noqa: F401  MLRun imports it when it compiles
     import mlrun
 
+    asked = json.load(sys.stdin)
     database = mlrun.get_run_db() if submits else None
     project = mlrun.projects.MlrunProject.from_dict(asked["project"])
     project.spec.context = folder

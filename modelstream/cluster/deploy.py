@@ -2,53 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from modelstream.base.command_line import as_typed_here
 from modelstream.base.process_environment import QUIET_MLRUN, WITHOUT_ENV_FILE
-from modelstream.cluster import plan
+from modelstream.cluster import api, conversion, plan
+from modelstream.cluster.compiler import SUBMIT, Compiler
 from modelstream.cluster.config import Cluster
+from modelstream.cluster.differences import differences
 from modelstream.cluster.failures import explained
 from modelstream.cluster.file import load_cluster
 from modelstream.cluster.functions import TRIM_AT, configure
+from modelstream.cluster.options import WorkflowOptions
+from modelstream.cluster.placeholders import placeholders, refuse
+from modelstream.cluster.summary import summary
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.project import Project, load_project
 
 Engine = Literal["local", "kfp", "remote"]
-COMPILER = "MODELSTREAM_KFP_PYTHON"
-"""The environment variable with the path of a Python that has Kubeflow's compiler; by default the one of `make kfp`."""
-SUBMIT = "--submit"
 TRIM = "trim"
 WORKFLOWS = {"local": "in-order", "kfp": "main", "remote": "main"}
-_API = "export MLRUN_DBPATH=… with the address of the MLRun API (docs/cluster.md)"
-_LEVEL = "MLRUN_LOG_LEVEL"
 
 
-@dataclass(frozen=True)
-class WorkflowOptions:
-    """What the workflow does in addition to deploying."""
-
-    generate: bool = True
-    train: bool = False
-    model_version: str = ""
-    generator: dict[str, Any] = field(default_factory=dict)
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the workflow's parameters."""
-        words = {"generate": self.generate, "train": self.train}
-        return {name: "yes" if value else "no" for name, value in words.items()} | {
-            "model_version": self.model_version,
-            **self.generator,
-        }
+class Interrupted(ModelstreamError):  # noqa: N818  nothing went wrong
+    """Ctrl-C. The text says what has been done, the remedy how to go on."""
 
 
 class Deployment:
@@ -61,15 +45,18 @@ class Deployment:
         self.cluster: Cluster = load_cluster(file, self.project)
         self.mlrun_project: Any = None
         self.runtimes: dict[str, Any] = {}
+        self.done: list[str] = []
+        """What has been done on the cluster, in words."""
 
     def load(self) -> None:
-        """Let MLRun load the project and its notebooks (one process per notebook), and configure the functions."""
+        """Let MLRun load the project and its notebooks, and configure the functions."""
         _say(f"loading {len(self.project.functions)} functions from their notebooks")
         try:
             import mlrun
 
             # Not get_or_create_project, nor save: they rewrite project.yaml.
-            self.mlrun_project = mlrun.load_project(str(self.folder), save=False)
+            with conversion.in_this_process():
+                self.mlrun_project = mlrun.load_project(str(self.folder), save=False)
             self.runtimes = configure(self.mlrun_project, self.project, self.cluster)
         except Exception as error:
             raise explained(error, "loading the project") from error
@@ -78,24 +65,42 @@ class Deployment:
         """Return the plan, as YAML."""
         return plan.text(plan.describe(self.runtimes, self.project, self.cluster))
 
-    def compile(self, target: Path) -> float:
-        """Write the workflow as Argo's YAML; return the seconds that compiling took, after the imports."""
-        return float(self._ask_compiler(str(target.resolve()), {})["seconds"])
+    def differences(self, database: Any) -> list[str]:
+        """Return what `deploy` would change of what MLRun holds, in words."""
+        try:
+            deployed = api.functions_of(database, self.project.name, self.runtimes)
+        except Exception as error:
+            raise explained(error, "asking MLRun for the functions") from error
+        return differences(deployed, {name: runtime.to_dict() for name, runtime in self.runtimes.items()})
 
-    def run(self, engine: Engine, options: WorkflowOptions) -> str:
-        """Run the workflow on the cluster; return the lines to print about it."""
-        arguments = options.arguments()
+    def compile(self, compiler: Compiler, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Let the workflow be compiled to the compiler's target; return its answer."""
+        _say("compiling the workflow")
+        session = self.cluster.secrets.get("V3IO_ACCESS_KEY")
+        return compiler.ask(
+            {
+                "project": self.mlrun_project.to_dict(),
+                "arguments": arguments or {},
+                "session": {"secret": session.secret, "key": session.key} if session else None,
+            }
+        )
+
+    def run(self, engine: Engine, options: WorkflowOptions, compiler: Compiler | None = None) -> str:
+        """Run the workflow on the cluster; return the lines to print about it. The engine kfp needs a compiler."""
         _say("storing the project in MLRun, and starting the workflow")
         self.mlrun_project.save_to_db()
-        told = self._start(engine, arguments)
+        self.done.append("the project is stored in MLRun")
+        if compiler is not None:
+            told = f"Kubeflow runs the workflow: {self.compile(compiler, options.arguments())['run']}"
+        else:
+            told = self._start(engine, options.arguments())
+        self.done.append(told)
         if self.cluster.on_kafka:
             self._schedule_trim()
             told += f"; every hour messages older than {self.cluster.retention_hours} h are deleted"
         return told
 
     def _start(self, engine: Engine, arguments: dict[str, Any]) -> str:
-        if engine == "kfp":
-            return f"Kubeflow runs the workflow: {self._ask_compiler(SUBMIT, arguments)['run']}"
         asked = {"local": "local", "remote": "remote:kfp"}[engine]
         source = self.cluster.source if engine == "remote" else None
         run = self.mlrun_project.run(
@@ -129,46 +134,54 @@ class Deployment:
         text, _ = mlrun.get_run_db().get_nuclio_deploy_status(self.runtimes[name[1]], last_log_timestamp=0)
         return ": " + " / ".join(str(text).strip().splitlines()[-3:])
 
-    def _ask_compiler(self, target: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        _say("compiling the workflow")
-        session = self.cluster.secrets.get("V3IO_ACCESS_KEY")
-        asked = json.dumps(
-            {
-                "project": self.mlrun_project.to_dict(),
-                "arguments": arguments,
-                "session": {"secret": session.secret, "key": session.key} if session else None,
-            },
-            default=str,
-        )
-        command = [str(self._compiler()), str(Path(__file__).with_name("compile.py")), str(self.folder), target]
-        done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
-        try:
-            answer: dict[str, Any] = json.loads(done.stdout)
-        except json.JSONDecodeError:
-            answer = {"error": done.stderr.strip().rpartition("\n")[2] or f"it ended with {done.returncode}"}
-        if "error" in answer:
-            raise explained(RuntimeError(answer["error"]), "the workflow")
-        return answer
-
-    def _compiler(self) -> Path:
-        """Return the Python that has Kubeflow's compiler."""
-        asked = os.environ.get(COMPILER)
-        python = Path(asked) if asked else self.folder / ".venv-kfp" / "bin" / "python"
-        if not python.exists():
-            raise ConfigurationError(
-                f"no environment with Kubeflow's compiler: {python}",
-                remedy=f"run `make kfp` (once, half a minute), or name its Python in {COMPILER}",
-            )
-        return python
-
 
 def deploy(
-    file: Path, options: WorkflowOptions, *, engine: Engine, dry_run: bool, workflow: Path, folder: Path = Path()
+    file: Path,
+    options: WorkflowOptions,
+    *,
+    engine: Engine,
+    dry_run: bool,
+    diff: bool,
+    output: Path,
+    folder: Path = Path(),
 ) -> list[str]:
-    """Deploy, or with `dry_run` print the plan and write the workflow; return lines to print at the end."""
+    """Deploy. With `dry_run` write plan and workflow into the folder `output`; with `diff` only compare.
+
+    Says first what is about to be done. Returns lines to print at the end.
+    """
     _quieten(dry_run)
     deployment = Deployment(folder, file)
-    options = WorkflowOptions(**(asdict(options) | {"generator": deployment.cluster.generator | options.generator}))
+    cluster = deployment.cluster
+    options = replace(options, generator=cluster.generator | options.generator)
+    _check(file, deployment, options, engine)
+    found = placeholders(file, remote=engine == "remote")
+    if diff:
+        with _telling(deployment.done):
+            database = api.connect()
+            deployment.load()
+            return deployment.differences(database)
+    if not dry_run:
+        refuse(found)
+    print(summary(deployment.project, cluster, options), flush=True)
+    if dry_run:
+        if found:
+            print("\nTo be replaced before you deploy:", *(f"  {each}" for each in found), sep="\n", flush=True)
+        print(flush=True)
+        return _look(deployment, output)
+    try:
+        with _telling(deployment.done), ExitStack() as stack:
+            api.connect(f"{api.REMEDY}, or look first with --dry-run")
+            compiler = stack.enter_context(Compiler(deployment.folder, SUBMIT)) if engine == "kfp" else None
+            deployment.load()
+            return [deployment.run(engine, options, compiler)]
+    except ModelstreamError:
+        raise
+    except Exception as error:
+        raise explained(error, "deploying") from error
+
+
+def _check(file: Path, deployment: Deployment, options: WorkflowOptions, engine: Engine) -> None:
+    """Raise ConfigurationError for options that don't go with the project or the cluster's file."""
     if options.train and not deployment.project.chain.trainer:
         raise ConfigurationError(
             "project.yaml has no function that trains a model",
@@ -179,43 +192,50 @@ def deploy(
             f"{file}: --engine remote needs the address of this repository",
             remedy="add a line `source: git://…`, or use --engine kfp",
         )
-    if not dry_run:
-        connect(f"{_API}, or look first with --dry-run")
-    deployment.load()
-    if dry_run:
-        sys.stdout.write(deployment.describe())
-        sys.stdout.flush()
-        return [f"# {workflow}: the workflow as Argo runs it, compiled in {deployment.compile(workflow):.2f} s"]
+
+
+def _look(deployment: Deployment, output: Path) -> list[str]:
+    """Write the plan and, if there is a compiler, the workflow; return lines that say so."""
+    details, workflow = output / "plan.yaml", output / "workflow.yaml"
     try:
-        return [deployment.run(engine, options)]
-    except ModelstreamError:
-        raise
-    except Exception as error:
-        raise explained(error, "deploying") from error
+        output.mkdir(parents=True, exist_ok=True)
+        details.write_text("", "utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{error.filename or output} can't be written: {error.strerror}", remedy="give another folder by --output"
+        ) from None
+    not_compiled = ""
+    with ExitStack() as stack:
+        try:
+            compiler = stack.enter_context(Compiler(deployment.folder, str(workflow.resolve())))
+        except ConfigurationError as error:
+            workflow.unlink(missing_ok=True)  # it would be of another plan
+            compiler, not_compiled = None, as_typed_here(f"The workflow was not compiled: {error} → {error.remedy}")
+        deployment.load()
+        details.write_text(deployment.describe(), "utf-8")
+        lines = [f"Written: {details}: each function's triggers, variables and size"]
+        if compiler is None:
+            return [*lines, not_compiled]
+        deployment.compile(compiler)
+        return [*lines, f"         {workflow}: the workflow, as Argo runs it"]
 
 
 def undeploy(file: Path, *, delete_data: bool, folder: Path = Path()) -> list[str]:
     """Remove the functions, the first one first; return lines to print. Data are kept unless `delete_data` is set."""
     deployment = Deployment(folder, file)
-    database = connect()
-    project = deployment.project
-    gone: list[str] = []
+    gone = deployment.done
     try:
-        if delete_data:  # what could refuse this comes before anything is deleted
-            deployment.load()
-        if deployment.cluster.on_kafka:
-            _unschedule(database, project.name)
-        for name in project.chain.consumers:
-            _say(f"deleting {name}")
-            _delete(database, name, project.name)
-            gone.append(f"{name} is deleted")
-        if not delete_data:
-            kept = deployment.cluster
-            return [*gone, f"kept: streams at {kept.streams}, tables at {kept.tables}, logs at {kept.logs}"]
-        _say("deleting streams, tables and logs")
-        run = deployment.runtimes["remove"].run(name="remove", local=False, watch=True)
-        if run.status.state != "completed":
-            raise RuntimeError(f"the job `remove` ended in state {run.status.state}: {run.status.error}")
+        with _telling(gone):
+            if delete_data:  # what could refuse this comes before anything is deleted
+                deployment.load()
+            _remove_functions(deployment, api.connect())
+            if not delete_data:
+                kept = deployment.cluster
+                return [*gone, f"kept: streams at {kept.streams}, tables at {kept.tables}, logs at {kept.logs}"]
+            _say("deleting streams, tables and logs")
+            run = deployment.runtimes["remove"].run(name="remove", local=False, watch=True)
+            if run.status.state != "completed":
+                raise RuntimeError(f"the job `remove` ended in state {run.status.state}: {run.status.error}")
     except ModelstreamError:
         raise
     except Exception as error:
@@ -223,60 +243,30 @@ def undeploy(file: Path, *, delete_data: bool, folder: Path = Path()) -> list[st
     return [*gone, "streams, tables and logs are deleted"]
 
 
-def _delete(database: Any, name: str, project: str) -> None:
-    """Delete a function, and check that it is gone: when a deletion fails, MLRun's client only logs it."""
-    import mlrun
-
-    with suppress(mlrun.errors.MLRunNotFoundError):
-        database.delete_function(name, project)
-    with suppress(mlrun.errors.MLRunNotFoundError):
-        database.get_function(name, project)
-        raise RuntimeError(f"MLRun could not delete {name}: it is still there, and may still be running")
-
-
-def _unschedule(database: Any, project: str) -> None:
-    import mlrun
-
-    with suppress(mlrun.errors.MLRunNotFoundError):
-        database.delete_schedule(project, TRIM)
-
-
-def connect(remedy: str = _API) -> Any:
-    """Return MLRun's database client, connected. Raises ConfigurationError or UnavailableError with a remedy.
-
-    `remedy` says what to do if no address is set.
-    """
-    try:
-        with _quiet():
-            import mlrun  # with an address in the environment, this connects
-
-            address = mlrun.mlconf.dbpath
-            if address:
-                database = mlrun.get_run_db()
-                # Connecting alone succeeds without a login, with no more than a warning.
-                database.list_projects(format_="name_only")
-                return database
-    except Exception as error:
-        raise explained(error, "the MLRun API (MLRUN_DBPATH)") from error
-    raise ConfigurationError("no address for MLRun's API: MLRUN_DBPATH is not set", remedy=remedy)
+def _remove_functions(deployment: Deployment, database: Any) -> None:
+    project = deployment.project
+    if deployment.cluster.on_kafka:
+        api.unschedule(database, TRIM, project.name)
+    for name in project.chain.consumers:
+        _say(f"deleting {name}")
+        api.delete(database, name, project.name)
+        deployment.done.append(f"{name} is deleted")
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the screenful that MLRun logs when a connection fails, unless its log level is set."""
-    if _LEVEL in os.environ:
-        yield
-        return
-    logger = logging.getLogger("mlrun")
-    # An import takes the level from the environment; where MLRun was imported before, its logger has one.
-    level = logger.level or logging.INFO
-    os.environ[_LEVEL] = "ERROR"
-    logger.setLevel(logging.ERROR)
+def _telling(done: list[str]) -> Iterator[None]:
+    """On Ctrl-C, raise Interrupted with what has been done."""
     try:
         yield
-    finally:
-        del os.environ[_LEVEL]
-        logger.setLevel(level)
+    except KeyboardInterrupt as stop:  # of workflow.py it names the steps that are done
+        steps = "; ".join([*done, *map(str, stop.args)])
+        raise Interrupted(
+            steps or "nothing was changed on the cluster",
+            remedy="what is done stays, and MLRun may still finish the step in hand; run the same command again: "
+            "it does the rest"
+            if steps
+            else "run the same command again when you like",
+        ) from None
 
 
 def _say(what: str) -> None:

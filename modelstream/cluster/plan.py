@@ -26,7 +26,9 @@ def describe(runtimes: dict[str, Any], project: Project, cluster: Cluster) -> di
     steps: list[dict[str, Any]] = [{"run prepare": "streams and tables, where they are not there yet"}]
     steps += [{f"deploy {name}": _function(runtimes[name], project, name, shared)} for name in order]
     for name in jobs:
-        asked = {"with": cluster.generator} if name == chain.source else {"when": "--train, and all is drained"}
+        asked: dict[str, Any] = {"when": "--train, and all is drained"}
+        if name == chain.source:
+            asked = {"when": "--generate", "with": cluster.generator}
         steps.append({f"run {name}": asked | _job(runtimes[name], project, name, shared)})
     if chain.trainer:
         steps.append({"run promote": {"when": "--train"}})
@@ -66,10 +68,15 @@ class _Plain(yaml.SafeDumper):
 
 def environment(runtime: Any) -> dict[str, str]:
     """Return a function's environment. A secret is shown by where it is stored, or masked if it has a value."""
+    return variables(runtime.to_dict()["spec"].get("env", []))
+
+
+def variables(env: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the variables of a function, written as Kubernetes does, as `environment` shows them."""
     found = {}
-    for variable in runtime.to_dict()["spec"].get("env", []):
+    for variable in env:
         name = variable["name"]
-        reference = variable.get("valueFrom", {}).get("secretKeyRef")
+        reference = (variable.get("valueFrom") or {}).get("secretKeyRef")
         if reference:
             found[name] = f"from the secret {reference['name']}, key {reference['key']}"
         else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,12 +25,17 @@ def deploy(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", metavar=FLAG, help="Print what would be deployed and write the workflow. Needs no cluster."
+            "--dry-run", metavar=FLAG, help="Say what would be done; write the details to files. Needs no cluster."
         ),
     ] = False,
-    workflow: Annotated[Path, typer.Option(metavar="FILE", help="Where --dry-run writes the workflow.")] = Path(
-        "build/workflow.yaml"
-    ),
+    diff: Annotated[
+        bool,
+        typer.Option("--diff", metavar=FLAG, help="Say how that differs from what MLRun holds now. Changes nothing."),
+    ] = False,
+    output: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="Where --dry-run writes plan.yaml and, after make kfp, workflow.yaml."),
+    ] = Path("build"),
     engine: Annotated[
         Literal["local", "kfp", "remote"],
         typer.Option(
@@ -39,12 +47,12 @@ def deploy(
     generate: Annotated[
         bool,
         typer.Option(
-            "--generate/--no-generate",
+            "--generate",
             metavar=FLAG,
-            help="Generate events when all functions are deployed.",
+            help="Generate events when all functions are deployed, as `generator` in the cluster's file says.",
             rich_help_panel=BESIDES,
         ),
-    ] = True,
+    ] = False,
     train: Annotated[
         bool,
         typer.Option(
@@ -66,18 +74,24 @@ def deploy(
 ) -> None:
     """Deploy the functions to a cluster with MLRun and Nuclio.
 
-    Streams are in Kafka or V3IO, tables in Redis or V3IO, logs on S3 or a shared
-    folder. docs/cluster.md says what to prepare.
+    Copy a file of clusters/, let it say where your streams, tables and logs are,
+    and look with --dry-run. Then export MLRUN_DBPATH with the address of MLRun's
+    API, look with --diff, and deploy. If it is interrupted, run it again: it goes
+    on. docs/cluster.md says what to prepare.
 
     Example: python pipeline.py deploy --config clusters/kafka.yaml --dry-run
     """
     from modelstream.cluster import deploy as cluster
+    from modelstream.cluster.options import WorkflowOptions
     from modelstream.project import default_file
 
-    options = cluster.WorkflowOptions(generate=generate, train=train, model_version=model_version)
+    if dry_run and diff:
+        raise typer.BadParameter("--diff asks MLRun, which --dry-run does without: give one of the two")
+    options = WorkflowOptions(generate=generate, train=train, model_version=model_version)
     folder = default_file().parent
-    for line in cluster.deploy(config, options, engine=engine, dry_run=dry_run, workflow=workflow, folder=folder):
-        print(line)
+    with _interruption():
+        lines = cluster.deploy(config, options, engine=engine, dry_run=dry_run, diff=diff, output=output, folder=folder)
+    print(*lines, sep="\n")
 
 
 def undeploy(
@@ -92,12 +106,25 @@ def undeploy(
     """Take the functions off the cluster, the first one first.
 
     Streams, tables, logs and models are kept: after another deploy, the pipeline
-    continues.
+    continues. If it is interrupted, run it again: it does the rest.
 
     Example: python pipeline.py undeploy --config clusters/kafka.yaml
     """
     from modelstream.cluster import deploy as cluster
     from modelstream.project import default_file
 
-    for line in cluster.undeploy(config, delete_data=delete_data, folder=default_file().parent):
-        print(line)
+    with _interruption():
+        lines = cluster.undeploy(config, delete_data=delete_data, folder=default_file().parent)
+    print(*lines, sep="\n")
+
+
+@contextmanager
+def _interruption() -> Iterator[None]:
+    """After Ctrl-C, tell what has been done and how to go on."""
+    from modelstream.cluster.deploy import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        print(f"Interrupted: {stop}.\n→ {stop.remedy}", file=sys.stderr)
+        raise typer.Exit(130) from None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from modelstream.base.command_line import as_typed_here
 from modelstream.errors import ModelstreamError
 
 if TYPE_CHECKING:
@@ -30,10 +31,15 @@ def errors_in_words(status: int = 1) -> Iterator[None]:
         from rich.markup import escape
 
         console = Console(stderr=True, soft_wrap=True)
-        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        console.print(f"[bold red]error:[/] {escape(as_typed_here(str(error)))}")
         if error.remedy:
-            console.print(f"[bold]→[/] {escape(error.remedy)}")
+            console.print(f"[bold]→[/] {escape(as_typed_here(error.remedy))}")
         sys.exit(max(status, error.exit_status))
+    except ImportError as error:  # a damaged environment: of what is missing, pipeline.py tells at the start
+        if (error.name or "").partition(".")[0] in ("", "modelstream"):
+            raise
+        print(f"error: {error}\n→ make the environment anew: rm -rf .venv; make env", file=sys.stderr)
+        sys.exit(status)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelstream.base.command_line import pipeline
 from modelstream.commands.options import FLAG, AsJson
 from modelstream.errors import ModelstreamError
 
@@ -139,7 +140,7 @@ def promote_compared(registry: Registry, version: str, *, force: bool) -> bool:
             print(f"{registry.name} {before} still serves.")
             return False
     registry.promote(version)
-    print(f"{registry.name} {version} serves from now on{_instead(before, version)}. {_WHEN}")
+    print(f"{registry.name} {version} serves from now on{_instead(before, version)}. {_when()}")
     return True
 
 
@@ -172,10 +173,11 @@ def rollback(name: Name = "") -> None:
     registry = open_registry(name)
     before = registry.current() or registry.shipped_version()
     version = registry.rollback()
-    print(f"{registry.name} {version} serves again{_instead(before, version)}. {_WHEN}")
+    print(f"{registry.name} {version} serves again{_instead(before, version)}. {_when()}")
 
 
-_WHEN = "A running pipeline switches to it within 5 s (`python pipeline.py status`)."
+def _when() -> str:
+    return f"A running pipeline switches to it within 5 s (`{pipeline('status')}`)."
 
 
 def open_registry(name: str = "") -> Registry:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from modelstream.base.command_line import pipeline
 from modelstream.commands.endings import looking
 from modelstream.commands.options import DATA, AsJson, Data
 
@@ -58,7 +59,7 @@ def summary(found: Findings, seconds: float) -> str:
         if found.unmatched.count:
             lines.append(
                 f"{found.unmatched.count:,} vectors and rows can't be compared yet, because events are still "
-                "being processed. When `python pipeline.py status` shows that no rows wait, run replay again."
+                f"being processed. When `{pipeline('status')}` shows that no rows wait, run replay again."
             )
     if count:
         lines.append(f"{count:,} differences in all.")

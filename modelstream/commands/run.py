@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -245,22 +246,23 @@ def _hints(summary: Summary, project: Project) -> list[str]:
     """Return how to look at what there is."""
     from rich.markup import escape
 
+    from modelstream.base.command_line import pipeline, python
     from modelstream.commands.output import short_path, warned
 
-    data = escape(short_path(summary.data))
-    logs = escape(short_path(summary.logs))
-    option = "" if data == "data" else f" --data {data}"
+    data, logs = short_path(summary.data), escape(short_path(summary.logs))
+    option = "" if data == "data" else f" --data {shlex.quote(data)}"
     names, predictions = project.names, project.predictions
+    look = f'import pandas; print(pandas.read_parquet("{logs}/{names.inference_log}").tail())'
     lines = [part for warning in summary.warnings for part in ("", warned(warning))] + [""]
     if summary.dead_letters:
-        lines.append(f"See why lines became dead letters:\n  python pipeline.py peek {names.dead_letters}{option}")
+        lines += ["See why lines became dead letters:", f"  {escape(pipeline(f'peek {names.dead_letters}{option}'))}"]
     if summary.folder.events and not summary.nothing_read:
         lines += [
             f"The results are Parquet files in {logs}/{names.events_log} and {logs}/{names.inference_log}. "
             "Look at them:",
-            f"  python -c 'import pandas; print(pandas.read_parquet(\"{logs}/{names.inference_log}\").tail())'",
-            f"  python pipeline.py table {names.features}{option}",
-            f"  python pipeline.py peek {predictions}{option}",
+            f"  {escape(python())} -c '{look}'",
+            f"  {escape(pipeline(f'table {names.features}{option}'))}",
+            f"  {escape(pipeline(f'peek {predictions}{option}'))}",
         ]
     return lines if len(lines) > 1 else []
 

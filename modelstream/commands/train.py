@@ -101,6 +101,9 @@ def train(
 
     Example: python pipeline.py train --since 7d --promote
     """
+    from rich.markup import escape
+
+    from modelstream.base.command_line import pipeline
     from modelstream.commands.output import console, print_json
     from modelstream.project import load_project
 
@@ -119,7 +122,7 @@ def train(
     if promote:
         _promote(results["version"], name, force=force, to_errors=as_json)
     elif not as_json:
-        console().print(f"To let it serve: python pipeline.py models promote {results['version']}")
+        console().print(f"To let it serve: {escape(pipeline('models promote', results['version']))}")
 
 
 def _promote(version: str, name: str, *, force: bool, to_errors: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from modelstream.base.command_line import pipeline
 from modelstream.use_case.declared import UseCase
 
 EXAMPLE_KEY = "somebody"
@@ -24,8 +26,8 @@ Try:
 
   curl -d '{{"inputs": [{zeros}]}}' {url}{model}/infer
 
-  python pipeline.py explain {key} --data {data}     # events and predictions are in Parquet within 5 s
-  python pipeline.py --help
+  {explain}     # events and predictions are in Parquet within 5 s
+  {help}
 """
 _WIDTH = 34
 
@@ -50,7 +52,8 @@ def about(use_case: UseCase, data: Path, url: str) -> str:
         paths="\n".join(_described(path, text) for path, text in paths.items()),
         zeros=[0.0] * len(use_case.features),
         events=msgspec.json.encode(example_events(use_case)).decode().replace("},{", "},\n           {"),
-        key=EXAMPLE_KEY,
+        explain=pipeline("explain", EXAMPLE_KEY, "--data", shlex.quote(str(data))),
+        help=pipeline("--help"),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from modelstream.base.command_line import pipeline
 from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.http.about import about
 from modelstream.http.app import Edge, create_app
@@ -170,7 +171,7 @@ class Service:
             self._told_misses = True
             self._display.say(
                 f"warning: {missing.lookup_misses:,} of {missing.lookups:,} lookups found nothing → "
-                "`python pipeline.py status` says why"
+                f"`{pipeline('status')}` says why"
             )
 
 

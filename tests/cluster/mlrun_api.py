@@ -5,8 +5,11 @@ Real functions are deployed by nobody here. A function is ready at once, a run c
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import re
+import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -34,6 +37,8 @@ class StandIn:
         """What goes wrong: the name of a function or job, and the words of its error."""
         self.schedules: dict[str, dict[str, Any]] = {}
         """Jobs that run by a schedule: what was asked for."""
+        self.interrupting = ""
+        """The function whose deployment or deletion is interrupted by Ctrl-C."""
         self.status = 200
         """What every call is answered with, if it isn't 200."""
         self.unknown: list[str] = []
@@ -89,12 +94,18 @@ class StandIn:
         self.stored[name] = body
         return 200, {"hash_key": "0" * 40}, {}
 
+    def _list_functions(self, body: Any) -> Any:
+        return 200, {"funcs": [*self.stored.values()]}, {}
+
     def _get_function(self, body: Any, name: str) -> Any:
         return (200, {"func": self.stored[name]}, {}) if name in self.stored else (404, {"detail": "none"}, {})
 
     def _deploy(self, body: Any, name: str) -> Any:
         self.steps.append(("deploy", name))
         self.functions[name] = function = body["function"]
+        self.stored[name] = copy.deepcopy(function)
+        if name == self.interrupting:
+            os.kill(os.getpid(), signal.SIGINT)
         function["status"] = {"state": "building", "nuclio_name": name}
         return 200, {"data": function, "background_tasks": {"background_tasks": []}}, {}
 
@@ -135,6 +146,8 @@ class StandIn:
 
     def _delete(self, body: Any, name: str) -> Any:
         self.steps.append(("delete", name))
+        if name == self.interrupting:
+            os.kill(os.getpid(), signal.SIGINT)
         if name in self.failing:
             return 202, self._task("running"), {}
         self.stored.pop(name, None)
@@ -179,6 +192,7 @@ _ANSWERS: tuple[tuple[str, Any], ...] = (
     (r"GET /api/v1/projects", StandIn._names),
     (r"PUT /api/v1/projects/([\w-]+)", StandIn._store_project),
     (r"GET /api/v1/projects/([\w-]+)", StandIn._get_project),
+    (rf"GET {_P}/functions", StandIn._list_functions),
     (rf"POST {_P}/functions/([\w-]+)", StandIn._store_function),
     (rf"GET {_P}/functions/([\w-]+)", StandIn._get_function),
     (rf"POST {_P}/nuclio/([\w-]+)/deploy", StandIn._deploy),

@@ -20,10 +20,14 @@ import pytest
 import yaml
 
 from modelstream import notebooks
-from modelstream.cluster import config_check, deploy, failures, functions, kafka_login, plan
+from modelstream.cluster import api as mlrun_client
+from modelstream.cluster import config_check, conversion, deploy, failures, functions, kafka_login, plan
+from modelstream.cluster.compiler import COMPILER, SUBMIT, Compiler
 from modelstream.cluster.config import Generator
-from modelstream.cluster.deploy import COMPILER, Deployment, WorkflowOptions
+from modelstream.cluster.deploy import Deployment, Interrupted
 from modelstream.cluster.file import load_cluster
+from modelstream.cluster.options import WorkflowOptions
+from modelstream.cluster.summary import summary
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.stages import model_server
 from tests.cluster.mlrun_api import StandIn
@@ -50,7 +54,8 @@ def written() -> Iterator[dict[str, Any]]:
 
         before = (ROOT / "project.yaml").read_bytes()
         mlrun.mlconf.reload()
-        project = mlrun.load_project(str(ROOT), save=False)
+        with conversion.in_this_process():
+            project = mlrun.load_project(str(ROOT), save=False)
         for name in project.get_function_names():
             project.set_function(project.get_function(name), name=name)
         yield project.to_dict()
@@ -65,6 +70,16 @@ def loaded(written: dict[str, Any], kind: str) -> Deployment:
     deployment.mlrun_project.spec.context = str(ROOT)
     deployment.runtimes = functions.configure(deployment.mlrun_project, deployment.project, deployment.cluster)
     return deployment
+
+
+def load_what_is_written(written: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the commands MLRun's loader."""
+
+    def load(self: Deployment) -> None:
+        self.mlrun_project = loaded(written, "kafka").mlrun_project
+        self.runtimes = functions.configure(self.mlrun_project, self.project, self.cluster)
+
+    monkeypatch.setattr(Deployment, "load", load)
 
 
 @pytest.fixture
@@ -130,7 +145,10 @@ def test_plan_is_the_one_in_the_docs_and_holds_no_secret(written: dict[str, Any]
     assert SECRET not in printed
     assert SECRET not in json.dumps(deployment.mlrun_project.to_dict(), default=str)
     docs = (ROOT / "docs" / "cluster-plans.md").read_text()
-    assert f"```yaml\n{printed}```\n" in docs, f"print it again: deploy --config clusters/{kind}.yaml --dry-run"
+    told = summary(deployment.project, deployment.cluster, WorkflowOptions())
+    again = f"print it again: deploy --config clusters/{kind}.yaml --dry-run"
+    assert f"```yaml\n{printed}```\n" in docs, again
+    assert f"```\n{told}\n" in docs, again
     plan = yaml.safe_load(printed)
     steps = [key for step in plan["steps"] for key in step]
     assert steps[:6] == ["run prepare", *(f"deploy {name}" for name in ORDER), "run data-generator"]
@@ -201,8 +219,8 @@ def test_functions_are_deployed_from_the_last_to_the_first(
     written: dict[str, Any], api: StandIn, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     deployment = loaded(written, kind)
-    deploy.connect()
-    assert deployment.run("local", WorkflowOptions()).startswith("the workflow is done")
+    mlrun_client.connect()
+    assert deployment.run("local", WorkflowOptions(generate=True)).startswith("the workflow is done")
     assert set(api.schedules) == ({"trim"} if kind == "kafka" else set())
     assert api.steps == [("run", "prepare"), *(("deploy", name) for name in ORDER), ("run", "data-generator")]
     for name, body in api.functions.items():
@@ -218,15 +236,15 @@ def test_functions_are_deployed_from_the_last_to_the_first(
     assert SECRET not in "".join(capfd.readouterr())
 
 
-def test_nothing_is_generated_when_not_asked_for(written: dict[str, Any], api: StandIn) -> None:
-    deploy.connect()
-    loaded(written, "kafka").run("local", WorkflowOptions(generate=False, model_version="7"))
+def test_nothing_is_generated_when_it_is_not_asked_for(written: dict[str, Any], api: StandIn) -> None:
+    mlrun_client.connect()
+    loaded(written, "kafka").run("local", WorkflowOptions(model_version="7"))
     assert api.steps == [("run", "prepare"), ("run", "promote"), *(("deploy", name) for name in ORDER)]
     assert next(run for run in api.runs.values())["metadata"]["name"] == "prepare"
 
 
 def test_remote_engine_gets_the_source_and_whole_functions(written: dict[str, Any], api: StandIn) -> None:
-    deploy.connect()
+    mlrun_client.connect()
     deployment = loaded(written, "kafka")
     assert deployment.run("remote", WorkflowOptions(train=True)).startswith("MLRun runs it: kfp-1")
     assert api.workflow["source"] == deployment.cluster.source
@@ -258,7 +276,7 @@ def test_function_that_mlrun_could_not_delete_is_told_and_data_stay(
 
 
 def test_kafka_is_trimmed_every_hour_as_the_file_says(written: dict[str, Any], api: StandIn) -> None:
-    deploy.connect()
+    mlrun_client.connect()
     deployment = loaded(written, "kafka")
     deployment.cluster = msgspec.structs.replace(deployment.cluster, retention_hours=5)
     assert deployment.run("remote", WorkflowOptions()).endswith("older than 5 h are deleted")
@@ -269,7 +287,7 @@ def test_kafka_is_trimmed_every_hour_as_the_file_says(written: dict[str, Any], a
 
 
 def test_job_that_mlrun_did_not_schedule_is_told(written: dict[str, Any], api: StandIn) -> None:
-    deploy.connect()
+    mlrun_client.connect()
     api.failing["trim"] = "no cron today"
     with pytest.raises(RuntimeError, match="has not scheduled the job trim"):
         loaded(written, "kafka").run("remote", WorkflowOptions())
@@ -280,7 +298,7 @@ def test_job_that_mlrun_did_not_schedule_is_told(written: dict[str, Any], api: S
 
 def test_no_address_of_an_api_is_told(written: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="MLRUN_DBPATH is not set") as raised:
-        deploy.connect()
+        mlrun_client.connect()
     assert "export MLRUN_DBPATH" in raised.value.remedy
     with pytest.raises(ConfigurationError, match="MLRUN_DBPATH is not set") as raised:
         deploy.undeploy(ROOT / "clusters" / "kafka.yaml", delete_data=False, folder=ROOT)
@@ -299,9 +317,11 @@ def test_api_that_is_away_is_told(
         free.bind(("127.0.0.1", 0))
         mlrun.mlconf.dbpath = f"http://127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(UnavailableError) as raised:
-            deploy.connect()
+            mlrun_client.connect()
+        address = mlrun.mlconf.dbpath
     said = [record.message for record in caplog.records if record.name.startswith("mlrun")]
     assert said == [], "nothing of MLRun's own before our words"
+    assert f"the MLRun API at {address} (MLRUN_DBPATH)" in str(raised.value)
     assert "curl $MLRUN_DBPATH" in raised.value.remedy
     mlrun.mlconf.reload()
 
@@ -309,7 +329,7 @@ def test_api_that_is_away_is_told(
 def test_missing_login_is_told(written: dict[str, Any], api: StandIn) -> None:
     api.status = 401
     with pytest.raises(ConfigurationError) as raised:
-        deploy.connect()
+        mlrun_client.connect()
     assert "V3IO_ACCESS_KEY" in raised.value.remedy
 
 
@@ -325,7 +345,7 @@ def test_failure_on_the_cluster_says_what_to_do(
     written: dict[str, Any], api: StandIn, failing: str, words: str, remedy: str
 ) -> None:
     api.failing[failing] = words
-    deploy.connect()
+    mlrun_client.connect()
     deployment = loaded(written, "kafka")
     with pytest.raises(Exception) as raised:
         deployment.run("local", WorkflowOptions())
@@ -338,20 +358,119 @@ def test_failure_on_the_cluster_says_what_to_do(
 def test_train_needs_a_function_that_trains(tmp_path: Path) -> None:
     lines = (ROOT / "project.yaml").read_text().splitlines(keepends=True)
     (tmp_path / "project.yaml").write_text("".join(line for line in lines if "training" not in line))
-    cluster, target = ROOT / "clusters" / "kafka.yaml", tmp_path / "workflow.yaml"
     with pytest.raises(ConfigurationError, match="no function that trains a model"):
-        deploy.deploy(
-            cluster, WorkflowOptions(train=True), engine="kfp", dry_run=True, workflow=target, folder=tmp_path
-        )
+        asked("kafka", dry_run=True, output=tmp_path, folder=tmp_path, options=WorkflowOptions(train=True))
 
 
-def test_missing_compiler_says_how_to_make_it(
-    written: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+NOTHING_MORE = WorkflowOptions()
+
+
+def asked(
+    kind: str | Path, *, output: Path, options: WorkflowOptions = NOTHING_MORE, folder: Path = ROOT, **how: Any
+) -> list[str]:
+    """Do what the command does; return what it prints at its end."""
+    file = ROOT / "clusters" / f"{kind}.yaml" if isinstance(kind, str) else kind
+    how = {"engine": "local", "dry_run": False, "diff": False, **how}
+    return deploy.deploy(file, options, output=output, folder=folder, **how)
+
+
+def without_placeholders(tmp_path: Path, **changes: str) -> Path:
+    """Return a cluster's file with an image that somebody has, and other texts changed."""
+    text = (ROOT / "clusters" / "kafka.yaml").read_text().replace("registry.example.com", "registry.local")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_missing_compiler_says_how_to_make_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(COMPILER, str(tmp_path / "python"))
     with pytest.raises(ConfigurationError) as raised:
-        loaded(written, "kafka").compile(tmp_path / "workflow.yaml")
+        Compiler(ROOT, SUBMIT)
     assert "make kfp" in raised.value.remedy
+
+
+# Looking first.
+
+
+def test_dry_run_without_a_compiler_writes_the_plan_and_says_what_to_replace(
+    written: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(COMPILER, str(tmp_path / "python"))
+    load_what_is_written(written, monkeypatch)
+    lines = asked("kafka", dry_run=True, output=tmp_path / "build")
+    assert (tmp_path / "build" / "plan.yaml").read_text() == loaded(written, "kafka").describe()
+    assert "was not compiled" in lines[-1] and "make kfp" in lines[-1]
+    told = capsys.readouterr().out
+    assert told.startswith("The project modelstream")
+    assert "kafka.yaml, line 10, image: registry.example.com/modelstream:0.1.0 → the image that you" in told
+    assert "source" not in told, "only --engine remote needs it"
+
+
+def test_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="file can't be written") as raised:
+        asked("kafka", dry_run=True, output=tmp_path / "file")
+    assert "--output" in raised.value.remedy
+
+
+def test_difference_to_what_is_deployed_is_told_field_by_field(
+    written: dict[str, Any], api: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlrun_client.connect()
+    loaded(written, "kafka").run("local", WorkflowOptions())
+    steps = [*api.steps]
+    api.stored["old"] = {"metadata": {"name": "old"}, "spec": {}}
+    load_what_is_written(written, monkeypatch)
+    unchanged = asked("kafka", diff=True, output=tmp_path)
+    assert unchanged[0] == f"no difference: {', '.join([*reversed(ORDER), 'prepare', 'trim'])}"
+    assert unchanged[1].startswith("jobs that have not run yet: data-generator, training, drained")
+    assert unchanged[-1].endswith("`deploy` leaves them as they are: old")
+
+    file = without_placeholders(tmp_path, **{"memory_limit: 3Gi": "memory_limit: 4Gi", "replicas: 1,": "replicas: 2,"})
+    file.write_text(file.read_text().replace("env: {}", "env: {MINE: a}"))
+    api.stored["event-handler"]["spec"]["build"]["functionSourceCode"] = base64.b64encode(b"x = 1").decode()
+    del api.stored["model-server"]
+    told = "\n".join(asked(file, diff=True, output=tmp_path))
+    image = "image: registry.example.com/modelstream:0.1.0 → registry.local/modelstream:0.1.0"
+    assert f"stream-to-features:\n  {image}\n  variable MINE: new, a\n  memory, limit: 3Gi → 4Gi\n" in told
+    assert "  replicas: 1 → 2\n" in told
+    assert "model-server: not there yet" in told
+    assert re.search(r"  lines of code: \d+ added, 1 removed\n    -x = 1\n", told)
+    assert api.steps == steps, "nothing is sent"
+
+
+# Mistakes that would be found only on the cluster, and interruptions.
+
+
+def test_placeholder_is_refused_with_its_line_before_anything_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothing was deployed:\n.*kafka.yaml, line 10, image") as raised:
+        asked("kafka", output=tmp_path)
+    assert "change this line" in raised.value.remedy
+    with pytest.raises(ConfigurationError, match=r"line 12, source: git://github.com/ORG/REPO.git#main"):
+        asked("kafka", engine="remote", output=tmp_path)
+
+
+def test_interrupted_deployment_says_what_is_done(
+    written: dict[str, Any], api: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_what_is_written(written, monkeypatch)
+    api.interrupting = "stream-to-features"
+    with pytest.raises(Interrupted) as raised:
+        asked(without_placeholders(tmp_path), output=tmp_path)
+    assert str(raised.value) == (
+        "the project is stored in MLRun; prepare has run; inference-logger is deployed; model-server is deployed"
+    )
+    assert "run the same command again" in raised.value.remedy
+
+
+def test_interrupted_undeployment_says_what_is_done(written: dict[str, Any], api: StandIn) -> None:
+    api.stored = {name: {} for name in ORDER}
+    api.interrupting = "stream-to-features"
+    with pytest.raises(Interrupted, match=r"^event-handler is deleted$"):
+        deploy.undeploy(ROOT / "clusters" / "kafka.yaml", delete_data=False, folder=ROOT)
 
 
 # The workflow.
@@ -369,7 +488,8 @@ def tasks_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.mark.usefixtures("compiler")
 def test_workflow_deploys_in_order_then_generates_then_trains(written: dict[str, Any], tmp_path: Path) -> None:
     deployment = loaded(written, "kafka")
-    seconds = deployment.compile(tmp_path / "workflow.yaml")
+    with Compiler(ROOT, str(tmp_path / "workflow.yaml")) as process:
+        deployment.compile(process)
     workflow = yaml.safe_load((tmp_path / "workflow.yaml").read_text())
     tasks = tasks_of(workflow)
     previous = "prepare"
@@ -387,7 +507,7 @@ def test_workflow_deploys_in_order_then_generates_then_trains(written: dict[str,
     assert tasks["promote"]["dependencies"] == ["training"]
     parameters = {each["name"]: each.get("value") for each in workflow["spec"]["arguments"]["parameters"]}
     assert parameters == {
-        "generate": "yes",
+        "generate": "no",
         "train": "no",
         "model_version": "",
         "users": "2000",
@@ -399,7 +519,6 @@ def test_workflow_deploys_in_order_then_generates_then_trains(written: dict[str,
             assert template["metadata"]["labels"]["pipelines.kubeflow.org/enable_caching"] == "false"
             assert template["metadata"]["annotations"]["pipelines.kubeflow.org/max_cache_staleness"] == "P0D"
     assert workflow["metadata"]["generateName"] == "modelstream-main-"
-    assert 0 < seconds < 5
 
 
 def environment_of(template: dict[str, Any]) -> dict[str, Any]:
@@ -412,9 +531,11 @@ def test_kubeflow_gets_the_workflow_and_its_arguments_and_no_key(
     kind: str, written: dict[str, Any], api: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("V3IO_ACCESS_KEY", SECRET)
-    deploy.connect()
+    mlrun_client.connect()
     deployment = loaded(written, kind)
-    assert deployment.run("kfp", WorkflowOptions(generate=False)).startswith("Kubeflow runs the workflow: kfp-2")
+    with Compiler(ROOT, SUBMIT) as process:
+        told = deployment.run("kfp", WorkflowOptions(), process)
+    assert told.startswith("Kubeflow runs the workflow: kfp-2")
     assert SECRET not in str(api.pipeline)
     workflow = yaml.safe_load(api.pipeline)
     steps = [environment_of(each) for each in workflow["spec"]["templates"] if "container" in each]

@@ -15,6 +15,7 @@ import typer
 
 import pipeline as command_line
 from modelstream.cluster import deploy as cluster
+from modelstream.cluster.options import WorkflowOptions
 from tests.command_line import pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ EVERY = dict(commands())
 
 def example_of(command: Any) -> list[str]:
     """Return the arguments of the example in a command's help."""
-    (line,) = re.findall(r"^Example: python pipeline\.py (.+)$", command.help, re.MULTILINE)
+    (line,) = re.findall(r"^Example: \S*python pipeline\.py (.+)$", command.help, re.MULTILINE)
     return shlex.split(line)
 
 
@@ -153,10 +154,11 @@ def test_options_of_generated_events_go_with_input_when_they_are_not_given(
 
 DEPLOYED: dict[str, Any] = {
     "file": Path("clusters/kafka.yaml"),
-    "options": cluster.WorkflowOptions(),
+    "options": WorkflowOptions(),
     "engine": "kfp",
     "dry_run": False,
-    "workflow": Path("build/workflow.yaml"),
+    "output": Path("build"),
+    "diff": False,
     "folder": ROOT,
 }
 
@@ -165,11 +167,12 @@ DEPLOYED: dict[str, Any] = {
     ("options", "changed"),
     [
         ([], {}),
-        (["--dry-run", "--workflow", "here.yaml"], {"dry_run": True, "workflow": Path("here.yaml")}),
+        (["--dry-run", "--output", "here"], {"dry_run": True, "output": Path("here")}),
+        (["--diff"], {"diff": True}),
         (["--engine", "local"], {"engine": "local"}),
         (
-            ["--no-generate", "--train", "--model-version", "3"],
-            {"options": cluster.WorkflowOptions(generate=False, train=True, model_version="3")},
+            ["--generate", "--train", "--model-version", "3"],
+            {"options": WorkflowOptions(generate=True, train=True, model_version="3")},
         ),
     ],
 )
@@ -181,7 +184,7 @@ def test_deploy_hands_on_what_it_is_told(
 ) -> None:
     asked: list[dict[str, Any]] = []
 
-    def deploy(file: Path, workflow_options: cluster.WorkflowOptions, **given: Any) -> list[str]:
+    def deploy(file: Path, workflow_options: WorkflowOptions, **given: Any) -> list[str]:
         asked.append({"file": file, "options": workflow_options, **given})
         return ["first", "second"]
 
@@ -205,3 +208,20 @@ def test_undeploy_deletes_data_when_it_is_told_to(
     assert pipeline("undeploy", "--config", "clusters/kafka.yaml", *options) == 0
     assert asked == [{"file": Path("clusters/kafka.yaml"), "delete_data": bool(options), "folder": ROOT}]
     assert capsys.readouterr().out == "gone\n"
+
+
+@pytest.mark.parametrize("command", ["deploy", "undeploy"])
+def test_ctrl_c_says_what_is_done_and_how_to_go_on(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any, **__: Any) -> list[str]:
+        raise cluster.Interrupted("a is deployed", remedy="run the same command again")
+
+    monkeypatch.setattr(cluster, command, stopped)
+    assert pipeline(command, "--config", "clusters/kafka.yaml") == 130
+    assert capsys.readouterr().err == "Interrupted: a is deployed.\n→ run the same command again\n"
+
+
+def test_diff_needs_the_server_that_a_dry_run_does_without(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pipeline("deploy", "--config", "clusters/kafka.yaml", "--dry-run", "--diff") == 2
+    assert "give one of" in capsys.readouterr().err

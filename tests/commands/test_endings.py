@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from modelstream.base import command_line
+from modelstream.commands.endings import errors_in_words
 from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from tests.command_line import pipeline
@@ -44,3 +46,18 @@ def test_a_folder_without_data_is_an_error(tmp_path: Path) -> None:
 def test_an_unknown_user_is_an_error(view: View, capsys: pytest.CaptureFixture[str]) -> None:
     assert pipeline("explain", "nobody", "--data", view.path) == 1
     assert "the log has no event with user_id 'nobody'" in capsys.readouterr().err
+
+
+def test_missing_package_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, errors_in_words():
+        import no_such_package  # type: ignore[import-not-found] # noqa: F401
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: No module named 'no_such_package'\n→ make the environment anew: rm -rf .venv; make env\n"
+    )
+
+
+def test_error_says_command_lines_as_they_are_typed_here(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), errors_in_words():
+        raise ConfigurationError("`python pipeline.py a`", remedy="`python pipeline.py b`")
+    assert capsys.readouterr().err == f"error: `{command_line.pipeline('a')}`\n→ `{command_line.pipeline('b')}`\n"
