@@ -22,6 +22,7 @@ from modelstream.cluster.file import load_cluster
 from modelstream.cluster.functions import TRIM_AT, configure
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.project import Project, load_project
+from modelstream.registry.registry import with_own_model
 
 Engine = Literal["local", "kfp", "remote"]
 COMPILER = "MODELSTREAM_KFP_PYTHON"
@@ -57,7 +58,7 @@ class Deployment:
     def __init__(self, folder: Path, file: Path) -> None:
         """Read both files. Raises ConfigurationError; MLRun is not imported yet."""
         self.folder = folder.resolve()
-        self.project: Project = load_project(folder / "project.yaml")
+        self.project: Project = with_own_model(load_project(folder / "project.yaml"))
         self.cluster: Cluster = load_cluster(file, self.project)
         self.mlrun_project: Any = None
         self.runtimes: dict[str, Any] = {}

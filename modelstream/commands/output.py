@@ -31,6 +31,15 @@ def json_line(row: Row) -> bytes:
     return msgspec.json.encode(row)
 
 
+def no_model_yet(data: str = "") -> str:
+    """Return what to do while there is no model, for a data folder as `short_path` shows it.
+
+    >>> no_model_yet("data-mine")
+    'no model yet → python pipeline.py train --promote --data data-mine'
+    """
+    return "no model yet → python pipeline.py train --promote" + (f" --data {data}" if data not in ("", "data") else "")
+
+
 def print_json(value: object) -> None:
     """Print a result as one JSON object."""
     print(msgspec.json.encode(value).decode())

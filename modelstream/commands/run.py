@@ -145,14 +145,18 @@ def print_summary(summary: Summary, project: Project) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from modelstream.commands.output import short_path
+    from modelstream.commands.output import no_model_yet, short_path
 
+    data = escape(short_path(summary.data))
+    version, unanswered = summary.model_version, f"{summary.unanswered:,} vectors are kept without one"
+    by = [f"by version {version} of the model"] if version else []
+    if summary.unanswered or not version:
+        by.append(unanswered + (", from before there was a model" if version else f": {no_model_yet(data)}"))
     not_counted = ", ".join(f"{number:,} {reason}" for reason, number in summary.not_counted.items())
     lines = [
         f"[bold]{summary.events:>12,}[/] events" + (f"  ({not_counted}: no vector)" if not_counted else ""),
         f"[bold]{summary.vectors:>12,}[/] feature vectors",
-        f"[bold]{summary.predictions:>12,}[/] predictions"
-        + (f"  (by version {summary.model_version} of the model)" if summary.model_version else ""),
+        f"[bold]{summary.predictions:>12,}[/] predictions  ({'; '.join(by)})",
         f"[bold]{summary.dead_letters:>12,}[/] dead letters",
         f"[bold]{summary.seconds:>12,.1f}[/] seconds"
         + (f", {summary.events_per_second:,.0f} events a second" if summary.events_per_second else ": nothing new")
@@ -161,7 +165,6 @@ def print_summary(summary: Summary, project: Project) -> None:
     if isinstance(summary.delay_ms, dict) and summary.delay_ms:
         p50, p99 = summary.delay_ms["p50"], summary.delay_ms["p99"]
         lines.append(f"[bold]{p50:>12,.1f}[/] ms from event to stored prediction (median; p99 {p99:,.1f} ms)")
-    data = escape(short_path(summary.data))
     logs = escape(short_path(summary.logs))
     option = "" if data == "data" else f" --data {data}"
     names, predictions = project.names, project.predictions

@@ -9,6 +9,7 @@ footer. `schema.parquet` has no rows: with it, a log without rows reads as a tab
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Log(ABC):
         self.schema = schema.remove_metadata()
         self.epoch = epoch
         self._tails: dict[int, _Tail] = {}
-        self._rows: dict[LogFile, int] = {}
+        self._footers: dict[LogFile, Footer] = {}
 
     @abstractmethod
     def place(self, name: str = "") -> str:
@@ -123,12 +124,14 @@ class Log(ABC):
 
     def count(self) -> int:
         """Return the number of rows, from the last footer of each shard."""
-        total = 0
-        for file in _lasts(self._files()).values():
-            if file not in self._rows:
-                self._rows[file] = self._footer(file).rows
-            total += self._rows[file]
-        return total
+        return sum(footer.rows for footer in self._last_footers())
+
+    def counters(self) -> dict[str, int]:
+        """Return what the writers of all shards counted, from the last footer of each."""
+        found: Counter[str] = Counter()
+        for footer in self._last_footers():
+            found.update(footer.counters)
+        return dict(found)
 
     def files(self) -> int:
         """Return the number of files with rows."""
@@ -202,6 +205,12 @@ class Log(ABC):
             before = file
         return files
 
+    def _last_footers(self) -> list[Footer]:
+        """Return the last footer of every epoch and shard. Files don't change, so each is read once."""
+        lasts = _lasts(self._files()).values()
+        self._footers = {file: self._footers.get(file) or self._footer(file) for file in lasts}
+        return [*self._footers.values()]
+
     def _footer(self, file: LogFile) -> Footer:
         footer, _ = self._read_footer(file.name)
         if footer.file != file:
@@ -220,7 +229,7 @@ class Log(ABC):
         return marks
 
     def _forget(self) -> None:
-        self._tails, self._rows = {}, {}
+        self._tails, self._footers = {}, {}
 
 
 def _lasts(files: Sequence[LogFile]) -> dict[tuple[int, int], LogFile]:

@@ -25,7 +25,7 @@ import msgspec
 from modelstream.base.durable import outages
 from modelstream.base.urls import folder_of
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
-from modelstream.model.spec import SPEC_FILE, ModelSpec, check_features, parse_spec
+from modelstream.model.spec import SPEC_FILE, ModelSpec, check_features, difference, parse_spec
 from modelstream.registry.current import ALIAS, ALIAS_BYTES, Alias, Promotion, parse_alias
 from modelstream.registry.folder import Folder, FolderStore
 from modelstream.registry.store import Files, ModelStore, Stamp, TakenError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # onnxruntime is imported where a model is loaded
     from modelstream.project import Project
     from modelstream.settings import Settings
 from modelstream.use_case.declared import UseCase
+from modelstream.use_case.file import load_use_case
 
 KEPT = 100
 """Earlier promotions that `current.json` remembers for rollback: 15 kB, still one read."""
@@ -101,14 +102,22 @@ class Registry:
         self.name = name
         self.features = tuple(features)
         self.shipped = shipped
+        self.aside = ""
+        """Why the model that `project.yaml` names is not used, if so: it belongs to another use case."""
         self._store = open_store(place, name)
 
     @classmethod
     def of(cls, settings: Settings, use_case: UseCase, name: str = "") -> Registry:
-        """Return the registry that a function's settings name, of the use case's model or of another one by name."""
+        """Return the registry that a function's settings name, of the use case's model or of another one by name.
+
+        The settings' model is left aside if it is another use case's: if both its name and its features differ.
+        """
         name = name or use_case.model_name
         shipped = Path(settings.model) if settings.model and name == use_case.model_name else None
-        return cls(settings.registry, name, use_case.features, shipped=shipped)
+        aside = foreign(shipped, use_case) if shipped else ""
+        made = cls(settings.registry, name, use_case.features, shipped=None if aside else shipped)
+        made.aside = aside
+        return made
 
     @classmethod
     def of_project(cls, project: Project, use_case: UseCase, name: str = "") -> Registry:
@@ -346,6 +355,31 @@ class Registry:
         path = self.shipped / SPEC_FILE
         with outages(path):
             return parse_spec(path.read_bytes(), str(path))
+
+
+def with_own_model(project: Project) -> Project:
+    """Return a project without the model that its file names, if that is another use case's."""
+    aside = Registry.of_project(project, load_use_case(project.use_case_file)).aside
+    if not aside:
+        return project
+    return msgspec.structs.replace(project, params=msgspec.structs.replace(project.params, model=""))
+
+
+def foreign(folder: Path, use_case: UseCase) -> str:
+    """Return in words why the model in a folder is another use case's; "" if it is not, or can't be read.
+
+    One with the use case's name and other features is a mistake, which is told when the model is loaded.
+    """
+    try:
+        spec = parse_spec((folder / SPEC_FILE).read_bytes(), str(folder))
+    except (OSError, ModelstreamError):
+        return ""
+    differs = difference(spec, use_case.features)
+    if not differs or spec.name == use_case.model_name:
+        return ""
+    return (
+        f"{folder} is not used: it is the model {spec.name}, for other features than {use_case.model_name}: {differs}"
+    )
 
 
 def open_store(url: str | Path, model: str) -> ModelStore:

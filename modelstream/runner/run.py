@@ -37,6 +37,8 @@ class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
     events: int
     vectors: int
     predictions: int
+    unanswered: int
+    """Vectors that were kept without a prediction, because there was no model yet."""
     dead_letters: int
     not_counted: dict[str, int]
     startup_seconds: float
@@ -45,8 +47,8 @@ class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
     delay_ms: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     peak_rss_mb: float
     model_version: str
-    """The version of the model that served at the end; several if some workers had not yet switched to a promoted one.
-    """
+    """The version of the model that served at the end; several if some workers had not yet switched to a promoted one,
+    "" if there was none."""
     data: str
     logs: str
     """The folder, or URL, of the Parquet logs."""
@@ -80,6 +82,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
         pipeline = Pipeline(project, folder, supervisor, options.workers)
         try:
             pipeline.prepare()
+            display.say(pipeline.aside)
             pipeline.start(commit_ms=COMMIT_MS)
             pipeline.start_source(options.source)
             watcher = _Watcher(pipeline, display)
@@ -107,7 +110,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             events_per_second=round(handled / seconds, 1),
             delay_ms=delay if delay is not None else msgspec.UNSET,
             peak_rss_mb=round(watcher.peak / 1e6, 1),
-            model_version=", ".join(sorted({model.version for model in models})),
+            model_version=", ".join(sorted({model.version for model in models if model.version})),
             data=str(folder.path),
             logs=folder.urls.logs,
         )
@@ -119,7 +122,8 @@ def _totals(stores: Stores, shards: int) -> dict[str, Any]:
     return {
         "events": stores.events_log.count(),
         "vectors": counters.pop("vectors", 0),
-        "predictions": stores.inference_log.count(),
+        "predictions": stores.predictions(),
+        "unanswered": stores.unanswered(),
         "dead_letters": stores.dead_letter_count(),
         "not_counted": counters,
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -36,6 +37,8 @@ POSSIBLE, DETECTED = 0.5, 0.7
 """MLRun's bounds (`DataDriftClassifier` of its histogram data drift application)."""
 LETTERS_POSSIBLE, LETTERS_DETECTED = 0.01, 0.05
 """By how much the share of dead letters may exceed the share in the card's data."""
+NO_MODEL = "none"
+"""Stands for the version of vectors that were kept without an answer, before there was a model."""
 FEW = 1000
 """With fewer vectors, distances may be large by chance."""
 
@@ -133,7 +136,8 @@ class ServedCounts:
         if self.since is not None:
             batch = batch.filter(pc.greater_equal(batch.column(PREDICTED_AT), pa.scalar(self.since, TIME)))
         versions = pc.value_counts(batch.column(MODEL_VERSION)).to_pylist()
-        self.others.update({one["values"]: one["counts"] for one in versions if one["values"] != self.card.version})
+        known = {one["values"] or NO_MODEL: one["counts"] for one in versions}
+        self.others.update({version: count for version, count in known.items() if version != self.card.version})
         batch = batch.filter(pc.equal(batch.column(MODEL_VERSION), self.card.version))
         if not batch.num_rows:
             return
@@ -162,15 +166,27 @@ def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
     for batch in predictions.scan(served.columns):
         served.add(batch)
     if not served.vectors:
-        others = ", ".join(f"{number:,} by version {version}" for version, number in served.others.items())
+        others = told(served.others)
         raise ConfigurationError(
             f"version {card.version} made no prediction in {predictions.place()}"
             + (f" since {iso_second(since)}" if since is not None else "")
             + (f" (other versions: {others})" if others else ""),
-            remedy="name another version with --model" if others else "run the pipeline, or give an earlier --since",
+            remedy="name another version with --model"
+            if served.others.keys() - {NO_MODEL}
+            else "run the pipeline, or give an earlier --since",
         )
     letters = sum(1 for _ in stores.dead_letters(since))
     return judge(served, letters, _rows_since(stores.events_log, since) + letters)
+
+
+def told(others: Mapping[str, int]) -> str:
+    """Return in words how many vectors other versions answered, or none did.
+
+    >>> told({"2": 1200, NO_MODEL: 7})
+    '1,200 by version 2, 7 without a model'
+    """
+    by = {version: "without a model" if version == NO_MODEL else f"by version {version}" for version in others}
+    return ", ".join(f"{number:,} {by[version]}" for version, number in others.items())
 
 
 def judge(served: ServedCounts, letters: int, rows: int) -> Drift:

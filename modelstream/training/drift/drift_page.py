@@ -83,7 +83,7 @@ def _lead(found: Drift) -> list[str]:
     text += f"{moment(found.first or '')} to {moment(found.last or '')}, against those that it was made of."
     lead = [text]
     if found.other_versions:
-        others = ", ".join(f"{count:,} of version {version}" for version, count in found.other_versions.items())
+        others = told(found.other_versions)
         lead.append(f"Left out: {others}.")
     if found.few:
         lead.append("These are few: distances are large by chance.")
