@@ -77,13 +77,16 @@ class YamlFile:
                 self._lines[inner] = key.start_mark.line + 1
                 self._note_lines(inner, value)
 
+    def line(self, place: Place) -> int | None:
+        """Return the line of a value; of one that is missing, that of what should hold it; None for the whole file."""
+        known = (self._lines.get(place[:length]) for length in range(len(place), 0, -1))
+        return next(filter(None, known), None)
+
     def error(self, place: Place, problem: str, remedy: str) -> ConfigurationError:
         """Return the error to raise: `problem` at `place`, and what to do about it."""
         where = [self.source]
-        for length in range(len(place), 0, -1):  # a place that is missing: the line of what should hold it
-            if place[:length] in self._lines:
-                where.append(f"line {self._lines[place[:length]]}")
-                break
+        if line := self.line(place):
+            where.append(f"line {line}")
         if place:
             where.append(".".join(map(str, place)))
         return ConfigurationError(f"{', '.join(where)}: {problem}", remedy=remedy)

@@ -6,4 +6,5 @@
 | `file` | reads a file such as those in `use_cases/` |
 | `check` | whether its parts fit together |
 | `columns` | names and types of all columns |
+| `meaning` | what stored data depend on, and the difference of two use cases in words |
 """

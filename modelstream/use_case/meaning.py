@@ -1,0 +1,166 @@
+"""The meaning of a use case: what stored rows, vectors and log files depend on, and how two of them differ, in words.
+
+Left out is what no stored value depends on: title, description, comments, the use case's own name, the order of names
+where it has no meaning, and the model's name, which every prediction carries itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import xxhash
+
+from modelstream.base.yamlfile import Place
+from modelstream.errors import ConfigurationError
+from modelstream.use_case.declared import UseCase
+
+Meaning = dict[str, Any]
+"""What a use case means, as plain data for JSON. Values that are their defaults are left out, so that files keep their
+meaning when the format gains a setting."""
+
+_WITHOUT_MEANING = ("version", "name", "title", "description")
+_HOURS = ("hours", "wait")
+_ORDERED: Collection[Place] = (("fields",), ("events",))
+"""Where the order of names has a meaning: that of the columns, and that of the features."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something in which two use cases differ."""
+
+    place: Place
+    """Where it stands in the use-case file."""
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def meaning_of(use_case: UseCase) -> Meaning:
+    """Return what a use case means: equal for two exactly if the same events lead to the same stored values.
+
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> text = '''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count], title: Cold houses,
+    ...  fields: {house: key, at: time, kind: text, celsius: number}, events: {reading: {value: celsius}},
+    ...  predict_on: [reading], model: {name: frost, prediction: will_freeze, threshold: 0.5}}'''
+    >>> found = meaning_of(parse_use_case(text))
+    >>> found["events"], found["model"]
+    ({'reading': {'value': 'celsius'}}, {'prediction': 'will_freeze'})
+    >>> found == meaning_of(parse_use_case(text.replace("Cold houses", "Warm houses")))
+    True
+    """
+    return _plain(use_case, defaults=False)
+
+
+def digest(found: Mapping[str, Any]) -> str:
+    """Return a hash of plain data, such as a meaning; the order of names counts.
+
+    >>> digest({"key": "house"}) == digest({"key": "house"}), len(digest({}))
+    (True, 32)
+    """
+    return xxhash.xxh3_128_hexdigest(msgspec.json.encode(found))
+
+
+def use_case_of(meaning: Meaning) -> UseCase:
+    """Return a use case of this meaning, which may have been stored by an earlier version.
+
+    Raises ConfigurationError for one that this version can't know.
+    """
+    model = {"name": "", **meaning.get("model", {})}
+    try:
+        return msgspec.convert({"version": 1, "name": "", **meaning, "model": model}, UseCase)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(
+            f"a use case was stored by another version of modelstream: {error}", remedy="update modelstream"
+        ) from None
+
+
+def differences(before: UseCase, now: UseCase) -> list[Difference]:
+    """Return in words what two use cases mean differently; nothing if they mean the same.
+
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> text = '''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number}, window: {opens: reading, hours: 24},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading], model: {name: frost, prediction: will_freeze}}'''
+    >>> before = parse_use_case(text)
+    >>> now = parse_use_case(text.replace("24", "48").replace("mean, count", "mean"))
+    >>> print(*differences(before, now), sep="; ")
+    window: 24 hours before, 48 now; statistics: mean, count before, mean now
+    """
+    return list(changes(_plain(before, defaults=True), _plain(now, defaults=True), ordered=_ORDERED))
+
+
+def changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], place: Place = (), *, ordered: Collection[Place] = ()
+) -> Iterator[Difference]:
+    """Yield where plain data differ; mappings at a place in `ordered` differ also by the order of their names.
+
+    >>> print(*changes({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": [3, 4]}, "d": True}), sep="; ")
+    a.c: 2 before, 3, 4 now; d: none before, true now
+    """
+    same = True
+    for name in dict.fromkeys((*now, *before)):
+        old, new, inner = before.get(name), now.get(name), (*place, name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found = list(changes(old, new, inner, ordered=ordered))
+        else:
+            found = [_difference(inner, old, new)] if old != new or (name in before) != (name in now) else []
+        same = same and not found
+        yield from found
+    if same and place in ordered and [*before] != [*now]:
+        shown = f"{', '.join(before)} before, {', '.join(now)} now"
+        yield Difference(place, f"the order of {'.'.join(map(str, place))}: {shown}")
+
+
+def _plain(use_case: UseCase, *, defaults: bool) -> Meaning:
+    found: Meaning = _builtins(use_case, defaults)
+    for name in _WITHOUT_MEANING:
+        found.pop(name, None)
+    found["model"].pop("name")
+    found["predict_on"] = sorted(found["predict_on"])
+    # The order of events with a value is that of the features; that of the others has no meaning.
+    order = [*use_case.value_events, *sorted(set(use_case.events) - set(use_case.value_events))]
+    found["events"] = {name: found["events"][name] for name in order}
+    for event in found["events"].values():
+        if "aliases" in event:
+            event["aliases"] = sorted(event["aliases"])
+    return found
+
+
+def _builtins(value: Any, defaults: bool) -> Any:
+    """Return declared values as plain data, with or without those that are their defaults."""
+    if isinstance(value, msgspec.Struct):
+        fields = [(field, getattr(value, field.name)) for field in msgspec.structs.fields(value)]
+        return {f.name: _builtins(inner, defaults) for f, inner in fields if defaults or inner != f.default}
+    if isinstance(value, dict):
+        return {name: _builtins(inner, defaults) for name, inner in value.items()}
+    return msgspec.to_builtins(value)
+
+
+def _difference(place: Place, old: object, new: object) -> Difference:
+    said, unit = place, ""
+    if place[-1] in _HOURS:
+        unit = " hours"
+        said = place[:-1] if place[-1] == "hours" else place
+    return Difference(
+        place, f"{'.'.join(map(str, said))}: {_words(old, unit)} before, {_words(new, '' if old else unit)} now"
+    )
+
+
+def _words(value: object, unit: str = "") -> str:
+    if value is None or value in ([], {}, ()):
+        return "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(inner)}" for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.15g}{unit}"
+    return f"{value}{unit}"
