@@ -114,12 +114,14 @@ class Log(ABC):
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows in the order in which each shard appended them: by epoch, shard, and number.
 
-        Files that are added meanwhile are left out. Raises ConfigurationError for a file that can't be read.
+        Files that are added meanwhile are left out. Raises ConfigurationError for a file that can't be read, or
+        that lacks the columns.
         """
         names = None if columns is None else list(columns)
         for file in self._files():
             if shards is None or file.shard in shards:
                 with self._outages(), readable(self.place(file.name)), self._open(file.name) as opened:
+                    self._check_columns(opened.schema_arrow, names or self.schema.names)
                     yield from opened.iter_batches(columns=names)
 
     def count(self) -> int:
@@ -180,11 +182,19 @@ class Log(ABC):
                 self._commit(SCHEMA_FILE, self._schema_file())
         _, found = self._read_footer(SCHEMA_FILE)
         if not found.equals(self.schema):
-            differing = sorted({field.name for field in set(found) ^ set(self.schema)}) or ["their order"]
-            raise ConfigurationError(
-                f"{self.place()} was made for another use case (differing columns: {', '.join(differing)})",
-                remedy="go back to the use case that it was made for, or start over in another folder",
-            )
+            raise self._foreign({field.name for field in set(found) ^ set(self.schema)})
+
+    def _check_columns(self, found: pa.Schema, names: Sequence[str]) -> None:
+        wanted = {self.schema.field(name) for name in names if name in self.schema.names}
+        if missing := wanted - set(found):
+            raise self._foreign({field.name for field in missing})
+
+    def _foreign(self, differing: set[str]) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.place()} was made for another use case "
+            f"(differing columns: {', '.join(sorted(differing)) or 'their order'})",
+            remedy="go back to the use case that it was made for, or start over in another folder",
+        )
 
     def _schema_file(self) -> pa.Buffer:
         footer = Footer(epoch=self.epoch, shard=-1, number=-1, rows=0, offset=-1, watermarks={}, counters={})

@@ -132,22 +132,22 @@ def check_features(spec: ModelSpec, features: Sequence[str], source: str) -> Non
     """
     if spec.features != tuple(features):
         raise ConfigurationError(
-            f"{source}: the model's features are not those of the use case: {difference(spec, features)}",
+            f"{source}: the model's features are not those of the use case: {difference(spec.features, features)}",
             remedy="restore the features that it was trained on; or give the model another `name` in the use case, "
             "and the pipeline runs without one until you train and promote it",
         )
 
 
-def difference(spec: ModelSpec, features: Sequence[str]) -> str:
+def difference(theirs: Sequence[str], features: Sequence[str]) -> str:
     """Return in words how a model's features differ from others; "" if they don't.
 
-    >>> difference(ModelSpec("frost", "3", "model.onnx", "ab12", ("celsius",)), ["bar", "kelvin"])
+    >>> difference(["celsius"], ["bar", "kelvin"])
     'it lacks bar, kelvin; it wants celsius'
     """
-    if spec.features == tuple(features):
+    if tuple(theirs) == tuple(features):
         return ""
-    missing = [name for name in features if name not in spec.features]
-    surplus = [name for name in spec.features if name not in features]
+    missing = [name for name in features if name not in theirs]
+    surplus = [name for name in theirs if name not in features]
     parts = []
     if missing:
         parts.append(f"it lacks {_some(missing)}")

@@ -374,7 +374,7 @@ def foreign(folder: Path, use_case: UseCase) -> str:
         spec = parse_spec((folder / SPEC_FILE).read_bytes(), str(folder))
     except (OSError, ModelstreamError):
         return ""
-    differs = difference(spec, use_case.features)
+    differs = difference(spec.features, use_case.features)
     if not differs or spec.name == use_case.model_name:
         return ""
     return (

@@ -48,6 +48,11 @@ class ModelWatch:
         self._seen: tuple[Stamp, ...] | None = None
         self._suspect: Promotion | None = None
 
+    @property
+    def version(self) -> str:
+        """The version that serves, "" for none yet."""
+        return self.model.spec.version if self.model else ""
+
     def begin(self) -> OnnxModel | None:
         """Return the model to begin with: the promoted version, or if that must not serve, the last one before it that
         may. None while no version was ever promoted, and no model comes with the project.

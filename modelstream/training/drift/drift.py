@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from modelstream.errors import ConfigurationError
 from modelstream.logs import Log
 from modelstream.model.onnx import as_input
+from modelstream.model.spec import difference
 from modelstream.stores import Stores
 from modelstream.training.drift.distances import (
     hellinger,
@@ -157,9 +158,9 @@ def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
     Raises ConfigurationError if the card's version made no prediction in that time, or has other features.
     """
     use_case, predictions = stores.use_case, stores.inference_log
-    if list(card.features) != list(use_case.features):
+    if differs := difference([*card.features], use_case.features):
         raise ConfigurationError(
-            f"the card of {card.name} {card.version} has other features than the use case",
+            f"the card of {card.name} {card.version} has other features than the use case: {differs}",
             remedy="train the model again",
         )
     served = ServedCounts(card, use_case, since)

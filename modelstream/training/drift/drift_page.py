@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modelstream.training.drift.drift import DETECTED, POSSIBLE, Distance, Drift, Verdict
+from modelstream.training.drift.drift import DETECTED, POSSIBLE, Distance, Drift, Verdict, told
 from modelstream.training.report import document
 from modelstream.training.report.card import ModelCard
 from modelstream.training.report.document import Block, Document, Facts, Plot, Points, Section, moment, percent
@@ -83,8 +83,7 @@ def _lead(found: Drift) -> list[str]:
     text += f"{moment(found.first or '')} to {moment(found.last or '')}, against those that it was made of."
     lead = [text]
     if found.other_versions:
-        others = told(found.other_versions)
-        lead.append(f"Left out: {others}.")
+        lead.append(f"Left out: {told(found.other_versions)}.")
     if found.few:
         lead.append("These are few: distances are large by chance.")
     return lead
