@@ -60,11 +60,11 @@ class Service:
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Service]:
+def serving(folder: Path, *options: str, root: Path = ROOT) -> Iterator[Service]:
     errors = folder.parent / "stderr.txt"
     with errors.open("w") as stderr:
         command = [sys.executable, "pipeline.py", "serve", "--data", str(folder), "--port", "0", *options]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
 
         def address() -> str | None:

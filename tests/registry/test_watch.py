@@ -255,7 +255,7 @@ def test_server_whose_promoted_versions_are_all_damaged_does_not_begin_without_a
         bare.register(directory)
         bare.promote(version)
         (folder_of(bare) / version / "model.onnx").write_bytes(b"damaged")
-    with pytest.raises(ConfigurationError, match="version 2 is refused: .*sha256") as told:
+    with pytest.raises(ConfigurationError, match=r"version 2 is refused: .*sha256") as told:
         Unshipped(bare).watch.begin()
     assert told.value.remedy
     (folder_of(bare) / "1" / "model.onnx").write_bytes(directory("1")["model.onnx"])
