@@ -23,7 +23,7 @@ import pytest
 from modelstream.use_case.file import load_use_case, parse_use_case
 from tests.end_to_end.test_run import ROOT, run
 from tests.end_to_end.test_serve import serving, until
-from tests.test_no_use_case_names import names_of
+from tests.test_no_use_case_names import names_of, pattern
 
 PAGE = (ROOT / "docs" / "use-case.md").read_text("utf-8")
 EVENTS = ROOT / "tests" / "cases" / "new-use-case" / "loans.ndjson"
@@ -149,7 +149,7 @@ def test_running_pipeline_answers_with_the_first_model_that_is_promoted(walked: 
 def test_no_word_of_the_shipped_use_case_is_in_what_another_prints_and_writes(walked: Walked) -> None:
     shipped, own = load_use_case(ROOT / "use_cases" / "churn.yaml"), parse_use_case(blocks("yaml")[0])
     words = (names_of(shipped) | {"player", "churner", "stayer", "game", "postcode"}) - names_of(own)
-    forbidden = re.compile(rf"(?<![A-Za-z])({'|'.join(map(re.escape, sorted(words)))})s?(?![A-Za-z])", re.IGNORECASE)
+    forbidden = pattern(words)
     pages = {path.name: path for path in [*(walked.root / "artifacts").rglob("*"), walked.root / "drift.html"]}
     texts = walked.said | {
         name: path.read_text("utf-8")
