@@ -11,7 +11,7 @@ from typing import Any
 
 from modelstream.cluster.functions import set_graph
 from modelstream.project import load_project
-from modelstream.registry.registry import with_own_model
+from modelstream.registry.shipped import with_own_model
 
 
 def setup(project: Any) -> Any:

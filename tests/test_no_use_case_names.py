@@ -13,7 +13,8 @@ import pytest
 
 from modelstream.errors import ConfigurationError
 from modelstream.project import load_project
-from modelstream.registry.registry import Registry, with_own_model
+from modelstream.registry.registry import Registry
+from modelstream.registry.shipped import with_own_model
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
 

@@ -22,7 +22,7 @@ from modelstream.cluster.file import load_cluster
 from modelstream.cluster.functions import TRIM_AT, configure
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.project import Project, load_project
-from modelstream.registry.registry import with_own_model
+from modelstream.registry.shipped import with_own_model
 
 Engine = Literal["local", "kfp", "remote"]
 COMPILER = "MODELSTREAM_KFP_PYTHON"

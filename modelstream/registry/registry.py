@@ -25,9 +25,10 @@ import msgspec
 from modelstream.base.durable import outages
 from modelstream.base.urls import folder_of
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
-from modelstream.model.spec import SPEC_FILE, ModelSpec, check_features, difference, parse_spec
+from modelstream.model.spec import SPEC_FILE, ModelSpec, check_features, parse_spec
 from modelstream.registry.current import ALIAS, ALIAS_BYTES, Alias, Promotion, parse_alias
 from modelstream.registry.folder import Folder, FolderStore
+from modelstream.registry.shipped import foreign
 from modelstream.registry.store import Files, ModelStore, Stamp, TakenError
 
 if TYPE_CHECKING:  # onnxruntime is imported where a model is loaded
@@ -35,7 +36,6 @@ if TYPE_CHECKING:  # onnxruntime is imported where a model is loaded
     from modelstream.project import Project
     from modelstream.settings import Settings
 from modelstream.use_case.declared import UseCase
-from modelstream.use_case.file import load_use_case
 
 KEPT = 100
 """Earlier promotions that `current.json` remembers for rollback: 15 kB, still one read."""
@@ -355,31 +355,6 @@ class Registry:
         path = self.shipped / SPEC_FILE
         with outages(path):
             return parse_spec(path.read_bytes(), str(path))
-
-
-def with_own_model(project: Project) -> Project:
-    """Return a project without the model that its file names, if that is another use case's."""
-    aside = Registry.of_project(project, load_use_case(project.use_case_file)).aside
-    if not aside:
-        return project
-    return msgspec.structs.replace(project, params=msgspec.structs.replace(project.params, model=""))
-
-
-def foreign(folder: Path, use_case: UseCase) -> str:
-    """Return in words why the model in a folder is another use case's; "" if it is not, or can't be read.
-
-    One with the use case's name and other features is a mistake, which is told when the model is loaded.
-    """
-    try:
-        spec = parse_spec((folder / SPEC_FILE).read_bytes(), str(folder))
-    except (OSError, ModelstreamError):
-        return ""
-    differs = difference(spec.features, use_case.features)
-    if not differs or spec.name == use_case.model_name:
-        return ""
-    return (
-        f"{folder} is not used: it is the model {spec.name}, for other features than {use_case.model_name}: {differs}"
-    )
 
 
 def open_store(url: str | Path, model: str) -> ModelStore:

@@ -124,9 +124,13 @@ def test_without_any_model_each_command_says_so_and_what_to_do(
 def test_registered_versions_of_which_none_serves_yet_are_told_as_that(
     other_case: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    width = len(other_case.features)
-    described = {"features": other_case.features, "change": lambda data: data["metadata"].update(key="repairs")}
-    assert other_case.register(lambda version: directory(version, constant_model(0.5, width), **described)) == "1"
+    def files(version: str) -> dict[str, bytes]:
+        model = constant_model(0.5, len(other_case.features))
+        return directory(
+            version, model, features=other_case.features, change=lambda data: data["metadata"].update(key="repairs")
+        )
+
+    assert other_case.register(files) == "1"
     assert models("list") == 0
     assert "None of them serves yet → python pipeline.py models promote VERSION" in capsys.readouterr().out
     assert models("promote", "1") == 0
