@@ -58,7 +58,7 @@ class Deployment:
     def __init__(self, folder: Path, file: Path) -> None:
         """Read both files. Raises ConfigurationError; MLRun is not imported yet."""
         self.folder = folder.resolve()
-        self.project: Project = with_own_model(load_project(folder / "project.yaml"))
+        self.project: Project = load_project(folder / "project.yaml")
         self.cluster: Cluster = load_cluster(file, self.project)
         self.mlrun_project: Any = None
         self.runtimes: dict[str, Any] = {}
@@ -66,6 +66,7 @@ class Deployment:
     def load(self) -> None:
         """Let MLRun load the project and its notebooks (one process per notebook), and configure the functions."""
         _say(f"loading {len(self.project.functions)} functions from their notebooks")
+        self.project = with_own_model(self.project)
         try:
             import mlrun
 
