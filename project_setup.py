@@ -11,11 +11,12 @@ from typing import Any
 
 from modelstream.cluster.functions import set_graph
 from modelstream.project import load_project
+from modelstream.registry.shipped import with_own_model
 
 
 def setup(project: Any) -> Any:
     """Configure the functions of an `mlrun.projects.MlrunProject` as `params` say; return it."""
-    declaration = load_project(Path(project.spec.context) / "project.yaml")
+    declaration = with_own_model(load_project(Path(project.spec.context) / "project.yaml"))
     project.spec.params["chain"] = declaration.chain.as_dict()
     for name, function in declaration.functions.items():
         runtime = project.get_function(name)

@@ -27,6 +27,8 @@ MOST_SHARDS = 64
 """A stream can't have more: users are in so many buckets (`messages.identity.BUCKETS`)."""
 TAKEN = {"streams": ("offsets",), "tables": ("registry",), "logs": KINDS_OF_STORES}
 """Names, by kind, of what every data folder has besides."""
+STEP = "model"
+"""The one step of a serving function's graph."""
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -52,8 +54,6 @@ class Wiring(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"c
     """The folder, below the logs, of the Parquet log that it writes."""
     rows: str = ROWS[0]
     """What its log holds, one of `ROWS`."""
-    step: str = ""
-    """A serving function's step, which is the model's name in URLs."""
     class_name: str = ""
     """The class in a serving function's notebook."""
 
@@ -62,13 +62,14 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The project's parameters. Paths are relative to the project's folder."""
 
     use_case: str
-    model: str
-    """Folder of the model that comes with the project: it serves while none is promoted in the registry."""
     shards: int
     streams: tuple[str, ...]
     tables: tuple[str, ...]
     logs: tuple[str, ...]
     wiring: dict[str, Wiring]
+    model: str = ""
+    """Folder of the model that comes with the project: it serves while none is promoted in the registry. "" for none.
+    """
     dead_letters: str = StoreNames().dead_letters
     """The stream for rows that can never be read."""
     registry: str = "artifacts/models"
@@ -229,14 +230,14 @@ class Project(msgspec.Struct, frozen=True):
 
         A router refuses Arrow bodies, and the async engine would take over acknowledgements and callbacks.
         """
-        wiring = self.params.wiring[function]
+        model = {"model_path": self.params.model} if self.params.model else {}
         step = {
             "kind": "task",
-            "class_name": wiring.class_name,
-            "class_args": {"model_path": self.params.model, "use_case": self.params.use_case},
+            "class_name": self.params.wiring[function].class_name,
+            "class_args": {**model, "use_case": self.params.use_case},
             "responder": True,
         }
-        return {"engine": "sync", "steps": {wiring.step: step}}
+        return {"engine": "sync", "steps": {STEP: step}}
 
     def serving_spec(self, function: str) -> str:
         """Return a serving function's `SERVING_SPEC_ENV`: what MLRun would give a worker, in brief."""
@@ -275,7 +276,7 @@ def load_project(path: str | Path | None = None) -> Project:
     metadata = file.convert(file.data.get("metadata"), dict[str, str], ("metadata",))
     spec = file.convert(file.data.get("spec"), dict[str, Any], ("spec",))
     _check_wiring(file, spec.get("params"))
-    params = file.convert(spec.get("params"), Params, ("spec", "params"))
+    params = file.convert(_without_empty_model(spec.get("params")), Params, ("spec", "params"))
     functions = {}
     for i, value in enumerate(file.convert(spec.get("functions"), list[Any], ("spec", "functions"))):
         function = file.convert(value, Function, ("spec", "functions", i))
@@ -298,6 +299,13 @@ def load_project(path: str | Path | None = None) -> Project:
         ) from None
     _check_parts(file, params, functions, chain)
     return Project(path.parent, metadata.get("name", ""), params, functions, chain, path)
+
+
+def _without_empty_model(params: object) -> object:
+    """Return the params; `model:` with nothing behind it, which is null in YAML, means the same as no such line."""
+    if isinstance(params, dict) and params.get("model") is None:
+        return {name: value for name, value in params.items() if name != "model"}
+    return params
 
 
 def _check_parts(file: YamlFile, params: Params, functions: dict[str, Function], chain: Chain) -> None:
@@ -362,9 +370,9 @@ def _check(file: YamlFile, params: Params, functions: dict[str, Function]) -> No
         ):
             if value and value not in known:
                 raise file.error((*place, name, key), f"unknown: {value!r}", suggestion(value, known))
-        if (functions[name].kind == "serving") != bool(wiring.class_name and wiring.step):
-            remedy = "give both to a serving function, and none to another"
-            raise file.error((*place, name), "exactly the serving functions need `step` and `class`", remedy)
+        if (functions[name].kind == "serving") != bool(wiring.class_name):
+            remedy = "give `class: NAME`, of the class in its notebook, to a serving function, and to no other"
+            raise file.error((*place, name), "exactly the serving functions need a `class`", remedy)
         if wiring.rows != ROWS[0] and not wiring.log:
             raise file.error((*place, name, "rows"), "says what a log holds, and there is no `log`", "add `log: NAME`")
         if params.dead_letters in (wiring.reads, wiring.writes):

@@ -14,6 +14,7 @@ import pyarrow as pa
 from modelstream.base.yamlfile import suggestion
 from modelstream.errors import ConfigurationError
 from modelstream.messages.dead_letters import DeadLetter
+from modelstream.messages.identity import UNANSWERED
 from modelstream.project import Project
 from modelstream.settings import Settings, StoreNames, StoreUrls
 from modelstream.streams import StreamInfo, Streams, open_streams
@@ -170,6 +171,14 @@ class Stores:
         for shard in range(shards):
             found.update(self.features.checkpoint(shard).counters)
         return dict(sorted(found.items()))
+
+    def unanswered(self) -> int:
+        """Return how many vectors the log of predictions keeps without an answer: there was no model yet."""
+        return self.inference_log.counters().get(UNANSWERED, 0)
+
+    def predictions(self) -> int:
+        """Return the number of predictions in their log."""
+        return self.inference_log.count() - self.unanswered()
 
     def dead_letters(self, since: int | None = None, after: Mapping[int, int] | None = None) -> Iterator[DeadLetter]:
         """Return an iterator over every dead letter once; with `since` (us since 1970 UTC) only those from then on,

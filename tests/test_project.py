@@ -62,6 +62,15 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("line", ["", "    model:\n", "    model: ''\n"])
+def test_project_without_a_model_has_a_graph_without_one(tmp_path: Path, line: str) -> None:
+    (given,) = [one for one in (ROOT / "project.yaml").read_text().splitlines(True) if one.startswith("    model: ")]
+    project = load_project(changed(tmp_path, given, line))
+    assert project.params.model == ""
+    assert project.graph("model-server")["steps"]["model"]["class_args"] == {"use_case": DECLARED.params.use_case}
+    assert "MODELSTREAM_MODEL" not in project.settings("model-server", folder="/somewhere").environment()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
@@ -71,15 +80,15 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("log: events}", "log: event}", "log: unknown: 'event' (did you mean 'events'?"),
         ("  data-generator: {", "  generator: {", "spec.params.wiring: no entry for the function 'data-generator'"),
         ("      model-server: {", "      other: {}\n      model-server: {", "other: no such function"),
-        (", step: churn, class: ChurnModel", "", "wiring.model-server: exactly the serving functions"),
+        (", class: Model", "", "wiring.model-server: exactly the serving functions"),
         ("kind: serving", "kind: severing", "functions.3.kind: unknown: 'severing' (did you mean 'serving'?"),
         ("    model: assets", "    models: assets", "params.models: unknown name (did you mean 'model'?"),
         ("  params:\n", "  params: [\n", "not YAML"),
         (", log: events}", "}", "wiring: exactly one function logs events, and none does"),
         (", rows: predictions", "", "wiring.inference-logger: exactly one function logs events, and event-handler and"),
         (
-            "writes: inference, step",
-            "writes: inference, rows: predictions, step",
+            "writes: inference, class",
+            "writes: inference, rows: predictions, class",
             "rows: says what a log holds",
         ),
         (", table: features", "", "wiring: exactly one function keeps the users' features, and none does"),
@@ -88,7 +97,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
             "model-server, kind: nuclio",
             "wiring.model-server: exactly the serving functions need",
         ),
-        ("writes: inference, step", "writes: dead-letters, step", "'dead-letters' is for dead letters only"),
+        ("writes: inference, class", "writes: dead-letters, class", "'dead-letters' is for dead letters only"),
         ("streams: [generated, ", "streams: [generated, generated, ", "streams.1: 'generated' stands there twice"),
         (
             "dead_letters: dead-letters ",
@@ -581,3 +590,56 @@ def test_promoted_version_serves_messages_and_requests_without_a_restart(
         assert table[CHURN.probability].to_pylist() == pytest.approx(expected, rel=1e-5)
 
     in_worker(use, specs(loaded)["ours"])
+
+
+def test_server_without_a_model_keeps_vectors_and_refuses_requests_until_one_is_promoted(
+    loaded: Any, in_worker: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
+    monkeypatch.setattr(model_watch, "LOOK_EVERY", 0.01)
+    foreign = directory("1", features=("celsius",), change=lambda data: data["metadata"].update(key="frost"))
+    for name, content in foreign.items():
+        (tmp_path / name).write_bytes(content)
+    registry = Registry(tmp_path / "models", CHURN.model_name, CHURN.features)
+    registry.register(directory)
+    batch = vectors()
+    row = {"inputs": [[0.0] * len(CHURN.features)]}
+
+    def used(model: str) -> Callable[[Worker], Any]:
+        async def use(worker: Worker) -> None:
+            async def ask(*args: Any, **kwargs: Any) -> tuple[int, str]:
+                response = await worker.handler(worker.context, request(*args, **kwargs))
+                return response.status_code, str(response.body)
+
+            for path, method in (("/infer", "POST"), ("", "POST"), ("/ready", "GET")):
+                status, said = await ask(row, f"/v2/models/churn{path}", method)
+                assert (status, "churn has no model yet" in said, "train --promote" in said) == (503, True, True)
+            response = await worker.handler(worker.context, request(None, "/v2/models/churn", method="GET"))
+            assert json.loads(response.body)["versions"] == []
+            stage = worker.context.platform.stage
+            assert stage.model == ServedModel("")
+            await worker.handler(worker.context, stream_event(5, 0, codec.encode("vectors", "file", batch)))
+            registry.promote("1")
+            while (await ask(row))[0] == 503:
+                await asyncio.sleep(0.01)
+            await worker.handler(worker.context, stream_event(5, 1, codec.encode("vectors", "file", batch)))
+            await worker.context.platform.callbacks["drain"]()
+            before, after = worker.streams.read("inference", 5, 0, 100, 10**9)[-2:]
+            unanswered = codec.decode(before.body).batch
+            assert unanswered.column("position").equals(batch.column("position"))
+            assert not {CHURN.prediction, CHURN.probability, "model_version"} & {*unanswered.schema.names}
+            assert set(codec.decode(after.body).batch.column("model_version").to_pylist()) == {"1"}
+            assert stage.model == ServedModel("1")
+
+        return use
+
+    for model in ("", str(tmp_path)):
+        (folder_of(registry) / "current.json").unlink(missing_ok=True)
+        monkeypatch.setenv("MODELSTREAM_MODEL", model)
+        in_worker(used(model), specs(loaded)["ours"])
+
+    async def promoted(worker: Worker) -> None:
+        assert (await worker.handler(worker.context, request(row))).status_code == 200
+
+    monkeypatch.setenv("MODELSTREAM_MODEL", str(tmp_path / "nowhere"))
+    in_worker(promoted, specs(loaded)["ours"])  # what is promoted serves, whatever model the project names

@@ -25,6 +25,7 @@ from modelstream.cluster.placeholders import placeholders, refuse
 from modelstream.cluster.summary import summary
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.project import Project, load_project
+from modelstream.registry.shipped import with_own_model
 
 Engine = Literal["local", "kfp", "remote"]
 TRIM = "trim"
@@ -51,6 +52,7 @@ class Deployment:
     def load(self) -> None:
         """Let MLRun load the project and its notebooks, and configure the functions."""
         _say(f"loading {len(self.project.functions)} functions from their notebooks")
+        self.project = with_own_model(self.project)
         try:
             import mlrun
 

@@ -47,10 +47,9 @@ FETCH_BYTES = 4 << 20
 
 def in_image(project: Project, cluster: Cluster) -> Project:
     """Return the project with paths as they are in the image."""
-    folder = Path(cluster.folder)
-    params = msgspec.structs.replace(
-        project.params, use_case=str(folder / project.params.use_case), model=str(folder / project.params.model)
-    )
+    params, folder = project.params, Path(cluster.folder)
+    model = str(folder / params.model) if params.model else ""
+    params = msgspec.structs.replace(params, use_case=str(folder / params.use_case), model=model)
     return msgspec.structs.replace(project, params=params)
 
 

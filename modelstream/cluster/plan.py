@@ -11,6 +11,7 @@ from modelstream.cluster.functions import TRIM_AT
 from modelstream.cluster.secrecy import is_secret
 from modelstream.project import Project
 
+NO_MODEL = "none comes with the project: until one is promoted (--train), vectors are kept without an answer"
 MASKED = "***"
 _REFERENCES = ("$generate",)
 """Values of password settings that are references, not passwords."""
@@ -47,6 +48,7 @@ def describe(runtimes: dict[str, Any], project: Project, cluster: Cluster) -> di
         "tables": {"url": cluster.tables, "names": [*params.tables]},
         "logs": {"url": cluster.logs, "names": [*params.logs]},
         "models": cluster.registry_url(),
+        **({} if params.model else {"model": NO_MODEL}),
         "volumes": {volume.path: volume.claim for volume in cluster.volumes},
         "env of every function": shared,
         "steps": steps,

@@ -20,6 +20,7 @@ takes long to import is imported inside functions.
 | `options` | shared: options of several commands |
 | `process` | shared: file modes, limits and characters of the process |
 | `endings` | shared: exit statuses, and errors in words |
+| `run_summary` | what a run did, as a person reads it |
 | `view` | shared: a data folder, to look at |
 | `output` | shared: text for people |
 | `formats` | shared: files for programs |

@@ -70,11 +70,14 @@ def compare(view: View, *, since: str | None, version: str | None, as_json: bool
 
 def _card(view: View, version: str | None) -> ModelCard:
     """Return the card of a version, or of the one that serves."""
+    from modelstream.model.scoring import NO_MODEL, TRAIN
     from modelstream.registry.registry import Registry
     from modelstream.training.report.card import CARD_FILE, NO_CARD, parse_card
 
     registry = Registry.of_project(view.project, view.use_case)
     version = version or registry.current() or registry.shipped_version()
+    if not version:
+        raise ConfigurationError(f"there is {NO_MODEL} of {registry.name}", remedy=TRAIN)
     place = registry.place_of(version)
     try:
         content = registry.read(version, CARD_FILE, MOST_BYTES)

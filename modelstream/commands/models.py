@@ -51,7 +51,7 @@ def list_versions(name: Name = "", as_json: AsJson = False) -> None:
     from rich.markup import escape
     from rich.text import Text
 
-    from modelstream.commands.output import console, plain_table, print_json
+    from modelstream.commands.output import console, no_model_yet, plain_table, print_json
 
     registry = open_registry(name)
     found = registry.versions()
@@ -60,9 +60,13 @@ def list_versions(name: Name = "", as_json: AsJson = False) -> None:
         return
     measures = list(dict.fromkeys(name for one in found for name in one.metrics))
     titles = ("version", "", "registered", "algorithm", *measures, "sha256")
-    parts: list[RenderableType] = [f"{registry.name}: no version in {escape(registry.place())}"]
+    parts: list[RenderableType] = [f"{registry.name}: {no_model_yet()} (no version in {escape(registry.place())})"]
     if found:
         parts = [plain_table(titles, [_cells(one, measures) for one in found], right=measures)]
+    if found and not any(one.current for one in found):
+        parts.append("None of them serves yet → python pipeline.py models promote VERSION")
+    if registry.aside:
+        parts.append(Text(registry.aside))
     parts += [Text(f"{one.version}: {one.problem}", style="red") for one in found if one.problem]
     console().print(Group(*parts))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -15,6 +16,8 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from modelstream.base.command_line import pipeline
 
 MOST_CHARACTERS = 50
 """Longest text shown in a table; more on a wide terminal."""
@@ -33,6 +36,16 @@ def json_line(row: Row) -> bytes:
     b'{"user":"u1","sum":null}'
     """
     return msgspec.json.encode(row)
+
+
+def no_model_yet(data: str = "") -> str:
+    """Return what to do while there is no model, for a data folder as `short_path` shows it.
+
+    >>> no_model_yet("data-mine").partition("pipeline.py ")[2]
+    'train --promote --data data-mine'
+    """
+    option = f" --data {shlex.quote(data)}" if data not in ("", "data") else ""
+    return f"no model yet → {pipeline('train --promote' + option)}"
 
 
 def print_json(value: object) -> None:

@@ -75,11 +75,13 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
     name: str
     promoted: str
-    """The version that should serve: promoted in the registry, or the one that comes with the project."""
+    """The version that should serve: promoted in the registry, or the one that comes with the project; "" for none."""
     serving: dict[str, ServedModel]
     """What each worker of the model server serves; empty when none runs."""
     problem: str = ""
     """Why the registry can't be read, if so."""
+    aside: str = ""
+    """Why the model that `project.yaml` names is not used, if it is another use case's."""
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -151,7 +153,8 @@ def _model(view: View, *, running: bool) -> ModelStatus:
     serving = read_served(view.path) if running else {}
     registry = Registry.of_project(view.project, view.use_case)
     try:
-        return ModelStatus(registry.name, registry.current() or registry.shipped_version(), serving)
+        promoted = registry.current() or registry.shipped_version()
+        return ModelStatus(registry.name, promoted, serving, aside=registry.aside)
     except ModelstreamError as error:
         return ModelStatus(registry.name, "", serving, str(error))
 
@@ -194,7 +197,7 @@ def print_status(found: Status, use_case: UseCase) -> None:
         ),
         plain_table(("table", "rows"), list(found.tables.items())),
         plain_table(("log", "rows", "files"), [(name, log.rows, log.files) for name, log in found.logs.items()]),
-        _model_line(found.model),
+        _model_line(found.model, found.data),
         f"{found.vectors:,} feature vectors, {found.dead_letters:,} dead letters; not counted: {reasons or 'none'}",
         *(f"  {line}" for line in explained(found.not_counted, use_case)),
     ]
@@ -207,13 +210,18 @@ def print_status(found: Status, use_case: UseCase) -> None:
     console().print(Group(*parts))
 
 
-def _model_line(model: ModelStatus) -> str:
+def _model_line(model: ModelStatus, data: str) -> str:
     from rich.markup import escape
 
-    wanted = f"version {model.promoted} is promoted" if not model.problem else f"[red]{escape(model.problem)}[/]"
-    served = ", ".join(f"{worker} serves {one.version}" for worker, one in sorted(model.serving.items()))
+    from modelstream.commands.output import no_model_yet, short_path
+
+    wanted = f"version {model.promoted} is promoted" if model.promoted else no_model_yet(escape(short_path(data)))
+    if model.problem:
+        wanted = f"[red]{escape(model.problem)}[/]"
+    served = ", ".join(f"{worker} serves {one.version}" for worker, one in sorted(model.serving.items()) if one.version)
     refused = {one.refused for one in model.serving.values() if one.refused}
     lines = [f"model {model.name}: {wanted}" + (f"; {served}" if served else "")]
+    lines += [escape(model.aside)] if model.aside and not model.promoted else []
     return "\n".join([*lines, *(f"[red]{escape(why)}[/]" for why in sorted(refused))])
 
 

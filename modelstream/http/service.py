@@ -86,6 +86,7 @@ def serve(project: Project, folder: DataFolder, options: ServeOptions, display: 
         pipeline = Pipeline(project, folder, supervisor, options.workers)
         use_case = pipeline.stores.use_case
         pipeline.prepare()
+        display.say(pipeline.aside)
         if options.enrichment is not None:
             load_enrichment(options.enrichment, use_case, pipeline.stores.tables)
         lookup, table = use_case.lookup, pipeline.stores.enrichment

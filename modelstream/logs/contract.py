@@ -9,6 +9,7 @@ footer. `schema.parquet` has no rows: with it, a log without rows reads as a tab
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Log(ABC):
         self.schema = schema.remove_metadata()
         self.epoch = epoch
         self._tails: dict[int, _Tail] = {}
-        self._rows: dict[LogFile, int] = {}
+        self._footers: dict[LogFile, Footer] = {}
 
     @abstractmethod
     def place(self, name: str = "") -> str:
@@ -128,23 +129,26 @@ class Log(ABC):
         """Yield the rows in the order in which each shard appended them: by epoch, shard, and number.
 
         With `after`, which `last_numbers` has returned, only those of files that were added since. Files that are added
-        meanwhile are left out. Raises ConfigurationError for a file that can't be read.
+        meanwhile are left out. Raises ConfigurationError for a file that can't be read, or that lacks the columns.
         """
         names = None if columns is None else list(columns)
         for file in self._files():
             old = file.number <= after.get(file[:2], -1) if after else False
             if not old and (shards is None or file.shard in shards):
                 with self._outages(), readable(self.place(file.name)), self._open(file.name) as opened:
+                    self._check_columns(opened.schema_arrow, names or self.schema.names)
                     yield from opened.iter_batches(columns=names)
 
     def count(self) -> int:
         """Return the number of rows, from the last footer of each shard."""
-        total = 0
-        for file in _lasts(self._files()).values():
-            if file not in self._rows:
-                self._rows[file] = self._footer(file).rows
-            total += self._rows[file]
-        return total
+        return sum(footer.rows for footer in self._last_footers())
+
+    def counters(self) -> dict[str, int]:
+        """Return what the writers of all shards counted, from the last footer of each."""
+        found: Counter[str] = Counter()
+        for footer in self._last_footers():
+            found.update(footer.counters)
+        return dict(found)
 
     def last_numbers(self) -> dict[tuple[int, int], int]:
         """Return the number of the last file of each epoch and shard."""
@@ -204,11 +208,19 @@ class Log(ABC):
                 self._commit(SCHEMA_FILE, self._schema_file())
         _, found = self._read_footer(SCHEMA_FILE)
         if not found.equals(self.schema):
-            differing = sorted({field.name for field in set(found) ^ set(self.schema)}) or ["their order"]
-            raise ConfigurationError(
-                f"{self.place()} was made for another use case (differing columns: {', '.join(differing)})",
-                remedy="go back to the use case that it was made for, or start over in another folder",
-            )
+            raise self._foreign({field.name for field in set(found) ^ set(self.schema)})
+
+    def _check_columns(self, found: pa.Schema, names: Sequence[str]) -> None:
+        wanted = {self.schema.field(name) for name in names if name in self.schema.names}
+        if missing := wanted - set(found):
+            raise self._foreign({field.name for field in missing})
+
+    def _foreign(self, differing: set[str]) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.place()} was made for another use case "
+            f"(differing columns: {', '.join(sorted(differing)) or 'their order'})",
+            remedy="go back to the use case that it was made for, or start over in another folder",
+        )
 
     def _schema_file(self) -> pa.Buffer:
         footer = Footer(epoch=self.epoch, shard=-1, number=-1, rows=0, offset=-1, watermarks={}, counters={})
@@ -229,6 +241,12 @@ class Log(ABC):
             before = file
         return files
 
+    def _last_footers(self) -> list[Footer]:
+        """Return the last footer of every epoch and shard. Files don't change, so each is read once."""
+        lasts = _lasts(self._files()).values()
+        self._footers = {file: self._footers.get(file) or self._footer(file) for file in lasts}
+        return [*self._footers.values()]
+
     def _footer(self, file: LogFile) -> Footer:
         footer, _ = self._read_footer(file.name)
         if footer.file != file:
@@ -247,7 +265,7 @@ class Log(ABC):
         return marks
 
     def _forget(self) -> None:
-        self._tails, self._rows = {}, {}
+        self._tails, self._footers = {}, {}
 
 
 def _lasts(files: Sequence[LogFile]) -> dict[tuple[int, int], LogFile]:

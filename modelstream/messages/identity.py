@@ -150,6 +150,10 @@ class Watermarks:
         return marks
 
 
+UNANSWERED = "unanswered"
+"""The counter of rows in the log of predictions that have none: there was no model yet."""
+
+
 @dataclass
 class Checkpoint:
     """How far a consumer has got in a shard: the offset, the watermarks, and counters that rise with them."""

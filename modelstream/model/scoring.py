@@ -18,6 +18,9 @@ from modelstream.use_case.columns import INGESTED_AT
 from modelstream.use_case.declared import UseCase
 
 Decisions = npt.NDArray[np.int8]
+NO_MODEL = "no model yet"
+TRAIN = "train and promote one: python pipeline.py train --promote"
+"""What to do about it."""
 
 
 @dataclass(frozen=True)
@@ -82,27 +85,33 @@ class Scorer:
     def __init__(
         self,
         use_case: UseCase,
-        model: OnnxModel,
+        model: OnnxModel | None,
         hooks: Hooks | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Take the model of a use case; `clock` gives nanoseconds since 1970 for `predicted_at`."""
+        """Take the model of a use case, None for none yet; `clock` gives nanoseconds since 1970 for `predicted_at`."""
         self.use_case = use_case
         self.model = model
         self._hooks = hooks or AtThreshold(use_case.threshold)
         self._clock = clock
+        self._features = len(use_case.features)
         self._vectors = use_case.vector_schema
         self._predictions = use_case.prediction_schema
         self._constants: dict[int, tuple[pa.Array, pa.Array]] = {}
 
+    @property
+    def version(self) -> str:
+        """The model's version, "" without a model."""
+        return self.model.spec.version if self.model else ""
+
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return a batch of vectors (`UseCase.vector_schema`) with the prediction for each.
+        """Return a batch of vectors (`UseCase.vector_schema`) with the prediction for each; null without a model.
 
         The result has `UseCase.prediction_schema`, rows in the same order. Raises UnreadableError for a batch
         that isn't this use case's vectors.
         """
         batch = self.checked(batch)
-        return self.predictions(batch, self.scores(self.vectors(batch)))
+        return self.predictions(batch, self.scores(self.vectors(batch)) if self.model else None)
 
     def checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return a batch in `UseCase.vector_schema`. Raises UnreadableError if it isn't this use case's vectors.
@@ -112,17 +121,19 @@ class Scorer:
         wanted = self._vectors
         if not batch.schema.equals(wanted):
             batch = pa.RecordBatch.from_arrays([_column(batch, field) for field in wanted], schema=wanted)
-        for name, column in zip(self.use_case.features, batch.columns[-self.model.features :], strict=True):
+        for name, column in zip(self.use_case.features, batch.columns[-self._features :], strict=True):
             if column.null_count:
                 raise UnreadableError(f"a batch of vectors with a null in {name!r}")
         return batch
 
     def vectors(self, batch: pa.RecordBatch) -> Floats:
         """Return the features of a checked batch as the model takes them, float32[n, features]."""
-        return as_input([column.to_numpy() for column in batch.columns[-self.model.features :]])
+        return as_input([column.to_numpy() for column in batch.columns[-self._features :]])
 
     def scores(self, vectors: Floats) -> Scores:
-        """Return what the model and the hooks say of vectors float32[n, features]."""
+        """Return what the model and the hooks say of vectors float32[n, features]. There must be a model."""
+        if self.model is None:
+            raise ConfigurationError(NO_MODEL, remedy=TRAIN)
         count = len(vectors)
         if not count:
             return Scores(np.empty(0, np.int8), np.empty(0))
@@ -134,12 +145,14 @@ class Scorer:
             raise _hook_error("decide", "0 or 1")
         return Scores(prediction.astype(np.int8), probability)
 
-    def predictions(self, batch: pa.RecordBatch, scores: Scores) -> pa.RecordBatch:
-        """Return a checked batch with its scores, in `UseCase.prediction_schema`."""
+    def predictions(self, batch: pa.RecordBatch, scores: Scores | None) -> pa.RecordBatch:
+        """Return a checked batch with its scores, in `UseCase.prediction_schema`; None: with no answers."""
         count = batch.num_rows
         name, version = self._constant(count)
         now = np.full(count, self._clock() // 1000, np.int64)
-        columns = [*batch.columns, pa.array(scores.prediction), pa.array(scores.probability), name, version]
+        prediction = pa.array(scores.prediction) if scores else pa.nulls(count, pa.int8())
+        probability = pa.array(scores.probability) if scores else pa.nulls(count, pa.float64())
+        columns = [*batch.columns, prediction, probability, name, version]
         columns.append(pa.array(now).view(self._predictions.field(-1).type))
         return pa.RecordBatch.from_arrays(columns, schema=self._predictions)
 
@@ -148,10 +161,9 @@ class Scorer:
         if count not in self._constants:
             if len(self._constants) >= 64:
                 self._constants.clear()
-            spec = self.model.spec
             self._constants[count] = (
                 pa.repeat(self.use_case.model_name, count),
-                pa.repeat(spec.version, count),
+                pa.repeat(pa.scalar(self.version or None, pa.string()), count),
             )
         return self._constants[count]
 

@@ -13,6 +13,8 @@ import yaml
 from modelstream.errors import ConfigurationError
 
 SPEC_FILE = "model_spec.yaml"
+SHOWN = 4
+"""How many names of features an error lists."""
 DEPTH = 50
 """Most levels of a model_spec.yaml; MLRun's has 6. YAML's C loader is recursive, and about 10,000 levels would end the
 process."""
@@ -130,17 +132,30 @@ def check_features(spec: ModelSpec, features: Sequence[str], source: str) -> Non
     """
     if spec.features != tuple(features):
         raise ConfigurationError(
-            f"{source}: the model's features are not those of the use case: {_difference(spec, features)}",
-            remedy="train a new model, or use one that was trained for this use case",
+            f"{source}: the model's features are not those of the use case: {difference(spec.features, features)}",
+            remedy="restore the features that it was trained on; or give the model another `name` in the use case, "
+            "and the pipeline runs without one until you train and promote it",
         )
 
 
-def _difference(spec: ModelSpec, features: Sequence[str]) -> str:
-    missing = [name for name in features if name not in spec.features]
-    surplus = [name for name in spec.features if name not in features]
+def difference(theirs: Sequence[str], features: Sequence[str]) -> str:
+    """Return in words how a model's features differ from others; "" if they don't.
+
+    >>> difference(["celsius"], ["bar", "kelvin"])
+    'it lacks bar, kelvin; it wants celsius'
+    """
+    if tuple(theirs) == tuple(features):
+        return ""
+    missing = [name for name in features if name not in theirs]
+    surplus = [name for name in theirs if name not in features]
     parts = []
     if missing:
-        parts.append(f"it lacks {', '.join(missing)}")
+        parts.append(f"it lacks {_some(missing)}")
     if surplus:
-        parts.append(f"it wants {', '.join(surplus)}")
+        parts.append(f"it wants {_some(surplus)}")
     return "; ".join(parts) or "the order differs"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

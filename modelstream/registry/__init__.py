@@ -3,6 +3,7 @@
 | module | what |
 |---|---|
 | `registry` | `Registry`: register, load, promote, roll back |
+| `shipped` | whether the model that comes with a project is one for its use case |
 | `current` | `current.json`, which says which version serves |
 | `store` | the storage of the versions, a contract; tested by `tests/contract/registry_contract.py` |
 | `folder` | in a folder |

@@ -28,6 +28,7 @@ from modelstream.errors import ConfigurationError, ModelstreamError, Unavailable
 from modelstream.model.spec import SPEC_FILE, ModelSpec, check_features, parse_spec
 from modelstream.registry.current import ALIAS, ALIAS_BYTES, Alias, Promotion, parse_alias
 from modelstream.registry.folder import Folder, FolderStore
+from modelstream.registry.shipped import foreign
 from modelstream.registry.store import Files, ModelStore, Stamp, TakenError
 
 if TYPE_CHECKING:  # onnxruntime is imported where a model is loaded
@@ -101,14 +102,22 @@ class Registry:
         self.name = name
         self.features = tuple(features)
         self.shipped = shipped
+        self.aside = ""
+        """Why the model that `project.yaml` names is not used, if so: it belongs to another use case."""
         self._store = open_store(place, name)
 
     @classmethod
     def of(cls, settings: Settings, use_case: UseCase, name: str = "") -> Registry:
-        """Return the registry that a function's settings name, of the use case's model or of another one by name."""
+        """Return the registry that a function's settings name, of the use case's model or of another one by name.
+
+        The settings' model is left aside if it is another use case's: if both its name and its features differ.
+        """
         name = name or use_case.model_name
         shipped = Path(settings.model) if settings.model and name == use_case.model_name else None
-        return cls(settings.registry, name, use_case.features, shipped=shipped)
+        aside = foreign(shipped, use_case) if shipped else ""
+        made = cls(settings.registry, name, use_case.features, shipped=None if aside else shipped)
+        made.aside = aside
+        return made
 
     @classmethod
     def of_project(cls, project: Project, use_case: UseCase, name: str = "") -> Registry:

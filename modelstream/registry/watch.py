@@ -25,7 +25,7 @@ Say = Callable[[str, str], None]
 
 
 class ModelWatch:
-    """The model that should serve. Call `begin`, then `start`; or call `look` yourself.
+    """The model that should serve, if there is one yet. Call `begin`, then `start`; or call `look` yourself.
 
     >>> import tempfile
     >>> from types import SimpleNamespace
@@ -36,10 +36,10 @@ class ModelWatch:
     (True, False)
     """
 
-    def __init__(self, registry: Registry, shipped: OnnxModel, say: Say) -> None:
-        """Take the registry of a model, and the model that serves while no version of it is promoted."""
+    def __init__(self, registry: Registry, shipped: OnnxModel | None, say: Say) -> None:
+        """Take the registry of a model, and the model that serves while no version is promoted, if there is one."""
         self.model = shipped
-        """What serves."""
+        """What serves, None for nothing yet."""
         self.refused = ""
         """Why the promoted version does not serve; empty if it does."""
         self._registry = registry
@@ -48,20 +48,31 @@ class ModelWatch:
         self._seen: tuple[Stamp, ...] | None = None
         self._suspect: Promotion | None = None
 
-    def begin(self) -> OnnxModel:
-        """Return the model to begin with: the promoted version, or if that must not serve, the last one before it that
-        may.
+    @property
+    def version(self) -> str:
+        """The version that serves, "" for none yet."""
+        return self.model.spec.version if self.model else ""
 
-        Raises ConfigurationError when the registry can't say which version that is, UnavailableError when it can't be
-        read.
+    def begin(self) -> OnnxModel | None:
+        """Return the model to begin with: the promoted version, or if that must not serve, the last one before it that
+        may. None while no version was ever promoted, and no model comes with the project.
+
+        Raises ConfigurationError when the registry can't say which version that is, or when versions were promoted and
+        none may serve; UnavailableError when they can't be read.
         """
         stamp = self._registry.stamp()
         alias = self._registry.alias()
         if alias is None:
             self._seen = (stamp,)
-        elif not self._follow(alias.current, stamp):
+        elif error := self._follow(alias.current, stamp):
             refused = self.refused
-            any(self._try(earlier) is None for earlier in (*reversed(alias.before), Promotion("")))
+            before = [one for one in reversed(alias.before) if one.version]
+            others = before if self._shipped is None else [*before, Promotion("")]
+            if not any(self._try(one) is None for one in others) and self.model is None:
+                # Not the same as no model yet: the rows of this time would stay without an answer.
+                if isinstance(error, UnavailableError):
+                    raise error
+                raise ConfigurationError(refused, remedy=getattr(error, "remedy", "")) from error
             self.refused = refused
         return self.model
 
@@ -101,27 +112,28 @@ class ModelWatch:
             raise UnavailableError(f"{self._registry.place(ALIAS)} is gone", remedy="promote a version again")
         return alias.current
 
-    def _follow(self, promotion: Promotion, stamp: Stamp) -> bool:
-        """Let the promoted version serve if it may, and note when to look at it again."""
+    def _follow(self, promotion: Promotion, stamp: Stamp) -> Exception | None:
+        """Let the promoted version serve, and note when to look at it again; return the error if it must not."""
         stamps = self._stamps_of(promotion)
         error = self._try(promotion)
         if error is None:
             self._seen, self.refused = (stamp,), ""
         elif not isinstance(error, UnavailableError):  # look again when one of its files has changed
             self._suspect, self._seen = promotion, (stamp, *stamps)
-        return error is None
+        return error
 
     def _try(self, promotion: Promotion) -> Exception | None:
         """Make a version serve. If it must not, report the error and return it."""
         try:
             model = self._registry.open(promotion) if promotion.version else self._shipped
+            if model is None and self.model is not None:
+                raise ConfigurationError(f"no model of {self._registry.name} comes with the project any more")
         except Exception as error:  # whatever a hostile file makes a library raise
             self._refuse(f"version {promotion.version}", error)
             return error
-        spec, served = model.spec, self.model.spec
-        if (spec.version, spec.sha256) != (served.version, served.sha256):
+        if model is not None and _identity(model) != _identity(self.model):
             self.model = model
-            self._say(f"serving version {spec.version} from now on", f"sha256 {spec.sha256}")
+            self._say(f"serving version {model.spec.version} from now on", f"sha256 {model.spec.sha256}")
         return None
 
     def _refuse(self, what: str, error: Exception) -> None:
@@ -139,3 +151,7 @@ class ModelWatch:
 
     def _stamps_of(self, promotion: Promotion | None) -> tuple[Stamp, ...]:
         return self._registry.stamps_of(promotion) if promotion is not None else ()
+
+
+def _identity(model: OnnxModel | None) -> tuple[str, str] | None:
+    return (model.spec.version, model.spec.sha256) if model else None

@@ -35,7 +35,7 @@ class Explanation(msgspec.Struct, kw_only=True):
     not_counted: dict[str, int]
     vectors: int
     predictions: int
-    """Predictions in the inference log."""
+    """Predictions in the inference log, without the vectors that no model answered."""
     last_events: list[dict[str, Any]]
     """The last events, each with `counted`: "counted" or the reason why not, and its prediction if it has one."""
     vector: dict[str, Any] | None
@@ -133,6 +133,6 @@ def _predictions(
     number = 0
     for batch in stores.inference_log.scan([use_case.key, ORIGIN, POSITION, *wanted], shards):
         mine = batch.filter(pc.equal(batch.column(use_case.key), user))
-        number += mine.num_rows
+        number += mine.num_rows - mine.column(MODEL_VERSION).null_count
         kept.extend(mine.slice(max(0, mine.num_rows - last)).to_pylist())
     return {(row[ORIGIN], row[POSITION]): {name: row[name] for name in wanted} for row in kept}, number

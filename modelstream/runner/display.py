@@ -58,9 +58,9 @@ class Display:
             print(f"{now - self._begun:5.0f} s  {progress}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        """Print a line above the table."""
-        if not self._quiet:
-            self.console.print(text, highlight=False)
+        """Print a line above the table; none for an empty text."""
+        if text and not self._quiet:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _table(self, states: Iterable[FunctionState], now: float) -> Table:
         table = Table(title=Text(self._title, style="bold"), title_justify="left", expand=False)

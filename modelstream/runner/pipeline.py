@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from modelstream.base.process_environment import ONE_THREAD, QUIET_MLRUN
-from modelstream.errors import UnavailableError
+from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.project import Project
+from modelstream.registry.registry import Registry
 from modelstream.runner.data_folder import DataFolder, settings_in
 from modelstream.runner.line import Command
 from modelstream.runner.served import ServedModels
@@ -70,6 +71,15 @@ class Pipeline:
         """Make the streams and tables that are not there yet."""
         for _ in self.stores.make(self.project, self.shards):
             pass
+
+    @property
+    def aside(self) -> str:
+        """Why the model that `project.yaml` names is not used, if it is another use case's and none is promoted."""
+        registry = Registry.of_project(self.project, self.stores.use_case)
+        try:
+            return registry.aside if registry.aside and registry.current() is None else ""
+        except ModelstreamError:  # the model server tells it, and waits for an outage to end
+            return ""
 
     def start(self, *, commit_ms: float) -> None:
         """Start the workers of every function."""
@@ -195,7 +205,7 @@ class Pipeline:
             about=bool(lag) and not self.stores.streams.counts_rows,
             lag_since=self._lag_since.setdefault(name, time.time()) if lag else 0.0,
             held=_held(processes),
-            models=tuple(sorted({model.version for model in models})),
+            models=tuple(sorted({model.version for model in models if model.version})),
             refused=next((model.refused for model in models if model.refused), ""),
         )
 

@@ -63,6 +63,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
         pipeline = Pipeline(project, folder, supervisor, options.workers)
         try:
             pipeline.prepare()
+            display.say(pipeline.aside)
             before = Before.of(pipeline.stores, project, pipeline.shards)
             pipeline.start(commit_ms=COMMIT_MS)
             pipeline.start_source(options.source)
@@ -99,7 +100,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             events_per_second=round(handled / seconds, 1),
             delay_ms=delay if delay is not None else msgspec.UNSET,
             peak_rss_mb=round(watcher.peak / 1e6, 1),
-            model_version=", ".join(sorted({model.version for model in models})),
+            model_version=", ".join(sorted({model.version for model in models if model.version})),
             data=str(folder.path),
             logs=folder.urls.logs,
             warnings=patiently(lambda: lookup_warnings(stores, did.lookups, did.lookup_misses)),

@@ -24,12 +24,14 @@ class Totals(msgspec.Struct, kw_only=True):
     """Numbers of rows, of a run or of a folder.
 
     >>> Totals(events=5, not_counted={"late": 2}) - Totals(events=2, not_counted={"late": 2})
-    Totals(events=3, vectors=0, predictions=0, dead_letters=0, lookups=0, lookup_misses=0, not_counted={})
+    Totals(events=3, vectors=0, predictions=0, unanswered=0, dead_letters=0, lookups=0, lookup_misses=0, not_counted={})
     """
 
     events: int = 0
     vectors: int = 0
     predictions: int = 0
+    unanswered: int = 0
+    """Vectors that were kept without a prediction, because there was no model yet."""
     dead_letters: int = 0
     lookups: int = 0
     """Values looked up for users who registered, and how often none was found."""
@@ -43,6 +45,7 @@ class Totals(msgspec.Struct, kw_only=True):
             events=self.events - before.events,
             vectors=self.vectors - before.vectors,
             predictions=self.predictions - before.predictions,
+            unanswered=self.unanswered - before.unanswered,
             dead_letters=self.dead_letters - before.dead_letters,
             lookups=self.lookups - before.lookups,
             lookup_misses=self.lookup_misses - before.lookup_misses,
@@ -60,6 +63,7 @@ class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
     events: int
     vectors: int
     predictions: int
+    unanswered: int
     dead_letters: int
     lookups: int
     lookup_misses: int
@@ -80,8 +84,8 @@ class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
     delay_ms: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     peak_rss_mb: float
     model_version: str
-    """The version of the model that served at the end; several if some workers had not yet switched to a promoted one.
-    """
+    """The version of the model that served at the end; several if some workers had not yet switched to a promoted one,
+    "" if there was none."""
     data: str
     logs: str
     """The folder, or URL, of the Parquet logs."""
@@ -135,7 +139,8 @@ def totals_of(stores: Stores, shards: int) -> Totals:
     return Totals(
         events=stores.events_log.count(),
         vectors=counters.pop("vectors", 0),
-        predictions=stores.inference_log.count(),
+        predictions=stores.predictions(),
+        unanswered=stores.unanswered(),
         dead_letters=stores.dead_letter_count(),
         lookups=counters.pop("lookups", 0),
         lookup_misses=counters.pop("lookup_misses", 0),

@@ -88,6 +88,13 @@ class Distributions:
 
     def check(self, use_case: UseCase) -> None:
         """Raise ConfigurationError unless a use case can take these events."""
+        if not self.values.keys() & use_case.events.keys():
+            raise ConfigurationError(
+                f"the generator makes events of another use case ({', '.join(self.values)}); "
+                f"those of {use_case.name} are {', '.join(use_case.events)}",
+                remedy="give a file of events: `python pipeline.py run --input FILE`; "
+                "or write their distributions in functions/data-generator.ipynb",
+            )
         if use_case.profile is None or use_case.lookup is None:
             raise _wrong(f"the use case {use_case.name} needs a profile and a lookup")
         for event in self.values:

@@ -63,5 +63,6 @@ class ServedModel(msgspec.Struct, frozen=True):
     """
 
     version: str
+    """"" while there is no model."""
     refused: str = ""
     """Why the version that is promoted does not serve, if so."""

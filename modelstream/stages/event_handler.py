@@ -8,7 +8,7 @@ inference logger (`rows=predictions`, no output stream) it keeps predictions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import msgspec
@@ -23,6 +23,7 @@ from modelstream.messages.codec import LINE, UnreadableError, is_arrow, split_bo
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
     MAX_EVENTS_A_MESSAGE,
+    UNANSWERED,
     Checkpoint,
     Int64s,
     buckets_of,
@@ -34,7 +35,7 @@ from modelstream.stages.base import Stage
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
-from modelstream.use_case.columns import EXTRA, OFFSET, ORIGIN, SHARD
+from modelstream.use_case.columns import EXTRA, MODEL_VERSION, OFFSET, ORIGIN, SHARD
 from modelstream.use_case.declared import UseCase
 
 _TRUNCATED = msgspec.json.Decoder(dict[int, int])
@@ -216,8 +217,11 @@ class EventHandler(Stage):
         Raises UnavailableError if the log is unavailable, and ModelstreamError if other writers are always faster.
         """
         for _ in range(8):
+            rows = self._table(shard.number, self._kept[shard.number])
+            checkpoint = self._counted(shard.checkpoint, rows)
             try:
-                self._log.append(shard.number, self._table(shard.number, self._kept[shard.number]), shard.checkpoint)
+                self._log.append(shard.number, rows, checkpoint)
+                shard.checkpoint.counters = checkpoint.counters
                 break
             except NumberTakenError:
                 # Kept even if the next try fails for another reason: then the number is free, the rows not new.
@@ -229,6 +233,14 @@ class EventHandler(Stage):
             )
         self._kept[shard.number] = []
 
+    def _counted(self, checkpoint: Checkpoint, rows: pa.Table) -> Checkpoint:
+        """Return the checkpoint after rows that are to be written: with the vectors that no model has answered."""
+        missing = rows.column(MODEL_VERSION).null_count if self.settings.rows == "predictions" else 0
+        if not missing:
+            return checkpoint
+        counters = checkpoint.counters | {UNANSWERED: checkpoint.counters.get(UNANSWERED, 0) + missing}
+        return replace(checkpoint, counters=counters)
+
     def _still_new(self, shard: Shard, kept: list[Kept]) -> list[Kept]:
         """Return the rows that another owner of the shard, which committed in between, has not stored."""
         committed = self._log.checkpoint(shard.number)
@@ -239,7 +251,7 @@ class EventHandler(Stage):
         for origin, bucket, position in shard.checkpoint.watermarks.items():
             if position > committed.watermarks.get(origin, bucket):
                 committed.watermarks.set(origin, bucket, position)
-        shard.checkpoint.watermarks = committed.watermarks
+        shard.checkpoint.watermarks, shard.checkpoint.counters = committed.watermarks, committed.counters
         shard.checkpoint.offset = max(shard.checkpoint.offset, committed.offset)
         return remaining
 

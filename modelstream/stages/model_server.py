@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,8 +20,8 @@ import numpy as np
 from modelstream.errors import ConfigurationError
 from modelstream.messages.codec import Decoded, UnreadableError, decode, encode, is_arrow
 from modelstream.messages.identity import Checkpoint
-from modelstream.model.onnx import Floats, Probabilities, load_model_file
-from modelstream.model.scoring import Decisions, Scorer, Scores
+from modelstream.model.onnx import Floats, OnnxModel, Probabilities, load_model_file
+from modelstream.model.scoring import NO_MODEL, TRAIN, Decisions, Scorer, Scores
 from modelstream.model.spec import SPEC_FILE, read_spec
 from modelstream.model.v2 import OPERATIONS, BadRequestError, read_request
 from modelstream.registry.registry import Registry
@@ -31,6 +32,7 @@ from modelstream.stages.counters import ServedModel
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
+from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
 
 
@@ -91,6 +93,7 @@ class ModelServing:
 
     # V2ModelServer's, whose constructor sets them.
     name: str
+    """As the use case names the model; V2ModelServer sets the step's name."""
     context: Any
     model_path: str | None
     model_spec: Any
@@ -116,25 +119,44 @@ class ModelServing:
         settings = None if self.context.is_mock else from_environment()
         stores = Stores.of(settings) if settings else None
         use_case = stores.use_case if stores else load_use_case(self.get_param("use_case"))
-        if settings and settings.model:
-            self.model_path = settings.model
-        path, _ = self.get_model(".onnx")
-        if self.model_spec is None:
-            raise ConfigurationError(f"{self.model_path}: no {SPEC_FILE}", remedy="give the folder of an MLRun model")
-        spec = read_spec(self.model_spec.to_dict(), str(self.model_path))
-        model = load_model_file(path, spec, use_case.features)
+        self.name = use_case.model_name  # in URLs, whatever the graph calls its step
         if self.threshold is None:
             self.threshold = use_case.threshold
-        self._scorer = Scorer(use_case, model, self)
-        if settings and stores:
-            self.stage = ModelServerStage(self.context, settings, stores.streams, stores.epoch, self.infer)
-            self._follow_registry(settings, self.stage)
-            self.stage.start()
+        if settings is None or stores is None:
+            self._scorer = Scorer(use_case, self._shipped(use_case), self)
+            return
+        self.stage = ModelServerStage(self.context, settings, stores.streams, stores.epoch, self.infer)
+        self._follow_registry(settings, use_case, self.stage)
+        self.stage.start()
 
-    def _follow_registry(self, settings: Settings, stage: ModelServerStage) -> None:
-        """Begin with the promoted version, and switch when another one is promoted."""
-        shipped, use_case = self._scorer.model, self._scorer.use_case
+    def _shipped(self, use_case: UseCase) -> OnnxModel | None:
+        """Return the model that comes with the project, None if there is none. Raises ConfigurationError."""
+        if not self.model_path:
+            return None
+        if "://" not in self.model_path and not (Path(self.model_path) / SPEC_FILE).exists():
+            raise ConfigurationError(
+                f"{self.model_path}: no {SPEC_FILE}",
+                remedy="as `model` in project.yaml give the folder of an MLRun model, or leave it out",
+            )
+        path, _ = self.get_model(".onnx")
+        spec = read_spec(self.model_spec.to_dict(), str(self.model_path))
+        return load_model_file(path, spec, use_case.features)
+
+    def _follow_registry(self, settings: Settings, use_case: UseCase, stage: ModelServerStage) -> None:
+        """Begin with the promoted version, and switch when another one is promoted.
+
+        Until then the model that comes with the project serves, or none.
+        """
         registry = Registry.of(settings, use_case)
+        self.model_path = str(registry.shipped or "")
+        if registry.aside:
+            self._say(registry.aside, f"versions in {registry.place()} serve when they are promoted")
+        shipped, broken = None, None
+        try:
+            shipped = self._shipped(use_case)
+        except ConfigurationError as error:  # which a promoted version makes good
+            broken, self.model_path = error, ""
+        self._scorer = Scorer(use_case, shipped, self)
         loop = asyncio.get_running_loop()
 
         def soon(action: Callable[..., None], *args: object) -> None:
@@ -151,10 +173,13 @@ class ModelServing:
             """
             if watch.model is not self._scorer.model:
                 self._scorer = Scorer(use_case, watch.model, self)
-            stage.model = ServedModel(watch.model.spec.version, watch.refused)
+            stage.model = ServedModel(self._scorer.version, watch.refused)
 
         if settings.registry:
             watch.begin()
+        if watch.model is None and broken is not None:
+            raise broken
+        if settings.registry:
             watch.start(lambda: soon(take))
         take()
 
@@ -167,13 +192,15 @@ class ModelServing:
             return self._handle(self.stage, event)
         try:
             event.path = self._operation(event.path)
+            if self._scorer.model is None and (event.path or event.method != "GET"):  # all but its description
+                raise BadRequestError(f"{self.name} has {NO_MODEL}; {TRAIN}", 503)
             event = super().do_event(event, *args, **kwargs)  # type: ignore[misc]
             if isinstance(event.body, dict):
                 outputs = event.body.get("outputs")
                 if isinstance(outputs, Decoded):
                     event.body = encode(outputs.kind, outputs.origin, outputs.batch)
                 elif "model_version" not in event.body:  # MLRun's description of the model
-                    event.body["versions"] = [self._scorer.model.spec.version]
+                    event.body["versions"] = [self._scorer.version] if self._scorer.model else []
         except (BadRequestError, UnreadableError) as error:
             event.body = self._refusal(error.status if isinstance(error, BadRequestError) else 400, str(error))
         except Exception as error:
@@ -218,13 +245,18 @@ class ModelServing:
         if isinstance(scores, Scores):
             request["outputs"] = scores.prediction.tolist()
             request["probabilities"] = scores.probability.tolist()
-        request["model_version"] = self._scorer.model.spec.version
+        request["model_version"] = self._scorer.version
         return request
 
     # The same steps for the stage.
 
     def infer(self, rows: Decoded) -> Decoded:
-        """Return the predictions of a message of vectors, through the same steps as a request."""
+        """Return the predictions of a message of vectors, through the same steps as a request.
+
+        Without a model the predictions are null.
+        """
+        if self._scorer.model is None:
+            return Decoded("predictions", rows.origin, self._scorer.score(rows.batch), {})
         response = {"outputs": self.predict(self.validate(self.preprocess(rows, "infer"), "infer"))}
         predictions: Decoded = self.postprocess(response)["outputs"]
         return predictions
@@ -234,9 +266,9 @@ class ModelServing:
         the path."""
         parts = [part for part in (path or "").split("/") if part]
         if parts[:2] == ["v2", "models"]:
-            version = self._scorer.model.spec.version
+            version = self._scorer.version
             if parts[2:3] != [self.name] or (parts[3:4] == ["versions"] and parts[4:5] != [version]):
-                raise BadRequestError(f"no such model: {path}; this is {self.name}, version {version}", 404)
+                raise BadRequestError(f"no such model: {path}; this is {self.name}, version {version or 'none'}", 404)
             parts = parts[5:] if parts[3:4] == ["versions"] else parts[3:]
         if parts not in ([], *([name] for name in OPERATIONS)):
             raise BadRequestError(f"no such operation: {path}; known: {', '.join(OPERATIONS)}", 404)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,11 +34,9 @@ class TrainingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What the notebook decides: the candidates, and what the card says about the model's use."""
+    """What the notebook decides: the candidates."""
 
     candidates: Mapping[str, Make]
-    intended_use: Sequence[str] = ()
-    limits: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,10 @@ from modelstream.training.snapshot.selection import OnProgress
 
 METRICS = ("auc", "accuracy", "log_loss", "ece", "recall", "precision")
 DIGITS = 4
+ONLY_OURS = (
+    "It knows only vectors as this pipeline computes them; vectors computed otherwise mean something else to it."
+)
+"""The limit of every model."""
 
 
 def register(registry: Registry, done: Training, progress: OnProgress) -> str:
@@ -92,8 +96,8 @@ def card_of(done: Training, version: str) -> ModelCard:
         skew=done.skew,
         importance=done.importance,
         conversion=done.comparison.told() + ".",
-        intended_use=list(done.recipe.intended_use),
-        limits=list(done.recipe.limits),
+        intended_use=list(use_case.intended_use),
+        limits=[ONLY_OURS, *use_case.model.limits],
         libraries=library_versions(),
         python=python_version(),
     )

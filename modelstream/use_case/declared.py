@@ -114,6 +114,10 @@ class ModelDeclaration(_Part, frozen=True):
     name: str
     prediction: str
     threshold: float = 0.5
+    intended_use: tuple[str, ...] = ()
+    """Sentences for the model card: what the model is for."""
+    limits: tuple[str, ...] = ()
+    """Sentences for the model card: what it is not for, and what is not known."""
 
 
 class UseCase(_Part, frozen=True, dict=True):
@@ -190,6 +194,16 @@ class UseCase(_Part, frozen=True, dict=True):
     def model_name(self) -> str:
         """The name of the model, in the registry and in URLs."""
         return self.model.name
+
+    @property
+    def intended_use(self) -> tuple[str, ...]:
+        """What the model is for, in sentences: as the file says it, or as it follows from the label."""
+        outcome = f"{self.prediction} is 1"
+        if self.label:
+            value = self.label.positive
+            outcome = f"{self.label.field} is {str(value).lower() if isinstance(value, bool) else value}"
+        asked = " or ".join(self.predict_on)
+        return self.model.intended_use or (f"To say after each {asked} how likely it is that {outcome} in the end.",)
 
     @property
     def threshold(self) -> float:

@@ -1,7 +1,8 @@
 """The meaning of a use case: what stored rows, vectors and log files depend on, and how two of them differ, in words.
 
-Left out is what no stored value depends on: title, description, comments, the use case's own name, the order of names
-where it has no meaning, and the model's name, which every prediction carries itself.
+Left out is what no stored value depends on: title, description, what the model card says of the model's use, comments,
+the use case's own name, the order of names where it has no meaning, and the model's name, which every prediction
+carries itself.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ def _plain(use_case: UseCase, *, defaults: bool) -> Meaning:
     found: Meaning = _builtins(use_case, defaults)
     for name in _WITHOUT_MEANING:
         found.pop(name, None)
-    found["model"].pop("name")
+    for name in ("name", "intended_use", "limits"):
+        found["model"].pop(name, None)
     found["predict_on"] = sorted(found["predict_on"])
     # The order of events with a value is that of the features; that of the others has no meaning.
     order = [*use_case.value_events, *sorted(set(use_case.events) - set(use_case.value_events))]

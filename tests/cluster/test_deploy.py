@@ -154,6 +154,15 @@ def test_plan_is_the_one_in_the_docs_and_holds_no_secret(written: dict[str, Any]
     assert steps[:6] == ["run prepare", *(f"deploy {name}" for name in ORDER), "run data-generator"]
 
 
+def test_plan_without_a_model_says_so(written: dict[str, Any]) -> None:
+    deployment = loaded(written, "kafka")
+    assert "model" not in yaml.safe_load(deployment.describe())
+    bare = msgspec.structs.replace(deployment.project.params, model="")
+    deployment.project = msgspec.structs.replace(deployment.project, params=bare)
+    said = yaml.safe_load(deployment.describe())["model"]
+    assert said.startswith("none comes with the project: until one is promoted (--train)")
+
+
 def test_login_to_kafka_is_a_file_of_a_secret(written: dict[str, Any], tmp_path: Path) -> None:
     line = "kafka: {secret: kafka-login, user: modelstream, password_file: password, tls: true, ca_file: ca.crt}"
     text = (ROOT / "clusters" / "kafka.yaml").read_text()

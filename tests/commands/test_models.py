@@ -7,13 +7,19 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from modelstream.project import load_project
 from modelstream.registry.registry import Registry
 from modelstream.training.judge.held_out import HELD_OUT_FILE
+from modelstream.use_case.file import load_use_case
 from tests.command_line import pipeline
-from tests.model_files import CHURN, SHIPPED, directory, folder_of
+from tests.model_files import CHURN, ROOT, SHIPPED, constant_model, directory, folder_of
 from tests.training.versions import registered, version_files
+
+PROJECT = load_project(ROOT / "project.yaml")
+BOILERS = ROOT / "tests" / "use_cases" / "boilers.yaml"
 
 
 @pytest.fixture
@@ -127,3 +133,47 @@ def test_mistake_is_told_with_what_to_do(
 def test_another_model_has_versions_of_its_own(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
     assert models("list", "--name", "other") == 0
     assert "no version" in capsys.readouterr().out
+
+
+@pytest.fixture
+def other_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """A project for boilers that still names the model of another use case; nothing is registered."""
+    project = msgspec.structs.replace(PROJECT.params, use_case=str(BOILERS))
+    monkeypatch.setattr("modelstream.project.load_project", lambda: msgspec.structs.replace(PROJECT, params=project))
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
+    use_case = load_use_case(BOILERS)
+    return Registry(tmp_path / "models", use_case.model_name, use_case.features)
+
+
+def test_without_any_model_each_command_says_so_and_what_to_do(
+    other_case: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert models("list") == 0
+    said = capsys.readouterr().out
+    assert "repairs: no model yet → python pipeline.py train --promote" in said
+    assert "is not used: it is the model churn, for other features than repairs: it lacks price, pressure" in said
+    assert models("list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+    for command, expected in (
+        (("show", "1"), "has no version 1"),
+        (("promote", "1"), "has no version 1"),
+        (("rollback",), "no version served before"),
+    ):
+        assert models(*command) == 1
+        assert expected in capsys.readouterr().err
+
+
+def test_registered_versions_of_which_none_serves_yet_are_told_as_that(
+    other_case: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def files(version: str) -> dict[str, bytes]:
+        model = constant_model(0.5, len(other_case.features))
+        return directory(
+            version, model, features=other_case.features, change=lambda data: data["metadata"].update(key="repairs")
+        )
+
+    assert other_case.register(files) == "1"
+    assert models("list") == 0
+    assert "None of them serves yet → python pipeline.py models promote VERSION" in capsys.readouterr().out
+    assert models("promote", "1") == 0
+    assert capsys.readouterr().out.startswith("repairs 1 serves from now on. ")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from modelstream.commands.run import print_summary
+from modelstream.commands.run_summary import print_summary
 from modelstream.project import load_project
 from modelstream.runner import data_folder
 from modelstream.runner import run as runs

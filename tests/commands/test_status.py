@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from modelstream.commands.status import ModelStatus, print_status, status_of
@@ -18,7 +19,7 @@ from modelstream.runner.supervisor import Process
 from modelstream.stages.counters import ServedModel
 from tests.commands.small import again, small_folder
 from tests.model_files import directory, folder_of
-from tests.runner.folders import SHARDS
+from tests.runner.folders import PROJECT, SHARDS
 
 
 @pytest.fixture
@@ -88,3 +89,15 @@ def test_status_tells_which_version_is_to_serve_and_which_does(
     assert "is broken" in found.model.problem
     print_status(found, view.use_case)
     assert "is broken" in capsys.readouterr().out
+
+
+def test_without_a_model_the_status_says_so_and_what_to_do(
+    view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
+    bare = msgspec.structs.replace(PROJECT, params=msgspec.structs.replace(PROJECT.params, model=""))
+    found = status_of(View(view.path, bare))
+    assert found.model == ModelStatus("churn", "", {})
+    print_status(found, view.use_case)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "model churn: no model yet → python pipeline.py train --promote --data" in said

@@ -238,3 +238,18 @@ class LogContract:
         with pytest.raises(ConfigurationError, match=said) as caught:
             self.open(place, schema=other).checkpoint(0)
         assert caught.value.remedy
+
+    def test_reading_columns_that_the_log_of_another_use_case_lacks_is_refused(self, log: Log, place: Any) -> None:
+        log.append(0, table(0), checkpoint(0))
+        renamed = pa.schema([field.with_name("price") if field.name == "amount" else field for field in SCHEMA])
+        other = self.open(place, schema=renamed)
+        with pytest.raises(ConfigurationError, match=r"made for another use case \(differing columns: price\)") as told:
+            list(other.scan(["price"]))
+        assert told.value.remedy
+        assert positions(other) == [0], "what both have can be read"
+
+    def test_counters_of_all_shards_are_added_up(self, log: Log) -> None:
+        log.append(0, table(0), checkpoint(0, missing=2))
+        log.append(0, table(1), checkpoint(1, missing=3))
+        log.append(1, table(2, shard=1), checkpoint(0, missing=1, others=7))
+        assert log.counters() == {"missing": 4, "others": 7}

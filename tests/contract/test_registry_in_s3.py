@@ -90,7 +90,7 @@ class Watched:
 
     @property
     def version(self) -> str:
-        return self.watch.model.spec.version
+        return self.watch.version
 
 
 class TestRegistryInS3(RegistryContract):
@@ -325,7 +325,9 @@ class TestRegistryInS3(RegistryContract):
         assert watched.watch.refused.startswith("version 3 is refused")
         assert "sha256 is" in watched.watch.refused
         assert (watched.version, len(watched.said)) == ("2", 2)
-        assert Watched(place).watch.begin().spec.version == "2"
+        restarted = Watched(place).watch
+        restarted.begin()
+        assert restarted.version == "2"
         self.overwrite(registry, good, "3", "model.onnx")
         assert watched.watch.look()
         assert (watched.version, watched.watch.refused) == ("3", "")

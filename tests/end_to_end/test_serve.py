@@ -60,12 +60,12 @@ class Service:
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Service]:
+def serving(folder: Path, *options: str, root: Path = ROOT) -> Iterator[Service]:
     errors = folder.parent / "stderr.txt"
     with errors.open("w") as stderr:
         usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
         command = [sys.executable, "pipeline.py", "serve", "--data", str(folder), "--port", "0", *options]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=stderr, text=True)
         signal.signal(signal.SIGHUP, usual)
     try:
 

@@ -325,10 +325,11 @@ def test_hostile_version_is_refused_and_the_old_one_goes_on(registry: Registry, 
     shipped = registry.load("1")
     server = Registry(folder_of(registry).parent, registry.name, registry.features)
     watch = ModelWatch(server, shipped, lambda what, why: said.append(what))
-    assert watch.begin().spec.version == "2"
+    watch.begin()
+    assert watch.version == "2"
     point_at(registry, "3")
     assert watch.look()
-    assert watch.model.spec.version == "2"
+    assert watch.version == "2"
     assert not watch.look()
     assert [what for what in said if "refused" in what] == [watch.refused]
     assert watch.refused.startswith("version 3 is refused: ")
@@ -341,7 +342,7 @@ def test_hostile_version_is_refused_and_the_old_one_goes_on(registry: Registry, 
     # Back to what was good.
     registry.promote("2")
     assert watch.look()
-    assert (watch.model.spec.version, watch.refused) == ("2", "")
+    assert (watch.version, watch.refused) == ("2", "")
 
 
 ALIASES: dict[str, Callable[[Path], Any]] = {
@@ -369,7 +370,7 @@ def test_alias_that_cannot_be_followed_changes_nothing_and_is_said_once(registry
     assert watch.look()
     assert not watch.look()
     assert not watch.look()
-    assert (watch.model.spec.version, said) == ("2", [watch.refused])
+    assert (watch.version, said) == ("2", [watch.refused])
     alias = folder_of(registry) / ALIAS
     alias.rmdir() if alias.is_dir() and not alias.is_symlink() else alias.unlink()
     registry.promote("2")

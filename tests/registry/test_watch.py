@@ -40,7 +40,7 @@ class Watched:
 
     @property
     def version(self) -> str:
-        return self.watch.model.spec.version
+        return self.watch.version
 
 
 def test_shipped_model_serves_until_something_is_promoted(registry: Registry) -> None:
@@ -71,7 +71,8 @@ def test_server_begins_with_what_is_promoted(registry: Registry) -> None:
     registry.promote("2")
     registry.promote("4")
     watched = Watched(registry)
-    assert watched.watch.begin().spec.version == "4"
+    watched.watch.begin()
+    assert watched.watch.version == "4"
     assert not watched.watch.look()
 
 
@@ -117,7 +118,8 @@ def test_server_begins_with_the_last_version_that_may_serve(registry: Registry) 
     for version in ("3", "4"):
         (folder_of(registry) / version / "model.onnx").write_bytes(b"")
     watched = Watched(registry)
-    assert watched.watch.begin().spec.version == "2"
+    watched.watch.begin()
+    assert watched.watch.version == "2"
     assert watched.watch.refused.startswith("version 4 is refused")
     assert not watched.watch.look()
     for name, content in directory("4").items():
@@ -204,3 +206,75 @@ def test_thread_tells_of_changes(registry: Registry, monkeypatch: pytest.MonkeyP
     registry.promote("2")
     assert changed.wait(10)
     assert watched.version == "2"
+
+
+# Without a model that comes with the project.
+
+
+class Unshipped(Watched):
+    """A watch of a server that begins without a model."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self.watch = ModelWatch(registry, None, lambda what, why: self.said.append(what))
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "models", CHURN.model_name, CHURN.features)
+
+
+def test_nothing_serves_until_the_first_version_is_promoted(bare: Registry) -> None:
+    watched = Unshipped(bare)
+    assert watched.watch.begin() is None
+    assert not watched.watch.look()
+    bare.register(directory)
+    assert not watched.watch.look(), "registered is not promoted"
+    bare.promote("1")
+    assert watched.watch.look()
+    assert (watched.version, watched.said) == ("1", ["serving version 1 from now on"])
+
+
+def test_first_version_that_is_refused_changes_nothing_and_the_next_one_serves(bare: Registry) -> None:
+    for _ in range(2):
+        bare.register(directory)
+    watched = Unshipped(bare)
+    watched.watch.begin()
+    bare.promote("1")
+    (folder_of(bare) / "1" / "model.onnx").write_bytes(b"damaged")
+    assert watched.watch.look()
+    assert watched.version == ""
+    assert "version 1 is refused" in watched.watch.refused
+    bare.promote("2")
+    watched.watch.look()
+    assert (watched.version, watched.watch.refused) == ("2", "")
+
+
+def test_server_whose_promoted_versions_are_all_damaged_does_not_begin_without_answers(bare: Registry) -> None:
+    for version in ("1", "2"):
+        bare.register(directory)
+        bare.promote(version)
+        (folder_of(bare) / version / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(ConfigurationError, match=r"version 2 is refused: .*sha256") as told:
+        Unshipped(bare).watch.begin()
+    assert told.value.remedy
+    (folder_of(bare) / "1" / "model.onnx").write_bytes(directory("1")["model.onnx"])
+    watched = Unshipped(bare)
+    watched.watch.begin()
+    assert watched.version == "1", "the one before it may"
+
+
+def test_server_goes_on_when_what_it_goes_back_to_is_no_longer_there(registry: Registry) -> None:
+    registry.promote("2")
+    watched = Unshipped(bare_of(registry))
+    watched.watch.begin()
+    assert registry.rollback() == "1", "the one of the project, as another checkout knows it"
+    assert watched.watch.look()
+    assert watched.version == "2"
+    assert "no model of churn comes with the project" in watched.watch.refused
+    restarted = Unshipped(bare_of(registry))
+    assert restarted.watch.begin() is None
+
+
+def bare_of(registry: Registry) -> Registry:
+    return Registry(folder_of(registry).parent, registry.name, registry.features)

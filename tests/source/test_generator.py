@@ -396,10 +396,18 @@ def test_distributions_that_make_no_sense_are_refused(changed: dict[str, Any], p
     assert "data-generator.ipynb" in refused.value.remedy
 
 
+def test_generator_of_another_use_case_says_whose_events_it_makes_and_what_to_do() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"another use case \(purchase, bet, win\); those of boilers are"
+    ) as told:
+        DISTRIBUTIONS.check(load_use_case(Path(__file__).parents[1] / "use_cases" / "boilers.yaml"))
+    assert "--input FILE" in told.value.remedy
+
+
 def test_a_use_case_without_a_lookup_is_refused() -> None:
     bare = parse_use_case(
         "{version: 1, name: bare, key: k, time: t, type: e, fields: {k: key, t: time, e: text, x: number},"
-        " events: {tick: {value: x}}, predict_on: [tick], model: {name: m, prediction: p}}"
+        " events: {bet: {value: x}}, predict_on: [bet], model: {name: m, prediction: p}}"
     )
     with pytest.raises(ConfigurationError, match="bare needs a profile and a lookup"):
         source(use_case=bare)

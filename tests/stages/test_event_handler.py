@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from modelstream.errors import UnavailableError
 from modelstream.logs.parquet import ParquetLog
-from modelstream.messages.codec import MAX_LINE, encode
-from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, Checkpoint, bucket_of, stream_position
+from modelstream.messages.codec import MAX_LINE, decode, encode
+from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, UNANSWERED, Checkpoint, bucket_of, stream_position
 from modelstream.stages.event_handler import EventHandler
+from modelstream.use_case.columns import MODEL_VERSION
 from modelstream.use_case.file import load_use_case
 from tests.events.test_parsing import BAD
 from tests.faults.expected import Truth
@@ -48,8 +49,8 @@ def handler(harness: Harness, folder: Path, epoch: int = 0, transform: Any = Non
     return EventHandler(harness.context, settings(**options), harness.streams, CHURN, log, epoch, transform)
 
 
-def logger(harness: Harness, folder: Path) -> EventHandler:
-    options = settings(reads="inference", writes="", rows="predictions", shards=SHARDS)
+def logger(harness: Harness, folder: Path, **changed: Any) -> EventHandler:
+    options = settings(reads="inference", writes="", rows="predictions", shards=SHARDS, **changed)
     log = ParquetLog(folder / "inference", CHURN.inference_log_schema, 0)
     return EventHandler(harness.context, options, harness.streams, CHURN, log, 0)
 
@@ -490,3 +491,35 @@ def test_every_row_counts_once_however_messages_are_taken(
         for position in rows.batch.column("position").to_pylist()
     ]
     assert sent == expected
+
+
+# Predictions that no model has made.
+
+
+def unanswered(positions: Sequence[int]) -> bytes:
+    answer = (CHURN.prediction, CHURN.probability, MODEL_VERSION)
+    return encode("predictions", "a.ndjson", decode(predictions(positions)).batch.drop_columns(answer))
+
+
+def counted(folder: Path) -> tuple[int, int]:
+    log = ParquetLog(folder / "inference", CHURN.inference_log_schema, 0)
+    return log.count(), log.counters().get(UNANSWERED, 0)
+
+
+def test_vectors_without_an_answer_are_kept_and_counted_once(harness: Harness, tmp_path: Path) -> None:
+    harness.reads = "inference"
+    flush(harness, logger(harness, tmp_path), event(0, unanswered([1, 2]), 0, "inference"))
+    assert counted(tmp_path) == (2, 2)
+    again = event(0, unanswered([1, 2]), 0, "inference"), event(1, unanswered([3]), 0, "inference")
+    flush(harness, logger(harness, tmp_path), *again, event(2, predictions([4]), 0, "inference"))
+    assert counted(tmp_path) == (4, 3)
+    assert [row[MODEL_VERSION] is None for row in logged(tmp_path, "inference")] == [True, True, True, False]
+
+
+def test_owner_that_is_late_counts_only_the_unanswered_that_the_other_did_not(harness: Harness, tmp_path: Path) -> None:
+    harness.reads = "inference"
+    late = logger(harness, tmp_path, commit_ms=10_000.0, commit_rows=1000)
+    harness.handle(late, event(0, unanswered([1, 2]), 0, "inference"), event(1, unanswered([3]), 0, "inference"))
+    flush(harness, logger(harness, tmp_path), event(0, unanswered([1, 2]), 0, "inference"))
+    harness.run(late.drain())
+    assert counted(tmp_path) == (3, 3)

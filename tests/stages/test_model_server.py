@@ -83,6 +83,17 @@ def test_predictions_do_not_depend_on_how_rows_are_batched(cuts: list[int]) -> N
     assert pa.Table.from_batches(parts).equals(pa.Table.from_batches([one.score(VECTORS)]))
 
 
+def test_without_a_model_every_vector_passes_with_null_for_an_answer() -> None:
+    result = Scorer(CHURN, None, clock=lambda: 5_000_000_000).score(VECTORS)
+    assert result.schema.equals(CHURN.prediction_schema)
+    assert result.select(CHURN.vector_schema.names).equals(VECTORS)
+    for name in (CHURN.prediction, CHURN.probability, "model_version"):
+        assert result.column(name).null_count == VECTORS.num_rows
+    assert result.column("predicted_at").null_count == 0
+    with pytest.raises(UnreadableError, match="'win_var'"):
+        Scorer(CHURN, None).score(VECTORS.drop_columns(["win_var"]))
+
+
 def test_threshold_itself_counts_as_positive() -> None:
     probability = np.array([0.49999, 0.5, 0.50001])
     assert AtThreshold(0.5).decide(probability, np.empty((3, 0), np.float32)).tolist() == [0, 1, 1]

@@ -216,6 +216,25 @@ def test_mistake_is_told_with_its_place_and_a_remedy(right: str, wrong: str, pro
     assert remedy in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("label: {field: broken, positive: true}", "To say after each reading how likely it is that broken is true"),
+        ("label: {field: what, positive: gone}", "To say after each reading how likely it is that what is gone"),
+        ("description: none", "To say after each reading how likely it is that will_freeze is 1"),
+    ],
+)
+def test_intended_use_that_the_file_does_not_give_follows_from_the_label(label: str, said: str) -> None:
+    text = """
+    {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean],
+     fields: {house: key, at: time, kind: text, celsius: number, broken: boolean, what: text},
+     events: {reading: {value: celsius}}, predict_on: [reading],
+     model: {name: frost, prediction: will_freeze}, LABEL}"""
+    assert parse_use_case(text.replace("LABEL", label)).intended_use == (f"{said} in the end.",)
+    own = parse_use_case(text.replace("LABEL", label).replace("will_freeze}", "p, intended_use: [To warm.]}"))
+    assert own.intended_use == ("To warm.",)
+
+
 def test_mistake_is_told_with_its_line() -> None:
     line = CHURN_TEXT[: CHURN_TEXT.index("win_amount}")].count("\n") + 1
     with pytest.raises(ConfigurationError, match=rf"mine.yaml, line {line}, events.win.value: "):

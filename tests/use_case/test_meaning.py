@@ -120,3 +120,10 @@ def test_difference_says_where_it_stands() -> None:
     now = parse_use_case(changed(("hours: 24", "hours: 48")))
     assert [one.place for one in differences(CHURN, now)] == [("window", "hours")]
     assert [one.place for one in changes({"a": {"b": 1}}, {"a": {"c": 1}})] == [("a", "c"), ("a", "b")]
+
+
+def test_what_the_model_card_says_of_the_models_use_has_no_meaning_for_data() -> None:
+    model = msgspec.structs.replace(CHURN.model, intended_use=("Another one.",), limits=())
+    now = msgspec.structs.replace(CHURN, model=model)
+    assert differences(CHURN, now) == []
+    assert meaning_of(CHURN) == meaning_of(now)

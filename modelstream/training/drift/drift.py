@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 from modelstream.errors import ConfigurationError
 from modelstream.logs import Log
 from modelstream.model.onnx import as_input
+from modelstream.model.spec import difference
 from modelstream.stores import Stores
 from modelstream.training.drift.distances import (
     hellinger,
@@ -36,6 +38,8 @@ POSSIBLE, DETECTED = 0.5, 0.7
 """MLRun's bounds (`DataDriftClassifier` of its histogram data drift application)."""
 LETTERS_POSSIBLE, LETTERS_DETECTED = 0.01, 0.05
 """By how much the share of dead letters may exceed the share in the card's data."""
+NO_MODEL = "none"
+"""Stands for the version of vectors that were kept without an answer, before there was a model."""
 FEW = 1000
 """With fewer vectors, or rows for the dead letters, distances are large by chance: nothing is judged."""
 FEW_USERS = 30
@@ -150,7 +154,8 @@ class ServedCounts:
         if self.since is not None:
             batch = batch.filter(pc.greater_equal(batch.column(PREDICTED_AT), pa.scalar(self.since, TIME)))
         versions = pc.value_counts(batch.column(MODEL_VERSION)).to_pylist()
-        self.others.update({one["values"]: one["counts"] for one in versions if one["values"] != self.card.version})
+        known = {one["values"] or NO_MODEL: one["counts"] for one in versions}
+        self.others.update({version: count for version, count in known.items() if version != self.card.version})
         batch = batch.filter(pc.equal(batch.column(MODEL_VERSION), self.card.version))
         if not batch.num_rows:
             return
@@ -172,9 +177,9 @@ def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
     Raises ConfigurationError if the card has other features.
     """
     use_case, predictions = stores.use_case, stores.inference_log
-    if list(card.features) != list(use_case.features):
+    if differs := difference([*card.features], use_case.features):
         raise ConfigurationError(
-            f"the card of {card.name} {card.version} has other features than the use case",
+            f"the card of {card.name} {card.version} has other features than the use case: {differs}",
             remedy="train the model again",
         )
     served = ServedCounts(card, use_case, since)
@@ -182,6 +187,16 @@ def drift(card: ModelCard, stores: Stores, since: int | None) -> Drift:
         served.add(batch)
     letters = sum(1 for _ in stores.dead_letters(since))
     return judge(served, letters, _rows_since(stores.events_log, since) + letters)
+
+
+def told(others: Mapping[str, int]) -> str:
+    """Return in words how many vectors other versions answered, or none did.
+
+    >>> told({"2": 1200, NO_MODEL: 7})
+    '1,200 by version 2, 7 without a model'
+    """
+    by = {version: "without a model" if version == NO_MODEL else f"by version {version}" for version in others}
+    return ", ".join(f"{number:,} {by[version]}" for version, number in others.items())
 
 
 def judge(served: ServedCounts, letters: int, rows: int) -> Drift:

@@ -8,16 +8,19 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from modelstream.base.command_line import pipeline
 from modelstream.training.drift.drift import (
     DETECTED,
     FEW,
     FEW_USERS,
     LETTERS_DETECTED,
     LETTERS_POSSIBLE,
+    NO_MODEL,
     POSSIBLE,
     Distance,
     Drift,
     Verdict,
+    told,
 )
 from modelstream.training.report import document
 from modelstream.training.report.card import ModelCard
@@ -59,10 +62,9 @@ def table(found: Drift) -> Group:
 
 def nothing_served(found: Drift) -> Group:
     """Return what to do where the version has served nothing yet, for a terminal."""
-    others = found.other_versions
-    todo = "Send new events through the pipeline: python pipeline.py run, or serve."
-    if others:
-        todo += f" Or look at another version: python pipeline.py drift --model {next(iter(others))}"
+    todo = f"Send new events through the pipeline: {pipeline('run')}, or serve."
+    if versions := [version for version in found.other_versions if version != NO_MODEL]:
+        todo += f" Or look at another version: {pipeline('drift --model', versions[0])}"
     return Group(*_lead(found), Text.assemble(("→ ", "bold"), todo))
 
 
@@ -123,18 +125,14 @@ def _lead(found: Drift) -> list[str]:
     if not found.vectors:
         text = f"Version {found.version} of {found.model} has served nothing"
         text += f" since {moment(found.since)}" if found.since else " yet"
-        return [f"{text} ({_others(found)})." if found.other_versions else f"{text}."]
+        return [f"{text} ({told(found.other_versions)})." if found.other_versions else f"{text}."]
     since = f"since {moment(found.since)}, " if found.since else ""
     text = f"{found.vectors:,} vectors that version {found.version} of {found.model} was asked about, {since}"
     text += f"{moment(found.first or '')} to {moment(found.last or '')}, against those that it was made of."
     lead = [text]
     if found.other_versions:
-        lead.append(f"Left out: {_others(found)}.")
+        lead.append(f"Left out: {told(found.other_versions)}.")
     return lead
-
-
-def _others(found: Drift) -> str:
-    return ", ".join(f"{count:,} by version {version}" for version, count in found.other_versions.items())
 
 
 def _because(found: Drift) -> str:

@@ -23,12 +23,14 @@ from modelstream.base.times import time_given
 from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from modelstream.messages.dead_letters import encode_letters, letter
+from modelstream.messages.identity import Checkpoint
 from modelstream.model.onnx import as_input
 from modelstream.training.drift import drift_page
 from modelstream.training.drift.drift import (
     DETECTED,
     FEW,
     FEW_USERS,
+    NO_MODEL,
     POSSIBLE,
     Drift,
     ServedCounts,
@@ -40,7 +42,7 @@ from modelstream.training.report.card import ModelCard
 from modelstream.training.snapshot.histograms import Histograms, of_probabilities
 from modelstream.use_case.columns import MODEL_VERSION, PREDICTED_AT, TIME
 from tests.command_line import pipeline
-from tests.runner.folders import PROJECT, make_folder
+from tests.runner.folders import PROJECT, SHARDS, make_folder
 from tests.training.synthetic import USE_CASE, Floats, card, write_card
 
 FEATURES = list(USE_CASE.features)
@@ -261,6 +263,31 @@ def test_a_version_that_made_no_prediction_names_those_that_did(view: View, own_
     text = shown(drift_page.nothing_served(found_in(view, msgspec.structs.replace(own_card, version="7"))))
     assert "Version 7 of churn has served nothing yet (1,020 by version 1)." in text
     assert "drift --model 1" in text and "pipeline.py run" in text
+
+
+def test_vectors_without_an_answer_are_left_out_and_told(view: View, own_card: ModelCard) -> None:
+    shard = next(number for number in range(SHARDS) if view.inference_log.checkpoint(number).offset == 0)
+    rows = pa.Table.from_batches(view.inference_log.scan(shards=[shard]))
+    columns = [
+        pa.nulls(len(rows), field.type) if field.name in (MODEL_VERSION, PROBABILITY, USE_CASE.prediction) else column
+        for field, column in zip(rows.schema, rows.columns, strict=True)
+    ]
+    view.inference_log.append(shard, pa.table(columns, rows.schema), Checkpoint(offset=1))
+    found = found_in(view, own_card)
+    assert (found.vectors, found.other_versions) == (100, {NO_MODEL: len(rows)})
+    assert f"Left out: {len(rows)} without a model." in drift_page.page(found, own_card)
+
+
+def test_drift_without_any_model_says_what_to_do(
+    view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "empty"))
+    bare = msgspec.structs.replace(PROJECT, params=msgspec.structs.replace(PROJECT.params, model=""))
+    monkeypatch.setattr("modelstream.project.load_project", lambda: bare)
+    assert pipeline("drift", "--data", view.path) == 2
+    said = capsys.readouterr().err
+    assert "no model yet of churn" in said
+    assert "python pipeline.py train --promote" in said
 
 
 def test_a_card_of_other_features_is_refused(view: View, own_card: ModelCard) -> None:
