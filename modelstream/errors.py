@@ -21,6 +21,10 @@ class ConfigurationError(ModelstreamError):
     """A file, an option or a folder can't be used as it is; trying again won't help."""
 
 
+class HookError(ConfigurationError):
+    """A notebook's hook fails, or does something that it must not, and will again: a `run` ends at once."""
+
+
 class UnavailableError(ModelstreamError):
     """A stream, a table or a disk can't be used just now; the same call may succeed later.
 

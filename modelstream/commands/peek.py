@@ -126,6 +126,7 @@ def decoded(message: Message, stream: str, epoch: int, dead_letters_stream: str)
     """Return the content of a message of any kind."""
     import msgspec
 
+    from modelstream.base.times import rows_of
     from modelstream.messages import dead_letters
     from modelstream.messages.codec import LINE, UnreadableError, decode, is_arrow, split_body
     from modelstream.messages.identity import stream_origin, stream_position
@@ -137,7 +138,7 @@ def decoded(message: Message, stream: str, epoch: int, dead_letters_stream: str)
     try:
         if is_arrow(body):
             found = decode(body)
-            rows: list[Row] = found.batch.to_pylist()
+            rows: list[Row] = list(rows_of(found.batch))
             if found.kind == "lines":
                 rows = [dict(row) | {LINE: row[LINE].decode("utf-8", "replace")} for row in rows]
             rows = [{"origin": found.origin, **row} for row in rows]

@@ -168,13 +168,14 @@ def _lookup(view: View, name: str, key: str | None) -> tuple[pa.Schema, Iterator
 
 
 def _print(batches: Iterator[pa.RecordBatch], name: str) -> None:
+    from modelstream.base.times import rows_of
     from modelstream.commands.output import console, fitting_table
 
     rows: list[dict[str, Any]] = []
     total = 0
     for batch in batches:
         total += batch.num_rows
-        rows += batch.slice(0, max(0, MOST_ROWS - len(rows))).to_pylist()
+        rows += rows_of(batch.slice(0, max(0, MOST_ROWS - len(rows))))
     out = console()
     title = f"{name}: {total:,} rows"
     if total > len(rows):

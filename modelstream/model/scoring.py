@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.errors import ConfigurationError
+from modelstream.base.hooks import call_hook, defined_at
+from modelstream.errors import HookError
 from modelstream.messages.codec import UnreadableError
 from modelstream.model.onnx import Floats, OnnxModel, Probabilities, as_input
 from modelstream.use_case.columns import INGESTED_AT
@@ -126,13 +127,34 @@ class Scorer:
         count = len(vectors)
         if not count:
             return Scores(np.empty(0, np.int8), np.empty(0))
-        probability = _hooked("calibrate", self._hooks.calibrate(self.model.predict(vectors), vectors), count)
+        probability = self._hooked(self._hooks.calibrate, self.model.predict(vectors), vectors)
         if not ((probability >= 0) & (probability <= 1)).all():
-            raise _hook_error("calibrate", "a probability from 0 to 1")
-        prediction = _hooked("decide", self._hooks.decide(probability, vectors), count)
+            raise _hook_error(self._hooks.calibrate, "a probability from 0 to 1")
+        prediction = self._hooked(self._hooks.decide, probability, vectors)
         if not ((prediction == 0) | (prediction == 1)).all():
-            raise _hook_error("decide", "0 or 1")
+            raise _hook_error(self._hooks.decide, "0 or 1")
         return Scores(prediction.astype(np.int8), probability)
+
+    def _hooked(
+        self, hook: Callable[[Probabilities, Floats], object], probability: Probabilities, vectors: Floats
+    ) -> Probabilities:
+        """Return what a hook says of probabilities and their vectors, as float64[n]. Raises HookError."""
+        count, features = len(vectors), self.use_case.features
+        result = call_hook(
+            f"{_name(hook)}(probability, vectors)",
+            lambda first, last: hook(probability[first:last], vectors[first:last]),
+            count,
+            lambda row: str(
+                dict(zip(features, vectors[row].tolist(), strict=True)) | {"probability": probability[row]}
+            ),
+        )
+        try:
+            values = np.asarray(result, np.float64)
+        except (TypeError, ValueError):
+            values = np.empty(0)
+        if values.shape != (count,):
+            raise _hook_error(hook, "one number")
+        return values
 
     def predictions(self, batch: pa.RecordBatch, scores: Scores) -> pa.RecordBatch:
         """Return a checked batch with its scores, in `UseCase.prediction_schema`."""
@@ -156,20 +178,13 @@ class Scorer:
         return self._constants[count]
 
 
-def _hooked(name: str, result: object, count: int) -> Probabilities:
-    """Return what a hook returned as float64[count]."""
-    try:
-        values = np.asarray(result, np.float64)
-    except (TypeError, ValueError):
-        values = np.empty(0)
-    if values.shape != (count,):
-        raise _hook_error(name, "one number")
-    return values
+def _name(hook: Callable[..., object]) -> str:
+    return getattr(hook, "__name__", type(hook).__name__)
 
 
-def _hook_error(name: str, wanted: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{name}(probability, vectors) did not return {wanted} for each vector",
+def _hook_error(hook: Callable[..., object], wanted: str) -> HookError:
+    return HookError(
+        f"{defined_at(hook)}{_name(hook)}(probability, vectors) did not return {wanted} for each vector",
         remedy="fix it in the model server's notebook",
     )
 

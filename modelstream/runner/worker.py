@@ -234,7 +234,7 @@ class Worker:
         stage = self._stage
         if stage is None:
             return Report(ready=True)
-        return Report(ready=True, counters=stage.counters, held=stage.held, model=stage.model)
+        return Report(ready=True, counters=stage.counters, held=stage.held, hopeless=stage.hopeless, model=stage.model)
 
     def _report_often(self) -> None:
         while True:
