@@ -7,13 +7,14 @@ again.
 
 from __future__ import annotations
 
+import json
 import os
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from modelstream.errors import HookError, ModelstreamError
 
@@ -24,7 +25,7 @@ MISTAKES = (
     *(RecursionError, TypeError, ValueError),
 )
 """Exceptions that mean a mistake in a hook, Arrow's among them, which are of these classes."""
-MOST_SHOWN = 400
+MOST_SHOWN = 600
 """Characters of a row in an error."""
 
 _NOT_HOOKS = (str(Path(__file__).parents[1]), str(Path(os.__file__).parent), sysconfig.get_path("purelib"))
@@ -50,10 +51,20 @@ def call_hook(name: str, hook: Callable[[int, int], T], count: int, row: Callabl
             raise
         first, last, mistake = _smallest(hook, count, error)
         where = f"the row {row(first)[:MOST_SHOWN]}" if last - first == 1 else f"{last - first} rows together"
+        what = f"{type(mistake).__name__}: {mistake}".removesuffix(": ")
         raise HookError(
-            f"{place_of(mistake.__traceback__)}{name}: {type(mistake).__name__}: {mistake}; at {where}",
-            remedy="fix the hook for such a row (make lab); nothing is lost, and the next start continues here",
+            f"{place_of(mistake.__traceback__)}{name}: {what}; at {where}",
+            remedy="fix the hook for such a row (make lab)",
         ) from mistake
+
+
+def row_text(row: Mapping[str, Any]) -> str:
+    """Return a row as JSON, without what is null in it.
+
+    >>> row_text({"position": 7, "amount": None})
+    '{"position": 7}'
+    """
+    return json.dumps({name: value for name, value in row.items() if value is not None}, default=str)
 
 
 def place_of(trace: TracebackType | None) -> str:

@@ -5,7 +5,6 @@ Messages are checked together, because most calls cost as much for one event as 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.base.hooks import call_hook, defined_at
+from modelstream.base.hooks import call_hook, defined_at, row_text
 from modelstream.base.times import FIRST, LAST, TIMESTAMP, rows_of
 from modelstream.errors import HookError
 from modelstream.messages.codec import MAX_LINE
@@ -162,7 +161,7 @@ class EventChecker:
             "transform(batch)",
             lambda first, last: transform(events.slice(first, last - first)),
             events.num_rows,
-            lambda row: _shown(events.slice(row, 1)),
+            lambda row: row_text(rows_of(events.slice(row, 1))[0]),
         )
         wanted = self._use_case.event_schema
         if not isinstance(changed, pa.RecordBatch) or not changed.schema.equals(wanted):
@@ -178,11 +177,6 @@ class EventChecker:
                 remedy=f"it may change values and leave rows out, but must not change the column {POSITION}",
             )
         return changed
-
-
-def _shown(row: pa.RecordBatch) -> str:
-    """Return a row as JSON, without what is null in it."""
-    return json.dumps({name: value for name, value in rows_of(row)[0].items() if value is not None}, default=str)
 
 
 def _difference(changed: object, wanted: pa.Schema) -> str:

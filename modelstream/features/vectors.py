@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from modelstream.base.hooks import call_hook, defined_at
+from modelstream.base.hooks import call_hook, defined_at, row_text
 from modelstream.base.times import rows_of
 from modelstream.errors import ConfigurationError, HookError
 from modelstream.features.engine import Applied
@@ -82,7 +82,7 @@ class Vectors:
             "derive(batch, vectors)",
             lambda first, last: derive(asked.slice(first, last - first), vectors.slice(first, last - first)),
             vectors.num_rows,
-            lambda row: str({k: v for k, v in rows_of(vectors.slice(row, 1))[0].items() if k != INGESTED_AT}),
+            lambda row: row_text(rows_of(vectors.slice(row, 1).drop_columns([INGESTED_AT]))[0]),
         )
         wanted = self._use_case.vector_schema
         if not isinstance(changed, pa.RecordBatch) or changed.num_rows != vectors.num_rows:

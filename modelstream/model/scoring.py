@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.base.hooks import call_hook, defined_at
+from modelstream.base.hooks import call_hook, defined_at, row_text
+from modelstream.base.times import rows_of
 from modelstream.errors import HookError
 from modelstream.messages.codec import UnreadableError
 from modelstream.model.onnx import Floats, OnnxModel, Probabilities, as_input
@@ -103,7 +104,7 @@ class Scorer:
         that isn't this use case's vectors.
         """
         batch = self.checked(batch)
-        return self.predictions(batch, self.scores(self.vectors(batch)))
+        return self.predictions(batch, self.scores(self.vectors(batch), batch))
 
     def checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return a batch in `UseCase.vector_schema`. Raises UnreadableError if it isn't this use case's vectors.
@@ -122,31 +123,45 @@ class Scorer:
         """Return the features of a checked batch as the model takes them, float32[n, features]."""
         return as_input([column.to_numpy() for column in batch.columns[-self.model.features :]])
 
-    def scores(self, vectors: Floats) -> Scores:
-        """Return what the model and the hooks say of vectors float32[n, features]."""
+    def scores(self, vectors: Floats, batch: pa.RecordBatch | None = None) -> Scores:
+        """Return what the model and the hooks say of vectors float32[n, features].
+
+        `batch` has the rows that they were made of, if they came from a stream: an error in a hook names the row.
+        Raises HookError.
+        """
         count = len(vectors)
         if not count:
             return Scores(np.empty(0, np.int8), np.empty(0))
-        probability = self._hooked(self._hooks.calibrate, self.model.predict(vectors), vectors)
+        probability = self._hooked(self._hooks.calibrate, self.model.predict(vectors), vectors, batch)
         if not ((probability >= 0) & (probability <= 1)).all():
             raise _hook_error(self._hooks.calibrate, "a probability from 0 to 1")
-        prediction = self._hooked(self._hooks.decide, probability, vectors)
+        prediction = self._hooked(self._hooks.decide, probability, vectors, batch)
         if not ((prediction == 0) | (prediction == 1)).all():
             raise _hook_error(self._hooks.decide, "0 or 1")
         return Scores(prediction.astype(np.int8), probability)
 
     def _hooked(
-        self, hook: Callable[[Probabilities, Floats], object], probability: Probabilities, vectors: Floats
+        self,
+        hook: Callable[[Probabilities, Floats], object],
+        probability: Probabilities,
+        vectors: Floats,
+        batch: pa.RecordBatch | None,
     ) -> Probabilities:
         """Return what a hook says of probabilities and their vectors, as float64[n]. Raises HookError."""
-        count, features = len(vectors), self.use_case.features
+        count = len(vectors)
+
+        def row(place: int) -> str:
+            if batch is None:
+                told = dict(zip(self.use_case.features, vectors[place].tolist(), strict=True))
+            else:
+                told = rows_of(batch.slice(place, 1).drop_columns([INGESTED_AT]))[0]
+            return row_text({"probability": float(probability[place]), **told})
+
         result = call_hook(
             f"{_name(hook)}(probability, vectors)",
             lambda first, last: hook(probability[first:last], vectors[first:last]),
             count,
-            lambda row: str(
-                dict(zip(features, vectors[row].tolist(), strict=True)) | {"probability": probability[row]}
-            ),
+            row,
         )
         try:
             values = np.asarray(result, np.float64)

@@ -312,8 +312,9 @@ class EventHandler(Stage):
             raise HookError(
                 f"transform(batch) made {moved.column(key)[0].as_py()!r} the {key} at {at}, but a reader had found "
                 f"another key there, or none, and chosen the shard by it",
-                remedy=f"say in the use-case file where the key stands: `{key}: {{type: key, path: after.id}}`; or make "
-                "keys before the events are sent; or send them by HTTP, where a transform may make the key",
+                remedy="say in the use-case file where the key stands, such as "
+                f"`{key}: {{type: key, path: after.id}}`; or make keys before the events are sent; or send them by "
+                "HTTP, where a transform may make the key",
             )
         events = events.drop_columns([EXTRA])
         if (shards == shards[0]).all():

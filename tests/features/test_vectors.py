@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from modelstream.errors import ConfigurationError
+from modelstream.errors import ConfigurationError, HookError
 from modelstream.features.engine import Applied, FeatureEngine, no_lookup, no_rows
 from modelstream.features.vectors import Derive, Vectors
 from modelstream.replay.recompute import derive_in
@@ -124,3 +124,14 @@ def test_hook_that_returns_something_else_is_refused(derived: str, hook: Derive,
 def test_derived_feature_must_not_have_the_name_of_another_column() -> None:
     with pytest.raises(ConfigurationError, match="two columns"):
         use_case("[celsius, reading_mean]")
+
+
+def test_the_vector_that_a_hook_fails_at_is_told() -> None:
+    def fails(_: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:
+        assert 2 not in vectors.column("position").to_pylist()
+        return vectors
+
+    with pytest.raises(HookError, match=r"derive\(batch, vectors\): AssertionError") as told:
+        Vectors(use_case(), fails).batch(*applied_events(use_case()))
+    assert str(told.value).startswith(f"{__file__}, line ")
+    assert 'at the row {"position": 2, "house": "h1"' in str(told.value)
