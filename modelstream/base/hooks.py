@@ -61,7 +61,7 @@ def call_hook(name: str, hook: Callable[[int, int], T], count: int, row: Callabl
 def row_text(row: Mapping[str, Any]) -> str:
     """Return a row as JSON, without what is null in it.
 
-    >>> row_text({"position": 7, "amount": None})
+    >>> row_text({"position": 7, "celsius": None})
     '{"position": 7}'
     """
     return json.dumps({name: value for name, value in row.items() if value is not None}, default=str)

@@ -70,7 +70,7 @@ def held(field: Field, value: Any) -> Any:
 def misfit(name: str, field: Field, raw: bytes) -> str:
     """Return why a value, as JSON text, does not fit a field, for one that is not of its `json_type`.
 
-    >>> misfit("amount", Field("number"), b'"9,50"')
+    >>> misfit("celsius", Field("number"), b'"9,50"')
     'expected a finite number, got "9,50"'
     """
     told = f"expected {_EXPECTED[field.type]}, got {shown(raw)}"

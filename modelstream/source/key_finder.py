@@ -157,7 +157,7 @@ class KeyFinder:
     """
 
     def __init__(self, key_field: str, *, max_line: int = 1_000_000, cut: int = 4096) -> None:
-        """`key_field` is the key's name, or its path, such as `after.user_id`.
+        """`key_field` is the key's name, or its path, such as `after.house`.
 
         Of a line of more than `max_line` bytes the first `cut` are kept.
         """

@@ -57,7 +57,7 @@ def _paths(use_case: UseCase) -> Iterator[Problem]:
     for name, path in use_case.paths.items():
         place = ("fields", name, "path")
         if not all(path):
-            yield place, f"{'.'.join(path)!r} is not a path", "give names with dots between them, such as after.amount"
+            yield place, f"{'.'.join(path)!r} is not a path", "give names with dots between them, such as after.celsius"
         if path in taken:
             yield place, f"{taken[path]!r} stands there too", "read a value into one field only"
         taken[path] = name

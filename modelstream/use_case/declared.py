@@ -71,7 +71,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Field(_Part, frozen=True):
     """A field of an event: its type, where it stands, and what numbers mean in it.
 
-    `path` is where it stands in an event's JSON: names with dots between them, such as `after.user_id`; empty if it
+    `path` is where it stands in an event's JSON: names with dots between them, such as `after.house`; empty if it
     stands under its own name. `epoch` is the unit of numbers in a time, which count from 1970 UTC; None if they are
     refused.
     """
@@ -147,7 +147,7 @@ class UseCase(_Part, frozen=True, dict=True):
     time: str
     type: str
     written: dict[str, FieldType | Field] = msgspec.field(name="fields")
-    """The fields of an event, as the file's `fields` has them: `amount: number` is short for `amount: {type: number}`.
+    """An event's fields, as the file's `fields` has them: `celsius: number` is short for `celsius: {type: number}`.
     """
     events: dict[str, Event]
     predict_on: tuple[str, ...]

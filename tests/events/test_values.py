@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from modelstream.events.flat_lines import FlatReader
 from modelstream.events.parsing import LineParser
+from modelstream.events.values import held as held_as
+from modelstream.events.values import misfit
 from modelstream.messages.codec import key_of
 from modelstream.messages.identity import bucket_of
 from modelstream.source.key_finder import KeyFinder
-from modelstream.use_case.declared import UseCase
+from modelstream.use_case.declared import Field, Unit, UseCase
 from modelstream.use_case.file import parse_use_case
 from tests.events.test_parsing import assert_as_json_reads, checked
 
@@ -236,3 +238,14 @@ def test_a_field_may_have_another_name_in_the_events() -> None:
     row = parsed.events.to_pylist()[0]
     assert (row["user"], row["kind"], row["amount"], row["extra"]) == ("a1", "seen", 2.0, None)
     assert key_of(segment, case.key_path) == "a1"
+
+
+@pytest.mark.parametrize(
+    ("number", "unit"),
+    [(b"1767268800", "s"), (b"1767268800000", "ms"), (b"1767268800000000", "us"), (b"-1767268800000000000", "ns")],
+)
+def test_a_number_in_a_time_without_a_unit_is_told_with_the_unit_that_fits(number: bytes, unit: str) -> None:
+    told = misfit("at", Field("time"), number)  # type: ignore[arg-type]
+    assert told.endswith(f"declare the unit: at: {{type: time, epoch: {unit}}}")
+    year = held_as(Field("time", epoch=Unit(unit)), int(number))  # type: ignore[arg-type]
+    assert abs(year) == NOON
