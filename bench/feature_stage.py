@@ -86,7 +86,7 @@ def messages(use_case: UseCase, path: Path) -> Iterator[tuple[int, bytes]]:
         waiting[shard], places[shard] = [], []
         return shard, encode("events", path.name, batch)
 
-    splitter = LineSplitter(use_case.key)
+    splitter = LineSplitter(use_case.key_path)
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 22), b""):
             lines = splitter.feed(block).lines

@@ -45,6 +45,10 @@ class UnreadableInputError(ConfigurationError):
     exit_status = 3
 
 
+class HookError(ConfigurationError):
+    """A notebook's hook fails, or does something that it must not, and will again: a `run` ends at once."""
+
+
 class UnavailableError(ModelstreamError):
     """A stream, a table or a disk can't be used just now; the same call may succeed later.
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any
 
-from modelstream.use_case.declared import UseCase
+from modelstream.use_case.declared import Field, UseCase
 from tests.oracle import Event
 
 MAX_NESTING = 256
 _TIME = re.compile(
-    r"(?P<date>\d{4}-\d\d-\d\d)[ Tt](?P<clock>\d\d:\d\d(:\d\d)?)([.,](?P<fraction>\d{1,9}))?"
-    r"(?P<offset>[Zz]|(?P<sign>[+-])(?P<hours>\d\d)(:?(?P<minutes>\d\d))?)?",
+    r"(?P<date>\d{4}-\d\d-\d\d|\d{4}-W\d\d-\d|(?P<basic>\d{8}|\d{4}W\d{3}))"
+    r"([ Tt](?P<clock>\d\d:\d\d(?P<second>:\d\d)?|(?P<plain>\d{4}(?P<seconds>\d\d)?))([.,](?P<fraction>\d{1,9}))?"
+    r"(?P<offset> ?([Zz]|UTC|(?P<sign>[+-])(?P<hours>\d\d)(:?(?P<minutes>\d\d))?))?)?",
     re.ASCII,
 )
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+MOST_EXACT = 2**53
+UNITS = {"s": Fraction(10**6), "ms": Fraction(10**3), "us": Fraction(1), "ns": Fraction(1, 1000)}
 
 
 class Unreadable(ValueError):  # noqa: N818
@@ -41,10 +47,12 @@ def time_of(text: str) -> int | None:
     (1500000, 0, None)
     """
     match = _TIME.fullmatch(text)
-    if match is None or (match["fraction"] and len(match["clock"]) == 5):
+    if match is None or (match["plain"] and not match["basic"]):
+        return None
+    if match["fraction"] and not (match["second"] or match["seconds"]):
         return None
     try:
-        moment = datetime.fromisoformat(f"{match['date']}T{match['clock']}").replace(tzinfo=UTC)
+        moment = datetime.fromisoformat(f"{match['date']}T{match['clock'] or '00:00'}").replace(tzinfo=UTC)
     except ValueError:
         return None
     offset = 0
@@ -53,8 +61,13 @@ def time_of(text: str) -> int | None:
         if hours > 23 or minutes > 59:
             return None
         offset = (hours * 60 + minutes) * (-1 if match["sign"] == "-" else 1)
-    micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    return micros + int((match["fraction"] or "0")[:6].ljust(6, "0")) - offset * 60_000_000
+    micros = micros_of(moment) + int((match["fraction"] or "0")[:6].ljust(6, "0")) - offset * 60_000_000
+    return micros if micros_of(FIRST) <= micros <= micros_of(LAST) else None
+
+
+def micros_of(moment: datetime) -> int:
+    """Return microseconds since 1970 UTC."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 class _Whole(int):
@@ -96,10 +109,32 @@ def read_line(line: bytes, use_case: UseCase) -> Expected:
         raise Unreadable("not an object")
     if deep > MAX_NESTING:
         raise Unreadable("nested too deeply")
-    values = {name: _taken(found[name], kind) for name, kind in use_case.fields.items() if found.get(name) is not None}
-    extra = {name: value for name, value in found.items() if name not in use_case.fields}
+    values = {}
+    for name, path in use_case.paths.items():
+        value = _at(found, path)
+        if value is not None:
+            values[name] = _taken(value, use_case.declared[name])
     _check(values, use_case)
-    return Expected(values, extra or None)
+    return Expected(values, _without(found, [*use_case.paths.values()]))
+
+
+def _at(found: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _without(found: dict[str, Any], paths: Sequence[Sequence[str]]) -> dict[str, Any] | None:
+    """Return an object without the values at these paths, None if nothing is left."""
+    left = {}
+    for name, value in found.items():
+        inside = [path[1:] for path in paths if path[0] == name]
+        if [] in map(list, inside):
+            continue
+        kept = _without(value, inside) if inside and isinstance(value, dict) else value
+        if kept is not None or not (inside and isinstance(value, dict)):
+            left[name] = kept
+    return left or None
 
 
 def _check(values: Event, use_case: UseCase) -> None:
@@ -113,8 +148,19 @@ def _check(values: Event, use_case: UseCase) -> None:
             raise Unreadable(f"no {event.value}")
 
 
-def _taken(value: Any, kind: str) -> Any:
+def _taken(value: Any, field: Field) -> Any:
     """Return a field's value as it must be held."""
+    kind = field.type
+    if kind == "time" and field.epoch and isinstance(value, _Whole | float):
+        exact = Fraction(value.text if isinstance(value, _Whole) else repr(value))
+        micros = math.floor(exact * UNITS[field.epoch])
+        if micros_of(FIRST) <= micros <= micros_of(LAST):
+            return micros
+        raise Unreadable(f"{value!r} is in no year from 1 to 9999")
+    if isinstance(value, float) and kind in ("key", "identifier", "integer"):
+        if not (abs(value) <= MOST_EXACT and value == math.floor(value)):
+            raise Unreadable(f"{value!r} is no whole number")
+        return int(value) if kind == "integer" else str(int(value))
     whole = isinstance(value, _Whole)
     if kind in ("key", "identifier"):
         if isinstance(value, str):

@@ -6,6 +6,7 @@
 | `compiled` | loops over arrays, compiled to machine code with numba |
 | `durable` | files that survive a power loss |
 | `installed` | whether the environment has what `requirements.in` asks for |
+| `hooks` | calls a notebook's hook; an error names the cell, the line and the row |
 | `json_bytes` | the grammar of JSON over bytes, for compiled loops |
 | `names` | what a stream, a table or a log may be called |
 | `process_environment` | environment variables for processes with numpy, Arrow and MLRun |

@@ -19,6 +19,10 @@ Int64s = npt.NDArray[np.int64]
 TAB, NEWLINE, RETURN, BLANK = 9, 10, 13, 32
 QUOTE, COMMA, MINUS, POINT, COLON = 34, 44, 45, 46, 58
 OPEN, BACKSLASH, CLOSE = 123, 92, 125
+NO_NAME = b'"'
+"""A name that no flat object has: what has an escape in it is left to the slow parser."""
+MOST_EXACT_DIGITS = 15
+"""A whole number with at most this many digits is exact in float64."""
 MOST_DIGITS = 18
 """A number with at most this many digits fits 64 bits; a longer one is left to the slow parser."""
 
@@ -84,6 +88,23 @@ def digits_end(data: Bytes, at: int) -> int:
     while 48 <= data[at] <= 57:
         at += 1
     return at
+
+
+@compiled
+def whole_end(data: Bytes, start: int, end: int) -> int:
+    """Return where the digits of the number data[start:end] end, if it is plainly a whole one; else -1.
+
+    After the digits comes nothing, or a point and zeros, as pandas writes integers beside missing values.
+    """
+    at = digits_end(data, start + 1 if data[start] == MINUS else start)
+    if at == end:
+        return at
+    if data[at] != POINT or at - start > MOST_EXACT_DIGITS:
+        return -1
+    zeros = at + 1
+    while data[zeros] == 48:
+        zeros += 1
+    return at if zeros == end else -1
 
 
 @compiled

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from modelstream.base.compiled import compiled
 from modelstream.errors import ConfigurationError
 
 INVALID = np.iinfo(np.int64).min
+FIRST, LAST = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""The first and the last microsecond of the years 1 to 9999 in UTC: other times fit neither Python's datetime nor most
+databases."""
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -22,12 +26,35 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def datetime_of(microseconds: int) -> datetime:
-    """Return a time in us since 1970 UTC as a datetime, exactly.
+    """Return a time in us since 1970 UTC as a datetime: exactly, or the nearest in the years 1 to 9999.
 
     >>> datetime_of(1_763_640_000_000_001).isoformat()
     '2025-11-20T12:00:00.000001+00:00'
     """
-    return _EPOCH + timedelta(microseconds=microseconds)
+    return _EPOCH + timedelta(microseconds=min(max(microseconds, FIRST), LAST))
+
+
+def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return rows as Python values. A time outside the years 1 to 9999, which no datetime holds, is ISO 8601 text.
+
+    Such times are refused now; logs and tables that earlier versions wrote may hold them.
+
+    >>> rows_of(pa.record_batch({"at": pa.array([LAST + 1], TIMESTAMP)}))
+    [{'at': '10000-01-01T00:00:00.000000Z'}]
+    """
+    columns = [_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.Array) -> list[Any]:
+    values: list[Any]
+    if pa.types.is_timestamp(column.type) and column.type.unit == "us":
+        inside = [micros is None or FIRST <= micros <= LAST for micros in column.view(pa.int64()).to_pylist()]
+        if not all(inside):
+            texts = column.cast(pa.string()).to_pylist()
+            return [column[i].as_py() if exact else texts[i].replace(" ", "T") for i, exact in enumerate(inside)]
+    values = column.to_pylist()
+    return values
 
 
 @compiled
@@ -60,11 +87,51 @@ def _days_in_month(year: int, month: int) -> int:
 
 
 @compiled
+def _week_1(year: int) -> int:
+    """Return the Monday of a year's first ISO week, in days since 1970-01-01: the week that holds 4 January."""
+    fourth = _days(year, 1, 4)
+    return fourth - (fourth + 3) % 7
+
+
+@compiled
+def _date(text: npt.NDArray[np.uint8], start: int, end: int) -> tuple[int, int]:
+    """Return the date at text[start:end], in days since 1970-01-01, and the place after it; -1 as the place if there is
+    none.
+    """
+    none = (0, -1)
+    if end - start < 8:
+        return none
+    year = _digits(text, start, 4)
+    dashes = 1 if text[start + 4] == 45 else 0
+    if year < 1 or (dashes and end - start < 10):
+        return none
+    at = start + 4 + dashes
+    if text[at] == 87:
+        week, day = _digits(text, at + 1, 2), _digits(text, at + 3 + dashes, 1)
+        if (dashes and text[at + 3] != 45) or week < 1 or day < 1 or day > 7:
+            return none
+        days = _week_1(year) + (week - 1) * 7 + day - 1
+        if days >= _week_1(year + 1) or days * 86_400_000_000 > LAST:
+            return none
+        return days, at + 4 + dashes
+    month, day = _digits(text, at, 2), _digits(text, at + 2 + dashes, 2)
+    if (dashes and text[at + 2] != 45) or month < 1 or month > 12 or day < 1 or day > _days_in_month(year, month):
+        return none
+    return _days(year, month, day), at + 4 + dashes
+
+
+@compiled
 def _offset_seconds(text: npt.NDArray[np.uint8], at: int, end: int) -> int:
-    """Return the seconds of a UTC offset text[at:end] (Z, ±HH, ±HHMM, ±HH:MM), or a million if it is none."""
+    """Return the seconds of a UTC offset text[at:end] (Z, UTC, ±HH, ±HHMM, ±HH:MM, after a blank or not), or a million
+    if it is none.
+    """
     none = 1_000_000
+    if text[at] == 32:
+        at += 1
     size = end - at
     if size == 1 and (text[at] == 90 or text[at] == 122):
+        return 0
+    if size == 3 and text[at] == 85 and text[at + 1] == 84 and text[at + 2] == 67:
         return 0
     if size not in (3, 5, 6) or (text[at] != 43 and text[at] != 45):
         return none
@@ -79,29 +146,20 @@ def _offset_seconds(text: npt.NDArray[np.uint8], at: int, end: int) -> int:
 
 
 @compiled
-def parse_time(text: npt.NDArray[np.uint8], start: int, end: int) -> int:
-    """Return microseconds since 1970 UTC of the time text[start:end], or `INVALID` (see `parse_times`)."""
-    if end - start < 16 or text[start + 4] != 45 or text[start + 7] != 45 or text[start + 13] != 58:
+def _clock(text: npt.NDArray[np.uint8], at: int, end: int, colons: bool) -> int:
+    """Return the microseconds of the clock and offset text[at:end], less than 0 for an early one with an offset;
+    `INVALID` if it is none. Without `colons` they may be missing.
+    """
+    if end - at < 4:
         return INVALID
-    if text[start + 10] != 32 and text[start + 10] != 84 and text[start + 10] != 116:
+    colon = 1 if text[at + 2] == 58 else 0
+    if (colons and not colon) or end - at < 4 + colon:
         return INVALID
-    year = _digits(text, start, 4)
-    month = _digits(text, start + 5, 2)
-    day = _digits(text, start + 8, 2)
-    hour = _digits(text, start + 11, 2)
-    minute = _digits(text, start + 14, 2)
-    if year < 1 or month < 1 or month > 12 or day < 1 or hour < 0 or hour > 23 or minute < 0 or minute > 59:
-        return INVALID
-    if day > _days_in_month(year, month):
-        return INVALID
-    at = start + 16
-    second = 0
-    micros = 0
-    if at < end and text[at] == 58:
-        second = _digits(text, at + 1, 2) if at + 3 <= end else -1
-        if second < 0 or second > 59:
-            return INVALID
-        at += 3
+    hour, minute, second, micros = _digits(text, at, 2), _digits(text, at + 2 + colon, 2), 0, 0
+    at += 4 + colon
+    if at < end and (text[at] == 58 if colon else 48 <= text[at] <= 57):
+        second = _digits(text, at + colon, 2) if at + 2 + colon <= end else -1
+        at += 2 + colon
         if at < end and (text[at] == 46 or text[at] == 44):
             at += 1
             places = 0
@@ -114,13 +172,29 @@ def parse_time(text: npt.NDArray[np.uint8], start: int, end: int) -> int:
                 return INVALID
             for _ in range(places, 6):
                 micros *= 10
-    offset = 0
+    if hour < 0 or hour > 23 or minute < 0 or minute > 59 or second < 0 or second > 59:
+        return INVALID
+    offset = _offset_seconds(text, at, end) if at < end else 0
+    if offset == 1_000_000:
+        return INVALID
+    return (hour * 3600 + minute * 60 + second - offset) * 1_000_000 + micros
+
+
+@compiled
+def parse_time(text: npt.NDArray[np.uint8], start: int, end: int) -> int:
+    """Return microseconds since 1970 UTC of the time text[start:end], or `INVALID` (see `parse_times`)."""
+    days, at = _date(text, start, end)
+    if at < 0:
+        return INVALID
+    micros = 0
     if at < end:
-        offset = _offset_seconds(text, at, end)
-        if offset == 1_000_000:
+        if text[at] != 32 and text[at] != 84 and text[at] != 116:
             return INVALID
-    seconds = (_days(year, month, day) * 24 + hour) * 3600 + minute * 60 + second - offset
-    return seconds * 1_000_000 + micros
+        micros = _clock(text, at + 1, end, text[start + 4] == 45)
+        if micros == INVALID:
+            return INVALID
+    micros += days * 86_400_000_000
+    return micros if FIRST <= micros <= LAST else INVALID
 
 
 @compiled
@@ -137,12 +211,16 @@ def _parse_all(
 def parse_times(texts: pa.StringArray) -> npt.NDArray[np.int64]:
     """Return microseconds since 1970 UTC of each text (int64, same length); `INVALID` where it is not a time.
 
-    A time is `YYYY-MM-DD`, a blank or `T`, `HH:MM`, then optionally `:SS`, a fraction of up to nine digits
-    (kept to the microsecond, the rest cut off) and an offset (`Z`, `±HH:MM`, `±HHMM`, `±HH`); without an
-    offset it is UTC. A null is `INVALID`.
+    A time is a date, then optionally a blank or `T`, `HH:MM`, `:SS`, a fraction of up to nine digits (kept to the
+    microsecond, the rest cut off) and an offset (`Z`, `UTC`, `±HH:MM`, `±HHMM`, `±HH`, after a blank or not); without
+    an offset it is UTC, without a clock it is midnight. A date is `YYYY-MM-DD`, an ISO week date (`YYYY-Www-D`), or one
+    of them without dashes, after which the clock needs no colons. A time outside the years 1 to 9999 in UTC is
+    `INVALID`, and so is a null.
 
-    >>> parse_times(pa.array(["1970-01-01 00:00:01", "1970-01-01T01:00:00.5+01:00"])).tolist()
+    >>> parse_times(pa.array(["1970-01-01 00:00:01 UTC", "1970-01-01T01:00:00.5+01:00"])).tolist()
     [1000000, 500000]
+    >>> parse_times(pa.array(["1970-01-02", "1970-W01-5", "19700102T000000Z"])).tolist()
+    [86400000000, 86400000000, 86400000000]
     >>> bool(parse_times(pa.array(["1970-02-30 00:00:00"]))[0] == INVALID)
     True
     """
@@ -161,9 +239,9 @@ def parse_times(texts: pa.StringArray) -> npt.NDArray[np.int64]:
 def time_given(text: str, name: str, now: float | None = None) -> int:
     """Return microseconds since 1970 UTC for a time, or for how long ago, as a person writes it.
 
-    A time is as in `parse_times`, or a date alone, which means its first moment. "How long ago" is a number of seconds,
-    minutes, hours or days, such as 90s, 15m, 6h, 7d, counted back from `now` (seconds since 1970). Raises
-    ConfigurationError, with the `name` of the option, for anything else.
+    A time is as in `parse_times`. "How long ago" is a number of seconds, minutes, hours or days, such as 90s, 15m, 6h,
+    7d, counted back from `now` (seconds since 1970). Raises ConfigurationError, with the `name` of the option, for
+    anything else.
 
     >>> time_given("1970-01-01T00:00:01Z", "--since"), time_given("1.5h", "--since", now=10_000)
     (1000000, 4600000000)
@@ -172,7 +250,7 @@ def time_given(text: str, name: str, now: float | None = None) -> int:
     if found := _DURATION.fullmatch(text):
         seconds = (time.time() if now is None else now) - float(found[1]) * _SECONDS[found[2]]
         return round(seconds * 1e6)
-    parsed = int(parse_times(pa.array([f"{text} 00:00" if len(text) == 10 else text], pa.string()))[0])
+    parsed = int(parse_times(pa.array([text], pa.string()))[0])
     if parsed == INVALID:
         raise ConfigurationError(
             f"{name} {text!r} is neither a time nor a duration",

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from modelstream.base.times import rows_of
 from modelstream.commands.output import json_line
 from modelstream.errors import ConfigurationError
 
@@ -61,7 +62,7 @@ class JsonWriter(Writer):
     _between = b"["
 
     def write(self, batch: pa.RecordBatch) -> None:
-        for row in batch.to_pylist():
+        for row in rows_of(batch):
             self._file.write(self._between + b"\n" + json_line(row))
             self._between = b","
 

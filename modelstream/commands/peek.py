@@ -202,6 +202,7 @@ def decoded(view: View, message: Message, stream: str) -> list[Row]:
 def _content(view: View, message: Message, stream: str) -> list[Row]:
     import msgspec
 
+    from modelstream.base.times import rows_of
     from modelstream.messages import dead_letters
     from modelstream.messages.codec import LINE, UnreadableError, decode, is_arrow, split_body
     from modelstream.messages.identity import stream_origin, stream_position
@@ -212,7 +213,7 @@ def _content(view: View, message: Message, stream: str) -> list[Row]:
     try:
         if is_arrow(body):
             found = decode(body)
-            rows: list[Row] = found.batch.to_pylist()
+            rows: list[Row] = list(rows_of(found.batch))
             if found.kind == "lines":
                 rows = [dict(row) | {LINE: row[LINE].decode("utf-8", "replace")} for row in rows]
             return [{"origin": found.origin, **row} for row in rows]

@@ -249,11 +249,12 @@ def _lookup(view: View, name: str, page: Page) -> tuple[pa.Schema, Iterator[pa.R
 
 def _print(view: View, name: str, page: Page, batches: Iterator[pa.RecordBatch]) -> None:
     """Print a page for a person, and how to see the next one."""
+    from modelstream.base.times import rows_of
     from modelstream.commands.output import console, fitting_table
 
     use_case = view.use_case
     limit = page.limit or PAGE_ROWS
-    rows = [row for batch in first_rows(batches, limit + 1) for row in batch.to_pylist()]
+    rows = [row for batch in first_rows(batches, limit + 1) for row in rows_of(batch)]
     more, rows = len(rows) > limit, rows[:limit]
     if not page.by:  # what tells most; the profile where there is room
         first = [use_case.key, *use_case.computed]

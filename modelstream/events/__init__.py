@@ -4,5 +4,6 @@
 |---|---|
 | `parsing` | lines to typed events: `LineParser` |
 | `flat_lines` | its fast path: ordinary lines, in one pass over the bytes |
+| `values` | what a value of JSON is in a field of each type |
 | `checking` | what the event-handler calls: parsing, the hook `transform`, required fields |
 """

@@ -13,19 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.errors import ConfigurationError
+from modelstream.base.hooks import call_hook, defined_at, row_text
+from modelstream.base.times import FIRST, LAST, TIMESTAMP, rows_of
+from modelstream.errors import HookError
 from modelstream.messages.codec import MAX_LINE
 from modelstream.messages.identity import Int64s, buckets_of, positions_of
 from modelstream.use_case.columns import POSITION
 from modelstream.use_case.declared import UseCase
 
 if TYPE_CHECKING:
-    from modelstream.events.parsing import Reject
+    from modelstream.events.parsing import Reject, Unfit
 
 Transform = Callable[[pa.RecordBatch], pa.RecordBatch]
 """A hook that maps foreign events to the use case's: takes and returns a batch of `UseCase.event_schema`.
 
-It may change values and leave rows out, but must decide from each row alone, because batches are cut anywhere.
+It may change values and leave rows out, but must decide from each row alone, because batches are cut anywhere. A value
+that does not fit its field is null, and stands in the column `extra` as it came; the row is refused only if the field
+is still null afterwards.
 """
 
 
@@ -77,13 +81,13 @@ class EventChecker:
 
         self._use_case = use_case
         self._transform = transform
-        self._parser = LineParser(use_case)
+        self._parser = LineParser(use_case, keep_unfit=transform is not None)
         self._checker = Checker(use_case)
 
     def check(self, messages: Sequence[MessageLines]) -> Checked:
         """Check the lines of messages, of any origins.
 
-        Raises ConfigurationError if a transform does something that it must not.
+        Raises HookError if a transform fails, or does something that it must not.
         """
         sizes = [len(message) for message in messages]
         positions = np.concatenate([message.positions for message in messages])
@@ -94,12 +98,14 @@ class EventChecker:
         parsed = self._parser.parse(texts, positions, ingested_at)
         rejects = [self._named(reject, messages, positions) for reject in parsed.rejects]
         events, indices = self._transformed(parsed.events, parsed.indices, np.cumsum(sizes))
-        lacking = self._checker.check(events)
+        lacking = {reject.index: reject for reject in self._checker.check(events)}
+        if self._transform is not None:
+            lacking |= self._after_transform(events, indices, parsed.unfit)
         if lacking:
-            rejects += [replace(reject, index=int(indices[reject.index])) for reject in lacking]
+            rejects += [replace(reject, index=int(indices[reject.index])) for reject in lacking.values()]
             rejects.sort(key=lambda reject: reject.index)
             complete = np.ones(len(indices), np.bool_)
-            complete[[reject.index for reject in lacking]] = False
+            complete[list(lacking)] = False
             events, indices = events.filter(pa.array(complete)), indices[complete]
         buckets = np.zeros(len(texts), np.uint8)
         buckets[indices] = buckets_of(events.column(self._use_case.key))
@@ -131,18 +137,53 @@ class EventChecker:
             first = last
         return pa.concat_batches(pieces), np.concatenate(kept)
 
+    def _after_transform(self, events: pa.RecordBatch, indices: Int64s, unfit: Sequence[Unfit]) -> dict[int, Reject]:
+        """Return the rejects that only a transform leaves, by row: times that no year holds, and fields that have not
+        been filled although the line has a value, which does not fit.
+        """
+        from modelstream.events.parsing import Reject
+
+        rejects: dict[int, Reject] = {}
+        for name, column in zip(events.schema.names, events.columns, strict=True):
+            if column.type == TIMESTAMP:
+                micros = column.view(pa.int64()).fill_null(0).to_numpy()
+                for row in np.flatnonzero((micros < FIRST) | (micros > LAST)).tolist():
+                    rejects[row] = Reject(row, f"{name}: outside the years 1 to 9999 in UTC, after transform(batch)")
+        for value in reversed(unfit):  # of several in a row the first is told
+            row = int(np.searchsorted(indices, value.index))
+            left_in = row < len(indices) and indices[row] == value.index
+            if left_in and not events.column(value.field)[row].is_valid:
+                rejects[row] = Reject(row, value.reason)
+        return rejects
+
     def _checked_transform(self, transform: Transform, events: pa.RecordBatch) -> pa.RecordBatch:
-        changed = transform(events)
+        changed = call_hook(
+            "transform(batch)",
+            lambda first, last: transform(events.slice(first, last - first)),
+            events.num_rows,
+            lambda row: row_text(rows_of(events.slice(row, 1))[0]),
+        )
         wanted = self._use_case.event_schema
         if not isinstance(changed, pa.RecordBatch) or not changed.schema.equals(wanted):
-            raise ConfigurationError(
-                "transform(batch) did not return a batch with the columns that it was given",
+            raise HookError(
+                f"{defined_at(transform)}transform(batch) did not return a batch with the columns that it was given"
+                f"{_difference(changed, wanted)}",
                 remedy=f"return a pyarrow.RecordBatch with the schema {', '.join(wanted.names)}",
             )
         positions = positions_of(changed)
         if not np.isin(positions, positions_of(events)).all() or not (positions[1:] > positions[:-1]).all():
-            raise ConfigurationError(
-                "transform(batch) returned rows that it was not given, or changed their order",
+            raise HookError(
+                f"{defined_at(transform)}transform(batch) returned rows that it was not given, or changed their order",
                 remedy=f"it may change values and leave rows out, but must not change the column {POSITION}",
             )
         return changed
+
+
+def _difference(changed: object, wanted: pa.Schema) -> str:
+    """Return the first column that differs, for an error message."""
+    if not isinstance(changed, pa.RecordBatch):
+        return f", but {type(changed).__name__}"
+    if changed.schema.names != wanted.names:
+        return f", but the columns {', '.join(changed.schema.names)}"
+    other = next((f for f, right in zip(changed.schema, wanted, strict=True) if f.type != right.type), None)
+    return f": {other.name} is {other.type}, not {wanted.field(other.name).type}" if other else ""

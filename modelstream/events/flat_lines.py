@@ -21,6 +21,7 @@ from modelstream.base.json_bytes import (
     COMMA,
     MINUS,
     NEWLINE,
+    NO_NAME,
     OPEN,
     POINT,
     QUOTE,
@@ -29,12 +30,12 @@ from modelstream.base.json_bytes import (
     Bytes,
     Int64s,
     after_blanks,
-    digits_end,
     gather,
     scalar_end,
     string_end,
+    whole_end,
 )
-from modelstream.base.times import INVALID, TIMESTAMP, parse_time
+from modelstream.base.times import FIRST, INVALID, LAST, TIMESTAMP, parse_time
 from modelstream.use_case.declared import UseCase
 
 TEXT, IDENTIFIER, TIME, NUMBER, INTEGER, BOOLEAN = range(6)
@@ -47,6 +48,8 @@ _CODES = {
     "identifier": IDENTIFIER,
     "boolean": BOOLEAN,
 }
+_EPOCHS = {None: 0, "s": 1_000_000, "ms": 1000, "us": 1, "ns": -1000}
+"""What makes microseconds of a number in a time: a factor, less than 0 a divisor, 0 if numbers are no times."""
 MOST_FIELDS = 64
 """For this many places in a line, the field that was there in the previous line is remembered and tried first."""
 EXACT = 2**53
@@ -119,7 +122,19 @@ def _integer(data: Bytes, start: int, end: int) -> int:
 
 
 @compiled
-def _scalar(data: Bytes, at: int, kind: int, value: Int64s, number: Float64s) -> int:
+def _since_1970(count: int, epoch: int) -> int:
+    """Return the microseconds of a count of units (see `_EPOCHS`), `INVALID` outside the years 1 to 9999."""
+    if epoch < 0:
+        count //= -epoch
+    elif epoch == 0 or abs(count) > LAST // epoch:  # the product of a larger one may not fit 64 bits
+        return INVALID
+    else:
+        count *= epoch
+    return count if FIRST <= count <= LAST else INVALID
+
+
+@compiled
+def _scalar(data: Bytes, at: int, kind: int, epoch: int, value: Int64s, number: Float64s) -> int:
     """Read a value of this kind that is not text, or null. Return its end, or -1 to leave the line to `parsing`.
 
     `value` takes what `_line` says, `value[2]` whether there is one; `number` one of kind NUMBER.
@@ -136,20 +151,26 @@ def _scalar(data: Bytes, at: int, kind: int, value: Int64s, number: Float64s) ->
     if kind == NUMBER:
         number[0] = _number(data, at, end)
         return -1 if np.isnan(number[0]) else end
+    if kind != IDENTIFIER and kind != INTEGER and kind != TIME:
+        return -1
+    digits = whole_end(data, at, end)
+    if digits < 0 or (kind == IDENTIFIER and first == MINUS):  # -0 is the identifier 0
+        return -1
     if kind == IDENTIFIER:
-        value[0], value[1] = at, end
-        return end if end == digits_end(data, at) else -1
-    if kind == INTEGER and end == digits_end(data, at + 1):
-        value[0] = _integer(data, at, end)
+        value[0], value[1] = at, digits
         return end
-    return -1
+    value[0] = _integer(data, at, digits)
+    if kind == TIME:
+        value[0] = _since_1970(value[0], epoch)
+        return -1 if value[0] == INVALID else end
+    return end
 
 
 @compiled
-def _value(data: Bytes, at: int, stop: int, kind: int, value: Int64s, number: Float64s) -> int:
+def _value(data: Bytes, at: int, stop: int, kind: int, epoch: int, value: Int64s, number: Float64s) -> int:
     """Read the value at `at`; return its end, -1 for the slow way."""
     if data[at] != QUOTE:
-        return _scalar(data, at, kind, value, number)
+        return _scalar(data, at, kind, epoch, value, number)
     start = at + 1
     end = string_end(data, start, stop)
     if end < 0 or kind > TIME:
@@ -168,18 +189,19 @@ def _line(
     at: int,
     stop: int,
     row: int,
-    fields: tuple[Bytes, Int64s, Int64s, Int64s],
+    fields: tuple[Bytes, Int64s, Int64s, Int64s, Int64s],
     values: tuple[Int64s, Int64s, Float64s, Bools],
     value: Int64s,
     number: Float64s,
 ) -> bool:
     """into row `row` of the fields' values; return whether it is an ordinary line.
 
-    `fields`: names, where they end, kinds, and the field that stood at each place of the line before.
+    `fields`: names, where they end, kinds, what numbers are as times, and the field that stood at each place of the
+    line before.
     `values` (all [fields, rows]): text and keys are data[firsts:lasts]; a time in microseconds, an integer or a truth
     value is in `firsts`, a number in `numbers`; `known` tells which there are.
     """
-    names, name_ends, kinds, order = fields
+    names, name_ends, kinds, epochs, order = fields
     firsts, lasts, numbers, known = values
     while stop > at and (data[stop - 1] == BLANK or NEWLINE >= data[stop - 1] >= TAB or data[stop - 1] == RETURN):
         stop -= 1
@@ -205,7 +227,7 @@ def _line(
         at = after_blanks(data, end + 1)
         if data[at] != COLON:
             return False
-        at = _value(data, after_blanks(data, at + 1), stop, kinds[field], value, number)
+        at = _value(data, after_blanks(data, at + 1), stop, kinds[field], epochs[field], value, number)
         if at < 0:
             return False
         firsts[field, row], lasts[field, row], known[field, row] = value[0], value[1], value[2] == 1
@@ -226,13 +248,14 @@ def _read(
     names: Bytes,
     name_ends: Int64s,
     kinds: Int64s,
+    epochs: Int64s,
     firsts: Int64s,
     lasts: Int64s,
     numbers: Float64s,
     known: Bools,
     good: Bools,
 ) -> None:
-    fields = (names, name_ends, kinds, np.zeros(MOST_FIELDS, np.int64))
+    fields = (names, name_ends, kinds, epochs, np.zeros(MOST_FIELDS, np.int64))
     values = (firsts, lasts, numbers, known)
     value, number = np.empty(3, np.int64), np.empty(1, np.float64)
     for row in range(len(good)):
@@ -257,10 +280,12 @@ class FlatReader:
     def __init__(self, use_case: UseCase) -> None:
         schema = use_case.event_schema
         self._fields = [(name, _CODES[kind], schema.field(name).type) for name, kind in use_case.fields.items()]
-        names = [name.encode() for name, _, _ in self._fields]
+        # A field in an envelope is in no flat line.
+        names = [NO_NAME if len(path) > 1 else path[0].encode() for path in use_case.paths.values()]
         self._names = np.frombuffer(b"".join(names), np.uint8)
         self._name_ends = np.cumsum([0, *map(len, names)])
         self._kinds = np.array([code for _, code, _ in self._fields], np.int64)
+        self._epochs = np.array([_EPOCHS[field.epoch] for field in use_case.declared.values()], np.int64)
 
     def read(self, lines: pa.BinaryArray) -> Flat:
         """Return the fields of n lines."""
@@ -271,7 +296,8 @@ class FlatReader:
         _, ends, data = lines.buffers()
         content = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)
         places = np.frombuffer(ends, np.int32)[lines.offset : lines.offset + count + 1]
-        _read(content, places, self._names, self._name_ends, self._kinds, firsts, lasts, numbers, known, good)
+        fields = (self._names, self._name_ends, self._kinds, self._epochs)
+        _read(content, places, *fields, firsts, lasts, numbers, known, good)
         columns: dict[str, pa.Array] = {}
         for field, (name, code, kind) in enumerate(self._fields):
             have = known[field]

@@ -1,49 +1,32 @@
 """Turns JSON lines into typed events: fast for ordinary lines, and precise about the others.
 
 A line goes through the first reader that takes it: the *flat* one (see `flat_lines`), the *strict* one (any JSON
-with the fields of the use case), and last the *lenient* one, which keeps fields that the use case does not name as
-JSON text and says precisely what is wrong with the others. All three give the same values, so which one took a line
-can't be seen in the result.
+with the fields of the use case), and last the *lenient* one, which looks into envelopes, keeps fields that the use case
+does not name as JSON text, and says precisely what is wrong with the others. All three give the same values, so which
+one took a line can't be seen in the result.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.base.times import INVALID, TIMESTAMP, parse_times
+from modelstream.base.times import TIMESTAMP
 from modelstream.events.flat_lines import FlatReader
-from modelstream.messages.codec import UnreadableError
+from modelstream.events.values import held, json_type, misfit
+from modelstream.messages.codec import UnreadableError, utf_16, why_not_json
 from modelstream.messages.identity import Int64s
 from modelstream.use_case.columns import EXTRA, INGESTED_AT, POSITION
 from modelstream.use_case.declared import UseCase
 
-Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_JSON_TYPES: dict[str, Any] = {
-    "key": str | int | None,
-    "time": str | None,
-    "text": str | None,
-    "number": float | None,
-    "integer": Int64 | None,
-    "identifier": str | int | None,
-    "boolean": bool | None,
-}
-_EXPECTED = {
-    "key": "text or an integer",
-    "time": "text with an ISO 8601 time",
-    "text": "text",
-    "number": "a finite number",
-    "integer": "a 64-bit integer",
-    "identifier": "text or an integer",
-    "boolean": "true or false",
-}
 MAX_NESTING = 256
 """Levels of arrays and objects in a line, including the line's own. Without this limit Python's would hold, which also
 counts the caller's frames: a line that is taken again after a crash might then be read differently."""
@@ -63,6 +46,16 @@ class Reject:
 
 
 @dataclass(frozen=True)
+class Unfit:
+    """A value that does not fit its field: a reject, unless the hook `transform` fills the field."""
+
+    index: int
+    """The row's place in what was parsed, from 0."""
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Parsed:
     """The result of parsing lines: the readable events, in order, and the rejects.
 
@@ -72,21 +65,32 @@ class Parsed:
     events: pa.RecordBatch
     indices: npt.NDArray[np.int64]
     rejects: list[Reject]
+    unfit: list[Unfit]
+    """Values of `events` that are null because they did not fit; `extra` has them as they came."""
+
+
+Row = tuple[dict[str, Any], dict[str, str]]
+"""A line's values by field and `extra`, and the reasons why some are null although the line has them."""
 
 
 class LineParser:
     """Parses lines of one use case."""
 
-    def __init__(self, use_case: UseCase) -> None:
+    def __init__(self, use_case: UseCase, *, keep_unfit: bool = False) -> None:
+        """With `keep_unfit`, a line with a value that doesn't fit its field is an event without it (see `Unfit`)."""
         self._use_case = use_case
+        self._keep_unfit = keep_unfit
         self._names = list(use_case.fields)
         self._flat = FlatReader(use_case)
-        places = [(f"f{i}", _JSON_TYPES[kind], None) for i, kind in enumerate(use_case.fields.values())]
-        renamed = {f"f{i}": name for i, name in enumerate(self._names)}
-        struct = msgspec.defstruct("Event", places, rename=renamed, forbid_unknown_fields=True, gc=False)
-        self._strict = msgspec.json.Decoder(struct)
+        types = {name: json_type(declared) for name, declared in use_case.declared.items()}
         self._object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-        self._field = {name: msgspec.json.Decoder(_JSON_TYPES[kind]) for name, kind in use_case.fields.items()}
+        self._field = {name: msgspec.json.Decoder(type_) for name, type_ in types.items()}
+        self._strict: msgspec.json.Decoder[Any] | None = None
+        if all(len(path) == 1 for path in use_case.paths.values()):
+            places = [(f"f{i}", type_, None) for i, type_ in enumerate(types.values())]
+            renamed = {f"f{i}": path[0] for i, path in enumerate(use_case.paths.values())}
+            struct = msgspec.defstruct("Event", places, rename=renamed, forbid_unknown_fields=True, gc=False)
+            self._strict = msgspec.json.Decoder(struct)
 
     def parse(self, lines: pa.BinaryArray | Sequence[bytes], positions: Int64s, ingested_at: int | Int64s) -> Parsed:
         """Parse `lines` (n JSON texts at `positions`, taken in at `ingested_at` microseconds, or int64[n])."""
@@ -97,29 +101,41 @@ class LineParser:
         columns = flat.columns
         columns[EXTRA] = pa.nulls(count, pa.string())
         rejects: list[Reject] = []
+        unfit: list[Unfit] = []
         if not flat.good.all():
-            self._fill(columns, lines, np.flatnonzero(~flat.good), rejects)
+            self._fill(columns, lines, np.flatnonzero(~flat.good), rejects, unfit)
         columns[POSITION] = pa.array(positions)
         columns[INGESTED_AT] = pa.array(np.full(count, ingested_at, np.int64)).view(TIMESTAMP)
         schema = self._use_case.event_schema
         events = pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
         if not rejects:
-            return Parsed(events, np.arange(count, dtype=np.int64), [])
+            return Parsed(events, np.arange(count, dtype=np.int64), [], unfit)
         keep = np.ones(count, np.bool_)
         keep[[reject.index for reject in rejects]] = False
-        return Parsed(events.filter(pa.array(keep)), np.flatnonzero(keep), rejects)
+        return Parsed(events.filter(pa.array(keep)), np.flatnonzero(keep), rejects, unfit)
 
-    def _fill(self, columns: dict[str, pa.Array], lines: pa.BinaryArray, others: Int64s, rejects: list[Reject]) -> None:
+    def _fill(
+        self,
+        columns: dict[str, pa.Array],
+        lines: pa.BinaryArray,
+        others: Int64s,
+        rejects: list[Reject],
+        unfit: list[Unfit],
+    ) -> None:
         """Read the lines that are not flat, and put their values into the columns."""
         rows: list[dict[str, Any]] = []
         places: list[int] = []
         for index in others.tolist():
-            row = self._read(lines[index].as_py())
-            if isinstance(row, str):
-                rejects.append(Reject(index, row))
-            else:
-                places.append(index)
-                rows.append(row)
+            try:
+                row, reasons = self._read(lines[index].as_py())
+                if reasons and not self._keep_unfit:
+                    raise UnreadableError(next(iter(reasons.values())))
+            except UnreadableError as error:
+                rejects.append(Reject(index, str(error)))
+                continue
+            unfit += [Unfit(index, name, reason) for name, reason in reasons.items()]
+            places.append(index)
+            rows.append(row)
         if not rows:
             return
         source = np.arange(len(lines))
@@ -131,53 +147,70 @@ class LineParser:
             if column.null_count < len(column):
                 columns[name] = pa.concat_arrays([columns[name], column]).take(taken)
 
-    def _read(self, line: bytes) -> dict[str, Any] | str:
-        """Return the values of a line, and its extra text; or the reason why it can't be read."""
-        try:
-            values = dict(zip(self._names, msgspec.structs.astuple(self._strict.decode(line)), strict=True))
-            extra = None
-        except _UNREADABLE:
+    def _read(self, line: bytes) -> Row:
+        """Return what a line holds. Raises UnreadableError: the reason why it can't be read."""
+        if self._strict is not None:
             try:
-                values, extra = self._read_leniently(line)
-            except UnreadableError as error:
-                return str(error)
-        for name, value in values.items():
-            kind = self._use_case.fields[name]
-            if value is None:
-                continue
-            if kind == "time":
-                values[name] = micros = int(parse_times(pa.array([value], pa.string()))[0])
-                if micros == INVALID:
-                    return f"{name}: not an ISO 8601 time: {_shown(value.encode())}"
-            elif kind in ("key", "identifier"):
-                values[name] = str(value)
-        return values | {EXTRA: extra}
+                found = zip(self._names, msgspec.structs.astuple(self._strict.decode(line)), strict=True)
+                declared = self._use_case.declared
+                return {name: held(declared[name], value) for name, value in found} | {EXTRA: None}, {}
+            except (*_UNREADABLE, UnreadableError):
+                pass
+        return self._read_leniently(line)
 
-    def _read_leniently(self, line: bytes) -> tuple[dict[str, Any], str | None]:
-        """Return a line's values and its extra text. Raises UnreadableError: the reason why it can't be read."""
+    def _read_leniently(self, line: bytes) -> Row:
         try:
             line.decode()
             found = self._object.decode(line)
         except msgspec.ValidationError:
             raise UnreadableError("not a JSON object") from None
         except UnicodeDecodeError as error:
-            raise UnreadableError(f"not UTF-8 text: byte {error.start} of the line") from None
+            raise UnreadableError(f"not UTF-8 text: byte {error.start} of the line{utf_16(line)}") from None
         except RecursionError:
             raise UnreadableError("JSON nested too deeply") from None
         except msgspec.DecodeError as error:
-            raise UnreadableError(f"not JSON: {str(error).removeprefix('JSON is malformed: ')}") from None
+            raise UnreadableError(why_not_json(line, error)) from None
         if _is_too_deep(line):
             raise UnreadableError("JSON nested too deeply")
+        envelopes: dict[tuple[str, ...], dict[str, Any]] = {(): found}
         values: dict[str, Any] = {}
-        for name in self._names:
-            raw = found.pop(name, None)
+        unfit: dict[str, str] = {}
+        for name, path in self._use_case.paths.items():
+            envelope = self._envelope(envelopes, path[:-1])
+            raw, values[name] = envelope.get(path[-1]), None
+            if raw is None:
+                continue
+            declared = self._use_case.declared[name]
             try:
-                values[name] = None if raw is None else self._field[name].decode(raw)
+                values[name] = held(declared, self._field[name].decode(raw))
+                del envelope[path[-1]]
+            except UnreadableError as error:
+                unfit[name] = f"{name}: {error}"
             except _UNREADABLE:
-                expected = _EXPECTED[self._use_case.fields[name]]
-                raise UnreadableError(f"{name}: expected {expected}, got {_shown(bytes(raw or b''))}") from None
-        parts = (f"{msgspec.json.encode(name).decode()}: {bytes(raw).decode()}" for name, raw in found.items())
-        return values, "{" + ", ".join(parts) + "}" if found else None
+                unfit[name] = f"{name}: {misfit(name, declared, bytes(raw))}"
+        return values | {EXTRA: _text(found)}, unfit
+
+    def _envelope(self, known: dict[tuple[str, ...], dict[str, Any]], path: tuple[str, ...]) -> dict[str, Any]:
+        """Return the object at a path, which then takes its text's place in what holds it; an empty one if there is
+        none.
+        """
+        if path not in known:
+            outer = self._envelope(known, path[:-1])
+            known[path] = {}
+            if path[-1] in outer:
+                with contextlib.suppress(*_UNREADABLE):
+                    outer[path[-1]] = known[path] = self._object.decode(outer[path[-1]])
+        return known[path]
+
+
+def _text(found: dict[str, Any]) -> str | None:
+    """Return what is left of a line as JSON text, without envelopes of which nothing is left; None if it is nothing."""
+    parts = []
+    for name, value in found.items():
+        text = _text(value) if isinstance(value, dict) else bytes(value).decode()
+        if text is not None:
+            parts.append(f"{msgspec.json.encode(name).decode()}: {text}")
+    return "{" + ", ".join(parts) + "}" if parts else None
 
 
 class Checker:
@@ -231,9 +264,3 @@ def _is_too_deep(line: bytes) -> bool:
         if depth > MAX_NESTING:
             return True
     return False
-
-
-def _shown(text: bytes, limit: int = 40) -> str:
-    """Return the start of a text for an error message."""
-    shown = text[:limit].decode("utf-8", "replace")
-    return shown + "…" if len(text) > limit else shown

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.errors import ConfigurationError
+from modelstream.base.hooks import call_hook, defined_at, row_text
+from modelstream.base.times import rows_of
+from modelstream.errors import ConfigurationError, HookError
 from modelstream.features.engine import Applied
 from modelstream.use_case.columns import EXTRA, INGESTED_AT, POSITION
 from modelstream.use_case.declared import UseCase
@@ -55,7 +57,7 @@ class Vectors:
         self._computed = pa.schema([f for f in use_case.vector_schema if f.name not in use_case.derived])
 
     def batch(self, events: pa.RecordBatch, applied: Applied) -> pa.RecordBatch:
-        """Return the vectors that followed from events, in `UseCase.vector_schema`. Raises ConfigurationError."""
+        """Return the vectors that followed from events, in `UseCase.vector_schema`. Raises HookError."""
         use_case = self._use_case
         which = pa.array(applied.indices)
         names = [POSITION, INGESTED_AT, use_case.key, use_case.time]
@@ -77,16 +79,22 @@ class Vectors:
             else pa.nulls(len(which), field.type)
             for field in self._events
         ]
-        changed = derive(pa.RecordBatch.from_arrays(columns, schema=self._events), vectors)
+        asked = pa.RecordBatch.from_arrays(columns, schema=self._events)
+        changed = call_hook(
+            "derive(batch, vectors)",
+            lambda first, last: derive(asked.slice(first, last - first), vectors.slice(first, last - first)),
+            vectors.num_rows,
+            lambda row: row_text(rows_of(vectors.slice(row, 1).drop_columns([INGESTED_AT]))[0]),
+        )
         wanted = self._use_case.vector_schema
         if not isinstance(changed, pa.RecordBatch) or changed.num_rows != vectors.num_rows:
-            raise ConfigurationError(
-                "derive(batch, vectors) did not return one row for each vector",
+            raise HookError(
+                f"{defined_at(derive)}derive(batch, vectors) did not return one row for each vector",
                 remedy="return a pyarrow.RecordBatch with the rows of `vectors`, in their order",
             )
         if not changed.schema.equals(wanted):
-            raise ConfigurationError(
-                f"derive(batch, vectors) returned the columns {', '.join(changed.schema.names)}",
+            raise HookError(
+                f"{defined_at(derive)}derive(batch, vectors) returned the columns {', '.join(changed.schema.names)}",
                 remedy=f"return {', '.join(wanted.names)}; list new features, float64, under `derived` in the use case",
             )
         for name in self._use_case.features:

@@ -74,5 +74,17 @@ def example_events(use_case: UseCase) -> list[dict[str, Any]]:
             event[value] = 10
         if use_case.lookup and use_case.profile and name == use_case.profile.event:
             event[use_case.lookup.by] = "20000"
-        events.append(event)
+        events.append(enveloped(event, use_case))
     return events
+
+
+def enveloped(event: dict[str, Any], use_case: UseCase) -> dict[str, Any]:
+    """Return an event with each field where the use case reads it."""
+    placed: dict[str, Any] = {}
+    for name, value in event.items():
+        *envelopes, last = use_case.paths[name]
+        holder = placed
+        for envelope in envelopes:
+            holder = holder.setdefault(envelope, {})
+        holder[last] = value
+    return placed

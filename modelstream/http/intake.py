@@ -24,6 +24,9 @@ from modelstream.messages.codec import (
     UnreadableError,
     key_of,
     split_body,
+    utf_16,
+    why_not_json,
+    without_half_pairs,
 )
 from modelstream.messages.identity import bucket_of
 from modelstream.source.formats import ARRAY, FIRST_BYTES, wrong_format
@@ -79,7 +82,7 @@ def _events(body: bytes, key_field: str) -> list[Event]:
         body.decode()
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
-        raise RefusedError(f"the body is not UTF-8 text (byte {error.start}, in line {line})") from None
+        raise RefusedError(f"the body is not UTF-8 text (byte {error.start}, in line {line}){utf_16(body)}") from None
     if not body.strip():
         raise RefusedError("the body is empty: send a JSON object, an array of objects, or one object a line")
     try:
@@ -93,6 +96,7 @@ def _events(body: bytes, key_field: str) -> list[Event]:
             status = 413 if len(text) > MAX_LINE else 400
             raise RefusedError(f"{_place(body, index)} {wrong}", status)
         # Line breaks are only blanks in JSON, and a message has one event a line.
+        # Half a surrogate pair is no reason to refuse the events around it: the event-handler tells of it.
         events.append((bucket_of(key_of(text, key_field)), text.replace(b"\n", b" ")))
     return events
 
@@ -102,13 +106,13 @@ def _what_is_wrong(text: bytes) -> str:
     if len(text) > MAX_LINE:
         return f"is longer than {MAX_LINE:,} bytes: {len(text):,}"
     try:
-        _OBJECT.decode(text)
+        _OBJECT.decode(without_half_pairs(text))
     except msgspec.ValidationError:
         return "is not a JSON object"
     except RecursionError:
         return "is nested too deeply"
     except msgspec.DecodeError as error:
-        return f"is not JSON: {str(error).removeprefix('JSON is malformed: ')}"
+        return f"is {why_not_json(text, error)}"
     return ""
 
 

@@ -106,7 +106,7 @@ class Service:
         self._display = display
         self._told_misses = False
         self._exporter = Exporter()
-        self._intake = Intake(lambda: pipeline.stores.again().streams, consumers[0].reads, use_case.key)
+        self._intake = Intake(lambda: pipeline.stores.again().streams, consumers[0].reads, use_case.key_path)
         edge = Edge(
             intake=self._intake,
             ask=partial(rpc.ask, pipeline.supervisor.socket(pipeline.project.server)),

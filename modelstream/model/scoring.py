@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.errors import ConfigurationError
+from modelstream.base.hooks import call_hook, defined_at, row_text
+from modelstream.base.times import rows_of
+from modelstream.errors import ConfigurationError, HookError
 from modelstream.messages.codec import UnreadableError
 from modelstream.model.onnx import Floats, OnnxModel, Probabilities, as_input
 from modelstream.use_case.columns import INGESTED_AT
@@ -111,7 +113,7 @@ class Scorer:
         that isn't this use case's vectors.
         """
         batch = self.checked(batch)
-        return self.predictions(batch, self.scores(self.vectors(batch)) if self.model else None)
+        return self.predictions(batch, self.scores(self.vectors(batch), batch) if self.model else None)
 
     def checked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return a batch in `UseCase.vector_schema`. Raises UnreadableError if it isn't this use case's vectors.
@@ -130,20 +132,55 @@ class Scorer:
         """Return the features of a checked batch as the model takes them, float32[n, features]."""
         return as_input([column.to_numpy() for column in batch.columns[-self._features :]])
 
-    def scores(self, vectors: Floats) -> Scores:
-        """Return what the model and the hooks say of vectors float32[n, features]. There must be a model."""
+    def scores(self, vectors: Floats, batch: pa.RecordBatch | None = None) -> Scores:
+        """Return what the model and the hooks say of vectors float32[n, features]. There must be a model.
+
+        `batch` has the rows that they were made of, if they came from a stream: an error in a hook names the row.
+        Raises HookError.
+        """
         if self.model is None:
             raise ConfigurationError(NO_MODEL, remedy=TRAIN)
         count = len(vectors)
         if not count:
             return Scores(np.empty(0, np.int8), np.empty(0))
-        probability = _hooked("calibrate", self._hooks.calibrate(self.model.predict(vectors), vectors), count)
+        probability = self._hooked(self._hooks.calibrate, self.model.predict(vectors), vectors, batch)
         if not ((probability >= 0) & (probability <= 1)).all():
-            raise _hook_error("calibrate", "a probability from 0 to 1")
-        prediction = _hooked("decide", self._hooks.decide(probability, vectors), count)
+            raise _hook_error(self._hooks.calibrate, "a probability from 0 to 1")
+        prediction = self._hooked(self._hooks.decide, probability, vectors, batch)
         if not ((prediction == 0) | (prediction == 1)).all():
-            raise _hook_error("decide", "0 or 1")
+            raise _hook_error(self._hooks.decide, "0 or 1")
         return Scores(prediction.astype(np.int8), probability)
+
+    def _hooked(
+        self,
+        hook: Callable[[Probabilities, Floats], object],
+        probability: Probabilities,
+        vectors: Floats,
+        batch: pa.RecordBatch | None,
+    ) -> Probabilities:
+        """Return what a hook says of probabilities and their vectors, as float64[n]. Raises HookError."""
+        count = len(vectors)
+
+        def row(place: int) -> str:
+            if batch is None:
+                told = dict(zip(self.use_case.features, vectors[place].tolist(), strict=True))
+            else:
+                told = rows_of(batch.slice(place, 1).drop_columns([INGESTED_AT]))[0]
+            return row_text({"probability": float(probability[place]), **told})
+
+        result = call_hook(
+            f"{_name(hook)}(probability, vectors)",
+            lambda first, last: hook(probability[first:last], vectors[first:last]),
+            count,
+            row,
+        )
+        try:
+            values = np.asarray(result, np.float64)
+        except (TypeError, ValueError):
+            values = np.empty(0)
+        if values.shape != (count,):
+            raise _hook_error(hook, "one number")
+        return values
 
     def predictions(self, batch: pa.RecordBatch, scores: Scores | None) -> pa.RecordBatch:
         """Return a checked batch with its scores, in `UseCase.prediction_schema`; None: with no answers."""
@@ -168,20 +205,13 @@ class Scorer:
         return self._constants[count]
 
 
-def _hooked(name: str, result: object, count: int) -> Probabilities:
-    """Return what a hook returned as float64[count]."""
-    try:
-        values = np.asarray(result, np.float64)
-    except (TypeError, ValueError):
-        values = np.empty(0)
-    if values.shape != (count,):
-        raise _hook_error(name, "one number")
-    return values
+def _name(hook: Callable[..., object]) -> str:
+    return getattr(hook, "__name__", type(hook).__name__)
 
 
-def _hook_error(name: str, wanted: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{name}(probability, vectors) did not return {wanted} for each vector",
+def _hook_error(hook: Callable[..., object], wanted: str) -> HookError:
+    return HookError(
+        f"{defined_at(hook)}{_name(hook)}(probability, vectors) did not return {wanted} for each vector",
         remedy="fix it in the model server's notebook",
     )
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from modelstream.base.times import rows_of
 from modelstream.features.engine import FeatureEngine, replay
 from modelstream.features.vectors import Derive
 from modelstream.project import Project
@@ -139,10 +140,14 @@ def _compare_columns(key: str, expected: pa.RecordBatch, actual: pa.RecordBatch,
         for place in np.flatnonzero(_differ(ours, theirs) & ~unequal):
             unequal[place] = True
             found.unmatched.add(
-                f"the row of {expected.column(key)[place]}: {name} is {theirs[place]} in the table "
-                f"and {ours[place]} in the replay"
+                f"the row of {expected.column(key)[place]}: {name} is {_told(theirs, place)} in the table "
+                f"and {_told(ours, place)} in the replay"
             )
     found.rows += expected.num_rows - int(np.count_nonzero(unequal))
+
+
+def _told(column: pa.Array, place: int) -> str:
+    return str(rows_of(pa.record_batch({"value": column.slice(place, 1)}))[0]["value"])
 
 
 def _differ(ours: pa.Array, theirs: pa.Array) -> npt.NDArray[np.bool_]:
@@ -151,6 +156,8 @@ def _differ(ours: pa.Array, theirs: pa.Array) -> npt.NDArray[np.bool_]:
         result: npt.NDArray[np.bool_] = (mine != its) & ~(np.isnan(mine) & np.isnan(its))
         result |= ours.is_null().to_numpy(zero_copy_only=False) != theirs.is_null().to_numpy(zero_copy_only=False)
         return result
+    if pa.types.is_timestamp(ours.type):  # as numbers: a time of an earlier version may fit no datetime
+        ours, theirs = ours.cast(pa.int64()), theirs.cast(pa.int64())
     pairs = zip(ours.to_pylist(), theirs.to_pylist(), strict=True)
     return np.array([one != other for one, other in pairs], np.bool_)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelstream.base.times import rows_of
 from modelstream.features.engine import Applied, FeatureEngine, features_of, no_rows
 from modelstream.messages.identity import bucket_of
 from modelstream.project import Project
@@ -72,7 +73,7 @@ def explain(stores: Stores, project: Project, shards: int, user: str, last: int)
         predictions=number,
         last_events=story.last,
         vector=story.vector,
-        row=features_of(row, stores.use_case).to_pylist()[0] if row.num_rows else None,
+        row=rows_of(features_of(row, stores.use_case))[0] if row.num_rows else None,
         on_the_way=sum(stores.lags(project).values()),
     )
 
@@ -103,7 +104,7 @@ class _Story:
                 logged, ready = logged.slice(surely_earlier), ready.slice(surely_earlier)
         if logged is None or ready is None:
             return
-        for place, event in enumerate(logged.to_pylist()):
+        for place, event in enumerate(rows_of(logged)):
             applied = self._apply(ready.slice(place, 1))
             known = {name: value for name, value in event.items() if value is not None}
             self.last.append({COUNTED: next(iter(applied.not_counted), COUNTED), **known})
@@ -118,7 +119,7 @@ class _Story:
             self.not_counted[reason] = self.not_counted.get(reason, 0) + number
         vectors = self._again.vectors(events, applied)
         if vectors.num_rows:
-            final = vectors.slice(vectors.num_rows - 1).to_pylist()[0]
+            final = rows_of(vectors.slice(vectors.num_rows - 1))[0]
             self.vector = {name: final[name] for name in (self._use_case.time, *self._use_case.features)}
         return applied
 

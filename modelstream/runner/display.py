@@ -20,7 +20,8 @@ RATE_WINDOW = 2.0
 
 
 class Display:
-    """Shows the functions while they work: a live table on a terminal, otherwise a line every few seconds."""
+    """Shows the functions while they work: a live table on a terminal, otherwise a line every few seconds, and a line
+    at once when a function is held."""
 
     def __init__(self, *, quiet: bool, title: str) -> None:
         self.console = Console(stderr=True)
@@ -30,6 +31,7 @@ class Display:
         self._begun = time.monotonic()
         self._line_due = 0.0
         self._line = ""
+        self._told: dict[str, str] = {}
         self._seen: dict[str, deque[tuple[float, int, int]]] = {}
 
     def __enter__(self) -> Display:
@@ -52,10 +54,18 @@ class Display:
     def _show(self, states: Iterable[FunctionState], progress: str, now: float) -> None:
         if self._live is not None:
             self._live.update(Group(self._table(states, now), Text(progress, style="dim")))
-        elif not self._quiet and now >= self._line_due and progress != self._line:
-            self._line_due = now + 5.0
-            self._line = progress
-            print(f"{now - self._begun:5.0f} s  {progress}", file=sys.stderr, flush=True)
+        elif not self._quiet:
+            for state in states:
+                if state.held and state.held != self._told.get(state.name):
+                    self._print(now, f"{state.name} waits: {state.held}")
+                self._told[state.name] = state.held
+            if now >= self._line_due and progress != self._line:
+                self._line_due = now + 5.0
+                self._line = progress
+                self._print(now, progress)
+
+    def _print(self, now: float, text: str) -> None:
+        print(f"{now - self._begun:5.0f} s  {text}", file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         """Print a line above the table; none for an empty text."""

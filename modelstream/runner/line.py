@@ -36,6 +36,8 @@ class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
     counters: Counters = msgspec.field(default_factory=Counters)
     held: str = ""
     """Why it is held; empty if it is not."""
+    hopeless: bool = False
+    """It is held, and no further attempt will succeed."""
     model: ServedModel | None = None
     total: int = 0
     """Rows that a source has in all, if it knows."""

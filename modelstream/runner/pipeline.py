@@ -26,7 +26,8 @@ from modelstream.stages.counters import Counters
 from modelstream.stores import Stores
 
 HELD_LIMIT = 30.0
-"""Seconds that a `run` waits while a function is held (a full disk, a broken hook) before it ends with an error."""
+"""Seconds that a `run` waits while a function is held (a full disk, a service that a hook asks) before it ends with an
+error. What waiting can't mend, such as a mistake in a hook, ends it at once."""
 DRAIN_EVERY = 0.1
 PROCESS = {**ONE_THREAD, **QUIET_MLRUN, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 """Variables of every function's process, besides its settings."""
@@ -137,7 +138,7 @@ class Pipeline:
         for name, process in self.supervisor.processes.items():
             if not process.report.held:
                 self._held_since.pop(name, None)
-            elif now - self._held_since.setdefault(name, now) > HELD_LIMIT:
+            elif process.report.hopeless or now - self._held_since.setdefault(name, now) > HELD_LIMIT:
                 raise FunctionFailedError(
                     f"{name} can't continue: {process.report.held}",
                     remedy="nothing is lost: fix the cause and run the same command again",

@@ -34,7 +34,7 @@ def kernels(project: Project) -> None:
     source = GeneratorSource(use_case, generator.DISTRIBUTIONS, GeneratorOptions(3, 5, 1, 1_700_000_000_000_000))
     lines = [line for chunk in source.chunks(lambda: False) for line in chunk.lines.texts()]
     lines.append(lines[0].rstrip()[:-1] + rb', "note": "\n"}')  # with an escape it is read the slow way
-    LineSplitter(use_case.key).feed(b"\n".join(lines) + b"\n", last=True)
+    LineSplitter(use_case.key_path).feed(b"\n".join(lines) + b"\n", last=True)
     positions = np.arange(len(lines), dtype=np.int64)
     events = LineParser(use_case).parse(lines, positions, 0).events
     keys = events.column(use_case.key)

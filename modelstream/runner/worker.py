@@ -234,7 +234,9 @@ class Worker:
         stage = self._stage
         if stage is None:
             return Report(ready=True)
-        report = Report(ready=True, counters=stage.counters, held=stage.held, model=stage.model)
+        report = Report(
+            ready=True, counters=stage.counters, held=stage.held, hopeless=stage.hopeless, model=stage.model
+        )
         if stage.gone is not None:
             report = msgspec.structs.replace(report, error=str(stage.gone), remedy=stage.gone.remedy, gone=True)
         return report

@@ -97,6 +97,8 @@ class Distributions:
             )
         if use_case.profile is None or use_case.lookup is None:
             raise _wrong(f"the use case {use_case.name} needs a profile and a lookup")
+        if moved := next((name for name, field in use_case.declared.items() if field.path), None):
+            raise _wrong(f"generated events have {moved!r} under its own name, not where the use case reads it")
         for event in self.values:
             if event not in use_case.events or use_case.value_field(event) is None:
                 raise _wrong(f"values: the use case {use_case.name} has no event {event!r} with a value")

@@ -23,7 +23,8 @@ from typing import Any
 import nuclio_sdk
 import numpy as np
 
-from modelstream.errors import ConfigurationError, GoneError, LostStateError, ModelstreamError
+from modelstream.base.hooks import place_of
+from modelstream.errors import ConfigurationError, GoneError, HookError, LostStateError, ModelstreamError
 from modelstream.messages.codec import Decoded, Kind, UnreadableError, decode
 from modelstream.messages.dead_letters import letter
 from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
@@ -107,6 +108,8 @@ class Stage(abc.ABC):
         """Why the stage is held; empty if it is not."""
         self.gone: GoneError | None = None
         """Why it is held for good: a file that it uses was deleted."""
+        self.hopeless = False
+        """It is held, and no further attempt will succeed: a hook of the notebook is wrong."""
         self.model: ServedModel | None = None
         """The model that it serves, if it has one."""
         self._context = context
@@ -276,10 +279,12 @@ class Stage(abc.ABC):
             except ModelstreamError as error:
                 reason = f"{error}; {error.remedy}" if error.remedy else str(error)
                 self.gone = error if isinstance(error, GoneError) else self.gone
-            except Exception as error:  # a hook of the notebook, or a defect: hold the shard, never lose a row
+                self.hopeless = isinstance(error, HookError)
+            except Exception as error:  # an outage within a hook, or a defect: hold the shard, never lose a row
                 reason = _located(error)
+                self.hopeless = False
             else:
-                self.held = ""
+                self.held, self.hopeless = "", False
                 return
             if self.held != reason:
                 self._context.logger.error_with("Holding", function=self.settings.function, what=what, why=reason)
@@ -430,7 +435,8 @@ class Stage(abc.ABC):
 
 
 def _located(error: Exception) -> str:
-    """Return an unexpected error with the place in the code that it came from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+    """Return an unexpected error with the place in the notebook that it came from, or else in the code."""
+    place = place_of(error.__traceback__).removesuffix(": ")
+    if not place and (frames := traceback.extract_tb(error.__traceback__)):
+        place = f"{frames[-1].filename}, line {frames[-1].lineno}"
+    return f"{type(error).__name__}: {error}" + (f" ({place})" if place else "")

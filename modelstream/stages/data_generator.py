@@ -160,8 +160,8 @@ def open_source(
         load_enrichment(options.enrichment, use_case, tables)
     block = chunk_bytes(shards)
     if options.input == "-":
-        return open_stdin(use_case.key, tables.inputs(), descriptor=STDIN, block=block)
-    return open_file(options.input, use_case.key, tables.inputs(), block=block)
+        return open_stdin(use_case.key_path, tables.inputs(), descriptor=STDIN, block=block)
+    return open_file(options.input, use_case.key_path, tables.inputs(), block=block)
 
 
 def _open_generator(distributions: Distributions, options: SourceOptions, use_case: UseCase, tables: Tables) -> Source:

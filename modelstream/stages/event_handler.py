@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.errors import ConfigurationError, ModelstreamError, NumberTakenError
+from modelstream.errors import HookError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, MessageLines, Transform
 from modelstream.logs import Log
 from modelstream.messages.codec import LINE, UnreadableError, is_arrow, split_body
@@ -186,7 +186,7 @@ class EventHandler(Stage):
     def take_all(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
         """Check the rows of messages together; keep the new ones for the log and send them on.
 
-        Raises ConfigurationError if a transform does something that it must not.
+        Raises HookError if a transform fails, or does something that it must not.
         """
         if self.settings.rows == "predictions":
             return super().take_all(groups)
@@ -319,10 +319,14 @@ class EventHandler(Stage):
         shards = buckets % self.settings.shards
         if origin != stream_origin(self.settings.reads, shard.number) and (shards != shard.number).any():
             # Rows of one origin that reach a bucket from two shards would be taken for repeated ones.
-            raise ConfigurationError(
-                f"transform(batch) changed {self._use_case.key}, which would move events to another shard",
-                remedy="change keys before the events are sent, because readers choose the shard by the key "
-                "that they find",
+            moved = events.slice(int(np.flatnonzero(shards != shard.number)[0]), 1)
+            key, at = self._use_case.key, f"position {positions_of(moved)[0]} of {origin}"
+            raise HookError(
+                f"transform(batch) made {moved.column(key)[0].as_py()!r} the {key} at {at}, but a reader had found "
+                f"another key there, or none, and chosen the shard by it",
+                remedy="say in the use-case file where the key stands, such as "
+                f"`{key}: {{type: key, path: after.id}}`; or make keys before the events are sent; or send them by "
+                "HTTP, where a transform may make the key",
             )
         events = events.drop_columns([EXTRA])
         if (shards == shards[0]).all():

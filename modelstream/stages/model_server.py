@@ -234,7 +234,7 @@ class ModelServing:
 
     def predict(self, request: dict[str, Any]) -> Scores | Decoded:
         """Return the scores of a request, or the predictions of an Arrow message."""
-        scores = self._scorer.scores(request["inputs"])
+        scores = self._scorer.scores(request["inputs"], request.get("batch"))
         if "batch" not in request:
             return scores
         return Decoded("predictions", request["origin"], self._scorer.predictions(request["batch"], scores), {})

@@ -21,7 +21,7 @@ VERSION = 1
 
 def check(use_case: UseCase, file: YamlFile) -> None:
     """Raise ConfigurationError for the first mistake in `use_case`, which was read from `file`."""
-    parts = (_names, _key_time_type, _events, _profile, _lookup, _window, _features, _label, _model, _columns)
+    parts = (_names, _paths, _key_time_type, _events, _profile, _lookup, _window, _features, _label, _model, _columns)
     for part in parts:
         for problem in part(use_case):
             raise file.error(*problem)
@@ -50,6 +50,27 @@ def _names(use_case: UseCase) -> Iterator[Problem]:
     for place, name in (*added, (("model", "prediction"), use_case.model.prediction)):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             yield place, f"{name!r} is not a valid name", "use letters, digits and _, beginning with a letter"
+
+
+def _paths(use_case: UseCase) -> Iterator[Problem]:
+    taken: dict[tuple[str, ...], str] = {}
+    for name, path in use_case.paths.items():
+        place = ("fields", name, "path")
+        if not all(path):
+            yield place, f"{'.'.join(path)!r} is not a path", "give names with dots between them, such as after.celsius"
+        if path in taken:
+            yield place, f"{taken[path]!r} stands there too", "read a value into one field only"
+        taken[path] = name
+    for name, path in use_case.paths.items():
+        for i in range(1, len(path)):
+            if other := taken.get(path[:i]):
+                yield (
+                    *(("fields", name, "path"), f"{other!r} is read from {'.'.join(path[:i])!r}, which holds this one"),
+                    "a field is a single value: read only the fields inside",
+                )
+    for name, field in use_case.declared.items():
+        if field.epoch and field.type != "time":
+            yield ("fields", name, "epoch"), f"{name!r} is of type {field.type}", "declare it as time, or remove this"
 
 
 def _key_time_type(use_case: UseCase) -> Iterator[Problem]:

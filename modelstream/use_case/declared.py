@@ -46,6 +46,15 @@ class FieldType(enum.StrEnum):
     BOOLEAN = "boolean"
 
 
+class Unit(enum.StrEnum):
+    """The unit of numbers that count from 1970 UTC."""
+
+    SECONDS = "s"
+    MILLISECONDS = "ms"
+    MICROSECONDS = "us"
+    NANOSECONDS = "ns"
+
+
 class Statistic(enum.StrEnum):
     """A running statistic of the values of an event; `modelstream.features.statistics` has the formulas."""
 
@@ -57,6 +66,19 @@ class Statistic(enum.StrEnum):
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of a use-case file."""
+
+
+class Field(_Part, frozen=True):
+    """A field of an event: its type, where it stands, and what numbers mean in it.
+
+    `path` is where it stands in an event's JSON: names with dots between them, such as `after.house`; empty if it
+    stands under its own name. `epoch` is the unit of numbers in a time, which count from 1970 UTC; None if they are
+    refused.
+    """
+
+    type: FieldType
+    path: str = ""
+    epoch: Unit | None = None
 
 
 class Event(_Part, frozen=True):
@@ -128,7 +150,9 @@ class UseCase(_Part, frozen=True, dict=True):
     key: str
     time: str
     type: str
-    fields: dict[str, FieldType]
+    written: dict[str, FieldType | Field] = msgspec.field(name="fields")
+    """An event's fields, as the file's `fields` has them: `celsius: number` is short for `celsius: {type: number}`.
+    """
     events: dict[str, Event]
     predict_on: tuple[str, ...]
     model: ModelDeclaration
@@ -141,6 +165,26 @@ class UseCase(_Part, frozen=True, dict=True):
     derived: tuple[str, ...] = ()
     """Features that the notebook's `derive` adds."""
     label: Label | None = None
+
+    @cached_property
+    def declared(self) -> dict[str, Field]:
+        """The fields of an event by name."""
+        return {name: field if isinstance(field, Field) else Field(field) for name, field in self.written.items()}
+
+    @cached_property
+    def fields(self) -> dict[str, FieldType]:
+        """The fields of an event by name, with their types."""
+        return {name: field.type for name, field in self.declared.items()}
+
+    @cached_property
+    def paths(self) -> dict[str, tuple[str, ...]]:
+        """Where each field stands in an event's JSON: the names on the way, one for a field that is in no envelope."""
+        return {name: tuple((field.path or name).split(".")) for name, field in self.declared.items()}
+
+    @property
+    def key_path(self) -> str:
+        """Where the key stands in an event's JSON, names with dots between them, as readers look for it."""
+        return self.declared[self.key].path or self.key
 
     @cached_property
     def event_names(self) -> tuple[str, ...]:

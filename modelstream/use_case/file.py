@@ -12,12 +12,14 @@ from modelstream.errors import ConfigurationError
 from modelstream.use_case.check import VERSION, check
 from modelstream.use_case.declared import (
     Event,
+    Field,
     FieldType,
     Label,
     Lookup,
     ModelDeclaration,
     Profile,
     Statistic,
+    Unit,
     UseCase,
     Window,
 )
@@ -73,7 +75,14 @@ def _check_parts(file: YamlFile) -> None:
         if file.data.get(name) is not None:
             file.convert(file.data[name], kind, (name,))
     for name, value in _items(file.data.get("fields")):
-        file.convert(value, FieldType, ("fields", name))
+        if not isinstance(value, dict):
+            file.convert(value, FieldType, ("fields", name))
+            continue
+        if value.get("type") is not None:
+            file.convert(value["type"], FieldType, ("fields", name, "type"))
+        if value.get("epoch") is not None:
+            file.convert(value["epoch"], Unit, ("fields", name, "epoch"))
+        file.convert(value, Field, ("fields", name))
     for name, value in _items(file.data.get("events")):
         if value is None:  # `login:` declares an event without further details
             value = file.data["events"][name] = {}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modelstream.base.times import INVALID, TIMESTAMP, parse_times, time_given
+from modelstream.base.times import FIRST, INVALID, LAST, TIMESTAMP, datetime_of, parse_times, rows_of, time_given
 from modelstream.errors import ConfigurationError
 from tests.lines_oracle import time_of
 
@@ -24,11 +24,27 @@ def parse(texts: list[str | None]) -> list[int | None]:
 def times(draw: st.DrawFn) -> str:
     """Return a text as a source may write a time; some say a day that doesn't exist."""
     year, month, day = draw(st.integers(0, 9999)), draw(st.integers(0, 13)), draw(st.integers(0, 32))
-    date = f"{year:04d}-{month:02d}-{day:02d}"
-    clock = ":".join(f"{draw(st.integers(0, top)):02d}" for top in (24, 60, 60)[: draw(st.integers(2, 3))])
+    date = draw(
+        st.sampled_from(
+            [f"{year:04d}-{month:02d}-{day:02d}"] * 3
+            + [
+                f"{year:04d}{month:02d}{day:02d}",
+                f"{year:04d}-W{day + 22:02d}-{month}",
+                f"{year:04d}W{day:02d}{month % 9}",
+            ]
+        )
+    )
+    if draw(st.integers(0, 9)) == 0:
+        return date
+    clock = draw(st.sampled_from([":", ":", ""])).join(
+        f"{draw(st.integers(0, top)):02d}" for top in (24, 60, 60)[: draw(st.integers(2, 3))]
+    )
     fraction = draw(st.one_of(st.just(""), st.from_regex(r"[.,][0-9]{1,10}", fullmatch=True)))
     offset = draw(
-        st.one_of(st.sampled_from(["", "Z", "z"]), st.from_regex(r"[+-][0-2][0-9](:?[0-6][0-9])?", fullmatch=True))
+        st.one_of(
+            st.sampled_from(["", "Z", "z", " UTC", "UTC", " Z", "  UTC", " utc"]),
+            st.from_regex(r" ?[+-][0-2][0-9](:?[0-6][0-9])?", fullmatch=True),
+        )
     )
     return date + draw(st.sampled_from(" Tt_")) + clock + fraction + offset
 
@@ -82,7 +98,28 @@ def test_what_datetime_writes_is_read(moment: datetime) -> None:
         ("2026-01-01 00:00:00.1234567890", None),
         ("2026-01-01 00:00:00.", None),
         ("2026-01-01 00:00.5", None),
-        ("2026-01-01", None),
+        ("2026-01-01 00:00:00 UTC", 1767225600000000),
+        ("2026-01-01 01:00:00.5 +0100", 1767225600500000),
+        ("2026-01-01", 1767225600000000),
+        ("20260101", 1767225600000000),
+        ("2026-W01-4", 1767225600000000),
+        ("2026W014T000000Z", 1767225600000000),
+        ("20260101T000000.25Z", 1767225600250000),
+        ("20260101 00:00", 1767225600000000),
+        ("2020-W53-7", 1609632000000000),
+        ("2021-W53-1", None),  # 2021 had 52 weeks
+        ("2026-01-01T0000", None),  # either all dashes and colons, or the date without dashes
+        ("2026-01", None),
+        ("2026-W01", None),
+        ("2026-01-01T", None),
+        ("2026-01-01 UTC", None),
+        ("2026-01-01 00:00:00 GMT+1", None),
+        ("0001-01-01T00:00:00", -62135596800000000),
+        ("9999-12-31T23:59:59.999999999", 253402300799999999),
+        ("9999-12-31T23:59:59-05:00", None),  # .NET's MaxValue, in New York
+        ("0001-01-01T00:00:00+02:00", None),
+        ("9999-W52-6T00:00+12:00", None),
+        ("0000-01-01", None),
         ("1764000000", None),
         ("", None),
         (" 2026-01-01 00:00:00", None),
@@ -106,10 +143,20 @@ def test_a_slice_of_an_array_is_read_from_its_place() -> None:
     assert parse_times(pa.array(["", ""])).tolist() == [INVALID, INVALID]
 
 
-def test_the_first_and_last_times_can_be_kept() -> None:
-    texts = ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.999999-23:59"]
-    kept = pa.array(parse_times(pa.array(texts))).cast(TIMESTAMP)
-    assert kept.cast(pa.int64()).to_pylist() == [time_of(text) for text in texts]
+def test_times_that_no_datetime_holds_are_shown_as_text_among_others() -> None:
+    """Earlier versions took them, so a log or a table may hold some."""
+    outside = [LAST + 1, FIRST - 1]
+    batch = pa.record_batch({"at": pa.array([0, None, *outside]).cast(TIMESTAMP), "n": [1, 2, 3, 4]})
+    assert [row["at"] for row in rows_of(batch)] == [
+        *(EPOCH, None),
+        "10000-01-01T00:00:00.000000Z",
+        "0000-12-31T23:59:59.999999Z",
+    ]
+    assert rows_of(batch.slice(0, 2)) == batch.slice(0, 2).to_pylist()
+    assert [datetime_of(micros) for micros in outside] == [
+        datetime.max.replace(tzinfo=UTC),
+        datetime.min.replace(tzinfo=UTC),
+    ]
 
 
 # What a person gives.

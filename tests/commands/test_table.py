@@ -10,16 +10,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from modelstream.base.times import LAST, TIMESTAMP
 from modelstream.commands import output
+from modelstream.commands.explain import print_explanation
+from modelstream.commands.peek import print_last
 from modelstream.commands.table import Page, show_table
 from modelstream.commands.view import View
 from modelstream.errors import ConfigurationError
 from modelstream.features.engine import features_of
-from tests.commands.small import ENRICHMENT, small_folder
-from tests.runner.folders import make_folder
+from modelstream.replay.compare import compare
+from modelstream.replay.explain import explain
+from tests.commands.small import ENRICHMENT, LINES, small_folder
+from tests.runner.folders import PROJECT, SHARDS, make_folder
 
 
 @pytest.fixture
@@ -164,3 +170,30 @@ def test_an_empty_table_has_its_columns_in_every_format(tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "csv").columns.tolist() == empty.use_case.features_schema.names
     assert json.loads((tmp_path / "json").read_bytes()) == []
     assert pq.read_schema(tmp_path / "parquet").names == empty.use_case.features_schema.names
+
+
+# What an earlier version took.
+
+
+def never(events: pa.RecordBatch) -> pa.RecordBatch:
+    """Return events that happen in the year 10000, as in .NET's "never" in New York."""
+    place = events.schema.get_field_index("event_time")
+    micros = pc.add(events.column(place).cast(pa.int64()), LAST)
+    return events.set_column(place, events.schema.field(place), micros.cast(TIMESTAMP))
+
+
+def test_tools_show_times_that_no_datetime_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Earlier versions took them, so a folder may hold some; now they are dead letters."""
+    lines = [line for line in LINES if b"anna" in line and line.endswith(b"}")]
+    with make_folder(tmp_path / "data", lines, ENRICHMENT, change=never) as view:
+        for form in ("json", "csv"):
+            show_table(view, "features", output=tmp_path / f"rows.{form}")
+            assert b"10056-11-" in (tmp_path / f"rows.{form}").read_bytes()
+        show_table(view, "features", Page(key="anna"))
+        print_last(view, "incoming-events", 10, as_json=True)
+        assert capsys.readouterr().out.count("10056-1") == 1 + len(lines)
+        found = explain(view, PROJECT, SHARDS, "anna", 3)
+        print_explanation(found, view.use_case, "features")
+        assert "10056-1" in capsys.readouterr().out
+        assert found.row and found.row["registration_time"].startswith("10056-11-")
+        assert compare(view, PROJECT).equal

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from modelstream.errors import ConfigurationError
+from modelstream.errors import ConfigurationError, HookError
 from modelstream.features.engine import Applied, FeatureEngine, no_lookup, no_rows
 from modelstream.features.vectors import Derive, Vectors
 from modelstream.replay.recompute import derive_in
@@ -152,3 +152,14 @@ def test_what_the_engine_could_not_find_is_not_the_hooks_mistake() -> None:
 
     with pytest.raises(ConfigurationError, match="returned inf for 'reading_mean' in row 0"):
         Vectors(case, spoil).batch(events, applied)
+
+
+def test_the_vector_that_a_hook_fails_at_is_told() -> None:
+    def fails(_: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:
+        assert 2 not in vectors.column("position").to_pylist()
+        return vectors
+
+    with pytest.raises(HookError, match=r"derive\(batch, vectors\): AssertionError") as told:
+        Vectors(use_case(), fails).batch(*applied_events(use_case()))
+    assert str(told.value).startswith(f"{__file__}, line ")
+    assert 'at the row {"position": 2, "house": "h1"' in str(told.value)

@@ -187,6 +187,24 @@ def test_a_byte_order_mark_is_no_part_of_the_event() -> None:
     assert read_events(b"\xef\xbb\xbf{}", "user_id") == [(0, b"{}")]
 
 
+HALF = rb'{"user_id": "u2", "x": "\ud83d"}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"user_id": "u1"}\n' + HALF + b'\n{"user_id": "u3"}', b'[{"user_id": "u1"}, ' + HALF + b', {"user_id": "u3"}]'],
+)
+def test_half_a_surrogate_pair_harms_no_neighbour(body: bytes) -> None:
+    """JavaScript writes it when it cuts a text within an emoji. The event-handler makes a dead letter of the event."""
+    read = read_events(body, "user_id")
+    assert [line for _, line in read] == [b'{"user_id": "u1"}', HALF, b'{"user_id": "u3"}']
+    assert [bucket for bucket, _ in read] == [bucket_of(key) for key in ("u1", "", "u3")]
+
+
+def test_a_key_in_an_envelope_decides_the_shard() -> None:
+    assert read_events(b'{"user_id": "no", "after": {"user_id": 7.0}}', "after.user_id")[0][0] == bucket_of("7")
+
+
 DEEP = b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 LONG = b'{"a": "' + b"x" * 1_000_000 + b'"}'
 REFUSED = {
@@ -202,6 +220,12 @@ REFUSED = {
     "CSV": (b"user_id,amount\nu1,2\n", 400, "the body is CSV, not JSON lines: line 1"),
     "UTF-16": ('{"user_id": 1}'.encode("utf-16"), 400, "the body is text in UTF-16"),
     "curl -d": (b'{"user_id": 1}{"user_id": 2}', 400, "without line breaks in between"),
+    "UTF-16 without a mark": (
+        '{"user_id": 1}'.encode("utf-16-le"),
+        400,
+        "line 1 is not UTF-8 text; it looks like UTF-16",
+    ),
+    "half a pair and broken": (rb'{"user_id": "\ud83d"', 400, "line 1 is not JSON"),
     "not UTF-8": (b'{"user_id": "\xff"}', 400, "not UTF-8"),
     "nested": (DEEP, 400, "line 1 is nested too deeply"),
     "a long event": (b"{}\n" + LONG, 413, "line 2 is longer than 1,000,000 bytes: 1,000,009"),

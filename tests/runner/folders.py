@@ -28,10 +28,17 @@ SHARDS = 4
 Lookup = Callable[[Sequence[str]], Sequence[float | None]]
 
 
-def make_folder(path: Path, lines: Iterable[bytes], enrichment: dict[str, float], shards: int = SHARDS) -> View:
+def make_folder(
+    path: Path,
+    lines: Iterable[bytes],
+    enrichment: dict[str, float],
+    shards: int = SHARDS,
+    change: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda events: events,
+) -> View:
     """Return a data folder in which `lines` have gone through all functions, in one message a shard and stream.
 
-    The model says 1 where a user has bet more than 20 in all, with probability 0.75.
+    The model says 1 where a user has bet more than 20 in all, with probability 0.75. `change` makes of the events what
+    another version would have taken.
     """
     opened = open_folder(path, PROJECT, shards=shards)
     os.close(opened.lock)
@@ -39,7 +46,7 @@ def make_folder(path: Path, lines: Iterable[bytes], enrichment: dict[str, float]
     for name in PROJECT.params.streams:
         view.streams.create(name, shards)
     load_table(view, enrichment)
-    take(view, list(lines), view.tables.lookup("enrichment").get_many)
+    take(view, list(lines), view.tables.lookup("enrichment").get_many, change=change)
     return view
 
 
@@ -49,7 +56,13 @@ def load_table(view: View, enrichment: dict[str, float]) -> None:
     view.tables.lookup("enrichment").load([pa.record_batch({"key": keys, "value": values})])
 
 
-def take(view: View, lines: list[bytes], lookup: Lookup, first_line: int = 0) -> None:
+def take(
+    view: View,
+    lines: list[bytes],
+    lookup: Lookup,
+    first_line: int = 0,
+    change: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda events: events,
+) -> None:
     """Let lines go through all functions of a new folder."""
     use_case = view.use_case
     parsed = LineParser(use_case).parse(lines, np.arange(len(lines)) + first_line, ingested_at=1_700_000_000_000_000)
@@ -59,8 +72,9 @@ def take(view: View, lines: list[bytes], lookup: Lookup, first_line: int = 0) ->
     for body in encode_letters(letters):
         view.streams.append("dead-letters", [(0, body)])
     shard_of = buckets_of(parsed.events.column(use_case.key)) % view.marker.shards
+    changed = change(parsed.events)
     for shard in range(view.marker.shards):
-        _take_shard(view, shard, parsed.events.filter(pa.array(shard_of == shard)), lines, lookup)
+        _take_shard(view, shard, changed.filter(pa.array(shard_of == shard)), lines, lookup)
 
 
 def _take_shard(view: View, shard: int, events: pa.RecordBatch, lines: list[bytes], lookup: Lookup) -> None:

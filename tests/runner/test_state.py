@@ -16,7 +16,7 @@ from modelstream.runner.display import Display
 from modelstream.runner.line import Line, Report
 from modelstream.runner.pipeline import Pipeline
 from modelstream.runner.state import FunctionState
-from modelstream.runner.supervisor import Process, Supervisor
+from modelstream.runner.supervisor import FunctionFailedError, Process, Supervisor
 from modelstream.settings import StoreUrls
 from modelstream.stages.counters import Counters, ServedModel
 
@@ -106,6 +106,35 @@ def test_a_function_does_what_its_workers_do(scene: Scene, report: Report, ended
     assert (found.state, found.held) == (expected, report.held)
     scene.supervisor.processes["event-handler/0"].ended = True
     assert scene.state("event-handler").state == ("done" if ended else expected)
+
+
+def test_a_run_ends_at_once_if_waiting_is_hopeless_and_else_after_a_while(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    scene.tell("event-handler/1", held="S3 is away")
+    scene.pipeline.watch()
+    now += 29.0
+    scene.pipeline.watch()
+    now += 2.0
+    with pytest.raises(FunctionFailedError, match="event-handler/1 can't continue: S3 is away"):
+        scene.pipeline.watch()
+    scene.tell("event-handler/1")
+    scene.pipeline.watch()
+    scene.tell("event-handler/1", held="cell 2, line 5: KeyError", hopeless=True)
+    with pytest.raises(FunctionFailedError, match="event-handler/1 can't continue: cell 2, line 5: KeyError"):
+        scene.pipeline.watch()
+
+
+def test_without_a_terminal_it_is_told_at_once_and_once_that_a_function_is_held(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    display = Display(quiet=False, title="a pipeline")
+    for held in ("", "S3 is away", "S3 is away", "", "S3 is away"):
+        display.show([FunctionState(name="event-handler", state="waiting", counters=Counters(), held=held)], "7 lines")
+    told = [line.split("s  ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["7 lines", "event-handler waits: S3 is away", "event-handler waits: S3 is away"]
 
 
 def test_a_report_comes_through_the_line_as_it_was_sent() -> None:

@@ -20,6 +20,7 @@ keys: st.SearchStrategy[object] = st.one_of(
     st.sampled_from(["u1", "", " ", "0", "ümlaut ☂", "😀", '"', "a\\b", "\x7f", "\x1f", "\ud7ff", "\ue000"]),
     st.integers(-3, 12345),
     st.sampled_from([2**63, -(2**63), 10**18, 10**17, 10**30, True, None, 1.0, -0.0, 1e300, [], {}, ["user_id"]]),
+    st.sampled_from([10001.0, 123456789012345.0, 2.0**53, 2.0**60, 1.5, -7.0, {"user_id": "u2"}, {"user_id": {}}]),
     st.uuids().map(str),
 )
 blanks = st.sampled_from(["", "", "", " ", "\t", "\r", "  "])
@@ -97,7 +98,7 @@ def test_lines_and_keys_are_those_of_parsing(some: list[bytes]) -> None:
 @settings(deadline=None)
 @given(lines())
 def test_any_key_name_is_found(line: bytes) -> None:
-    for name in ("ключ", "x", 'a"user_id', ""):
+    for name in ("ключ", "x", 'a"user_id', "", "x.user_id", "user.user_id.user_id"):
         block = line + b"\n"
         assert rows_of(KeyFinder(name).find(block), block) == slow_truth(block, name)
 
@@ -121,6 +122,7 @@ def test_no_real_event_takes_the_slow_way() -> None:
         b'{"x": "u1", "user_id": 0}',
         b"{}",
         b'{"x": 123456789012345678}',
+        b'{"user_id": 10001.0}',
     ],
 )
 def test_flat_lines_take_the_fast_way(line: bytes) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from modelstream.errors import ConfigurationError, GoneError, LostStateError, UnavailableError
+from modelstream.errors import ConfigurationError, GoneError, HookError, LostStateError, UnavailableError
 from modelstream.messages.codec import UnreadableError
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
 from modelstream.stages.base import LAST_BACKOFF, Stage
@@ -387,6 +387,21 @@ def test_an_unexpected_error_is_told_with_its_place(harness: Harness) -> None:
     harness.handle(stage, *numbers(1))
     assert harness.logged[0]["why"].startswith("ZeroDivisionError: oh (")
     assert "line" in harness.logged[0]["why"]
+
+
+@pytest.mark.parametrize(("error", "hopeless"), [(HookError("wrong"), True), (AWAY, False), (KeyError("x"), False)])
+def test_only_a_mistake_in_a_hook_is_hopeless_and_only_while_it_holds(
+    harness: Harness, error: Exception, hopeless: bool
+) -> None:
+    stage = Adder(harness)
+    seen = []
+    stage.fail["take"] = [error]
+    handling = harness.loop.create_task(stage.handle(numbers(1)[0]))
+    harness.wait(0.01)
+    seen.append((bool(stage.held), stage.hopeless))
+    harness.wait(30)
+    assert handling.done()
+    assert [*seen, (bool(stage.held), stage.hopeless)] == [(True, hopeless), (False, False)]
 
 
 def test_rows_that_do_not_fit_each_other_hold_the_shards_and_lose_nothing(harness: Harness) -> None:

@@ -394,8 +394,34 @@ def test_a_transform_that_does_what_it_must_not_holds_the_shard(harness: Harness
     stage = handler(harness, tmp_path, transform=WRONG[name])
     handling = harness.loop.create_task(stage.handle(message(0, lines([bet(KEY, 1.0), bet(KEY, 2.0)]))))
     harness.wait(30)
-    assert stage.held
+    assert stage.held and stage.hopeless
     assert (logged(tmp_path), harness.acks, harness.streams.records) == ([], [], {})
+    handling.cancel()
+
+
+def test_an_outage_within_a_transform_holds_the_shard_until_it_passes(harness: Harness, tmp_path: Path) -> None:
+    failures = [ConnectionError("the lookup service is away")] * 3
+
+    def asks(batch: pa.RecordBatch) -> pa.RecordBatch:
+        if failures:
+            raise failures.pop()
+        return batch
+
+    stage = handler(harness, tmp_path, transform=asks)
+    handling = harness.loop.create_task(stage.handle(message(0, lines([bet(KEY, 1.0)]))))
+    harness.wait(0.01)
+    assert "the lookup service is away" in stage.held and f"{__file__}, line" in stage.held and not stage.hopeless
+    harness.wait(30)
+    assert handling.done() and not stage.held
+    assert len(logged(tmp_path)) == 1
+
+
+def test_a_key_that_a_transform_made_is_told_with_what_to_do_instead(harness: Harness, tmp_path: Path) -> None:
+    stage = handler(harness, tmp_path, transform=renamed)
+    handling = harness.loop.create_task(stage.handle(message(0, lines([bet(KEY, 1.0)], first=7))))
+    harness.wait(0.01)
+    assert "made 'somebody else' the user_id at position 7 of a.ndjson" in stage.held
+    assert "user_id: {type: key, path: after.id}" in stage.held
     handling.cancel()
 
 

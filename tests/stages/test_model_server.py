@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelstream.errors import ConfigurationError, UnavailableError
+from modelstream.errors import ConfigurationError, HookError, UnavailableError
 from modelstream.messages import codec
 from modelstream.messages.codec import UnreadableError
 from modelstream.model.onnx import Floats, Probabilities, as_input, load_model
@@ -161,6 +161,25 @@ def test_hooks_change_what_is_reported() -> None:
 def test_hook_that_returns_something_else_is_named(hooks: Hooked) -> None:
     with pytest.raises(ConfigurationError, match=r"(calibrate|decide)\(probability, vectors\)"):
         scorer(hooks).score(VECTORS)
+
+
+def unlikely(_: Probabilities) -> Any:
+    raise KeyError("unlikely")
+
+
+@pytest.mark.parametrize(
+    ("hooks", "name"), [(Hooked(calibrated=unlikely), "calibrate"), (Hooked(decided=unlikely), "decide")]
+)
+def test_the_vector_that_a_hook_fails_at_is_told(hooks: Hooked, name: str) -> None:
+    key = VECTORS.column(CHURN.key)[0].as_py()
+    with pytest.raises(
+        HookError, match=r"KeyError: 'unlikely'; at the row \{\"probability\": .*\"position\": "
+    ) as told:
+        scorer(hooks).score(VECTORS)
+    assert str(told.value).startswith(f"{__file__}, line ") and f"{name}(probability, vectors)" in str(told.value)
+    assert key in str(told.value)
+    with pytest.raises(HookError, match=rf"at the row .*\"{CHURN.features[0]}\": 0.0"):
+        scorer(hooks).scores(np.zeros((3, len(CHURN.features)), np.float32))
 
 
 # V2 requests.

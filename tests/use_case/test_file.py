@@ -198,6 +198,31 @@ MISTAKES = {
         "fields.campaign: appears here",
         "keep",
     ),
+    "path of nothing": (
+        "amount: number",
+        "amount: {type: number, path: a..b}",
+        "fields.amount.path: 'a..b' is not a",
+        "dots",
+    ),
+    "path of another field": (
+        *("amount: number", "amount: {type: number, path: label}"),
+        *("fields.label.path: 'amount' stands there too", "one field only"),
+    ),
+    "path into a field": (
+        *("amount: number", "amount: {type: number, path: label.amount}"),
+        *("fields.amount.path: 'label' is read from 'label', which holds this one", "single value"),
+    ),
+    "unit of a number": (
+        *("amount: number", "amount: {type: number, epoch: ms}"),
+        *("fields.amount.epoch: 'amount' is of type number", "time"),
+    ),
+    "unknown unit": (
+        "event_time: time",
+        "event_time: {type: time, epoch: min}",
+        "fields.event_time.epoch: 'min'",
+        "ms",
+    ),
+    "no type": ("amount: number", "amount: {path: a}", "fields.amount: 'type' is missing", "type"),
     "newer version": ("version: 1", "version: 2", "version: 2 is newer", "update"),
     "older version": ("version: 1", "version: 0", "version: 0 is not a version", "version: 1"),
     "no version": ("version: 1\n", "", "'version' is missing", "version"),
