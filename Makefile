@@ -47,8 +47,8 @@ lint: env  ## ruff and mypy
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
 
-faults: env  ## kill functions at random moments, 200 times (KILLS=200), and count every row
-	@MODELSTREAM_KILLS=$(KILLS) $(VENV)/bin/python -m pytest -m faults $(ARGS)
+faults: env  ## kill functions at random moments, 200 times (KILLS=200), forge messages, and count every row
+	@MODELSTREAM_KILLS=$(KILLS) MODELSTREAM_MUTATIONS=200000 $(VENV)/bin/python -m pytest -m faults $(ARGS)
 
 bench: env  ## measure against Polars and Bytewax and write docs/performance.md (some minutes, a quiet machine)
 	@$(call environment,$(BENCH),requirements-bench.txt,)

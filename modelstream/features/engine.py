@@ -26,6 +26,10 @@ LookupFunction = Callable[[Sequence[str]], Sequence[float | None]]
 """Returns the value of each key, None for a key without one."""
 
 
+class NoEventsError(ValueError):
+    """Rows that are no events of the use case: the event-handler lets none through. `FeatureEngine.apply` raises it."""
+
+
 @dataclass(frozen=True)
 class Applied:
     """What became of a batch of n events: `counted + sum(not_counted) + skipped == n`.
@@ -99,7 +103,8 @@ class FeatureEngine:
         at or below the position that its user's row has applied is skipped. `lookup` is called at most once,
         with distinct keys, as `use_case.lookups` writes them.
 
-        Raises ValueError, and applies nothing, if the events don't have this form or their users are not loaded.
+        Raises NoEventsError, and applies nothing, if the events don't have this form, and ValueError if their users are
+        not loaded.
         """
         batch = self._batch(events, stream_positions, lookup)
         n = events.num_rows
@@ -148,7 +153,7 @@ class FeatureEngine:
         use_case, plan = self.use_case, self._plan
         keys, times = events.column(use_case.key), events.column(use_case.time)
         if keys.null_count or times.null_count:
-            raise ValueError(f"events without {use_case.key} or {use_case.time}")
+            raise NoEventsError(f"events without {use_case.key} or {use_case.time}")
         if len(positions) != events.num_rows:
             raise ValueError(f"{events.num_rows} events, but {len(positions)} positions")
         slots = self._slots_of(keys)
@@ -167,7 +172,7 @@ class FeatureEngine:
         bad = kernel.first_without_value(plan, batch)
         if bad >= 0:
             name = use_case.event_names[codes[bad]]
-            raise ValueError(f"event {bad} of the batch ({name}) has no finite {use_case.value_field(name)}")
+            raise NoEventsError(f"event {bad} of the batch ({name}) has no finite {use_case.value_field(name)}")
         return batch
 
     def _slots_of(self, keys: pa.Array) -> Int64s:

@@ -8,7 +8,7 @@ schema's metadata and their positions in a column.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -16,8 +16,10 @@ import msgspec
 import pyarrow as pa
 import xxhash
 
+from modelstream.base.times import FIRST, LAST
 from modelstream.errors import ModelstreamError
 from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE
+from modelstream.messages.untrusted import read_batch
 from modelstream.use_case.columns import POSITION
 
 Kind = Literal["lines", "events", "vectors", "predictions"]
@@ -35,6 +37,9 @@ MAX_MESSAGE_EVENTS = 10_000
 the 0.3–0.4 ms that Nuclio spends on each message don't matter."""
 
 LINES_SCHEMA = pa.schema([(POSITION, pa.int64()), (LINE, pa.binary())])
+
+MAX_POSITION = 2**53 - 1
+"""Every store compares positions up to this one exactly."""
 
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _ARROW_START = b"\xff\xff\xff\xff"
@@ -115,29 +120,55 @@ def rows_of(body: bytes) -> int:
 def decode(body: bytes) -> Decoded:
     """Return the rows of an Arrow message, without copying them. Raises `UnreadableError`.
 
-    The last eight bytes are a hash (XXH3) of the rest: Arrow trusts its input, and may crash on a damaged message.
+    The last eight bytes are a hash (XXH3) of the rest, which tells damage; a foreign message may have a right one.
     """
     if xxhash.xxh3_64_digest(memoryview(body)[:-8]) != body[-8:]:
         raise UnreadableError("an Arrow message that is damaged, or not from this pipeline")
     try:
-        source = pa.BufferReader(body)
-        schema = pa.ipc.read_schema(pa.ipc.read_message(source))
-        batch = pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
-        batch.validate(full=True)
-    except (pa.ArrowException, EOFError, OSError) as error:
+        batch = read_batch(body)
+    except (pa.ArrowException, ValueError, EOFError, OSError) as error:
         raise UnreadableError(f"not a readable Arrow message: {error}") from error
-    described = (schema.metadata or {}).items()
+    described = (batch.schema.metadata or {}).items()
     metadata = {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in described}
     kind = metadata.pop("kind", None)
     if kind not in get_args(Kind) or "origin" not in metadata or not _has_positions(batch, rising=kind == "lines"):
         raise UnreadableError("an Arrow message without kind, origin or positions: not from this pipeline")
-    if kind == "lines" and (not schema.equals(LINES_SCHEMA) or batch.column(LINE).null_count):
+    if kind == "lines" and (not batch.schema.equals(LINES_SCHEMA) or batch.column(LINE).null_count):
         raise UnreadableError("an Arrow message of lines with other columns: not from this pipeline")
     if metadata.pop("version", None) != VERSION.decode():
         raise UnreadableError("an Arrow message of another version of this pipeline")
     if batch.num_rows > MAX_EVENTS_A_MESSAGE:
         raise UnreadableError(f"{batch.num_rows} rows in a message; {MAX_EVENTS_A_MESSAGE} are allowed")
     return Decoded(cast(Kind, kind), metadata.pop("origin"), batch, metadata)
+
+
+def check_columns(batch: pa.RecordBatch, schema: pa.Schema, needed: Collection[str]) -> None:
+    """Check that a batch has this schema's columns, where one that is all null may be missing, and others may be there.
+
+    Those that are `needed` must be there, without nulls; times must lie in the years 1 to 9999. Raises
+    UnreadableError: another pipeline's message, or a forged one.
+
+    >>> schema = pa.schema([("user", pa.string()), ("amount", pa.float64())])
+    >>> check_columns(pa.record_batch({"user": ["u1"]}), schema, ["user"])
+    >>> check_columns(pa.record_batch({"user": [1]}), schema, ["user"])
+    Traceback (most recent call last):
+    modelstream.messages.codec.UnreadableError: a message whose column 'user' holds int64, not string
+    """
+    for field in schema:
+        place = batch.schema.get_field_index(field.name)
+        if place < 0:
+            if field.name in needed and batch.num_rows:
+                raise UnreadableError(f"a message without the column {field.name!r}")
+            continue
+        column = batch.column(place)
+        if column.type != field.type:
+            raise UnreadableError(f"a message whose column {field.name!r} holds {column.type}, not {field.type}")
+        if column.null_count and field.name in needed:
+            raise UnreadableError(f"a message with a null in {field.name!r}")
+        if pa.types.is_timestamp(field.type) and column.null_count < len(column):
+            times = pa.compute.min_max(column.view(pa.int64()))
+            if times["min"].as_py() < FIRST or times["max"].as_py() > LAST:
+                raise UnreadableError(f"a message with {field.name!r} outside the years 1 to 9999")
 
 
 def _has_positions(batch: pa.RecordBatch, *, rising: bool) -> bool:
@@ -149,9 +180,11 @@ def _has_positions(batch: pa.RecordBatch, *, rising: bool) -> bool:
     if place < 0 or batch.schema.field(place).type != pa.int64() or batch.column(place).null_count:
         return False
     positions = batch.column(place).to_numpy()
-    if len(positions) <= 1:
-        return not len(positions) or bool(positions[0] >= 0)
-    return bool(positions.min() >= 0 and not (rising and (positions[1:] <= positions[:-1]).any()))
+    if not len(positions):
+        return True
+    if positions.min() < 0 or positions.max() > MAX_POSITION:
+        return False
+    return not (rising and (positions[1:] <= positions[:-1]).any())
 
 
 def split_body(body: bytes) -> list[bytes]:

@@ -123,6 +123,27 @@ class Watermarks:
         marks = self._marks.get(origin)
         return -1 if marks is None else int(marks[bucket])
 
+    def of(self, origin: str) -> Int64s | None:
+        """Return a copy of an origin's watermarks (int64[buckets]), for `put_back`."""
+        marks = self._marks.get(origin)
+        return None if marks is None else marks.copy()
+
+    def put_back(self, origin: str, marks: Int64s | None) -> None:
+        """Return an origin's watermarks to what `of` gave.
+
+        >>> marks = Watermarks()
+        >>> before = marks.of("file")
+        >>> marks.advance("file", np.array([5]), np.array([0], np.uint8)).tolist()
+        [True]
+        >>> marks.put_back("file", before)
+        >>> marks.get("file", 0)
+        -1
+        """
+        if marks is None:
+            self._marks.pop(origin, None)
+        else:
+            self._marks[origin] = marks
+
     def items(self) -> Iterable[tuple[str, int, int]]:
         """Yield (origin, bucket, position) of every watermark that is set."""
         for origin, marks in self._marks.items():

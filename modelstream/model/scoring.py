@@ -14,7 +14,7 @@ import pyarrow as pa
 from modelstream.base.hooks import call_hook, defined_at, row_text
 from modelstream.base.times import rows_of
 from modelstream.errors import ConfigurationError, HookError
-from modelstream.messages.codec import UnreadableError
+from modelstream.messages.codec import check_columns
 from modelstream.model.onnx import Floats, OnnxModel, Probabilities, as_input
 from modelstream.use_case.columns import INGESTED_AT
 from modelstream.use_case.declared import UseCase
@@ -121,12 +121,10 @@ class Scorer:
         Columns of nulls, which messages leave out, are restored; features must not be null.
         """
         wanted = self._vectors
-        if not batch.schema.equals(wanted):
-            batch = pa.RecordBatch.from_arrays([_column(batch, field) for field in wanted], schema=wanted)
-        for name, column in zip(self.use_case.features, batch.columns[-self._features :], strict=True):
-            if column.null_count:
-                raise UnreadableError(f"a batch of vectors with a null in {name!r}")
-        return batch
+        check_columns(batch, wanted, self.use_case.needed_of_vector)
+        if batch.schema.equals(wanted):
+            return batch
+        return pa.RecordBatch.from_arrays([_column(batch, field) for field in wanted], schema=wanted)
 
     def vectors(self, batch: pa.RecordBatch) -> Floats:
         """Return the features of a checked batch as the model takes them, float32[n, features]."""
@@ -219,8 +217,4 @@ def _hook_error(hook: Callable[..., object], wanted: str) -> HookError:
 def _column(batch: pa.RecordBatch, wanted: pa.Field) -> pa.Array:
     """Return a column; one that was left out because every row is null comes back as nulls."""
     index = batch.schema.get_field_index(wanted.name)
-    if index < 0 and wanted.name == INGESTED_AT:
-        return pa.nulls(batch.num_rows, wanted.type)
-    if index < 0 or batch.schema.field(index).type != wanted.type:
-        raise UnreadableError(f"a batch of vectors without a column {wanted.name!r} of type {wanted.type}")
-    return batch.column(index)
+    return batch.column(index) if index >= 0 else pa.nulls(batch.num_rows, wanted.type)

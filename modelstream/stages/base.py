@@ -17,6 +17,7 @@ import itertools
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from modelstream.messages.dead_letters import letter
 from modelstream.messages.identity import Checkpoint, stream_origin, stream_position
 from modelstream.settings import Settings
 from modelstream.stages.counters import Counters, ServedModel
+from modelstream.stages.poison import PoisonWatch, deadly
 from modelstream.stages.shard import Incoming, Records, Shard
 from modelstream.streams import Streams
 
@@ -115,6 +117,8 @@ class Stage(abc.ABC):
         self._context = context
         self._shards: dict[int, Shard] = {}
         self._retake: dict[int, list[Incoming]] = {}
+        self._poison = PoisonWatch.of(settings)
+        self._suspects: dict[int, set[int]] = {}
         self._unsent: list[tuple[str, Records]] = []
         self._acks: dict[int, int] = {}
         self._topic = settings.reads
@@ -158,10 +162,16 @@ class Stage(abc.ABC):
 
     def decoded(self, message: Incoming, kind: Kind) -> Decoded:
         """Return the rows of a message. Raises UnreadableError, also if they are of another kind."""
+        self.check_poison(message)
         rows = decode(message.body)
         if rows.kind != kind:
             raise UnreadableError(f"a message of {rows.kind} in the stream {self.settings.reads}, which is for {kind}")
         return rows
+
+    def check_poison(self, message: Incoming) -> None:
+        """Raise UnreadableError for a message that must not be read."""
+        if message.poison:
+            raise UnreadableError("a message that ends every process which takes it")
 
     def identity(self, message: Incoming) -> tuple[str, int]:
         """Return the origin and the first position for a message whose events have no identity of their own."""
@@ -318,6 +328,7 @@ class Stage(abc.ABC):
         again = self._retake.pop(number, old.unsaved if old is not None else [])
         try:
             kept = self._open(number)
+            self._suspects[number] = self._poison.suspects(number)
             checkpoint = Checkpoint((again or [message])[0].offset - 1) if kept is None else kept
             shard = self._shards[number] = Shard(number, checkpoint, checkpoint.offset, keeps=kept is not None)
             self._apply({number: [earlier for earlier in again if earlier.offset > checkpoint.offset]})
@@ -360,7 +371,8 @@ class Stage(abc.ABC):
 
         If that fails, drop the shards' state, since part of the batch may be applied.
         """
-        groups = [(self._shards[number], messages) for number, messages in fresh.items() if messages]
+        groups = [(self._shards[number], self._marked(number, fresh[number])) for number in fresh if fresh[number]]
+        self._poison.taking({shard.number: (many[0].offset, many[-1].offset + 1) for shard, many in groups})
         try:
             rows = self.take_all(groups)
         except BaseException:
@@ -368,6 +380,8 @@ class Stage(abc.ABC):
                 self._retake[shard.number] = shard.unsaved
                 del self._shards[shard.number]
             raise
+        finally:
+            self._poison.taking({})
         for (shard, messages), count in zip(groups, rows, strict=True):
             shard.checkpoint.offset = messages[-1].offset
             if not shard.unsaved:
@@ -375,6 +389,21 @@ class Stage(abc.ABC):
             shard.unsaved.extend(messages)
             shard.rows += count
             self.counters.rows_in += count
+
+    def _marked(self, number: int, messages: list[Incoming]) -> list[Incoming]:
+        """Return messages with the poison among them marked: a process that took them may have ended on one."""
+        suspects = [message.offset for message in messages if message.offset in self._suspects.get(number, ())]
+        if not suspects:
+            return messages
+        self._suspects[number].difference_update(suspects)
+        of_offset = {message.offset: message for message in messages}
+        found = deadly([of_offset[offset].body for offset in suspects], self.settings.use_case)
+        for offset in (suspects[place] for place in found):
+            self._context.logger.error_with(
+                "A message ends every process that takes it: it becomes a dead letter", shard=number, offset=offset
+            )
+            of_offset[offset] = replace(of_offset[offset], poison=True)
+        return list(of_offset.values())
 
     def _flushing(self, *, due_only: bool) -> Iterator[float]:
         """Take and send what is due; then commit the shards that are due, once all of their rows are sent.

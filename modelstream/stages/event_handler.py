@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from modelstream.base.times import LAST
 from modelstream.errors import HookError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, MessageLines, Transform
 from modelstream.logs import Log
-from modelstream.messages.codec import LINE, UnreadableError, is_arrow, split_body
+from modelstream.messages.codec import LINE, UnreadableError, check_columns, is_arrow, split_body
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
     MAX_EVENTS_A_MESSAGE,
@@ -39,7 +40,7 @@ from modelstream.use_case.columns import EXTRA, MODEL_VERSION, OFFSET, ORIGIN, S
 from modelstream.use_case.declared import UseCase
 
 _TRUNCATED = msgspec.json.Decoder(dict[int, int])
-_INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=2**62)])
+_INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=LAST)])
 
 
 @dataclass
@@ -177,6 +178,7 @@ class EventHandler(Stage):
         Raises UnreadableError for any other message.
         """
         rows = self.decoded(message, "predictions")
+        check_columns(rows.batch, self._use_case.prediction_schema, self._use_case.needed_of_vector)
         new = shard.checkpoint.watermarks.advance(rows.origin, positions_of(rows.batch), self._buckets(rows.batch))
         kept = rows.batch if new.all() else rows.batch.filter(pa.array(new))
         self.counters.repeated += rows.batch.num_rows - kept.num_rows
@@ -265,6 +267,7 @@ class EventHandler(Stage):
             except msgspec.DecodeError as error:
                 raise UnreadableError(f"a message of lines whose description can't be read: {error}") from error
             return MessageLines(rows.origin, rows.batch.column(LINE), positions_of(rows.batch), ingested_at, truncated)
+        self.check_poison(message)
         lines = split_body(message.body)
         if len(lines) > MAX_EVENTS_A_MESSAGE:
             raise UnreadableError(f"{len(lines)} events in a message; {MAX_EVENTS_A_MESSAGE} are allowed")

@@ -26,7 +26,7 @@ class Incoming:
     >>> import nuclio_sdk
     >>> at = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     >>> Incoming.of(nuclio_sdk.Event(body=b"{}", shard_id=3, offset=7, timestamp=at))
-    Incoming(shard=3, offset=7, body=b'{}', appended_at=1000000)
+    Incoming(shard=3, offset=7, body=b'{}', appended_at=1000000, poison=False)
     """
 
     shard: int
@@ -34,6 +34,8 @@ class Incoming:
     body: bytes
     appended_at: int
     """When it was appended to its stream, in microseconds."""
+    poison: bool = False
+    """Whether it ends every process that takes it."""
 
     @classmethod
     def of(cls, event: Any) -> Incoming:

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from modelstream.errors import OvertakenError
-from modelstream.features.engine import Applied, FeatureEngine, no_lookup
+from modelstream.features.engine import Applied, FeatureEngine, NoEventsError, no_lookup
 from modelstream.features.vectors import Derive, Vectors
+from modelstream.messages.codec import UnreadableError, check_columns
 from modelstream.messages.identity import Checkpoint, Int64s, buckets_of, positions_of
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Stage
@@ -123,15 +124,22 @@ class StreamToFeatures(Stage):
         """
         rows = self.decoded(message, "events")
         events = rows.batch
+        check_columns(events, self._use_case.event_schema, self._use_case.needed_of_event)
         count: int = events.num_rows
         _, first = self.identity(message)
         stream_positions = np.arange(first, first + count, dtype=np.int64)
         keys = events.column(self._use_case.key)
-        new = shard.checkpoint.watermarks.advance(rows.origin, positions_of(events), buckets_of(keys))
+        marks = shard.checkpoint.watermarks
+        before = marks.of(rows.origin)
+        new = marks.advance(rows.origin, positions_of(events), buckets_of(keys))
         if not new.all():
             events, stream_positions = events.filter(pa.array(new)), stream_positions[new]
             self.counters.repeated += count - events.num_rows
-        applied = self._update(shard, events, stream_positions)
+        try:
+            applied = self._update(shard, events, stream_positions)
+        except NoEventsError as error:
+            marks.put_back(rows.origin, before)
+            raise UnreadableError(f"a message of events that were not checked: {error}") from error
         self._send(shard, rows.origin, events, applied)
         return count
 

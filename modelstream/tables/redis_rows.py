@@ -15,13 +15,12 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelstream.base.times import FIRST, LAST
 from modelstream.errors import ConfigurationError
 
 WIDTH = 16
 """Digits of a position: it is below 2^53 (see `identity`)."""
 
-_FIRST_TIME, _LAST_TIME = -62_135_596_800_000_000, 253_402_300_799_999_999
-"""Years 1 to 9999 in us; a time outside of them stays a number."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
@@ -111,13 +110,10 @@ def _plain(column: pa.Array) -> list[Any]:
     if _is_time(column.type):
         numbers = column.view(pa.int64())
         bounds = pc.min_max(numbers).as_py()
-        if bounds["min"] is None or (bounds["min"] >= _FIRST_TIME and bounds["max"] <= _LAST_TIME):
+        if bounds["min"] is None or (bounds["min"] >= FIRST and bounds["max"] <= LAST):
             texts: list[Any] = numbers.view(pa.timestamp("us")).cast(pa.string()).to_pylist()
             return texts
-        return [
-            value if value is None or not _FIRST_TIME <= value <= _LAST_TIME else _text(value)
-            for value in numbers.to_pylist()
-        ]
+        return [value if value is None or not FIRST <= value <= LAST else _text(value) for value in numbers.to_pylist()]
     # Through numpy it is 10 times as fast as to_pylist.
     if column.null_count or pa.types.is_string(column.type) or pa.types.is_boolean(column.type):
         values: list[Any] = column.to_pylist()

@@ -259,6 +259,11 @@ class UseCase(_Part, frozen=True, dict=True):
         """The columns of a batch of events: position, ingested_at, the use case's fields, extra."""
         return pa.schema([(POSITION, pa.int64()), (INGESTED_AT, TIME), *self._fields, (EXTRA, pa.string())])
 
+    @property
+    def needed_of_event(self) -> list[str]:
+        """The columns of a batch of events that every row has a value in."""
+        return [POSITION, self.key, self.time, self.type]
+
     @cached_property
     def row_schema(self) -> pa.Schema:
         """The columns of a user's stored row: key, applied, profile, lookup value, window, statistics."""
@@ -279,6 +284,11 @@ class UseCase(_Part, frozen=True, dict=True):
     def vector_schema(self) -> pa.Schema:
         """The columns of a batch of feature vectors: the event of each vector, and the features."""
         return pa.schema([(POSITION, pa.int64()), (INGESTED_AT, TIME), *self._vector])
+
+    @cached_property
+    def needed_of_vector(self) -> list[str]:
+        """The columns of a batch of feature vectors that every row has a value in."""
+        return [POSITION, *(name for name, _ in self._vector)]
 
     @cached_property
     def prediction_schema(self) -> pa.Schema:

@@ -152,11 +152,12 @@ class Run:
                 handle = os.pidfd_open(int(path.name))
                 parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
                 command = (path / "cmdline").read_bytes().split(b"\0")
+                environment = (path / "environ").read_bytes().split(b"\0")
             except OSError:  # it has ended
-                parent, command = -1, []
+                parent, command, environment = -1, [], []
             if parent == self.process.pid and b"-m" in command:
-                described = json.loads(command[command.index(b"-m") + 2])
-                yield described.get("function", "data-generator"), handle
+                values = dict(line.decode().partition("=")[::2] for line in environment)
+                yield values.get("MODELSTREAM_FUNCTION", "being started"), handle
             elif handle >= 0:
                 os.close(handle)
 
