@@ -24,6 +24,7 @@ COVERED: Covered = {
     "commands.formats": ("commands/test_table.py", BY_COMMAND),
     "commands.models": ("commands/test_models.py", BY_COMMAND),
     "commands.options": ("commands/test_command_line.py", BY_COMMAND),
+    "commands.run": ("commands/test_run.py", BY_COMMAND),
     "features.users": ("features/test_engine.py", "through the engine, which keeps users in memory with it"),
     "logs.contract": ("contract/test_log_in_a_folder.py", BY_CONTRACT),
     "registry.bucket": ("contract/test_registry_in_s3.py", BY_CONTRACT),

@@ -5,11 +5,12 @@
 | `command_line` | command lines in hints and errors, as they are typed here |
 | `compiled` | loops over arrays, compiled to machine code with numba |
 | `durable` | files that survive a power loss |
-| `installed` | whether the environment has what `requirements.in` asks for |
 | `hooks` | calls a notebook's hook; an error names the cell, the line and the row |
+| `installed` | whether the environment has what `requirements.in` asks for |
 | `json_bytes` | the grammar of JSON over bytes, for compiled loops |
 | `names` | what a stream, a table or a log may be called |
 | `process_environment` | environment variables for processes with numpy, Arrow and MLRun |
+| `timestamps` | times as values, and rows with times for people |
 | `times` | text to times: ISO 8601, and "15m" for how long ago |
 | `urls` | URLs of folders |
 | `without_pandas` | keeps pandas out of processes that don't use it |

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from modelstream.base.times import rows_of
+from modelstream.base.timestamps import rows_of
 from modelstream.commands.output import json_line
 from modelstream.errors import ConfigurationError
 

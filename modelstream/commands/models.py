@@ -64,7 +64,7 @@ def list_versions(name: Name = "", as_json: AsJson = False) -> None:
     if found:
         parts = [plain_table(titles, [_cells(one, measures) for one in found], right=measures)]
     if found and not any(one.current for one in found):
-        parts.append("None of them serves yet → python pipeline.py models promote VERSION")
+        parts.append(Text(f"None of them serves yet → {pipeline('models promote VERSION')}"))
     if registry.aside:
         parts.append(Text(registry.aside))
     parts += [Text(f"{one.version}: {one.problem}", style="red") for one in found if one.problem]

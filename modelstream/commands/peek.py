@@ -202,7 +202,7 @@ def decoded(view: View, message: Message, stream: str) -> list[Row]:
 def _content(view: View, message: Message, stream: str) -> list[Row]:
     import msgspec
 
-    from modelstream.base.times import rows_of
+    from modelstream.base.timestamps import rows_of
     from modelstream.messages import dead_letters
     from modelstream.messages.codec import LINE, UnreadableError, decode, is_arrow, split_body
     from modelstream.messages.identity import stream_origin, stream_position

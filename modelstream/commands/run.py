@@ -123,7 +123,6 @@ def run(
     from modelstream.runner.store_urls import checked
     from modelstream.settings import StoreUrls
     from modelstream.source.input_file import check_input
-    from modelstream.stores import Stores
 
     source: dict[str, Any] = {"users": users, "events_per_user": events_per_user, "seed": seed, "end": end}
     if input is not None:
@@ -153,10 +152,6 @@ def run(
         print_json(summary)
     else:
         print_summary(summary, project)
-    with Stores.of_project(project, folder.urls) as stores:
-        for stranger in stores.log_strangers():
-            note = f"note: {stranger} is not the pipeline's, and is read with the log's files by pandas and others"
-            print(note, file=sys.stderr)
     if summary.nothing_read or (strict and not summary.all_read):
         if as_json:
             what = "nothing" if summary.nothing_read else "not all"

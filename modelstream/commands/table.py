@@ -249,7 +249,7 @@ def _lookup(view: View, name: str, page: Page) -> tuple[pa.Schema, Iterator[pa.R
 
 def _print(view: View, name: str, page: Page, batches: Iterator[pa.RecordBatch]) -> None:
     """Print a page for a person, and how to see the next one."""
-    from modelstream.base.times import rows_of
+    from modelstream.base.timestamps import rows_of
     from modelstream.commands.output import console, fitting_table
 
     use_case = view.use_case

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.base.hooks import call_hook, defined_at, row_text
-from modelstream.base.times import FIRST, LAST, TIMESTAMP, rows_of
+from modelstream.base.timestamps import FIRST, LAST, TIMESTAMP, rows_of
 from modelstream.errors import HookError
 from modelstream.messages.codec import MAX_LINE
 from modelstream.messages.identity import Int64s, buckets_of, positions_of

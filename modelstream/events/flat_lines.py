@@ -35,7 +35,8 @@ from modelstream.base.json_bytes import (
     string_end,
     whole_end,
 )
-from modelstream.base.times import FIRST, INVALID, LAST, TIMESTAMP, parse_time
+from modelstream.base.times import INVALID, parse_time
+from modelstream.base.timestamps import FIRST, LAST, TIMESTAMP
 from modelstream.use_case.declared import UseCase
 
 TEXT, IDENTIFIER, TIME, NUMBER, INTEGER, BOOLEAN = range(6)

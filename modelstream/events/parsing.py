@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.base.times import TIMESTAMP
+from modelstream.base.timestamps import TIMESTAMP
 from modelstream.events.flat_lines import FlatReader
 from modelstream.events.values import held, json_type, misfit
 from modelstream.messages.codec import UnreadableError, utf_16, why_not_json

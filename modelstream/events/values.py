@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import msgspec
 import pyarrow as pa
 
-from modelstream.base.times import FIRST, INVALID, LAST, parse_times
+from modelstream.base.times import INVALID, parse_times
+from modelstream.base.timestamps import FIRST, LAST
 from modelstream.messages.codec import UnreadableError, identifier_text, whole
 from modelstream.use_case.declared import Field, Unit
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.base.hooks import call_hook, defined_at, row_text
-from modelstream.base.times import rows_of
+from modelstream.base.timestamps import rows_of
 from modelstream.errors import ConfigurationError, HookError
 from modelstream.features.engine import Applied
 from modelstream.use_case.columns import EXTRA, INGESTED_AT, POSITION

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import xxhash
 
-from modelstream.base.times import FIRST, LAST
+from modelstream.base.timestamps import FIRST, LAST
 from modelstream.errors import ModelstreamError
 from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE
 from modelstream.messages.untrusted import read_batch
@@ -148,7 +148,7 @@ def check_columns(batch: pa.RecordBatch, schema: pa.Schema, needed: Collection[s
     Those that are `needed` must be there, without nulls; times must lie in the years 1 to 9999. Raises
     UnreadableError: another pipeline's message, or a forged one.
 
-    >>> schema = pa.schema([("user", pa.string()), ("amount", pa.float64())])
+    >>> schema = pa.schema([("user", pa.string()), ("weight", pa.float64())])
     >>> check_columns(pa.record_batch({"user": ["u1"]}), schema, ["user"])
     >>> check_columns(pa.record_batch({"user": [1]}), schema, ["user"])
     Traceback (most recent call last):

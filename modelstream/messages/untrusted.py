@@ -11,7 +11,7 @@ import struct
 
 import pyarrow as pa
 
-from modelstream.base.times import TIMESTAMP
+from modelstream.base.timestamps import TIMESTAMP
 
 TYPES = frozenset((pa.bool_(), pa.int8(), pa.int64(), pa.float64(), pa.string(), pa.binary(), TIMESTAMP))
 """The types of all columns in all messages: flat, and with buffers that Arrow validates fully."""

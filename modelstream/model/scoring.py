@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.base.hooks import call_hook, defined_at, row_text
-from modelstream.base.times import rows_of
+from modelstream.base.timestamps import rows_of
 from modelstream.errors import ConfigurationError, HookError
 from modelstream.messages.codec import check_columns
 from modelstream.model.onnx import Floats, OnnxModel, Probabilities, as_input

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from modelstream.base.times import rows_of
+from modelstream.base.timestamps import rows_of
 from modelstream.features.engine import FeatureEngine, replay
 from modelstream.features.vectors import Derive
 from modelstream.project import Project

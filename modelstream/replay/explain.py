@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelstream.base.times import rows_of
+from modelstream.base.timestamps import rows_of
 from modelstream.features.engine import Applied, FeatureEngine, features_of, no_rows
 from modelstream.messages.identity import bucket_of
 from modelstream.project import Project

@@ -22,8 +22,9 @@ from modelstream.runner.line import Command
 from modelstream.runner.pipeline import HELD_LIMIT, Pipeline
 from modelstream.runner.progress import Progress
 from modelstream.runner.signals import on_ending
-from modelstream.runner.summary import Before, Summary, reasons_since, totals_of, versions_since
+from modelstream.runner.summary import Before, Summary, Totals, reasons_since, totals_of, versions_since
 from modelstream.runner.supervisor import Supervisor
+from modelstream.stores import Stores
 from modelstream.streams import Streams
 from modelstream.use_case.columns import INGESTED_AT
 
@@ -33,6 +34,15 @@ POLL = 0.02
 SHOW_EVERY = 0.12
 COMMIT_MS = 2000.0
 """A run commits every two seconds, so a crash makes it repeat at most that much."""
+
+
+def _warnings(stores: Stores, did: Totals) -> list[str]:
+    """Return what a person should look at: lookups that found nothing, foreign files in the logs."""
+    foreign = [
+        f"{path} is not the pipeline's, and is read with the log's files by pandas and others"
+        for path in stores.log_strangers()
+    ]
+    return [*lookup_warnings(stores, did.lookups, did.lookup_misses), *foreign]
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             model_version=", ".join(sorted({model.version for model in models if model.version})),
             data=str(folder.path),
             logs=folder.urls.logs,
-            warnings=patiently(lambda: lookup_warnings(stores, did.lookups, did.lookup_misses)),
+            warnings=patiently(lambda: _warnings(stores, did)),
         )
 
 

@@ -76,7 +76,7 @@ def _text(path: Path) -> str:
             remedy="give the path of a CSV file that this user may read",
         ) from error
     try:
-        return content.decode("utf-8-sig")
+        return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _wrong(path, line, "not UTF-8 text") from None

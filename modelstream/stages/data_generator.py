@@ -15,7 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelstream.base.times import INVALID, datetime_of, parse_times
+from modelstream.base.times import INVALID, parse_times
+from modelstream.base.timestamps import datetime_of
 from modelstream.errors import ConfigurationError
 from modelstream.settings import from_environment
 from modelstream.source.distributions import Distributions

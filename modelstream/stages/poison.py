@@ -115,7 +115,7 @@ def deadly(bodies: Sequence[bytes], use_case: str) -> list[int]:
 
     `use_case` is the path of the use case's file.
 
-    >>> deadly([], "churn.yaml")
+    >>> deadly([], "heating.yaml")
     []
     """
     found: list[int] = []

@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelstream.base.times import FIRST, LAST
+from modelstream.base.timestamps import FIRST, LAST
 from modelstream.errors import ConfigurationError
 
 WIDTH = 16

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from modelstream.base.times import datetime_of
+from modelstream.base.timestamps import datetime_of
 from modelstream.model.spec import SPEC_FILE
 from modelstream.registry.registry import Registry
 from modelstream.training.judge.held_out import HELD_OUT_FILE, held_out

@@ -138,7 +138,7 @@ def _builtins(value: Any, defaults: bool) -> Any:
     """Return declared values as plain data, with or without those that are their defaults."""
     if isinstance(value, msgspec.Struct):
         fields = [(field, getattr(value, field.name)) for field in msgspec.structs.fields(value)]
-        return {f.name: _builtins(inner, defaults) for f, inner in fields if defaults or inner != f.default}
+        return {f.encode_name: _builtins(inner, defaults) for f, inner in fields if defaults or inner != f.default}
     if isinstance(value, dict):
         return {name: _builtins(inner, defaults) for name, inner in value.items()}
     return msgspec.to_builtins([*value] if isinstance(value, tuple) else value)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modelstream.base.times import FIRST, INVALID, LAST, TIMESTAMP, datetime_of, parse_times, rows_of, time_given
+from modelstream.base.times import INVALID, parse_times, time_given
+from modelstream.base.timestamps import FIRST, LAST, TIMESTAMP, datetime_of, rows_of
 from modelstream.errors import ConfigurationError
 from tests.lines_oracle import time_of
 

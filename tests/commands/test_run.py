@@ -59,7 +59,7 @@ def test_a_run_alone_in_its_folder_tells_what_it_did(capsys: pytest.CaptureFixtu
     text = told(summary(), capsys)
     assert "60 predictions  (by version 2 of the model)" in text
     assert "of all runs" not in text and "dead-letters" not in text
-    assert "python pipeline.py table features --data /somewhere/[data]" in text
+    assert "python pipeline.py table features --data '/somewhere/[data]'" in text
 
 
 def test_what_earlier_runs_left_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +77,7 @@ def test_the_most_frequent_reason_of_dead_letters_is_told_and_how_to_see_them(
     text = told(GARBAGE, capsys)
     assert "3 dead letters  (2 times: not JSON: [/x])" in text
     assert "Nothing could be read: there is no event in the input" in text
-    assert "python pipeline.py peek dead-letters --data /somewhere/[data]" in text
+    assert "python pipeline.py peek dead-letters --data '/somewhere/[data]'" in text
     assert "read_parquet" not in text, "there are no results to look at"
     assert "1 dead letters  (no key)" in told(SOME, capsys)
     assert "Line 101 is unfinished" in told(UNFINISHED, capsys)
@@ -97,7 +97,7 @@ def test_exit_status_tells_whether_the_input_could_be_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(runs, "run", lambda *_: one)
-    monkeypatch.setattr(data_folder, "open_folder", lambda *_, **__: SimpleNamespace())
+    monkeypatch.setattr(data_folder, "open_folder", lambda *_, **__: SimpleNamespace(note=""))
     options = ("run", "--quiet", "--data", tmp_path)
     assert pipeline(*options) == status
     assert pipeline(*options, "--strict") == strict

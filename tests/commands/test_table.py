@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from modelstream.base.times import LAST, TIMESTAMP
+from modelstream.base.timestamps import LAST, TIMESTAMP
 from modelstream.commands import output
 from modelstream.commands.explain import print_explanation
 from modelstream.commands.peek import print_last

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from modelstream.base.times import LAST, TIMESTAMP
+from modelstream.base.timestamps import LAST, TIMESTAMP
 from modelstream.errors import HookError
 from modelstream.events.checking import Checked, EventChecker, MessageLines, Transform
 from modelstream.messages.identity import bucket_of

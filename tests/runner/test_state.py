@@ -28,7 +28,9 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.supervisor = Supervisor(lock=0)
-        place: Any = SimpleNamespace(path=folder, marker=SimpleNamespace(shards=8), urls=StoreUrls())
+        place: Any = SimpleNamespace(
+            path=folder, marker=SimpleNamespace(shards=8), urls=StoreUrls(), check_there=lambda: None
+        )
         self.pipeline = Pipeline(PROJECT, place, self.supervisor, workers=2)
         self.waiting = 0
         stores: Any = SimpleNamespace(

@@ -37,7 +37,9 @@ def test_a_folder_without_a_message_held_nothing(tmp_path: Path) -> None:
 
 def test_what_a_run_did_is_what_was_added(view: View) -> None:
     before = Before.of(view, PROJECT, SHARDS)
-    assert before.totals == Totals(events=13, vectors=4, predictions=4, dead_letters=1, not_counted=UNCOUNTED)
+    assert before.totals == Totals(
+        events=13, vectors=4, predictions=4, dead_letters=1, lookups=3, lookup_misses=1, not_counted=UNCOUNTED
+    )
     assert (totals_of(view, SHARDS) - before.totals, versions_since(view, before)) == (Totals(), {})
     assert reasons_since(view, before) == {}
 

@@ -25,5 +25,4 @@ def test_a_log_without_rows_is_named_by_its_url(tmp_path: Path) -> None:
     with Stores(StoreUrls(logs=url).within(tmp_path), StoreNames(), USE_CASE) as stores:
         with pytest.raises(ConfigurationError, match=f"^{url}/events holds nothing to learn from"):
             read_users(Data(stores, 8), None, Selection(), lambda *_: None)
-        with pytest.raises(ConfigurationError, match=f"no prediction in {url}/inference$"):
-            drift(REFERENCE, stores, None)
+        assert drift(REFERENCE, stores, None).vectors == 0

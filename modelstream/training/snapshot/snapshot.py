@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modelstream.base.times import datetime_of
+from modelstream.base.timestamps import datetime_of
 from modelstream.base.yamlfile import suggestion
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.features.engine import FeatureEngine, replay

@@ -274,7 +274,7 @@ def test_vectors_without_an_answer_are_left_out_and_told(view: View, own_card: M
     ]
     view.inference_log.append(shard, pa.table(columns, rows.schema), Checkpoint(offset=1))
     found = found_in(view, own_card)
-    assert (found.vectors, found.other_versions) == (100, {NO_MODEL: len(rows)})
+    assert (found.vectors, found.other_versions) == (1020, {NO_MODEL: len(rows)})
     assert f"Left out: {len(rows)} without a model." in drift_page.page(found, own_card)
 
 
