@@ -347,8 +347,6 @@ class Stage(abc.ABC):
 
         It must not be ahead of the stream: new messages would have offsets that were already applied, and be dropped as
         already seen.
-
-        New messages would have the offsets of those that were applied, and be dropped as seen.
         """
         kept = self.open(shard)
         if kept is not None and kept.offset >= (end := self.streams.range(self.settings.reads, shard)[1]):
