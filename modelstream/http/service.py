@@ -134,6 +134,7 @@ class Service:
         except BaseException as error:
             self._exporter.failure = str(error)
             server.stop()
+            pipeline.folder.check_there()  # if it was deleted, that is why
             raise
 
     def stop(self) -> Saved:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from modelstream.errors import UnavailableError
+from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.messages.codec import decode
 from modelstream.project import Project
 from modelstream.replay.misses import lookup_warnings
@@ -93,6 +93,9 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             pipeline.stop()
         except KeyboardInterrupt:
             raise Interrupted(_save(pipeline)) from None
+        except ModelstreamError:
+            folder.check_there()  # if it was deleted, that is why
+            raise
         stores, predictions = pipeline.stores, project.predictions
         told = source.report.result
         held = patiently(lambda: totals_of(stores, pipeline.shards))

@@ -8,6 +8,7 @@ beside it or while somebody killed the process, pass the child and go on as usua
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -15,9 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import weakref
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import msgspec
@@ -60,18 +61,17 @@ class PoisonWatch:
         """Keep the notes in a folder, those of one function under one name."""
         self._folder, self._name = folder, name
         self._own = -1
+        self._end: Callable[[], None] = lambda: None
         with contextlib.suppress(OSError):  # a last resort that can't be had must not stop a function
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._own, path = tempfile.mkstemp(prefix=f"{name}-", dir=folder)
             fcntl.flock(self._own, fcntl.LOCK_EX)  # until this process ends, however that happens
-            self._end = weakref.finalize(self, _end, self._own, Path(path))
+            self._end = partial(_end, self._own, Path(path))
 
     @classmethod
     def of(cls, settings: Settings) -> PoisonWatch:
         """Return the watch of a function, which its processes on this machine share."""
-        what = "\0".join((settings.streams, settings.tables, settings.logs, settings.function))
-        folder = Path(tempfile.gettempdir()) / f"modelstream-taking-{os.getuid()}"
-        return cls(folder, xxhash.xxh3_64_hexdigest(what.encode()))
+        return _watch("\0".join((settings.streams, settings.tables, settings.logs, settings.function)))
 
     def taking(self, ranges: Ranges) -> None:
         """Note what is being taken; nothing, once it is taken."""
@@ -102,6 +102,15 @@ class PoisonWatch:
     def close(self) -> None:
         """End as a process does: what it was taking stays noted."""
         self._end()
+
+
+@cache
+def _watch(what: str) -> PoisonWatch:
+    """Return the only watch that a process has of a function."""
+    folder = Path(tempfile.gettempdir()) / f"modelstream-taking-{os.getuid()}"
+    watch = PoisonWatch(folder, xxhash.xxh3_64_hexdigest(what.encode()))
+    atexit.register(watch.close)
+    return watch
 
 
 def _end(descriptor: int, path: Path) -> None:

@@ -406,7 +406,7 @@ def test_a_file_that_is_deleted_during_a_commit_is_noticed_after_it(
     path = tmp_path / "events.db"
     with SqliteStreams(tmp_path) as streams:
         streams.create("events", shards=1)
-        for looked, stored in ((2, 0), (3, 1)):  # at the first use; before the commit; after it
+        for looked, stored in ((4, 0), (5, 1)):  # at the first use; before the commit; after it
             looks = itertools.count(1)
 
             def look(connection: sqlite_files.Connection, looks: Any = looks, looked: int = looked) -> None:

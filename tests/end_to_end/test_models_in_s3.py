@@ -44,7 +44,7 @@ def test_running_server_takes_what_is_promoted_and_goes_on_without_the_store(
     with serving(folder) as service:
         until(lambda: service.ask(f"/v2/models/{CHURN.model_name}/ready")[0] == 200, 90)
         assert answered(service) == "2", "what it begins with"
-        assert "3 serves from now on, instead of 2" in pipeline("models", "promote", "3").stdout
+        assert "3 serves from now on, instead of 2" in pipeline("models", "promote", "3", "--force").stdout
         wait_for(service, folder, "3")
         assert "2 serves again, instead of 3" in pipeline("models", "rollback").stdout
         wait_for(service, folder, "2")
@@ -75,7 +75,7 @@ def test_training_registers_and_promotes_and_the_next_run_serves_it(tmp_path: Pa
     options = ("--users", "150", "--events-per-user", "60", "--quiet", "--json", "--data", str(tmp_path / "data"))
     assert json.loads(pipeline("run", *options, "--end", "2026-01-01 00:00:00").stdout)["model_version"] == "1"
     trained = pipeline(
-        "train", "--candidates", "logistic-regression", "--promote", "--data", str(tmp_path / "data")
+        "train", "--candidates", "logistic-regression", "--promote", "--force", "--data", str(tmp_path / "data")
     ).stdout
     assert f"{PLACE}/churn/2/report.html" in "".join(trained.split())
     assert "Version 2 serves from now on." in trained

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -102,21 +103,23 @@ class _Model:
 def stage_for(kind: Kind, stores: Stores) -> Stage:
     """Return the stage that reads messages of this kind."""
 
+    context = SimpleNamespace(logger=SimpleNamespace(warn_with=lambda *_, **__: None))
+
     def settings(rows: Literal["events", "predictions"] = "events") -> Settings:
         return Settings(function="f", use_case="", reads="in", writes="out", shards=1, rows=rows)
 
     if kind == "lines":
-        return EventHandler(None, settings(), None, CHURN, stores.events_log, epoch=0)  # type: ignore[arg-type]
+        return EventHandler(context, settings(), None, CHURN, stores.events_log, epoch=0)  # type: ignore[arg-type]
     if kind == "predictions":
-        return EventHandler(None, settings("predictions"), None, CHURN, stores.inference_log, epoch=0)  # type: ignore[arg-type]
+        return EventHandler(context, settings("predictions"), None, CHURN, stores.inference_log, epoch=0)  # type: ignore[arg-type]
     if kind == "events":
-        return StreamToFeatures(None, settings(), None, CHURN, stores.features, stores.enrichment, epoch=0)  # type: ignore[arg-type]
+        return StreamToFeatures(context, settings(), None, CHURN, stores.features, stores.enrichment, epoch=0)  # type: ignore[arg-type]
     scorer = Scorer(CHURN, _Model())  # type: ignore[arg-type]
 
     def infer(rows: Decoded) -> Decoded:
         return Decoded("predictions", rows.origin, scorer.score(rows.batch), {})
 
-    return ModelServerStage(None, settings(), None, epoch=0, infer=infer)  # type: ignore[arg-type]
+    return ModelServerStage(context, settings(), None, epoch=0, infer=infer)  # type: ignore[arg-type]
 
 
 def give(kind: Kind, first: int, count: int, note: Callable[[int], object]) -> int:

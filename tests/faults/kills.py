@@ -224,6 +224,7 @@ def compare(run: Run, summary: dict[str, object]) -> None:
         "events": events,
         "vectors": vectors,
         "predictions": vectors,
+        "unanswered": 0,
         "dead_letters": len(truth.letters),
         "lookups": truth.oracle.lookups,
         "lookup_misses": truth.oracle.lookup_misses,

@@ -252,7 +252,9 @@ def patched(world: World, loop: VirtualLoop) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "time", types.SimpleNamespace(monotonic=loop.time, time=loop.time))
         patch.setattr(stream_to_features, "CACHED_USERS", world.cached_users)
-        patch.setattr(log, "os", FaultyOs(world))
+        faulty = FaultyOs(world)
+        patch.setattr(log, "os", faulty)
+        patch.setattr(log, "link", faulty.link)
         patch.setattr(log, "sync_folder", lambda _: world.acting.reach(lambda: None, error=OSError(5, "I/O error")))
         connect = sqlite_files.connect
         patch.setattr(sqlite_files, "connect", lambda path, form, **_: connect(path, form, durable=False))
