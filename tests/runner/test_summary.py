@@ -63,7 +63,7 @@ def test_what_a_run_did_is_what_was_added(view: View) -> None:
 @pytest.mark.parametrize(
     ("reasons", "told"),
     [
-        (["n: missing", 'n: expected a number, got "a, got 1"', 'n: expected a number, got "b"'], "n: expected a number"),
+        (["n: missing", 'n: expected text, got "a, got 1"', 'n: expected text, got "b"'], "n: expected text"),
         (['n: expected a number, got "a"'] * 2, 'n: expected a number, got "a"'),
         (["at: outside the years 1 to 9999 in UTC: 1", "at: outside the years 1 to 9999 in UTC: 2\n3"],
          "at: outside the years 1 to 9999 in UTC"),
