@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -76,6 +77,17 @@ def is_given(context: typer.Context, name: str) -> bool:
     """Return whether an option was given on the command line, even if its value is the default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def given_options(context: typer.Context, **instead: str) -> str:
+    """Return the options that were given, as they are typed in a shell, some of them with another value."""
+    words: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if is_given(context, name):
+            value = instead.get(name, context.params[name])
+            words += [parameter.opts[0], *([] if value is True else [str(value)])]
+    return shlex.join(words)
 
 
 def check_name(what: str, name: str, known: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from modelstream.base.command_line import pipeline
+from modelstream.base.command_line import as_typed_here, pipeline
 
 MOST_CHARACTERS = 50
 """Longest text shown in a table; more on a wide terminal."""
@@ -131,7 +131,7 @@ def warned(text: str) -> str:
     [bold yellow]warning:[/] the table areas is empty
     [bold]→[/] load it
     """
-    what, arrow, remedy = escape(text).partition(" → ")
+    what, arrow, remedy = escape(as_typed_here(text)).partition(" → ")
     return f"[bold yellow]warning:[/] {what}" + (f"\n[bold]→[/] {remedy}" if arrow else "")
 
 

@@ -22,6 +22,7 @@ from modelstream.commands.options import (
     Streams,
     Tables,
     Workers,
+    given_options,
     is_given,
 )
 
@@ -133,7 +134,7 @@ def run(
             )
         source = {"input": input}
         if input != "-":  # a wrong name must not begin a folder, let alone empty one
-            check_input(Path(input).expanduser())
+            check_input(Path(input).expanduser(), f"python pipeline.py run {given_options(context, input='-')}")
     source |= {"enrichment": str(enrichment) if enrichment else None, "rate": rate}
     project = load_project()
     try:

@@ -78,9 +78,10 @@ def _folder(summary: Summary) -> list[str]:
         summary.dead_letters,
     ):
         return []
+    without = f" ({held.unanswered:,} vectors have none)" if held.unanswered else ""
     return [
         f"{escape(short_path(summary.data))} now holds {held.events:,} events, {held.vectors:,} feature vectors, "
-        f"{held.predictions:,} predictions and {held.dead_letters:,} dead letters, of all runs."
+        f"{held.predictions:,} predictions{without} and {held.dead_letters:,} dead letters, of all runs."
     ]
 
 

@@ -67,13 +67,19 @@ def look(project: Project, source: dict[str, Any]) -> None:
 
 
 def _look_at_model(project: Project, use_case: UseCase) -> None:
-    """Look at what a server begins with: what the registry says, and the model that comes with the project."""
+    """Look for the model that a server would begin with: none is one too, and a promoted version comes first."""
     from modelstream.model.onnx import load_model
     from modelstream.registry.registry import Registry
+    from modelstream.registry.watch import ModelWatch
 
-    Registry.of_project(project, use_case).alias()
-    if project.params.model:
-        load_model(project.folder / project.params.model, use_case.features)
+    registry = Registry.of_project(project, use_case)
+    shipped, broken = None, None
+    try:
+        shipped = load_model(registry.shipped, use_case.features) if registry.shipped else None
+    except ConfigurationError as error:  # which a promoted version makes good
+        broken = error
+    if ModelWatch(registry, shipped, lambda _what, _why: None).begin() is None and broken is not None:
+        raise broken
 
 
 def main() -> None:

@@ -18,6 +18,8 @@ MOST_REASONS = 5
 
 
 _PLACE = re.compile(r" \(byte \d+\)")
+_VALUE = re.compile(r"(, got |(?<=in UTC): |(?<=ISO 8601 time): ).*?(?=; if it counts from 1970|$)", re.DOTALL)
+"""The place and the value in a reason: they differ from line to line, and what is counted are reasons."""
 
 
 class Totals(msgspec.Struct, kw_only=True):
@@ -151,10 +153,17 @@ def totals_of(stores: Stores, shards: int) -> Totals:
 def reasons_since(stores: Stores, before: Before) -> dict[str, int]:
     """Return the most frequent reasons of the dead letters of a run, and how many have each.
 
-    The place in a line, which differs from line to line, is left out.
+    The place in a line is left out, and the value if there are several for a reason: both differ from line to line.
     """
-    found = Counter(_PLACE.sub("", letter.reason) for letter in stores.dead_letters(after=before.letters))
-    return dict(found.most_common(MOST_REASONS))
+    found: Counter[str] = Counter()
+    only: dict[str, str] = {}
+    for letter in stores.dead_letters(after=before.letters):
+        reason = _PLACE.sub("", letter.reason)
+        without = _VALUE.sub("", reason)
+        found[without] += 1
+        if only.setdefault(without, reason) != reason:
+            only[without] = without
+    return {only[without]: number for without, number in found.most_common(MOST_REASONS)}
 
 
 def versions_since(stores: Stores, before: Before) -> dict[str, int]:

@@ -14,17 +14,20 @@ from typing import Any
 
 import msgspec
 
+from modelstream.base.command_line import python
 from modelstream.errors import UnreadableInputError
 from modelstream.messages.codec import BYTE_ORDER_MARK
 
 FIRST_BYTES = 64 << 10
 """How many bytes of an input are looked at."""
 FIRST_LINES = 50
+FROM_STANDARD_INPUT = "python pipeline.py run --input -"
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY = msgspec.json.Decoder(msgspec.Raw)
 _PANDAS = (
-    'python -c \'import pandas, sys; print(pandas.%s.to_json(orient="records", lines=True, date_format="iso"))\' {file}'
+    "{python} "
+    '-c \'import pandas, sys; print(pandas.%s.to_json(orient="records", lines=True, date_format="iso"))\' {file}'
 )
 
 
@@ -37,7 +40,7 @@ class Format:
     name: str
     command: str = ""
 
-    def way_out(self, file: str, then: str) -> str:
+    def way_out(self, file: str, then: str, python: str = "python") -> str:
         """Return what to do with a file, "" if only its name isn't known: make lines, and pipe them on.
 
         >>> GZIP.way_out("my events.gz", "python pipeline.py run --input -")
@@ -45,7 +48,7 @@ class Format:
         """
         if not self.command:
             return "give one JSON object a line"
-        made = self.command.replace("{file}", shlex.quote(file) if file else "FILE")
+        made = self.command.replace("{python}", python).replace("{file}", shlex.quote(file) if file else "FILE")
         return f"make JSON lines of it: {made} | {then}"
 
 
@@ -77,8 +80,10 @@ _BY_FIRST_BYTES: tuple[tuple[bytes, Format], ...] = (
 _XML = (b"<?xml", b"<!doctype", b"<html")
 
 
-def refuse_wrong_format(first: bytes, what: str, file: str = "") -> None:
+def refuse_wrong_format(first: bytes, what: str, file: str = "", then: str = FROM_STANDARD_INPUT) -> None:
     """Raise UnreadableInputError if an input that begins with these bytes can't be JSON lines.
+
+    The remedy pipes lines into the command `then`.
 
     >>> refuse_wrong_format(b"PAR1...", "the input events.parquet", "events.parquet")
     Traceback (most recent call last):
@@ -86,8 +91,9 @@ def refuse_wrong_format(first: bytes, what: str, file: str = "") -> None:
     """
     found = wrong_format(first)
     if found is not None:
-        remedy = found.way_out(file, "python pipeline.py run --input -")
-        raise UnreadableInputError(f"{what} is {found.name}, not JSON lines", remedy=remedy)
+        raise UnreadableInputError(
+            f"{what} is {found.name}, not JSON lines", remedy=found.way_out(file, then, python())
+        )
 
 
 def wrong_format(first: bytes) -> Format | None:

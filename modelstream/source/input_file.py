@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from modelstream.errors import ConfigurationError, UnreadableInputError
-from modelstream.source.formats import FIRST_BYTES, refuse_wrong_format
+from modelstream.source.formats import FIRST_BYTES, FROM_STANDARD_INPUT, refuse_wrong_format
 
 
 def open_input(path: Path) -> io.FileIO:
@@ -28,8 +28,8 @@ def open_input(path: Path) -> io.FileIO:
         ) from error
 
 
-def check_input(path: Path) -> None:
-    """Open a file of events and look at its first bytes.
+def check_input(path: Path, then: str = FROM_STANDARD_INPUT) -> None:
+    """Open a file of events and look at its first bytes. `then` is the command line that reads from standard input.
 
     Raises ConfigurationError if it can't be opened, UnreadableInputError if it can't be JSON lines.
     """
@@ -40,4 +40,4 @@ def check_input(path: Path) -> None:
             raise ConfigurationError(
                 f"the input {path} can't be read: {error.strerror or error}", remedy="check the disk"
             ) from error
-    refuse_wrong_format(first, f"the input {path}", str(path))
+    refuse_wrong_format(first, f"the input {path}", str(path), then)

@@ -48,8 +48,9 @@ class Comparison:
             return f"Version {self.version} is as good as version {self.serving}: their log loss is the same."
         if low <= 0 <= high:
             return (
-                f"Version {self.version} is as good as version {self.serving}: the difference of their log loss, "
-                f"{self.difference.value:+.4f}, may be chance ({low:+.4f} to {high:+.4f})."
+                f"Nothing shows that version {self.version} is better or worse than version {self.serving}: "
+                f"the difference of their log loss, {self.difference.value:+.4f}, may be chance "
+                f"({low:+.4f} to {high:+.4f})."
             )
         sizes = sorted(abs(bound) for bound in (low, high))
         return (

@@ -24,6 +24,7 @@ meaning when the format gains a setting."""
 
 _WITHOUT_MEANING = ("version", "name", "title", "description")
 _HOURS = ("hours", "wait")
+_NOTHING: Collection[Any] = (None, "", [], {}, ())
 _ORDERED: Collection[Place] = (("fields",), ("events",))
 """Where the order of names has a meaning: that of the columns, and that of the features."""
 
@@ -155,10 +156,11 @@ def _difference(place: Place, old: object, new: object) -> Difference:
 
 
 def _words(value: object, unit: str = "") -> str:
-    if value is None or value in ([], {}, ()):
+    if value in _NOTHING:
         return "none"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_words(inner)}" for name, inner in value.items())
+        told = [f"{name} {_words(inner)}" for name, inner in value.items() if inner not in _NOTHING]
+        return ", ".join(told) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(map(_words, value))
     if isinstance(value, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from modelstream.base import command_line
 from modelstream.commands.run_summary import print_summary
 from modelstream.project import load_project
 from modelstream.runner import data_folder
@@ -82,6 +84,37 @@ def test_the_most_frequent_reason_of_dead_letters_is_told_and_how_to_see_them(
     assert "1 dead letters  (no key)" in told(SOME, capsys)
     assert "Line 101 is unfinished" in told(UNFINISHED, capsys)
     assert "the input is empty" in told(EMPTY, capsys)
+
+
+def test_vectors_without_a_prediction_are_told_in_what_a_folder_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    held = Totals(events=120, vectors=79, predictions=60, unanswered=19)
+    assert "79 feature vectors, 60 predictions (19 vectors have none) and 0 dead letters" in told(
+        summary(folder=held), capsys
+    )
+
+
+def test_command_line_in_a_warning_is_one_that_works_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line, "python", lambda: "/env/bin/python")
+    text = told(summary(warnings=["The table is empty → `python pipeline.py table load areas FILE`"]), capsys)
+    assert "→ `/env/bin/python " in text
+
+
+def test_input_of_a_wrong_format_is_refused_with_a_way_out_that_keeps_the_other_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "my events"
+    file.write_bytes(gzip.compress(b"{}\n"))
+    (tmp_path / "areas.csv").write_text("")
+    options = ("--enrichment", tmp_path / "areas.csv", "--data", tmp_path / "mine", "--fresh")
+    assert pipeline("run", "--input", file, *options) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"gzip -dc '{file}' | " in said
+    assert f"run --input - --enrichment {tmp_path}/areas.csv --fresh --data {tmp_path}/mine" in said or (
+        f"run --input - --enrichment {tmp_path}/areas.csv --data {tmp_path}/mine --fresh" in said
+    )
+    assert not (tmp_path / "mine").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ import pytest
 
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.project import Project
+from modelstream.registry.registry import Registry
 from modelstream.runner import preflight
+from tests.model_files import CHURN, directory
 from tests.runner.folders import PROJECT, ROOT
 
 START, END = "# mlrun: start-code\n", "# mlrun: end-code\n"
@@ -65,6 +67,25 @@ def test_broken_registry_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path))
     with pytest.raises(ConfigurationError, match=r"current.json is broken"):
         preflight.look(PROJECT, {})
+
+
+def test_model_of_another_use_case_and_no_model_are_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path))
+    for model in (PROJECT.params.model, ""):
+        params = msgspec.structs.replace(PROJECT.params, use_case="tests/use_cases/boilers.yaml", model=model)
+        preflight.look(msgspec.structs.replace(PROJECT, params=params), {})
+
+
+def test_promoted_version_serves_in_place_of_a_model_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path))
+    registry = Registry(tmp_path, "churn", CHURN.features)
+    registry.promote(registry.register(directory))
+    params = msgspec.structs.replace(PROJECT.params, model=str(tmp_path / "no-model"))
+    preflight.look(msgspec.structs.replace(PROJECT, params=params), {})
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,25 @@ def test_what_a_run_did_is_what_was_added(view: View) -> None:
     assert versions_since(seen, Before()) == {"1": 4, "2": 4, "3": 4}
 
 
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [
+        (["n: missing", 'n: expected text, got "a, got 1"', 'n: expected text, got "b"'], "n: expected text"),
+        (['n: expected a number, got "a"'] * 2, 'n: expected a number, got "a"'),
+        (["at: outside the years 1 to 9999 in UTC: 1", "at: outside the years 1 to 9999 in UTC: 2\n3"],
+         "at: outside the years 1 to 9999 in UTC"),
+        (["at: not an ISO 8601 time: soon", "at: not an ISO 8601 time: later"], "at: not an ISO 8601 time"),
+        ([f"at: expected a time, got {n}; if it counts from 1970, declare the unit: at" for n in (7, 8)],
+         "at: expected a time; if it counts from 1970, declare the unit: at"),
+    ],
+)  # fmt: skip
+def test_reasons_that_differ_in_the_value_are_one_reason(view: View, reasons: list[str], told: str) -> None:
+    before = Before.of(view, PROJECT, SHARDS)
+    made = [letter(reason, "b", place, ("generated", 0, 9), b"x") for place, reason in enumerate(reasons)]
+    view.streams.append("dead-letters", [(0, body) for body in encode_letters(made)])
+    assert next(iter(reasons_since(again(view), before).items())) == (told, 2)
+
+
 @given(*[st.dictionaries(st.sampled_from("abc"), st.integers(0, 5))] * 2)
 def test_reasons_of_a_run_are_those_whose_number_rose(before: dict[str, int], added: dict[str, int]) -> None:
     after = {reason: before.get(reason, 0) + added.get(reason, 0) for reason in before | added}

@@ -121,8 +121,8 @@ def made(first: bytes, folder: Path) -> bytes:
     assert found is not None
     file = folder / "my events"
     file.write_bytes(first)
-    remedy = found.way_out(str(file), "cat")
-    command = remedy.removeprefix("make JSON lines of it: ").replace("python -c", f"{sys.executable} -c")
+    remedy = found.way_out(str(file), "cat", sys.executable)
+    command = remedy.removeprefix("make JSON lines of it: ")
     return subprocess.run(command, shell=True, check=True, capture_output=True, timeout=60).stdout
 
 

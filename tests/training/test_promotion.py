@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.registry.registry import Registry
-from modelstream.training.judge.bootstrap import mean_over_users
+from modelstream.training.judge.bootstrap import Estimate, mean_over_users
 from modelstream.training.judge.held_out import HELD_OUT_FILE, held_out, parse_held_out
 from modelstream.training.promotion import compare_versions, decide, promote_unless_worse
 from modelstream.training.report.card import CARD_FILE
@@ -59,6 +60,9 @@ def test_version_that_errs_as_the_other_does_is_as_good(registry: Registry) -> N
     found = compare_versions(registry, "2", "1", 0.5)
     assert (found.worse, found.difference.value, found.difference.high) == (False, 0, 0)
     assert "is as good as" in found.told()
+    unsure = replace(found, difference=Estimate(1.2754, -0.0597, 2.8284))
+    assert unsure.told().startswith("Nothing shows that version 2 is better or worse than version 1: the difference")
+    assert not unsure.worse
 
 
 def test_first_promotion_is_never_in_doubt_and_later_ones_are_if_nothing_can_be_compared(registry: Registry) -> None:

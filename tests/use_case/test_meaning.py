@@ -44,6 +44,14 @@ def changed(*replaced: tuple[str, str]) -> str:
             ["label.event: none before, win now", "label.wait: none before, 3 hours now"],
         ),
         (("  city: text\n", "  city: identifier\n"), ["fields.city: text before, identifier now"]),
+        (
+            ("  city: text\n", "  city: {type: text, path: home.city}\n"),
+            ["fields.city: text before, type text, path home.city now"],
+        ),
+        (
+            ("event_time: time", "event_time: {type: time, epoch: ms}"),
+            ["fields.event_time: time before, type time, epoch ms now"],
+        ),
         (("  city: text\n", ""), ["fields.city: text before, none now"]),
         (("  city: text\n", "  city: text\n  town: text\n"), ["fields.town: none before, text now"]),
         (("  city: text\n  country: text\n", "  country: text\n  city: text\n"), None),
