@@ -15,13 +15,14 @@ VENV := .venv
 BENCH := .venv-bench
 KFP := .venv-kfp
 S3 := .venv-s3
+TRITON := .venv-triton
 
 # Bytecode is written even where the shell says not to: each of a run's processes imports the same thousand files.
 export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env s3 servers run test lint faults bench kfp lab lock clean
+.PHONY: help env s3 triton servers run test lint faults bench kfp lab lock clean
 
 help:  ## list the targets
 	@echo 'make TARGET [ARGS="options"] [PYTHON=/path/to/python3.11]'
@@ -32,6 +33,9 @@ env:  ## build .venv from requirements.txt if it is missing or stale; the other 
 
 s3:  ## build .venv-s3, the S3 server that the tests of logs and models on S3 need; without it they are skipped
 	@$(call environment,$(S3),requirements-s3.txt,)
+
+triton:  ## build .venv-triton, the public client that the model server is tested with; without it that test is skipped
+	@$(call environment,$(TRITON),requirements-triton.txt,)
 
 servers: env  ## start Kafka and Redis for README's example, until Ctrl-C; others: ARGS="redis:6380 s3"
 	@$(VENV)/bin/python -m servers $(ARGS)
@@ -69,9 +73,10 @@ lock:  ## resolve requirements*.in again (maintainers; needs uv)
 	@$(call lock,requirements-bench.txt,-c requirements.txt requirements-bench.in)
 	@$(call lock,requirements-kfp.txt,requirements-kfp.in)
 	@$(call lock,requirements-s3.txt,requirements-s3.in)
+	@$(call lock,requirements-triton.txt,requirements-triton.in)
 
 clean:  ## remove the environments and caches; what runs left in data/ stays
-	rm -rf $(VENV) $(BENCH) $(S3) $(KFP) build *.egg-info bench/data .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(S3) $(KFP) $(TRITON) build *.egg-info bench/data .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # How an environment is made.

@@ -11,9 +11,13 @@ import inspect
 import io
 import itertools
 import json
+import re
+import shlex
 import shutil
+import tempfile
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,20 +31,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelstream import notebooks
+from modelstream import __version__, notebooks
 from modelstream.errors import ConfigurationError
+from modelstream.http.app import Edge, create_app
+from modelstream.http.intake import Intake
+from modelstream.http.server import HttpServer, bind
 from modelstream.messages import codec
 from modelstream.model.onnx import as_input, load_model
 from modelstream.model.spec import read_spec
 from modelstream.project import Chain, Wiring, chain_of, load_project
 from modelstream.registry import watch as model_watch
 from modelstream.registry.registry import Registry
+from modelstream.runner import rpc
+from modelstream.runner.metrics import Exporter
 from modelstream.stages import model_server
 from modelstream.stages.counters import ServedModel
 from modelstream.streams import open_streams
 from modelstream.tables import open_tables
 from modelstream.use_case.file import load_use_case
 from tests.model_files import directory, folder_of, probability_of
+from tests.required import required_python
 
 pytestmark = pytest.mark.xdist_group("mlrun")
 
@@ -464,14 +474,32 @@ def test_requests_are_answered_by_mlruns_graph_server(loaded: Any, in_worker: Ca
             assert (status, answer["model_name"], answer["model_version"]) == (200, "churn", "1")
             assert answer["outputs"] == [int(expected >= CHURN.threshold)] * 2
             assert answer["probabilities"] == [expected] * 2
-        assert (await ask(None, "/v2/models/churn/ready", "GET"))[0] == 200
+        for path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/churn/ready"):
+            assert (await ask(None, path, "GET"))[0] == 200
         status, answer = await ask(None, "/v2/models/churn", "GET")
         assert (status, [feature["name"] for feature in answer["inputs"]]) == (200, list(CHURN.features))
+        tensor = {"name": "x", "shape": [2, len(row)], "datatype": "FP64", "data": [row, row]}
+        _, path, _, written = shlex.split(in_docs("curl"))
+        status, answer = await ask(written, path.removeprefix("localhost:8080"))
+        assert (status, [one["name"] for one in answer["outputs"]]) == (200, [CHURN.prediction, CHURN.probability])
+        for asked in ({"id": "7", "inputs": [tensor]}, json.dumps({"id": "7", "inputs": [tensor]}).encode()):
+            status, answer = await ask(asked)
+            assert (status, answer.pop("id"), answer.pop("model_name"), answer.pop("model_version")) == (
+                *(200, "7", "churn", "1"),
+            )
+            assert answer == {
+                "outputs": [
+                    {"name": CHURN.prediction, "shape": [2], "datatype": "INT8", "data": [int(expected >= 0.5)] * 2},
+                    {"name": CHURN.probability, "shape": [2], "datatype": "FP64", "data": [expected] * 2},
+                ]
+            }
         assert (await ask({"inputs": [row]}, "/v2/models/churn/versions/1/infer"))[0] == 200
         for wrong, path, code, reason in [
             ({"inputs": [row[1:]]}, "/v2/models/churn/infer", 400, "inputs[0] has 12 values"),
             ({"inputs": [[*row[1:], "1"]]}, "/v2/models/churn/infer", 400, "Expected float, got str"),
             ({"inputs": [[*row[1:], float("nan")]]}, "/v2/models/churn/infer", 400, "is not a finite number"),
+            ({"inputs": [{**tensor, "shape": [2, 1]}]}, "/v2/models/churn/infer", 400, "data has shape [2, 13]"),
+            (None, "/v2/models/churn/ready", 405, "takes GET, not POST"),
             ({}, "/v2/models/churn/infer", 400, "missing required field inputs"),
             (b'{"inputs": [[1,', "/v2/models/churn/infer", 400, "truncated"),
             ({"inputs": [row]}, "/v2/models/chum/infer", 404, "no such model"),
@@ -482,6 +510,63 @@ def test_requests_are_answered_by_mlruns_graph_server(loaded: Any, in_worker: Ca
             assert (status, reason in answer["error"]) == (code, True), answer
 
     in_worker(use, specs(loaded)["MLRun's"])
+
+
+def in_docs(beginning: str) -> str:
+    """Return the block of docs/operations.md that begins so."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL | re.MULTILINE)
+    (block,) = [each for each in blocks if each.startswith(beginning)]
+    return str(block)
+
+
+def test_tritons_client_is_answered(loaded: Any, in_worker: Callable[..., None], tmp_path: Path) -> None:
+    """The public client, over HTTP and the worker's socket as in `serve`, with the function in MLRun's graph server."""
+    python = required_python("triton")
+    seen: dict[str, Any] = {}
+    rows = np.array([vectors().column(name).to_numpy()[[7, 400]] for name in CHURN.features]).T
+    probabilities = load_model(SHIPPED).predict(as_input(list(rows.T)))
+    decided, probable = (probabilities >= CHURN.threshold).astype(int).tolist(), pytest.approx(probabilities.tolist())
+
+    async def use(worker: Worker) -> None:
+        async def handle(event: Any) -> Any:
+            return await worker.handler(worker.context, event)
+
+        socket = Path(short) / "socket"
+        edge = Edge(Intake(lambda: worker.streams, "generated", ""), partial(rpc.ask, socket), Exporter(), str)
+        with bind(0) as listener:
+            server = HttpServer(create_app(edge), listener, tmp_path / "http.log")
+            server.start()
+            async with await rpc.serve(socket, handle):
+                command = [python, str(ROOT / "tests" / "triton_client.py"), server.url.removeprefix("http://")]
+                client = await asyncio.create_subprocess_exec(
+                    *command, CHURN.model_name, json.dumps(rows.tolist()), stdout=asyncio.subprocess.PIPE
+                )
+                seen.update(json.loads((await client.communicate())[0]))
+                example = in_docs("import numpy").replace("localhost:8080", command[-1])
+                shown = await asyncio.create_subprocess_exec(python, "-c", example, stdout=asyncio.subprocess.PIPE)
+                seen["docs"] = (await shown.communicate())[0].decode()
+            assert server.stop()
+
+    with tempfile.TemporaryDirectory() as short:  # a socket's path has at most 104 bytes
+        in_worker(use, specs(loaded)["ours"])
+    ready = ("live", "ready", "model ready", "version ready", "other ready")
+    assert [seen[name] for name in ready] == [True, True, True, True, False]
+    assert seen["server"] == {"name": "modelstream", "version": __version__, "extensions": []}
+    assert seen["version"] == seen["model"]
+    assert (seen["model"]["name"], seen["model"]["versions"]) == ("churn", ["1"])
+    assert [each["name"] for each in seen["model"]["inputs"]] == list(CHURN.features)
+    for binary in (False, True):
+        answer = seen[f"one tensor, binary {binary}"]
+        assert answer == {
+            "model_name": "churn",
+            "model_version": "1",
+            "outputs": {CHURN.prediction: decided, CHURN.probability: probable},
+        }
+        answer = seen[f"columns, binary {binary}"]
+        assert (answer["id"], answer["outputs"]) == ("7", {CHURN.probability: probable})
+    assert re.fullmatch(r"\[[01]\] \[0\.\d+\]\n", seen["docs"])
+    status, reason = seen["error"]
+    assert (status, reason.startswith("inputs[0] (vectors) of shape [2, 13] is no feature")) == ("400", True)
 
 
 def test_mistake_in_a_hook_is_the_servers_error(loaded: Any, in_worker: Callable[..., None]) -> None:
@@ -611,9 +696,11 @@ def test_server_without_a_model_keeps_vectors_and_refuses_requests_until_one_is_
                 response = await worker.handler(worker.context, request(*args, **kwargs))
                 return response.status_code, str(response.body)
 
-            for path, method in (("/infer", "POST"), ("", "POST"), ("/ready", "GET")):
-                status, said = await ask(row, f"/v2/models/churn{path}", method)
+            refused = [("models/churn/infer", "POST"), ("models/churn", "POST"), ("models/churn/ready", "GET")]
+            for path, method in (*refused, ("health/ready", "GET")):
+                status, said = await ask(row, f"/v2/{path}", method)
                 assert (status, "churn has no model yet" in said, "train --promote" in said) == (503, True, True)
+            assert (await ask(None, "/v2/health/live", "GET"))[0] == 200
             response = await worker.handler(worker.context, request(None, "/v2/models/churn", method="GET"))
             assert json.loads(response.body)["versions"] == []
             stage = worker.context.platform.stage

@@ -40,6 +40,7 @@ def about(use_case: UseCase, data: Path, url: str) -> str:
         "POST /events": "a JSON object, an array of objects, or one object per line: 202 when all events are "
         "durable; 4xx with the reason if nothing was taken; 503: send it again",
         f"POST {model}/infer": f"predictions for vectors of {features}",
+        f"GET  {model}": "its inputs and outputs; this and all of /v2 is the Open Inference Protocol",
         f"GET  {model}/ready": "tells whether the model server is ready",
         "GET  /healthz": "200, or 503 when rows wait and nothing was committed for 30 s",
         "GET  /metrics": "for Prometheus",

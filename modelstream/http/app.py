@@ -72,6 +72,7 @@ def create_app(edge: Edge) -> Starlette:
         routes=[
             route("/", handlers.about, "GET"),
             route("/events", handlers.events, "POST"),
+            route("/v2", handlers.model, "GET"),
             route("/v2/{rest:path}", handlers.model, "GET", "POST"),
             route("/metrics", handlers.metrics, "GET"),
             route("/healthz", handlers.health, "GET"),
@@ -120,7 +121,8 @@ class _Handlers:
             kind = "application/json" if kind.startswith(FORM) else kind
             # MLRun answers broken JSON by itself, with plain text: as text it goes to the model server as it is.
             kind = "text/plain" if body and kind == "application/json" else kind if body else ""
-            asked = Request(request.method, request.url.path, kind, body)
+            headers = {name.title(): value for name, value in request.headers.items()}  # as Nuclio writes them
+            asked = Request(request.method, request.url.path, kind, body, headers)
             try:
                 answer = await asyncio.wait_for(self._edge.ask(asked), self._edge.infer_seconds)
             except TimeoutError:

@@ -5,5 +5,6 @@
 | `onnx` | loads and runs a model directory |
 | `spec` | its `model_spec.yaml` |
 | `scoring` | vectors to predictions, with the notebook's hooks |
-| `v2` | requests of the V2 inference protocol |
+| `tensors` | the tensors of a V2 request, as vectors |
+| `v2` | the V2 inference protocol: paths, requests, answers |
 """

@@ -23,6 +23,7 @@ class Request(msgspec.Struct, frozen=True):
     path: str
     content_type: str
     body: bytes
+    headers: dict[str, str] = {}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -106,7 +107,7 @@ def _event(request: Request) -> Any:
         body=request.body,
         content_type=request.content_type,
         trigger=nuclio_sdk.event.TriggerInfo("http", "http"),
-        headers={"Content-Type": request.content_type},
+        headers={**request.headers, "Content-Type": request.content_type},
         method=request.method,
         path=request.path,
         size=len(request.body),

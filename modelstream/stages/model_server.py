@@ -23,7 +23,17 @@ from modelstream.messages.identity import Checkpoint
 from modelstream.model.onnx import Floats, OnnxModel, Probabilities, load_model_file
 from modelstream.model.scoring import NO_MODEL, TRAIN, Decisions, Scorer, Scores
 from modelstream.model.spec import SPEC_FILE, read_spec
-from modelstream.model.v2 import OPERATIONS, BadRequestError, read_request
+from modelstream.model.tensors import BadRequestError
+from modelstream.model.v2 import (
+    Operation,
+    Query,
+    answer,
+    model_metadata,
+    operation_of,
+    read_request,
+    server_metadata,
+    split_body,
+)
 from modelstream.registry.registry import Registry
 from modelstream.registry.watch import ModelWatch
 from modelstream.settings import Settings, from_environment
@@ -191,16 +201,16 @@ class ModelServing:
         if self.stage is not None and event.trigger.kind not in ("", "http"):
             return self._handle(self.stage, event)
         try:
-            event.path = self._operation(event.path)
-            if self._scorer.model is None and (event.path or event.method != "GET"):  # all but its description
+            operation = operation_of(event.path, event.method, self.name, self._scorer.version)
+            if self._scorer.model is None and operation not in ("server", "live", "model"):
                 raise BadRequestError(f"{self.name} has {NO_MODEL}; {TRAIN}", 503)
+            if operation != "infer":
+                event.body = self._told(operation)
+                return event
+            event.path, event.body = operation, split_body(event.body, event.headers)
             event = super().do_event(event, *args, **kwargs)  # type: ignore[misc]
-            if isinstance(event.body, dict):
-                outputs = event.body.get("outputs")
-                if isinstance(outputs, Decoded):
-                    event.body = encode(outputs.kind, outputs.origin, outputs.batch)
-                elif "model_version" not in event.body:  # MLRun's description of the model
-                    event.body["versions"] = [self._scorer.version] if self._scorer.model else []
+            if isinstance(event.body, dict) and isinstance(outputs := event.body.get("outputs"), Decoded):
+                event.body = encode(outputs.kind, outputs.origin, outputs.batch)
         except (BadRequestError, UnreadableError) as error:
             event.body = self._refusal(error.status if isinstance(error, BadRequestError) else 400, str(error))
         except Exception as error:
@@ -226,25 +236,29 @@ class ModelServing:
         if isinstance(request, Decoded):
             batch = self._scorer.checked(request.batch)
             return {"inputs": self._scorer.vectors(batch), "batch": batch, "origin": request.origin}
-        return {"inputs": read_request(request, self._scorer.use_case.features)}
+        query = read_request(request, self._scorer.use_case.features, self._outputs)
+        return {"inputs": query.vectors, "query": query}
 
     def validate(self, request: dict[str, Any], operation: Any) -> dict[str, Any]:  # noqa: ARG002
         """Return the request: `preprocess` has checked it."""
         return request
 
-    def predict(self, request: dict[str, Any]) -> Scores | Decoded:
-        """Return the scores of a request, or the predictions of an Arrow message."""
+    def predict(self, request: dict[str, Any]) -> tuple[Query, Scores] | Decoded:
+        """Return a request with its scores, or the predictions of an Arrow message."""
         scores = self._scorer.scores(request["inputs"], request.get("batch"))
         if "batch" not in request:
-            return scores
+            return request["query"], scores
         return Decoded("predictions", request["origin"], self._scorer.predictions(request["batch"], scores), {})
 
     def postprocess(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return a V2 response: `outputs` are 0 or 1, `probabilities` stand beside them."""
-        scores = request["outputs"]
-        if isinstance(scores, Scores):
-            request["outputs"] = scores.prediction.tolist()
-            request["probabilities"] = scores.probability.tolist()
+        """Return a V2 response: tensors to tensors, otherwise `outputs` (0 or 1) with `probabilities` beside them."""
+        if isinstance(request["outputs"], tuple):
+            query, scores = request["outputs"]
+            if query.outputs is not None:  # the protocol's members, without those that MLRun adds
+                request = {"model_name": self.name}
+            if query.id is not None:
+                request["id"] = query.id
+            request |= answer(query, scores, self._outputs)
         request["model_version"] = self._scorer.version
         return request
 
@@ -261,18 +275,20 @@ class ModelServing:
         predictions: Decoded = self.postprocess(response)["outputs"]
         return predictions
 
-    def _operation(self, path: str | None) -> str:
-        """Return the last part of `/v2/models/NAME[/versions/V]/OPERATION`, since MLRun's flow topology doesn't split
-        the path."""
-        parts = [part for part in (path or "").split("/") if part]
-        if parts[:2] == ["v2", "models"]:
-            version = self._scorer.version
-            if parts[2:3] != [self.name] or (parts[3:4] == ["versions"] and parts[4:5] != [version]):
-                raise BadRequestError(f"no such model: {path}; this is {self.name}, version {version or 'none'}", 404)
-            parts = parts[5:] if parts[3:4] == ["versions"] else parts[3:]
-        if parts not in ([], *([name] for name in OPERATIONS)):
-            raise BadRequestError(f"no such operation: {path}; known: {', '.join(OPERATIONS)}", 404)
-        return parts[0] if parts else ""
+    @property
+    def _outputs(self) -> tuple[str, str]:
+        """The names of the tensors that answer a request: the decision, and its probability."""
+        return self._scorer.use_case.prediction, self._scorer.use_case.probability
+
+    def _told(self, operation: Operation) -> dict[str, Any]:
+        """Return what a request is told that asks for no predictions."""
+        if operation == "server":
+            return server_metadata()
+        if operation == "model":
+            return model_metadata(self.name, self._scorer.version, self._scorer.use_case.features, self._outputs)
+        if operation == "model ready":
+            return {"name": self.name, "ready": True}
+        return {"live": True} if operation == "live" else {"ready": True}
 
 
 def entry_points() -> str:

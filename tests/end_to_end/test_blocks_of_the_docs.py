@@ -44,6 +44,8 @@ REASONS = {
     ): "on its usual port; tests/end_to_end/test_serve.py does it on a free one",
     ("README.md", "curl localhost:8080"): "the same",
     ("README.md", "python pipeline.py run --data data-kafka"): "Kafka and Redis: tests/end_to_end/test_kafka_run.py",
+    ("operations.md", "curl localhost:8080/v2"): "tests/test_project.py sends its text",
+    ("operations.md", "import numpy as np\nimport tritonclient"): "tests/test_project.py runs it in .venv-triton",
     ("architecture.md", "modelstream/"): "a list of folders: tests/test_imports.py",
 }
 """Lines and blocks that are neither, by their page and the beginning of their text, and why."""

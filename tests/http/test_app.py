@@ -395,11 +395,14 @@ def test_a_request_for_the_model_is_passed_on_and_its_answer_back(tmp_path: Path
         client.ask("POST", "/v2/models/churn/infer", b"{}", form)
         client.ask("POST", "/v2/models/churn/infer", b"\xff", {"Content-Type": "application/octet-stream"})
         assert client.ask("GET", "/v2/models/churn/ready") == (200, b"ready")
-    assert seen == [
+        assert client.ask("GET", "/v2", headers={"inference-header-content-length": "7"}) == (200, b"ready")
+    assert seen[-1].headers["Inference-Header-Content-Length"] == "7", "as Nuclio writes it"
+    assert [Request(each.method, each.path, each.content_type, each.body) for each in seen] == [
         Request("POST", "/v2/models/churn/infer", "text/plain", b'{"inputs": [[1]]}'),
         Request("POST", "/v2/models/churn/infer", "text/plain", b"{}"),
         Request("POST", "/v2/models/churn/infer", "application/octet-stream", b"\xff"),
         Request("GET", "/v2/models/churn/ready", "", b""),
+        Request("GET", "/v2", "", b""),
     ]
 
 

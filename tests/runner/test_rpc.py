@@ -44,7 +44,12 @@ async def echo(event: Any) -> Any:
 
 
 @settings(max_examples=50)
-@given(st.builds(Request, st.text(min_size=1), st.text().map("/{}".format), st.text(min_size=1), st.binary()))
+@given(
+    st.builds(
+        *(Request, st.text(min_size=1), st.text().map("/{}".format), st.text(min_size=1), st.binary()),
+        headers=st.dictionaries(st.text(), st.text()),
+    )
+)
 def test_what_is_asked_is_the_event_and_what_is_answered_comes_back(path: Path, request: Request) -> None:
     seen: list[Any] = []
 
@@ -54,8 +59,10 @@ def test_what_is_asked_is_the_event_and_what_is_answered_comes_back(path: Path, 
 
     assert answered(path, note, request) == [Answer(202, request.content_type, request.body)]
     (event,) = seen
-    assert Request(event.method, event.path, event.content_type, event.body) == request
-    assert event.headers == {"Content-Type": request.content_type}
+    assert (event.method, event.path, event.content_type, event.body) == (
+        *(request.method, request.path, request.content_type, request.body),
+    )
+    assert event.headers == {**request.headers, "Content-Type": request.content_type}
     assert (event.trigger.kind, event.trigger.name) == ("http", "http")
     assert (event.size, event.shard_id, event.topic) == (len(request.body), -1, "")
 

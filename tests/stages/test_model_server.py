@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -22,9 +21,8 @@ from hypothesis import strategies as st
 from modelstream.errors import ConfigurationError, HookError, UnavailableError
 from modelstream.messages import codec
 from modelstream.messages.codec import UnreadableError
-from modelstream.model.onnx import Floats, Probabilities, as_input, load_model
+from modelstream.model.onnx import Floats, Probabilities, load_model
 from modelstream.model.scoring import AtThreshold, Decisions, Hooks, Scorer
-from modelstream.model.v2 import BadRequestError, read_request
 from modelstream.settings import Settings
 from modelstream.stages.model_server import ModelServerStage
 from modelstream.streams import Streams, open_streams
@@ -180,67 +178,6 @@ def test_the_vector_that_a_hook_fails_at_is_told(hooks: Hooked, name: str) -> No
     assert key in str(told.value)
     with pytest.raises(HookError, match=rf"at the row .*\"{CHURN.features[0]}\": 0.0"):
         scorer(hooks).scores(np.zeros((3, len(CHURN.features)), np.float32))
-
-
-# V2 requests.
-
-GOOD = [float(i) for i in range(len(CHURN.features))]
-
-
-@pytest.mark.parametrize("form", [lambda body: body, json.dumps, lambda body: json.dumps(body).encode()])
-def test_request_is_read_from_json_text_and_decoded(form: Callable[[Any], Any]) -> None:
-    body = {"id": "7", "inputs": [GOOD, [int(v) for v in GOOD]], "parameters": {}}
-    vectors = read_request(form(body), CHURN.features)
-    assert vectors.dtype == np.float32
-    assert vectors.tolist() == [GOOD, GOOD]
-
-
-def with_value(value: Any) -> dict[str, Any]:
-    return {"inputs": [GOOD, [*GOOD[:-1], value]]}
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        (None, "Expected object, got null"),
-        ([GOOD], "Expected object, got array"),
-        ({}, "missing required field inputs"),
-        ({"inputs": GOOD}, "Expected array, got float - at inputs"),
-        ({"inputs": {"a": 1}}, "Expected array, got object - at inputs"),
-        ({"inputs": []}, "inputs is empty"),
-        ({"inputs": [GOOD, GOOD[1:]]}, r"inputs\[1\] has 12 values; the model takes 13: socioeconomic_idx, "),
-        ({"inputs": [[]]}, r"inputs\[0\] has 0 values"),
-        ({"inputs": [GOOD] * 10_001}, "10,001 vectors in a request; 10,000 are allowed"),
-        (with_value("1"), r"Expected float, got str - at inputs\[1\]\[12\]"),
-        (with_value(True), r"Expected float, got bool - at inputs\[1\]\[12\]"),
-        (with_value(None), r"Expected float, got null - at inputs\[1\]\[12\]"),
-        (with_value([1]), r"Expected float, got array - at inputs\[1\]\[12\]"),
-        (with_value(math.nan), r"inputs\[1\]\[12\] \(win_var\) is not a finite number"),
-        (with_value(-math.inf), r"inputs\[1\]\[12\] \(win_var\) is not a finite number"),
-        (with_value(-1e39), r"inputs\[1\]\[12\] \(win_var\) is not a finite number up to 3.4e38"),
-        (with_value(10**400), "out of range"),
-        (b'{"inputs": [[1, ', "truncated"),
-        (b'{"inputs": [[NaN]]}', "malformed"),
-        (b"\xff\xfe", "not a V2 request"),
-        (b"", "not a V2 request"),
-        (b"[" * 100_000, "not a V2 request"),
-    ],
-)
-def test_bad_request_says_what_is_wrong_and_where(body: Any, expected: str) -> None:
-    with pytest.raises(BadRequestError, match=expected):
-        read_request(body, CHURN.features)
-
-
-@given(
-    st.lists(
-        st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=2),
-        min_size=1,
-        max_size=5,
-    )
-)
-def test_request_and_message_give_the_model_the_same_input(rows: list[list[float]]) -> None:
-    requested = read_request(json.dumps({"inputs": rows}).encode(), ["a", "b"])
-    assert requested.tolist() == as_input(list(np.array(rows).T)).tolist()
 
 
 # Messages.
