@@ -78,7 +78,7 @@ def test_training_registers_and_promotes_and_the_next_run_serves_it(tmp_path: Pa
         "train", "--candidates", "logistic-regression", "--promote", "--force", "--data", str(tmp_path / "data")
     ).stdout
     assert f"{PLACE}/churn/2/report.html" in "".join(trained.split())
-    assert "Version 2 serves from now on." in trained
+    assert "churn 2 serves from now on" in " ".join(trained.split())
     listed = json.loads(pipeline("models", "list", "--json").stdout)
     assert [(one["version"], one["current"]) for one in listed] == [("1", False), ("2", True)]
     assert listed[1]["folder"] == f"{PLACE}/churn/2"
