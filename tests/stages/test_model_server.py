@@ -314,7 +314,7 @@ def test_a_request_that_fails_is_logged_with_its_place_and_answered_with_its_mes
 
     class Mlrun:
         def do_event(self, event: Any) -> None:
-            raise ValueError(f"no number: {event.body}")
+            raise ValueError(f"no number: {event.body.decode()}")
 
     class Server(ModelServing, Mlrun):
         def __init__(self) -> None:
@@ -322,9 +322,7 @@ def test_a_request_that_fails_is_logged_with_its_place_and_answered_with_its_mes
             self.context = SimpleNamespace(logger=SimpleNamespace(error=logged.append), Response=SimpleNamespace)
             self._scorer: Any = SimpleNamespace(model="a model", version="1")
 
-    trigger = SimpleNamespace(kind="http")
-    event = Server().do_event(
-        SimpleNamespace(trigger=trigger, path="/v2/models/churn/infer", method="POST", body="Bielefeld")
-    )
+    request = {"trigger": SimpleNamespace(kind="http"), "method": "POST", "path": "/v2/models/churn/infer"}
+    event = Server().do_event(SimpleNamespace(**request, headers={}, body=b"Bielefeld"))
     assert "ValueError: no number: Bielefeld" in str(event.body)
     assert "ValueError" in logged[0] and "in do_event" in logged[0] and "Bielefeld" not in logged[0]
