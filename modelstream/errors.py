@@ -20,6 +20,8 @@ class ModelstreamError(Exception):
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(_without_logins(message))
         self.remedy = _without_logins(remedy)
+        self.logged = str(self)
+        """The same without values of events, which are people's data: for logs, and for whoever asks by HTTP."""
 
 
 def _without_logins(text: str) -> str:
@@ -46,7 +48,17 @@ class UnreadableInputError(ConfigurationError):
 
 
 class HookError(ConfigurationError):
-    """A notebook's hook fails, or does something that it must not, and will again: a `run` ends at once."""
+    """A notebook's hook fails, or does something that it must not, and will again: a `run` ends at once.
+
+    `logged` says it without the row, where the message has one.
+
+    >>> HookError("KeyError: 'Jane'; at the row {…}", remedy="fix the hook", logged="KeyError").logged
+    'KeyError'
+    """
+
+    def __init__(self, message: str, *, remedy: str = "", logged: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.logged = logged or self.logged
 
 
 class UnavailableError(ModelstreamError):

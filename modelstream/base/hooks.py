@@ -52,9 +52,11 @@ def call_hook(name: str, hook: Callable[[int, int], T], count: int, row: Callabl
         first, last, mistake = _smallest(hook, count, error)
         where = f"the row {row(first)[:MOST_SHOWN]}" if last - first == 1 else f"{last - first} rows together"
         what = f"{type(mistake).__name__}: {mistake}".removesuffix(": ")
+        place = place_of(mistake.__traceback__)
         raise HookError(
-            f"{place_of(mistake.__traceback__)}{name}: {what}; at {where}",
+            f"{place}{name}: {what}; at {where}",
             remedy="fix the hook for such a row (make lab)",
+            logged=f"{place}{name}: {type(mistake).__name__}",
         ) from mistake
 
 

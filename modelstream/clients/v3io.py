@@ -109,7 +109,12 @@ class Container:
                 for model, method, arguments in waiting[start : start + AT_ONCE]:
                     function = getattr(getattr(client.batch, model), method)
                     function(container=self.address.container, raise_for_status="never", **arguments)
-                responses = client.batch.wait()
+                requests = list(client.batch._encoded_requests)
+                try:
+                    responses = client.batch.wait()
+                except BaseException:
+                    _close_connections(requests)
+                    raise
             for response in responses:
                 yield self._checked(response, also)
 
@@ -248,6 +253,14 @@ def _new_client(address: V3ioAddress) -> Any:
         )
     except http.client.InvalidURL as error:
         raise ConfigurationError(f"V3IO_API is no address: {error}", remedy=_API_REMEDY) from error
+
+
+def _close_connections(requests: Iterable[Any]) -> None:
+    """Close the connections of a batch that failed: v3io-py forgets those on which it still waits for an answer."""
+    for request in requests:
+        connection = getattr(request.transport, "connection_used", None)  # there is none before it is sent
+        if connection is not None:
+            connection.close()
 
 
 def condition_failed(response: Any) -> bool:

@@ -4,12 +4,13 @@ features."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.base.hooks import call_hook, defined_at, row_text
+from modelstream.base.hooks import MOST_SHOWN, call_hook, defined_at, row_text
 from modelstream.base.timestamps import rows_of
 from modelstream.errors import ConfigurationError, HookError
 from modelstream.features.engine import Applied
@@ -42,7 +43,7 @@ class Vectors:
     """
 
     def __init__(self, use_case: UseCase, derive: Derive | None = None) -> None:
-        """Raise ConfigurationError if the use case lists features that no hook adds."""
+        """Raise HookError if the use case lists features that no hook adds."""
         if use_case.derived and derive is None:
             raise ConfigurationError(
                 f"the use case {use_case.name} lists derived features, but no hook computes them: "
@@ -84,7 +85,7 @@ class Vectors:
             "derive(batch, vectors)",
             lambda first, last: derive(asked.slice(first, last - first), vectors.slice(first, last - first)),
             vectors.num_rows,
-            lambda row: row_text(rows_of(vectors.slice(row, 1).drop_columns([INGESTED_AT]))[0]),
+            partial(_row_text, vectors),
         )
         wanted = self._use_case.vector_schema
         if not isinstance(changed, pa.RecordBatch) or changed.num_rows != vectors.num_rows:
@@ -103,17 +104,23 @@ class Vectors:
 
 
 def _check_numbers(name: str, column: pa.Array, before: pa.RecordBatch) -> None:
-    """Raise ConfigurationError if a hook made something of a feature that the model, which takes float32, can't use."""
+    """Raise HookError if a hook made something of a feature that the model, which takes float32, can't use."""
     bad = ~_is_usable(column)
     if before.schema.get_field_index(name) >= 0:
         bad &= _is_usable(before.column(name))  # else it is the engine's own, such as a lookup that found nothing
     if bad.any():
         row = int(np.argmax(bad))
-        raise ConfigurationError(
-            f"derive(batch, vectors) returned {column[row].as_py()} for {name!r} in row {row} (from 0) of {len(bad)}; "
-            "a model takes finite numbers up to 3.4e38",
+        what = f"derive(batch, vectors) returned {column[row].as_py()} for {name!r}"
+        need = "a model takes finite numbers up to 3.4e38"
+        raise HookError(
+            f"{what} at the row {_row_text(before, row)[:MOST_SHOWN]}; {need}",
+            logged=f"{what}; {need}",
             remedy="return another number there, such as 0 where you divide by 0 (pyarrow.compute.if_else)",
         )
+
+
+def _row_text(vectors: pa.RecordBatch, row: int) -> str:
+    return row_text(rows_of(vectors.slice(row, 1).drop_columns([INGESTED_AT]))[0])
 
 
 def _is_usable(column: pa.Array) -> npt.NDArray[np.bool_]:

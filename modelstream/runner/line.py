@@ -35,7 +35,9 @@ class Report(msgspec.Struct, kw_only=True, omit_defaults=True):
     ready: bool = False
     counters: Counters = msgspec.field(default_factory=Counters)
     held: str = ""
-    """Why it is held; empty if it is not."""
+    """Why it is held, with the row that a hook failed at; empty if it is not."""
+    held_logged: str = ""
+    """The same without values of events, if it has some."""
     hopeless: bool = False
     """It is held, and no further attempt will succeed."""
     model: ServedModel | None = None

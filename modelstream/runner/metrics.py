@@ -55,7 +55,7 @@ class Exporter(Collector):
         reasons = [self.failure] if self.failure else []
         reasons += [
             f"{function.name}: {function.shown_lag} rows are waiting, but nothing has been committed for "
-            f"{function.waits_for(now):.0f} s{': ' + function.held if function.held else ''}"
+            f"{function.waits_for(now):.0f} s{': ' + held if (held := function.held_logged or function.held) else ''}"
             for function in state.functions
             if function.waits_for(now) > STALLED_SECONDS
         ]
@@ -128,7 +128,7 @@ def _shown(function: FunctionState, now: float) -> dict[str, Any]:
         "state": function.state,
         "lag": function.lag,
         "about": function.about,
-        "held": function.held,
+        "held": function.held_logged or function.held,
         "restarts": function.restarts,
         "seconds_since_commit": since,
         **model,

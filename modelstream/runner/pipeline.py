@@ -17,7 +17,7 @@ from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.project import Project
 from modelstream.registry.registry import Registry
 from modelstream.runner.data_folder import DataFolder, settings_in
-from modelstream.runner.line import Command
+from modelstream.runner.line import Command, Report
 from modelstream.runner.served import ServedModels
 from modelstream.runner.state import FunctionState
 from modelstream.runner.supervisor import FunctionFailedError, Process, Supervisor
@@ -205,7 +205,8 @@ class Pipeline:
             lag=lag,
             about=bool(lag) and not self.stores.streams.counts_rows,
             lag_since=self._lag_since.setdefault(name, time.time()) if lag else 0.0,
-            held=_held(processes),
+            held=_held(processes).held,
+            held_logged=_held(processes).held_logged,
             models=tuple(sorted({model.version for model in models if model.version})),
             refused=next((model.refused for model in models if model.refused), ""),
         )
@@ -214,7 +215,7 @@ class Pipeline:
         """Return what a function is doing, in one word."""
         if all(process.ended for process in processes):
             return "done"
-        if _held(processes):
+        if _held(processes).held:
             return "waiting"
         if any(process.popen is not None and process.popen.poll() is not None for process in processes):
             return "restarting"
@@ -236,9 +237,9 @@ class Pipeline:
         return sum(self.resident().values())
 
 
-def _held(processes: Sequence[Process]) -> str:
-    """Return the reason why one of a function's workers is held, if any."""
-    return next((process.report.held for process in processes if process.report.held), "")
+def _held(processes: Sequence[Process]) -> Report:
+    """Return the report of a function's worker that is held, an empty one if none is."""
+    return next((process.report for process in processes if process.report.held), Report())
 
 
 def _resident(pid: int | str) -> int:

@@ -28,7 +28,9 @@ class FunctionState:
     lag_since: float = 0.0
     """Since when rows have always been waiting (seconds since 1970); 0 if none waits."""
     held: str = ""
-    """Why it is held; empty if it is not."""
+    """Why it is held, with the row that a hook failed at: for whoever is at the terminal; empty if it is not."""
+    held_logged: str = ""
+    """The same without values of events."""
     models: tuple[str, ...] = ()
     """The versions of the model that its workers serve, if it has one."""
     refused: str = ""

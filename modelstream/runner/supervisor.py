@@ -117,7 +117,9 @@ class Supervisor:
         if process.line is not None:
             process.line.close()
         process.line = line
-        process.report = Report(held=process.report.held)  # until it says otherwise
+        process.report = Report(
+            held=process.report.held, held_logged=process.report.held_logged
+        )  # until it says otherwise
         process.listener = threading.Thread(target=self._listen, args=(process, line), name=process.name, daemon=True)
         process.listener.start()
         if process.gone:
@@ -135,11 +137,11 @@ class Supervisor:
 
     def _listen(self, process: Process, line: Line) -> None:
         for report in line.reports():
-            before, now, held = process.report.counters, report.counters, process.report.held
+            before, now, old = process.report.counters, report.counters, process.report
             if now.commits > before.commits or (process.once and now.rows_out > before.rows_out):
                 process.deaths = 0
-            if held and not (report.ready or report.held or report.error):  # a new life, still starting
-                report = msgspec.structs.replace(report, held=held)
+            if old.held and not (report.ready or report.held or report.error):  # a new life, still starting
+                report = msgspec.structs.replace(report, held=old.held, held_logged=old.held_logged)
             process.report = report
 
     def watch(self) -> None:
@@ -175,7 +177,7 @@ class Supervisor:
     def _note_death(self, process: Process, status: int) -> None:
         ended = process.report
         process.before = process.counters()
-        process.report = Report(held=ended.error or ended.held)
+        process.report = Report(held=ended.error or ended.held, held_logged="" if ended.error else ended.held_logged)
         if process.deaths > GIVE_UP_AFTER and self.gives_up:
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             raise FunctionFailedError(

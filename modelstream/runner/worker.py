@@ -235,7 +235,12 @@ class Worker:
         if stage is None:
             return Report(ready=True)
         report = Report(
-            ready=True, counters=stage.counters, held=stage.held, hopeless=stage.hopeless, model=stage.model
+            ready=True,
+            counters=stage.counters,
+            held=stage.held,
+            held_logged=stage.held_logged,
+            hopeless=stage.hopeless,
+            model=stage.model,
         )
         if stage.gone is not None:
             report = msgspec.structs.replace(report, error=str(stage.gone), remedy=stage.gone.remedy, gone=True)

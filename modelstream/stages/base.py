@@ -107,7 +107,9 @@ class Stage(abc.ABC):
         self.epoch = epoch
         self.counters = Counters(committed_at=time.time())
         self.held = ""
-        """Why the stage is held; empty if it is not."""
+        """Why the stage is held, with the row that a hook failed at; empty if it is not."""
+        self.held_logged = ""
+        """The same without values of events."""
         self.gone: GoneError | None = None
         """Why it is held for good: a file that it uses was deleted."""
         self.hopeless = False
@@ -287,18 +289,20 @@ class Stage(abc.ABC):
             try:
                 action()
             except ModelstreamError as error:
-                reason = f"{error}; {error.remedy}" if error.remedy else str(error)
+                reason, logged = (
+                    f"{said}; {error.remedy}" if error.remedy else said for said in (str(error), error.logged)
+                )
                 self.gone = error if isinstance(error, GoneError) else self.gone
                 self.hopeless = isinstance(error, HookError)
             except Exception as error:  # an outage within a hook, or a defect: hold the shard, never lose a row
-                reason = _located(error)
+                reason, logged = _located(error), _logged(error)
                 self.hopeless = False
             else:
-                self.held, self.hopeless = "", False
+                self.held, self.held_logged, self.hopeless = "", "", False
                 return
             if self.held != reason:
-                self._context.logger.error_with("Holding", function=self.settings.function, what=what, why=reason)
-            self.held = reason
+                self._context.logger.error_with("Holding", function=self.settings.function, what=what, why=logged)
+            self.held, self.held_logged = reason, logged
             if self._stopping:
                 raise _StoppedError(reason)
             yield min(FIRST_BACKOFF * 2 ** min(attempt, 10), LAST_BACKOFF)
@@ -467,3 +471,10 @@ def _located(error: Exception) -> str:
     if not place and (frames := traceback.extract_tb(error.__traceback__)):
         place = f"{frames[-1].filename}, line {frames[-1].lineno}"
     return f"{type(error).__name__}: {error}" + (f" ({place})" if place else "")
+
+
+def _logged(error: Exception) -> str:
+    """Return an unexpected error as it may be logged: what a hook raised may quote an event, so only its class."""
+    if place := place_of(error.__traceback__).removesuffix(": "):
+        return f"{type(error).__name__} ({place})"
+    return _located(error)

@@ -324,9 +324,10 @@ class EventHandler(Stage):
             # Rows of one origin that reach a bucket from two shards would be taken for repeated ones.
             moved = events.slice(int(np.flatnonzero(shards != shard.number)[0]), 1)
             key, at = self._use_case.key, f"position {positions_of(moved)[0]} of {origin}"
+            but = "but a reader had found another key there, or none, and chosen the shard by it"
             raise HookError(
-                f"transform(batch) made {moved.column(key)[0].as_py()!r} the {key} at {at}, but a reader had found "
-                f"another key there, or none, and chosen the shard by it",
+                f"transform(batch) made {moved.column(key)[0].as_py()!r} the {key} at {at}, {but}",
+                logged=f"transform(batch) made another {key} at {at}, {but}",
                 remedy="say in the use-case file where the key stands, such as "
                 f"`{key}: {{type: key, path: after.id}}`; or make keys before the events are sent; or send them by "
                 "HTTP, where a transform may make the key",

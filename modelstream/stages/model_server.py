@@ -214,8 +214,10 @@ class ModelServing:
         except (BadRequestError, UnreadableError) as error:
             event.body = self._refusal(error.status if isinstance(error, BadRequestError) else 400, str(error))
         except Exception as error:
-            # The notebook's hooks or the model. MLRun would answer 400, as if it were the client's mistake.
-            self.context.logger.error(f"request failed: {traceback.format_exc()}")
+            # The notebook's hooks or the model. MLRun would answer 400, as if it were the client's mistake. The log has
+            # the place only, because the message may quote the request.
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            self.context.logger.error(f"request failed: {type(error).__name__}\n{trace}")
             event.body = self._refusal(500, f"{type(error).__name__}: {error}")
         return event
 

@@ -7,7 +7,6 @@ watermarks are committed together, after the vectors have been sent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -77,7 +76,6 @@ class StreamToFeatures(Stage):
         self._use_case = use_case
         self._features = features
         self._look_up = enrichment.get_many if enrichment else no_lookup
-        self._missed = ""
         """A key that was not found."""
         self._told_misses = False
         self._vectors = Vectors(use_case, derive)
@@ -161,7 +159,7 @@ class StreamToFeatures(Stage):
         missing = engine.missing(keys)
         if missing:
             engine.load(missing, self._features.get_many(missing))
-        applied = engine.apply(events, stream_positions, self._looked_up)
+        applied = engine.apply(events, stream_positions, self._look_up)
         if applied.skipped and self._features.checkpoint(shard.number).offset > shard.checkpoint.offset:
             # Its vectors are sent, but we would not count them.
             raise OvertakenError(f"another owner of shard {shard.number} is ahead: its state is read again")
@@ -176,11 +174,6 @@ class StreamToFeatures(Stage):
             self.counters.lookup_misses += applied.lookup_misses
         return applied
 
-    def _looked_up(self, keys: Sequence[str]) -> Sequence[float | None]:
-        values = self._look_up(keys)
-        self._missed = next((key for key, value in zip(keys, values, strict=True) if value is None), self._missed)
-        return values
-
     def _tell_misses(self) -> None:
         """Write into the function's log, once, that most lookups find nothing."""
         counters, lookup = self.counters, self._use_case.lookup
@@ -192,7 +185,6 @@ class StreamToFeatures(Stage):
             table=lookup.table,
             lookups=counters.lookups,
             misses=counters.lookup_misses,
-            **{lookup.by: self._missed},
         )
 
     def _send(self, shard: Shard, origin: str, events: pa.RecordBatch, applied: Applied) -> None:

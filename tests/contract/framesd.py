@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,13 @@ class Frames:
         """An item of the key and what the row has replaces the one of the same name, as the key is, whole."""
         assert (backend, save_mode) == ("kv", "overwriteItem")
         self.written.append(list(frame.index))
-        container = Container(V3ioAddress.of(f"v3io://{self._container}/{table}"))
         puts = [
             {"table_path": table, "key": key, "attributes": {frame.index.name: key, **row.dropna().to_dict()}}
             for key, row in frame.iterrows()
         ]
-        for _ in container.many(("kv", "put", put) for put in puts):
-            pass
-        container.close()
+        with closing(Container(V3ioAddress.of(f"v3io://{self._container}/{table}"))) as container:
+            for _ in container.many(("kv", "put", put) for put in puts):
+                pass
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -340,16 +341,16 @@ class TestFramesd:
     def test_v3io_that_framesd_can_not_reach_is_an_outage(
         self, address: str, server: V3ioServer, tables: Tables, url: str
     ) -> None:
-        container = Container(V3ioAddress.of(url))
-        server.kill()
-        try:
-            with pytest.raises(UnavailableError, match="v3io-frames at"):
-                v3io_frames.write(container, "enrichment", "key", ["value"], {"a": {"value": 1.0}})
-        finally:
-            server.start()
-        assert V3ioLookupTable(container, "enrichment").count() == 0
-        v3io_frames.write(container, "enrichment", "key", ["value"], {"a": {"value": 1.0}})
-        assert V3ioLookupTable(container, "enrichment").get_many(["a"]) == [1.0]
+        with closing(Container(V3ioAddress.of(url))) as container:
+            server.kill()
+            try:
+                with pytest.raises(UnavailableError, match="v3io-frames at"):
+                    v3io_frames.write(container, "enrichment", "key", ["value"], {"a": {"value": 1.0}})
+            finally:
+                server.start()
+            assert V3ioLookupTable(container, "enrichment").count() == 0
+            v3io_frames.write(container, "enrichment", "key", ["value"], {"a": {"value": 1.0}})
+            assert V3ioLookupTable(container, "enrichment").get_many(["a"]) == [1.0]
 
     def test_container_that_is_not_there_is_named_by_its_answer(self, address: str, server: V3ioServer) -> None:
         container = Container(V3ioAddress.of("v3io://nowhere/tables"))

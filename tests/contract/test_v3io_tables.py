@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
@@ -175,8 +175,8 @@ class TestV3ioTables(TablesContract):
         item.pop("_floats")
         assert item.pop("since").replace(microsecond=0) == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
         assert item == {"user": "a", "applied": 1, "city": "Köln", "age": 5, "member": True, "bet_sum": 0.5}
-        schema = Container(V3ioAddress.of(url))
-        response = schema.call("object", "get", path=schema.path("features/.#schema"))
+        with closing(Container(V3ioAddress.of(url))) as schema:
+            response = schema.call("object", "get", path=schema.path("features/.#schema"))
         assert b'"key":"user"' in response.body
         assert b'{"name":"since","type":"timestamp","nullable":true}' in response.body
 
@@ -184,10 +184,10 @@ class TestV3ioTables(TablesContract):
         """A data frame of key and value, written by v3io-frames, gives these and nothing else."""
         lookup = tables.lookup("enrichment")
         lookup.load([pa.record_batch({"key": ["a", "b"], "value": [THIRD, 2.0]})])
-        container = Container(V3ioAddress.of(url))
-        table = container.path("enrichment")
-        container.call("kv", "put", table_path=table, key="c", attributes={"key": "c", "value": 7})
-        container.call("kv", "update", table_path=table, key="b", attributes={"value": 2.5})
+        with closing(Container(V3ioAddress.of(url))) as container:
+            table = container.path("enrichment")
+            container.call("kv", "put", table_path=table, key="c", attributes={"key": "c", "value": 7})
+            container.call("kv", "update", table_path=table, key="b", attributes={"value": 2.5})
         assert lookup.get_many(["a", "b", "c"]) == [THIRD, 2.5, 7.0]
         assert pa.Table.from_batches(lookup.scan()).to_pydict() == {"key": ["a", "b", "c"], "value": [THIRD, 2.5, 7.0]}
         assert lookup.count() == 3
@@ -253,12 +253,12 @@ class TestV3ioTables(TablesContract):
         assert features.get_many([f"k{number}" for number in range(len(times))]).equals(stored)
 
     def test_streams_at_the_same_path_outlive_the_tables(self, tables: Tables, url: str) -> None:
-        container = Container(V3ioAddress.of(url))
-        container.call("stream", "create", stream_path=container.path("events"), shard_count=1)
-        tables.features(ROWS).commit(0, rows(("a", 1, 1.0)), checkpoint(0))
-        tables.raise_epoch()
-        tables.remove()
-        assert container.folders() == ["events"]
+        with closing(Container(V3ioAddress.of(url))) as container:
+            container.call("stream", "create", stream_path=container.path("events"), shard_count=1)
+            tables.features(ROWS).commit(0, rows(("a", 1, 1.0)), checkpoint(0))
+            tables.raise_epoch()
+            tables.remove()
+            assert container.folders() == ["events"]
         with open_tables(url) as others:
             assert others.epoch() == 0
             assert others.features(ROWS).count() == 0
@@ -280,7 +280,6 @@ class TestV3ioTables(TablesContract):
 
     def item(self, url: str, table: str, key: str) -> dict[str, Any]:
         """Return an item as v3io-py gives it."""
-        container = Container(V3ioAddress.of(url))
-        item: dict[str, Any] = container.call("kv", "get", table_path=container.path(table), key=key).output.item
-        container.close()
+        with closing(Container(V3ioAddress.of(url))) as container:
+            item: dict[str, Any] = container.call("kv", "get", table_path=container.path(table), key=key).output.item
         return item

@@ -134,8 +134,10 @@ def test_a_number_that_no_model_can_use_is_told_with_its_place(value: float | No
     def derive(batch: pa.RecordBatch, vectors: pa.RecordBatch) -> pa.RecordBatch:
         return vectors.append_column("ratio", pa.array([3.4e38, value], pa.float64()))
 
-    with pytest.raises(ConfigurationError, match=re.escape(f"returned {value} for 'ratio' in row 1 (from 0) of 2")):
+    at_row = re.escape(f"returned {value} for 'ratio' at the row {{\"position\": 2, ")
+    with pytest.raises(HookError, match=at_row) as told:
         Vectors(case, derive).batch(*applied_events(case))
+    assert "h1" in str(told.value) and "h1" not in told.value.logged, "logs don't hold values of events"
 
 
 def test_what_the_engine_could_not_find_is_not_the_hooks_mistake() -> None:
@@ -150,7 +152,7 @@ def test_what_the_engine_could_not_find_is_not_the_hooks_mistake() -> None:
         place = vectors.schema.get_field_index("reading_mean")
         return vectors.set_column(place, "reading_mean", pa.array([float("inf")] * 2))
 
-    with pytest.raises(ConfigurationError, match="returned inf for 'reading_mean' in row 0"):
+    with pytest.raises(HookError, match=r"returned inf for 'reading_mean' at the row \{\"position\": 0"):
         Vectors(case, spoil).batch(events, applied)
 
 

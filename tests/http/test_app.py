@@ -432,6 +432,14 @@ def function(committed_at: float = 900.0, **changes: Any) -> FunctionState:
     return FunctionState(counters=counters, **(usual | changes))
 
 
+def test_health_tells_a_reason_without_values_of_events(client: Client) -> None:
+    held = function(held="KeyError: 'Jane'; at the row {…}", held_logged="KeyError")
+    client.exporter.state = PipelineState(1000.0, (held,))
+    status, answer = client.ask("GET", "/healthz")
+    told = str(answer)
+    assert (status, told.count("KeyError"), "Jane" in told) == (503, 2, False), told
+
+
 def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
     server = function(name="model-server", models=("2", "3"), refused="version 4 is refused")
     client.exporter.state = PipelineState(1000.0, (function(held="disk full"), server), {"supervisor": 123})

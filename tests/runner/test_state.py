@@ -124,9 +124,12 @@ def test_a_run_ends_at_once_if_waiting_is_hopeless_and_else_after_a_while(
         scene.pipeline.watch()
     scene.tell("event-handler/1")
     scene.pipeline.watch()
-    scene.tell("event-handler/1", held="cell 2, line 5: KeyError", hopeless=True)
-    with pytest.raises(FunctionFailedError, match="event-handler/1 can't continue: cell 2, line 5: KeyError"):
+    told = {"held": "cell 2, line 5: KeyError: 'Jane'", "held_logged": "cell 2, line 5: KeyError"}
+    scene.tell("event-handler/1", hopeless=True, **told)
+    with pytest.raises(FunctionFailedError, match="event-handler/1 can't continue: cell 2, line 5: KeyError: 'Jane'"):
         scene.pipeline.watch()
+    found = scene.state("event-handler")
+    assert {"held": found.held, "held_logged": found.held_logged} == told
 
 
 def test_without_a_terminal_it_is_told_at_once_and_once_that_a_function_is_held(

@@ -416,12 +416,34 @@ def test_an_outage_within_a_transform_holds_the_shard_until_it_passes(harness: H
     assert len(logged(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("mistake", [ValueError, ConnectionError])
+def test_a_hooks_exception_and_its_row_are_told_but_not_logged(
+    harness: Harness, tmp_path: Path, mistake: type[Exception]
+) -> None:
+    def fails(batch: pa.RecordBatch) -> pa.RecordBatch:
+        raise mistake(f"no number: {batch.column('city')[0]}")
+
+    line = bet(KEY, 1.0, city="Bielefeld")
+    stage = handler(harness, tmp_path, transform=fails)
+    handling = harness.loop.create_task(stage.handle(message(0, lines([line]))))
+    harness.wait(0.01)
+    assert "no number: Bielefeld" in stage.held
+    assert (KEY in stage.held) is (mistake is ValueError)
+    (logged,) = [entry["why"] for entry in harness.logged]
+    assert logged == stage.held_logged
+    assert mistake.__name__ in logged and f"{__file__}, line" in logged
+    assert "Bielefeld" not in logged and KEY not in logged
+    handling.cancel()
+
+
 def test_a_key_that_a_transform_made_is_told_with_what_to_do_instead(harness: Harness, tmp_path: Path) -> None:
     stage = handler(harness, tmp_path, transform=renamed)
     handling = harness.loop.create_task(stage.handle(message(0, lines([bet(KEY, 1.0)], first=7))))
     harness.wait(0.01)
     assert "made 'somebody else' the user_id at position 7 of a.ndjson" in stage.held
     assert "user_id: {type: key, path: after.id}" in stage.held
+    assert "another user_id at position 7 of a.ndjson" in stage.held_logged == harness.logged[0]["why"]
+    assert "somebody else" not in str(harness.logged)
     handling.cancel()
 
 

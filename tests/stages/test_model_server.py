@@ -24,7 +24,7 @@ from modelstream.messages.codec import UnreadableError
 from modelstream.model.onnx import Floats, Probabilities, load_model
 from modelstream.model.scoring import AtThreshold, Decisions, Hooks, Scorer
 from modelstream.settings import Settings
-from modelstream.stages.model_server import ModelServerStage
+from modelstream.stages.model_server import ModelServerStage, ModelServing
 from modelstream.streams import Streams, open_streams
 from modelstream.streams.letters import read_letters
 from modelstream.use_case.file import load_use_case
@@ -307,3 +307,22 @@ def test_failing_hook_holds_the_message_and_loses_nothing(streams: Streams) -> N
     assert sum(rows.batch.num_rows for rows in sent(streams, 0)) == 20
     assert platform.acks[-1] == (0, 1)
     assert list(read_letters(streams, "dead-letters")) == []
+
+
+def test_a_request_that_fails_is_logged_with_its_place_and_answered_with_its_message() -> None:
+    logged: list[str] = []
+
+    class Mlrun:
+        def do_event(self, event: Any) -> None:
+            raise ValueError(f"no number: {event.body.decode()}")
+
+    class Server(ModelServing, Mlrun):
+        def __init__(self) -> None:
+            self.name, self.stage = "churn", None
+            self.context = SimpleNamespace(logger=SimpleNamespace(error=logged.append), Response=SimpleNamespace)
+            self._scorer: Any = SimpleNamespace(model="a model", version="1")
+
+    request = {"trigger": SimpleNamespace(kind="http"), "method": "POST", "path": "/v2/models/churn/infer"}
+    event = Server().do_event(SimpleNamespace(**request, headers={}, body=b"Bielefeld"))
+    assert "ValueError: no number: Bielefeld" in str(event.body)
+    assert "ValueError" in logged[0] and "in do_event" in logged[0] and "Bielefeld" not in logged[0]
