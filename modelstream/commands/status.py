@@ -75,7 +75,9 @@ class ModelStatus(msgspec.Struct, frozen=True):
 
     name: str
     promoted: str
-    """The version that should serve: promoted in the registry, or the one that comes with the project; "" for none."""
+    """The version that is promoted in the registry; "" for none."""
+    shipped: str
+    """The version that comes with the project, and serves while none is promoted; "" for none."""
     serving: dict[str, ServedModel]
     """What each worker of the model server serves; empty when none runs."""
     problem: str = ""
@@ -153,10 +155,10 @@ def _model(view: View, *, running: bool) -> ModelStatus:
     serving = read_served(view.path) if running else {}
     registry = Registry.of_project(view.project, view.use_case)
     try:
-        promoted = registry.current() or registry.shipped_version()
-        return ModelStatus(registry.name, promoted, serving, aside=registry.aside)
+        promoted, shipped = registry.current() or "", registry.shipped_version() or ""
+        return ModelStatus(registry.name, promoted, shipped, serving, aside=registry.aside)
     except ModelstreamError as error:
-        return ModelStatus(registry.name, "", serving, str(error))
+        return ModelStatus(registry.name, "", "", serving, str(error))
 
 
 def _stream(streams: Streams, name: str) -> StreamStatus:
@@ -215,7 +217,10 @@ def _model_line(model: ModelStatus, data: str) -> str:
 
     from modelstream.commands.output import no_model_yet, short_path
 
-    wanted = f"version {model.promoted} is promoted" if model.promoted else no_model_yet(escape(short_path(data)))
+    wanted = no_model_yet(escape(short_path(data)))
+    if model.promoted or model.shipped:
+        version = model.promoted or model.shipped
+        wanted = f"version {version} {'is promoted' if model.promoted else 'comes with the project'}"
     if model.problem:
         wanted = f"[red]{escape(model.problem)}[/]"
     served = ", ".join(f"{worker} serves {one.version}" for worker, one in sorted(model.serving.items()) if one.version)

@@ -60,7 +60,7 @@ def test_status_tells_which_version_is_to_serve_and_which_does(
     view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
-    assert status_of(again(view)).model == ModelStatus("churn", "1", {})
+    assert status_of(again(view)).model == ModelStatus("churn", "", "1", {})
     registry = Registry(tmp_path / "models", "churn", view.use_case.features)
     registry.add(directory("2"), version="2")
     registry.promote("2")
@@ -71,7 +71,9 @@ def test_status_tells_which_version_is_to_serve_and_which_does(
     processes[0].report = Report(model=ServedModel("2"))
     processes[1].report = Report(model=ServedModel("1", "version 2 is refused: [so]"))
     served.note(processes)
-    assert status_of(again(view)).model == ModelStatus("churn", "2", {}), "nothing runs: what is written is of before"
+    assert status_of(again(view)).model == ModelStatus("churn", "2", "1", {}), (
+        "nothing runs: what is written is of before"
+    )
     lock = os.open(view.path / ".lock", os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -97,7 +99,7 @@ def test_without_a_model_the_status_says_so_and_what_to_do(
     monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
     bare = msgspec.structs.replace(PROJECT, params=msgspec.structs.replace(PROJECT.params, model=""))
     found = status_of(View(view.path, bare))
-    assert found.model == ModelStatus("churn", "", {})
+    assert found.model == ModelStatus("churn", "", "", {})
     print_status(found, view.use_case)
     said = " ".join(capsys.readouterr().out.split())
     assert "model churn: no model yet →" in said and "python pipeline.py train --promote --data" in said
