@@ -13,6 +13,9 @@ from hypothesis import settings
 from servers.kafka import KafkaServer
 from tests.required import require
 
+collect_ignore = ["triton_client.py"]
+"""Runs in `.venv-triton`, which alone has what it imports."""
+
 # A busy machine may take a second for what else takes a millisecond.
 settings.register_profile("modelstream", deadline=None)
 settings.load_profile("modelstream")
