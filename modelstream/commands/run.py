@@ -114,6 +114,7 @@ def run(
 
     Example: python pipeline.py run --input events.ndjson --data data-mine
     """
+    from modelstream.base.command_line import pipeline
     from modelstream.commands.output import print_json
     from modelstream.commands.run_summary import print_summary
     from modelstream.project import load_project
@@ -134,7 +135,7 @@ def run(
             )
         source = {"input": input}
         if input != "-":  # a wrong name must not begin a folder, let alone empty one
-            check_input(Path(input).expanduser(), f"python pipeline.py run {given_options(context, input='-')}")
+            check_input(Path(input).expanduser(), pipeline("run", given_options(context, input="-")))
     source |= {"enrichment": str(enrichment) if enrichment else None, "rate": rate}
     project = load_project()
     try:

@@ -177,6 +177,8 @@ class Clients:
             self._silent_until = time.monotonic() + SILENT_SECONDS
 
     def _on_error(self, error: KafkaError) -> None:
+        if self._refused and error.code() in _SILENCE:
+            return  # after a refused login all brokers count as down, which says less
         self.trouble = error.str()
         self._refused = error.code() in _OURS_TO_MEND
 

@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -462,6 +463,15 @@ def test_placeholder_is_refused_with_its_line_before_anything_is_asked(tmp_path:
         asked("kafka", engine="remote", output=tmp_path)
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Heed Ctrl-C: it is ignored where the tests run in the background of a shell."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_interrupted_deployment_says_what_is_done(
     written: dict[str, Any], api: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,6 +485,7 @@ def test_interrupted_deployment_says_what_is_done(
     assert "run the same command again" in raised.value.remedy
 
 
+@pytest.mark.usefixtures("heeded")
 def test_interrupted_undeployment_says_what_is_done(written: dict[str, Any], api: StandIn) -> None:
     api.stored = {name: {} for name in ORDER}
     api.interrupting = "stream-to-features"

@@ -81,6 +81,7 @@ class Run:
 
     def start_again(self) -> None:
         """Start on the same folder, whether or not workers of the last run are about to end."""
+        self._close()
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
@@ -198,6 +199,12 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def _kill(handle: int) -> bool:

@@ -234,7 +234,9 @@ def test_trained_version_is_registered_described_and_logged(
 def test_readme_names_the_commands_in_the_order_in_which_they_work() -> None:
     block = (ROOT / "README.md").read_text("utf-8").split("## Train a new model")[1].split("```")[1]
     commands = [line.split("#")[0].split()[2:] for line in block.strip().splitlines()]
-    assert commands == [["train"], ["models", "promote", "2"], ["run", "--seed", "2"], ["drift"]]
+    new = ["--data", "data-new"]
+    run = ["run", "--users", "300", "--seed", "2", *new]
+    assert commands == [["train"], ["models", "promote", "2"], run, ["drift", *new]]
 
 
 def test_since_and_until_are_times_or_how_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import io
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def shown(what: object) -> str:
     """Return what a terminal shows."""
     from rich.console import Console
 
-    console = Console(width=240, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console = Console(width=240, record=True, file=io.StringIO())
     console.print(what)
     return console.export_text()
 
