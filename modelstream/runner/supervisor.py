@@ -15,6 +15,7 @@ from typing import IO
 
 import msgspec
 
+from modelstream.base.durable import outages
 from modelstream.base.process_environment import on_this_machine
 from modelstream.errors import ModelstreamError
 from modelstream.runner.line import DESCRIPTOR, OUTAGE, Command, Line, Report
@@ -110,10 +111,17 @@ class Supervisor:
 
     def _start(self, process: Process) -> None:
         line, theirs = Line.pair()
-        process.log.parent.mkdir(parents=True, exist_ok=True)
-        with process.log.open("ab") as log:
-            process.popen = self._spawn(process, theirs.fileno(), log)
-        theirs.close()
+        try:
+            with outages(process.log):
+                process.log.parent.mkdir(exist_ok=True)  # a data folder that was deleted must not come back
+                log = process.log.open("ab")
+            with log:
+                process.popen = self._spawn(process, theirs.fileno(), log)
+        except BaseException:
+            line.close()
+            raise
+        finally:
+            theirs.close()
         if process.line is not None:
             process.line.close()
         process.line = line
