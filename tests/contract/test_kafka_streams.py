@@ -213,7 +213,7 @@ class TestKafkaStreams(StreamsContract):
             getattr(self.broker, how)()
             self.broker.start()
             assert self._when_it_answers(lambda: streams.append("events", [(0, b"after"), (2, b"after")]))[1] == 0
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             found: list[bytes] = []
             while len(found) < 1:
                 assert time.monotonic() < deadline
