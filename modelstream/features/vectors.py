@@ -43,7 +43,7 @@ class Vectors:
     """
 
     def __init__(self, use_case: UseCase, derive: Derive | None = None) -> None:
-        """Raise HookError if the use case lists features that no hook adds."""
+        """Raise ConfigurationError if the use case lists features that no hook adds."""
         if use_case.derived and derive is None:
             raise ConfigurationError(
                 f"the use case {use_case.name} lists derived features, but no hook computes them: "

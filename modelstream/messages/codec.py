@@ -96,14 +96,14 @@ def is_arrow(body: bytes) -> bool:
     return body.startswith(_ARROW_START)
 
 
-def rows_of(body: bytes) -> int:
+def row_count(body: bytes) -> int:
     r"""Return how many rows a message holds, at least 1: of JSON its lines, otherwise what stands before the hash.
 
     This costs less than 1 us, so streams may count the rows of every message that is appended.
 
-    >>> rows_of(encode("lines", "a.ndjson", pa.record_batch([[7, 8], [b"{}", b"{}"]], schema=LINES_SCHEMA)))
+    >>> row_count(encode("lines", "a.ndjson", pa.record_batch([[7, 8], [b"{}", b"{}"]], schema=LINES_SCHEMA)))
     2
-    >>> rows_of(b'{"a": 1}\n{"a": 2}\n')
+    >>> row_count(b'{"a": 1}\n{"a": 2}\n')
     2
     """
     if not is_arrow(body):

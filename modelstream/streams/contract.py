@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import ClassVar
 
 from modelstream.errors import ConfigurationError
-from modelstream.messages.codec import rows_of
+from modelstream.messages.codec import row_count
 
 SAMPLE_SECONDS = 2.0
 """How long the number of rows of a message that was looked at holds for its stream: each look transfers a message."""
@@ -136,7 +136,7 @@ class Streams(ABC):
         looked_at, rows = self._samples.get(name, (-SAMPLE_SECONDS, 1))
         if now - looked_at >= SAMPLE_SECONDS:
             found = self.sample(name, longest, parts[longest][0])
-            rows = rows_of(found.body) if found else rows
+            rows = row_count(found.body) if found else rows
             self._samples[name] = now, rows
         return count * rows
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from modelstream.base.names import PLAIN_NAME
 from modelstream.clients.sqlite import Connection, File, Format, create, guarded, writing
 from modelstream.errors import ConfigurationError
-from modelstream.messages.codec import rows_of
+from modelstream.messages.codec import row_count
 from modelstream.messages.identity import BUCKETS
 from modelstream.streams.body_files import BodyFiles, BodyPlace
 from modelstream.streams.contract import Message, StreamInfo, Streams
@@ -114,7 +114,7 @@ class SqliteStreams(Streams):
             offsets = []
             for shard, body in records:
                 offset, before = ends.get(shard) or _end(stream, shard)
-                rows = rows_of(body)
+                rows = row_count(body)
                 ends[shard] = offset + 1, before + rows
                 kept: tuple[object, ...] = (None, *next(places)) if len(body) >= least else (body, None, None)
                 row = (offset, appended_at, len(body), *kept, *((before, rows) if stream.counted else ()))

@@ -23,7 +23,7 @@ from modelstream.messages.codec import (
     encode,
     is_arrow,
     key_of,
-    rows_of,
+    row_count,
     split_body,
     split_rows,
 )
@@ -52,11 +52,11 @@ def test_a_message_holds_the_rows_that_were_put_in() -> None:
 
 def test_the_rows_of_a_message_are_known_without_reading_it() -> None:
     body = encode("vectors", "a", vectors(5))
-    assert rows_of(body) == 5
+    assert row_count(body) == 5
     older = body[:-16] + xxhash.xxh3_64_digest(body[:-16])
-    assert (rows_of(older), decode(older).batch.num_rows) == (5, 5), "as an earlier checkout wrote it"
-    assert [rows_of(line) for line in (b"", b"{}", b"{}\n", b"{}\n{}", b"{}\n{}\n")] == [1, 1, 1, 2, 2]
-    assert [rows_of(damaged) for damaged in (body[:40], body[:-1], older[:-1])] == [1, 1, 1]
+    assert (row_count(older), decode(older).batch.num_rows) == (5, 5), "as an earlier checkout wrote it"
+    assert [row_count(line) for line in (b"", b"{}", b"{}\n", b"{}\n{}", b"{}\n{}\n")] == [1, 1, 1, 2, 2]
+    assert [row_count(damaged) for damaged in (body[:40], body[:-1], older[:-1])] == [1, 1, 1]
 
 
 @given(st.lists(st.binary()), st.integers(0, 2**52))
