@@ -47,6 +47,7 @@ from modelstream.commands.deploy import deploy, undeploy
 from modelstream.commands.drift import drift
 from modelstream.commands.endings import errors_in_words
 from modelstream.commands.explain import explain
+from modelstream.commands.options import DATA
 from modelstream.commands.peek import peek
 from modelstream.commands.process import prepare
 from modelstream.commands.replay import replay
@@ -121,12 +122,15 @@ def completed(arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line, and end the process with its exit status."""
-    with errors_in_words():
-        for each in (app, table.app, models.app):
-            registered: list[Any] = [*each.registered_commands, *filter(None, [each.registered_callback])]
-            for told in registered:
-                told.help = command_line.as_typed_here(inspect.getdoc(told.callback) or "")
-        app(completed(sys.argv[1:] if arguments is None else arguments), prog_name=command_line.pipeline())
+    try:
+        with errors_in_words():
+            for each in (app, table.app, models.app):
+                registered: list[Any] = [*each.registered_commands, *filter(None, [each.registered_callback])]
+                for told in registered:
+                    told.help = command_line.as_typed_here(inspect.getdoc(told.callback) or "")
+            app(completed(sys.argv[1:] if arguments is None else arguments), prog_name=command_line.pipeline())
+    finally:
+        command_line.work_on(DATA)
 
 
 if __name__ == "__main__":

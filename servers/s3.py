@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class S3Server(Server):
 
     def _answers(self) -> bool:
         connection = HTTPConnection(HOST, self.port, timeout=1)
-        with suppress(OSError, HTTPException):
+        with closing(connection), suppress(OSError, HTTPException):
             connection.request("HEAD", f"/{BUCKET}")
             return connection.getresponse().status == 200
         return False

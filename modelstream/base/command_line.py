@@ -2,7 +2,7 @@
 
 Whoever has activated the environment types `python pipeline.py`; after `make run` nothing is activated, and it is
 `.venv/bin/python pipeline.py`. Hints call `pipeline`. Errors and the help are written as in the docs, and go through
-`as_typed_here` when they are printed.
+`as_typed_here` when they are printed. Both name the data folder that the command was given, where it matters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,31 @@ FOLDER = Path(__file__).resolve().parents[2]
 """The folder of this repository, with `pipeline.py` and the Makefile."""
 WRITTEN = "python pipeline.py"
 """How command lines stand in docstrings, errors and docs."""
+_OF_A_FOLDER = re.compile(
+    r"(?<=pipeline\.py )(?:run|serve|status|peek|table|explain|replay|train|drift)\b[^`\n]*?(?=[.,]?(?:`|\n|; | → |$))"
+)
+"""The words of a command that has the option --data, to the end of its line of code or of the sentence."""
 _MAKE = re.compile(r"\bmake (env|kfp|lab|run|s3)\b")
+
+
+_option = ""
+"""` --data FOLDER` if this command works on another folder than `data`."""
+
+
+def work_on(data: Path) -> Path:
+    """Let the hints of this process name a data folder, as it was given on the command line; return it.
+
+    >>> _ = work_on(Path("my data"))
+    >>> pipeline("status").partition("python ")[2], as_typed_here("See `python pipeline.py peek x`.")[-29:]
+    ("pipeline.py status --data 'my data'", "peek x --data 'my data'`.")
+    >>> _ = work_on(Path("data"))
+    >>> pipeline("status").partition("python ")[2]
+    'pipeline.py status'
+    """
+    global _option
+    given = short(str(data), _here())
+    _option = "" if given == "data" else f" --data {shlex.quote(given)}"
+    return data
 
 
 def pipeline(*words: object) -> str:
@@ -28,7 +52,7 @@ def pipeline(*words: object) -> str:
     >>> pipeline("models promote", 2).partition("python ")[2]
     'pipeline.py models promote 2'
     """
-    return " ".join([python(), _script(), *map(str, words)])
+    return _with_folder(" ".join([python(), _script(), *map(str, words)]))
 
 
 def python() -> str:
@@ -38,10 +62,15 @@ def python() -> str:
 
 def as_typed_here(text: str) -> str:
     """Return a text of ours, such as an error's, with its command lines as they are typed here."""
-    text = text.replace(WRITTEN, pipeline())
+    text = _with_folder(text).replace(WRITTEN, f"{python()} {_script()}")
     if _here() != str(FOLDER):
         text = _MAKE.sub(rf"make -C {shlex.quote(str(FOLDER))} \1", text)
     return text
+
+
+def _with_folder(text: str) -> str:
+    """Return a text in which the command lines name the data folder, if that is another than `data`."""
+    return _OF_A_FOLDER.sub(lambda found: found[0] + ("" if " --data" in found[0] else _option), text)
 
 
 @cache

@@ -123,7 +123,7 @@ def remedy_for(error: OSError) -> str:
     >>> remedy_for(OSError(30, "Read-only file system"))
     'give this user the right to write there, or name another folder'
     """
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
         return NOT_WRITABLE
     if error.errno in TOO_MANY_FILES:
         return MORE_FILES

@@ -153,6 +153,16 @@ class Bucket:
                 return False
         return True
 
+    def may_replace(self, content: bytes, etag: str, *names: str) -> bool:
+        """Replace an object as `replace` does, also if there is none; with an ETag that none has, it tells by errors
+        alone whether one may be written."""
+        try:
+            return self.replace(content, etag, *names)
+        except ConfigurationError as error:
+            if error.__cause__ is not None and _missing(error.__cause__):
+                return False
+            raise
+
     def no_conditions(self, header: str, harm: str) -> ConfigurationError:
         """Return the error for a store that ignores a condition."""
         return ConfigurationError(
@@ -161,12 +171,12 @@ class Bucket:
         )
 
 
-def _missing(error: Exception) -> bool:
+def _missing(error: BaseException) -> bool:
     """Tell whether an error says that there is no such object, and not that there is no bucket."""
     return isinstance(error, exceptions.NotFoundError | FileNotFoundError) and not _no_bucket(error)
 
 
-def _no_bucket(error: Exception) -> bool:
+def _no_bucket(error: BaseException) -> bool:
     return "<Code>NoSuchBucket<" in str(error)
 
 

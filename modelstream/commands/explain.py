@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelstream.base.words import counted
 from modelstream.commands.endings import looking
 from modelstream.commands.options import DATA, AsJson, Data, Last
 from modelstream.errors import ConfigurationError
@@ -54,15 +55,16 @@ def print_explanation(found: Explanation, use_case: UseCase, table: str) -> None
     out = console()
     reasons = "".join(f", {number:,} {reason}" for reason, number in found.not_counted.items())
     out.print(
-        f"{use_case.key} {found.user} (shard {found.shard}): {found.events:,} events, "
-        f"{found.counted:,} counted{reasons}; {found.vectors:,} vectors, {found.predictions:,} predictions"
+        f"{use_case.key} {found.user} (shard {found.shard}): {counted(found.events, 'event')}, "
+        f"{found.counted:,} counted{reasons}; {counted(found.vectors, 'vector')}, "
+        f"{counted(found.predictions, 'prediction')}"
     )
     for line in explained(found.not_counted, use_case):
         out.print(f"  {line}")
     if found.on_the_way:
-        out.print(f"{found.on_the_way:,} rows are still being processed: their events are not in the log yet")
+        out.print(f"{counted(found.on_the_way, 'row')} still on the way: not in the log yet")
     rows = [_row(event, use_case) for event in found.last_events]
-    out.print(fitting_table(rows, out.width, f"the last {len(rows)} events"))
+    out.print(fitting_table(rows, out.width, f"the last {counted(len(rows), 'event')}"))
     if found.vector is None:
         out.print("no event of this user has led to a feature vector")
     if found.row is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelstream.base.command_line import pipeline
+from modelstream.base.words import counted
 from modelstream.commands.options import FLAG, AsJson
 from modelstream.errors import ModelstreamError
 
@@ -155,8 +156,8 @@ def _compared(found: Comparison) -> Group:
 
     from modelstream.commands.output import plain_table
 
-    first = f"On {found.metrics.vectors:,} vectors of {found.metrics.users:,} users that version {found.tested} was "
-    first += "tested on, and did not learn from (95 % intervals over users):"
+    first = f"On {counted(found.metrics.vectors, 'vector')} of {counted(found.metrics.users, 'user')} "
+    first += f"that version {found.tested} was tested on, and did not learn from (95 % intervals over users):"
     rows = [
         (what, str(getattr(found.of_serving, name)), str(getattr(found.metrics, name)))
         for name, what in (("log_loss", "log loss"), ("auc", "AUC"), ("accuracy", "accuracy"))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from modelstream.base.command_line import work_on
 from modelstream.errors import ConfigurationError
 
 FLAG = ""
@@ -16,10 +17,19 @@ KEPT = "Where everything is kept"
 """The panel of options of commands that make a data folder."""
 DATA = Path("data")
 
-Data = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder in which `run` or `serve` keeps its data.")]
+Data = Annotated[
+    Path,
+    typer.Option(metavar="FOLDER", callback=work_on, help="The folder in which `run` or `serve` keeps its data."),
+]
 KeptIn = Annotated[
     Path,
-    typer.Option("--data", metavar="FOLDER", help="The folder in which all data is kept.", rich_help_panel=KEPT),
+    typer.Option(
+        "--data",
+        metavar="FOLDER",
+        callback=work_on,
+        help="The folder in which all data is kept.",
+        rich_help_panel=KEPT,
+    ),
 ]
 Shards = Annotated[
     int | None,

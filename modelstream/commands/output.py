@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -38,14 +37,13 @@ def json_line(row: Row) -> bytes:
     return msgspec.json.encode(row)
 
 
-def no_model_yet(data: str = "") -> str:
-    """Return what to do while there is no model, for a data folder as `short_path` shows it.
+def no_model_yet() -> str:
+    """Return what to do while there is no model.
 
-    >>> no_model_yet("data-mine").partition("pipeline.py ")[2]
-    'train --promote --data data-mine'
+    >>> no_model_yet().partition("pipeline.py ")[2]
+    'train --promote'
     """
-    option = f" --data {shlex.quote(data)}" if data not in ("", "data") else ""
-    return f"no model yet → {pipeline('train --promote' + option)}"
+    return f"no model yet → {pipeline('train --promote')}"
 
 
 def print_json(value: object) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelstream.base.words import counted
 from modelstream.commands.endings import looking
 from modelstream.commands.options import DATA, FLAG, Data, Last, check_name
 
@@ -78,7 +79,7 @@ def print_last(view: View, stream: str, last: int, *, as_json: bool) -> Ends:
         shown = list(rows)
         count = len(shown)
         if shown:
-            _print_table(view, shown, f"{stream}: the last {count:,} rows")
+            _print_table(view, shown, f"{stream}: the last {counted(count, 'row')}")
     if not count:
         print(f"{stream} has no messages", file=sys.stderr)
     return ends

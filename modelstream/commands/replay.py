@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from modelstream.base.command_line import pipeline
+from modelstream.base.words import counted
 from modelstream.commands.endings import looking
 from modelstream.commands.options import DATA, AsJson, Data
 
@@ -47,8 +48,9 @@ def replay(as_json: AsJson = False, data: Data = DATA) -> None:
 def summary(found: Findings, seconds: float) -> str:
     """Return findings as a person reads them."""
     lines = [
-        f"Replayed {found.events:,} events in {seconds:.1f} s: {found.vectors:,} vectors equal those that "
-        f"were served, and {found.rows:,} rows equal those that are stored, bit for bit."
+        f"Replayed {counted(found.events, 'event')} in {seconds:.1f} s: "
+        f"{counted(found.vectors, 'vector')} equal those that were served, "
+        f"and {counted(found.rows, 'row')} equal those that are stored, bit for bit."
     ]
     lines += [f"DIFFERENT: {what}" for what in found.differing.first]
     if found.settled:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-
 from rich.console import Console
 from rich.markup import escape
 
 from modelstream.base.command_line import pipeline, python
+from modelstream.base.words import counted, things
 from modelstream.commands.output import no_model_yet, short_path, warned
 from modelstream.project import Project
 from modelstream.runner.summary import Summary
@@ -33,15 +32,15 @@ def _did(summary: Summary, use_case: UseCase) -> list[str]:
     by = [f"{', '.join(versions)} of the model"] if versions else []
     if summary.unanswered:
         before = "from before there was a model"
-        why = f", {before}" if summary.model_version else f": {escape(no_model_yet(short_path(summary.data)))}"
-        by.append(f"{summary.unanswered:,} vectors are kept without one{why}")
+        why = f", {before}" if summary.model_version else f": {escape(no_model_yet())}"
+        by.append(f"{counted(summary.unanswered, 'vector')} kept without one{why}")
     lines = [
-        f"[bold]{summary.events:>12,}[/] events" + (f"  ({not_counted}: no vector)" if not_counted else ""),
+        _line(summary.events, "event", f"{not_counted}: no vector" if not_counted else ""),
         *(f"{'':15}{line}" for line in explained(summary.not_counted, use_case)),
-        f"[bold]{summary.vectors:>12,}[/] feature vectors",
-        f"[bold]{summary.predictions:>12,}[/] predictions" + (f"  ({'; '.join(by)})" if by else ""),
-        f"[bold]{summary.dead_letters:>12,}[/] dead letters" + _reason(summary),
-        *([f"[bold]{summary.lookups:>12,}[/] lookups  ({_found(summary)})"] if summary.lookups else []),
+        _line(summary.vectors, "feature vector"),
+        _line(summary.predictions, "prediction", "; ".join(by)),
+        _line(summary.dead_letters, "dead letter", _reason(summary)),
+        *([_line(summary.lookups, "lookup", _found(summary))] if summary.lookups else []),
         f"[bold]{summary.seconds:>12,.1f}[/] seconds"
         + (f", {summary.events_per_second:,.0f} events a second" if summary.events_per_second else ": nothing new")
         + f", after {summary.startup_seconds:.1f} to start; {summary.peak_rss_mb:,.0f} MB in all processes",
@@ -55,18 +54,24 @@ def _did(summary: Summary, use_case: UseCase) -> list[str]:
             "Run again when it is complete."
         )
     elif summary.input_is_empty:
-        lines.append("[bold]Nothing could be read[/]: the input is empty.")
+        lines.append("[bold]Nothing could be read[/]: the input is empty, or has only blank lines.")
     if summary.nothing_read and summary.dead_letters:
         lines.append("[bold]Nothing could be read[/]: there is no event in the input.")
     return lines
 
 
+def _line(number: int, thing: str, told: str = "") -> str:
+    """Return a line of numbers that stand below each other, and what is told of one in brackets."""
+    return f"[bold]{number:>12,}[/] {things(number, thing)}" + (f"  ({told})" if told else "")
+
+
 def _reason(summary: Summary) -> str:
-    """Return the most frequent reason of dead letters, in brackets."""
+    """Return the most frequent reason of dead letters."""
     if not summary.dead_letter_reasons:
         return ""
     reason, number = next(iter(summary.dead_letter_reasons.items()))
-    return escape(f"  ({f'{number:,} times: ' if number < summary.dead_letters else ''}{reason})")
+    often = f"{counted(number, 'time')}: " if number < summary.dead_letters else ""
+    return escape(f"{often}{reason}")
 
 
 def _folder(summary: Summary) -> list[str]:
@@ -78,29 +83,29 @@ def _folder(summary: Summary) -> list[str]:
         summary.dead_letters,
     ):
         return []
-    without = f" ({held.unanswered:,} vectors have none)" if held.unanswered else ""
+    without = f" ({counted(held.unanswered, 'vector')} without one)" if held.unanswered else ""
     return [
-        f"{escape(short_path(summary.data))} now holds {held.events:,} events, {held.vectors:,} feature vectors, "
-        f"{held.predictions:,} predictions{without} and {held.dead_letters:,} dead letters, of all runs."
+        f"{escape(short_path(summary.data))} now holds {counted(held.events, 'event')}, "
+        f"{counted(held.vectors, 'feature vector')}, {counted(held.predictions, 'prediction')}{without} and "
+        f"{counted(held.dead_letters, 'dead letter')}, of all runs."
     ]
 
 
 def _hints(summary: Summary, project: Project) -> list[str]:
     """Return how to look at what there is."""
-    data, logs = short_path(summary.data), escape(short_path(summary.logs))
-    option = "" if data == "data" else f" --data {shlex.quote(data)}"
+    logs = escape(short_path(summary.logs))
     names, predictions = project.names, project.predictions
     look = f'import pandas; print(pandas.read_parquet("{logs}/{names.inference_log}").tail())'
     lines = [part for warning in summary.warnings for part in ("", warned(warning))] + [""]
     if summary.dead_letters:
-        lines += ["See why lines became dead letters:", f"  {escape(pipeline(f'peek {names.dead_letters}{option}'))}"]
+        lines += ["See why lines became dead letters:", f"  {escape(pipeline(f'peek {names.dead_letters}'))}"]
     if summary.folder.events and not summary.nothing_read:
         lines += [
             f"The results are Parquet files in {logs}/{names.events_log} and {logs}/{names.inference_log}. "
             "Look at them:",
             f"  {escape(python())} -c '{look}'",
-            f"  {escape(pipeline(f'table {names.features}{option}'))}",
-            f"  {escape(pipeline(f'peek {predictions}{option}'))}",
+            f"  {escape(pipeline(f'table {names.features}'))}",
+            f"  {escape(pipeline(f'peek {predictions}'))}",
         ]
     return lines if len(lines) > 1 else []
 

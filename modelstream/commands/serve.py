@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelstream.base.words import counted
 from modelstream.commands.options import DATA, Enrichment, KeptIn, Logs, Quiet, Shards, Streams, Tables, Workers
 
 if TYPE_CHECKING:
@@ -60,11 +61,11 @@ def serve(
 def summary(saved: Saved, data: Path) -> str:
     """Return what was saved, as a person reads it."""
     what = "the work in progress is saved" if saved.complete else "the work in progress is repeated at the next start"
-    lines = [f"Stopped: {what} in {data}. {saved.accepted:,} events were taken by HTTP."]
+    lines = [f"Stopped: {what} in {data}. {counted(saved.accepted, 'event')} taken by HTTP."]
     lines += [
         f"  {function.name:20}{function.rows_in:>12,} rows in {function.rows_out:>12,} out   "
         + (
-            f"{'about ' if function.about else ''}{function.waiting:,} rows wait in {function.reads}"
+            f"{'about ' if function.about else ''}{counted(function.waiting, 'row')} waiting in {function.reads}"
             if function.waiting
             else "nothing waits"
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from modelstream.base.words import counted
 from modelstream.commands.endings import looking
 from modelstream.commands.options import DATA, AsJson, Data
 from modelstream.errors import ModelstreamError
@@ -119,7 +120,7 @@ def status_of(view: View) -> Status:
     from modelstream.replay.misses import lookup_warnings
 
     holder = view.holder()
-    params = view.project.params
+    params, features = view.project.params, view.names.features
     made = set(view.streams.names())
     lag = view.lags(view.project)
     counters = view.counters(view.marker.shards)
@@ -133,7 +134,7 @@ def status_of(view: View) -> Status:
         process=holder,
         streams={name: _stream(view.streams, name) for name in params.streams if name in made},
         functions={name: _function(view, name, number) for name, number in lag.items()},
-        tables={name: _rows(view, name) for name in params.tables},
+        tables={name: _rows(view, name) for name in params.tables if name == features or view.use_case.lookup},
         logs={name: LogStatus(log.count(), log.files()) for name, log in view.parquet_logs.items()},
         vectors=counters.pop("vectors", 0),
         lookups=lookups,
@@ -188,8 +189,9 @@ def print_status(found: Status, use_case: UseCase) -> None:
     own = StoreUrls().within(Path(found.data))
     urls = [(kind, getattr(found.urls, kind)) for kind in KINDS_OF_STORES]
     elsewhere = [f"{kind} at {url}" for kind, url in urls if url != getattr(own, kind)]
+    shards = counted(found.shards, "shard")
     parts: list[RenderableType] = [
-        "; ".join([f"{found.data}: use case {found.use_case}, {found.shards} shards, {running}", *elsewhere]),
+        "; ".join([f"{found.data}: use case {found.use_case}, {shards}, {running}", *elsewhere]),
         plain_table(
             ("stream", "messages", "kept", "messages by shard", "read by (rows that wait)"),
             [
@@ -199,12 +201,13 @@ def print_status(found: Status, use_case: UseCase) -> None:
         ),
         plain_table(("table", "rows"), list(found.tables.items())),
         plain_table(("log", "rows", "files"), [(name, log.rows, log.files) for name, log in found.logs.items()]),
-        _model_line(found.model, found.data),
-        f"{found.vectors:,} feature vectors, {found.dead_letters:,} dead letters; not counted: {reasons or 'none'}",
+        _model_line(found.model),
+        f"{counted(found.vectors, 'feature vector')}, {counted(found.dead_letters, 'dead letter')}; "
+        f"not counted: {reasons or 'none'}",
         *(f"  {line}" for line in explained(found.not_counted, use_case)),
     ]
     if found.lookups:
-        parts.append(f"{found.lookups:,} lookups, of which {found.lookup_misses:,} found nothing")
+        parts.append(f"{counted(found.lookups, 'lookup')}, of which {found.lookup_misses:,} found nothing")
     if found.inputs:
         rows = [(one.origin, one.lines, "finished" if one.finished else "not finished") for one in found.inputs]
         parts.append(plain_table(("input", "lines", "state"), rows))
@@ -212,12 +215,12 @@ def print_status(found: Status, use_case: UseCase) -> None:
     console().print(Group(*parts))
 
 
-def _model_line(model: ModelStatus, data: str) -> str:
+def _model_line(model: ModelStatus) -> str:
     from rich.markup import escape
 
-    from modelstream.commands.output import no_model_yet, short_path
+    from modelstream.commands.output import no_model_yet
 
-    wanted = no_model_yet(escape(short_path(data)))
+    wanted = escape(no_model_yet())
     if model.promoted or model.shipped:
         version = model.promoted or model.shipped
         wanted = f"version {version} {'is promoted' if model.promoted else 'comes with the project'}"

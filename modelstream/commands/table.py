@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from modelstream.base.words import counted
 from modelstream.commands.endings import looking
 from modelstream.commands.options import DATA, Data, check_name
 from modelstream.errors import ConfigurationError
@@ -155,7 +156,7 @@ def load_table(stores: Stores, name: str, file: Path, *, runs: bool = False) -> 
             remedy=f"give its table, {lookup.table}" if lookup else "this use case has no lookup table",
         )
     count = load_enrichment(file, stores.use_case, stores.tables)
-    print(f"{count:,} rows loaded; {name} has {table.count():,}", file=sys.stderr)
+    print(f"{counted(count, 'row')} loaded; {name} has {table.count():,}", file=sys.stderr)
     when = f"within {table.delay:g} s" if table.delay else "at once"
     print(
         f"The pipeline that {'runs on this folder' if runs else 'uses this table'} sees them {when}, for users who "
@@ -186,7 +187,7 @@ def show_table(
 
     rows = write(first_rows(batches, page.limit), schema, format_of(output, form), output)
     if output is not None:
-        print(f"{rows:,} rows in {output}", file=sys.stderr)
+        print(f"{counted(rows, 'row')} in {output}", file=sys.stderr)
 
 
 def first_rows(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:
@@ -211,6 +212,8 @@ def _features(view: View, page: Page) -> tuple[pa.Schema, Iterator[pa.RecordBatc
         limit = page.limit or PAGE_ROWS
         if page.by in PROBABILITY or page.by == use_case.probability:
             found = most_probable(view, limit)
+            if not found.num_rows:
+                raise ConfigurationError("there is no prediction yet", remedy=_how_to_predict(view))
             return found.schema, iter([found])
         check_name("column", page.by, (*PROBABILITY, *schema.names))
         ranked = highest((features_of(batch, use_case) for batch in rows.scan()), schema, page.by, limit)
@@ -224,6 +227,16 @@ def _features(view: View, page: Page) -> tuple[pa.Schema, Iterator[pa.RecordBatc
             remedy=f"`python pipeline.py explain {page.key}` shows what is known about it",
         )
     return schema, iter([features_of(found, use_case)])
+
+
+def _how_to_predict(view: View) -> str:
+    """Return what leads to predictions: a model if there are vectors, and otherwise events that call for one."""
+    from modelstream.base.command_line import pipeline
+
+    if view.unanswered():
+        return f"`{pipeline('train --promote')}` trains a model, and a pipeline that runs then answers new events"
+    on = ", ".join(view.use_case.predict_on)
+    return f"send events that call for one ({on}); `{pipeline('status')}` tells why events made no vector"
 
 
 def _lookup(view: View, name: str, page: Page) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -260,7 +273,7 @@ def _print(view: View, name: str, page: Page, batches: Iterator[pa.RecordBatch])
         first = [use_case.key, *use_case.computed]
         rows = [{column: row[column] for column in dict.fromkeys((*first, *row)) if column in row} for row in rows]
     total = view.features.count() if name == view.names.features else view.tables.lookup(name).count()
-    title = f"{name}: {total:,} rows"
+    title = f"{name}: {counted(total, 'row')}"
     if page.by:
         title += f", the {len(rows)} with the highest {page.by}"
     elif page.after or more:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from modelstream.base.words import counted
 from modelstream.commands.options import DATA, FLAG, AsJson, Data
 
 if TYPE_CHECKING:
@@ -217,11 +218,13 @@ def _summary(card: ModelCard, results: dict[str, Any]) -> Group:
         rows.append((one.name, *numbers, f"{one.vectors_per_second or 0:,.0f}", "chosen" if one.chosen else ""))
     found = card.evaluation.metrics
     lines = [
-        f"[bold]{card.name} {card.version}[/]: {card.algorithm}, from {card.data.training_vectors:,} vectors of "
-        f"{card.data.training_users:,} users, in {results['seconds']} s",
+        f"[bold]{card.name} {card.version}[/]: {card.algorithm}, from "
+        f"{counted(card.data.training_vectors, 'vector')} of "
+        f"{counted(card.data.training_users, 'user')}, in {results['seconds']} s",
         f"Chosen: {escape(card.chosen_because)}",
         *_future(card.data),
-        f"On {found.vectors:,} vectors, as served, of {found.users:,} users never seen (95 % intervals over users):",
+        f"On {counted(found.vectors, 'vector')}, as served, of {counted(found.users, 'user')} never seen "
+        "(95 % intervals over users):",
         f"  AUC {found.auc}, accuracy {found.accuracy},",
         f"  log loss {found.log_loss}, calibration error {found.ece}",
         *(

@@ -62,7 +62,7 @@ class Vectors:
         use_case = self._use_case
         which = pa.array(applied.indices)
         names = [POSITION, INGESTED_AT, use_case.key, use_case.time]
-        columns = [events.column(name).take(which) for name in names]
+        columns = [column_or_nulls(events, self._computed.field(name)).take(which) for name in names]
         columns.append(self._types.take(pa.array(applied.codes)))
         columns += [pa.array(applied.vectors[:, i]) for i in range(applied.vectors.shape[1])]
         vectors = pa.RecordBatch.from_arrays(columns, schema=self._computed)
@@ -74,12 +74,7 @@ class Vectors:
         self, derive: Derive, events: pa.RecordBatch, which: pa.Array, vectors: pa.RecordBatch
     ) -> pa.RecordBatch:
         # Gathering the events is the dearest step of the stage.
-        columns = [
-            events.column(field.name).take(which)
-            if events.schema.get_field_index(field.name) >= 0
-            else pa.nulls(len(which), field.type)
-            for field in self._events
-        ]
+        columns = [column_or_nulls(events, field).take(which) for field in self._events]
         asked = pa.RecordBatch.from_arrays(columns, schema=self._events)
         changed = call_hook(
             "derive(batch, vectors)",
@@ -101,6 +96,16 @@ class Vectors:
         for name in self._use_case.features:
             _check_numbers(name, changed.column(name), vectors)
         return changed
+
+
+def column_or_nulls(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    """Return a column, of nulls if the message left it out because every row was null.
+
+    >>> column_or_nulls(pa.record_batch({"house": ["h1"]}), pa.field("celsius", pa.float64())).to_pylist()
+    [None]
+    """
+    index = batch.schema.get_field_index(field.name)
+    return batch.column(index) if index >= 0 else pa.nulls(batch.num_rows, field.type)
 
 
 def _check_numbers(name: str, column: pa.Array, before: pa.RecordBatch) -> None:

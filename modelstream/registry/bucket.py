@@ -69,6 +69,10 @@ class BucketStore(ModelStore):
         for file in sorted(content, key=lambda file: file == SPEC_FILE):
             self._create(content[file], name, file)
 
+    def check_writable(self) -> None:
+        if self._bucket.may_replace(b"", NOT_ITS_ETAG, TRIED):
+            raise self._bucket.no_conditions("If-Match", _HARM)
+
     def read(self, name: str, limit: int) -> bytes | None:
         found = self._bucket.get(limit, name)
         return found and found[0]

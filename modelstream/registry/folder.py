@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,6 +77,12 @@ class FolderStore(ModelStore):
     def write(self, name: str, content: Mapping[str, bytes]) -> None:
         check_names(content)
         write_folder(self.folder, name, content)
+
+    def check_writable(self) -> None:
+        with outages(self.folder):
+            there = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+            with tempfile.TemporaryDirectory(prefix=WRITING, dir=there):
+                pass
 
     def read(self, name: str, limit: int) -> bytes | None:
         path = self.folder / name

@@ -155,6 +155,11 @@ class Registry:
         taken = [*self._store.taken(), self.shipped_version()]
         return str(1 + max((int(version) for version in taken if _is_number(version)), default=0))
 
+    def check_writable(self) -> None:
+        """Raise an error that says why no version can be added here, if so. Nothing is left behind."""
+        self.next_version()
+        self._store.check_writable()
+
     def add(self, content: Mapping[str, bytes], *, version: str) -> None:
         """Register a version: the files of an MLRun model directory by name, durable when this returns.
 

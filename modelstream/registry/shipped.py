@@ -6,8 +6,9 @@ from pathlib import Path
 
 import msgspec
 
+from modelstream.base.command_line import short
 from modelstream.errors import ModelstreamError
-from modelstream.model.spec import SPEC_FILE, difference, parse_spec
+from modelstream.model.spec import SPEC_FILE, parse_spec
 from modelstream.project import Project
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
@@ -28,12 +29,10 @@ def foreign(folder: Path, use_case: UseCase) -> str:
         spec = parse_spec((folder / SPEC_FILE).read_bytes(), str(folder))
     except (OSError, ModelstreamError):
         return ""
-    differs = difference(spec.features, use_case.features)
-    if not differs or spec.name == use_case.model_name:
+    if spec.features == use_case.features or spec.name == use_case.model_name:
         return ""
-    return (
-        f"{folder} is not used: it is the model {spec.name}, for other features than {use_case.model_name}: {differs}"
-    )
+    place = short(str(folder), str(Path.cwd()))
+    return f"{place} is not used: it is the model {spec.name}, for other features than {use_case.model_name}"
 
 
 def with_own_model(project: Project) -> Project:

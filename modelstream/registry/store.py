@@ -84,6 +84,13 @@ class ModelStore(ABC):
         """
 
     @abstractmethod
+    def check_writable(self) -> None:
+        """Try whether something could be written here, and leave nothing behind.
+
+        Raises UnavailableError or ConfigurationError if not.
+        """
+
+    @abstractmethod
     def read(self, name: str, limit: int) -> bytes | None:
         """Return the content of a file beside the versions, None if it is not there; otherwise as `Files.read`."""
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from modelstream.base.timestamps import rows_of
+from modelstream.base.words import counted
 from modelstream.features.engine import FeatureEngine, replay
 from modelstream.features.vectors import Derive
 from modelstream.project import Project
@@ -77,7 +78,9 @@ def compare(stores: Stores, project: Project, progress: OnProgress = lambda _: N
     extra = stores.features.count() - stored
     if extra > 0:
         examples = ", ".join(_unexplained(stores.features, np.concatenate(known)))
-        found.unmatched.add(f"{extra:,} rows of the table that no event of the log explains, such as {examples}", extra)
+        found.unmatched.add(
+            f"{counted(extra, 'row')} of the table that no event of the log explains, such as {examples}", extra
+        )
     found.settled = before.on_the_way == 0 and _state(stores, project) == before
     return found
 
@@ -124,7 +127,8 @@ def _compare_rows(stores: Stores, rows: pa.RecordBatch, found: Findings) -> int:
         has = pc.is_valid(places)
         lacking = expected.column(key).filter(pc.invert(has))
         if len(lacking):
-            found.unmatched.add(f"{len(lacking):,} users have no row in the table, such as {lacking[0]}", len(lacking))
+            users = counted(len(lacking), "user")
+            found.unmatched.add(f"{users} without a row in the table, such as {lacking[0]}", len(lacking))
         _compare_columns(key, expected.filter(has), actual.take(places.drop_null()), found)
     return stored
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelstream.base.words import counted
 from modelstream.logs import Log
 from modelstream.use_case.columns import ORIGIN, POSITION
 from modelstream.use_case.declared import UseCase
@@ -24,7 +25,7 @@ class Differences:
 
     >>> found = Differences()
     >>> found.add("the mean was served as 1.0 and is 2.0 in the replay")
-    >>> found.add("3 vectors are not in the inference log", 3)
+    >>> found.add("3 vectors missing from the inference log", 3)
     >>> found.count, len(found.first)
     (4, 2)
     """
@@ -109,7 +110,8 @@ class ServedVectors:
             count = place
         elif missing:
             at = _event(vectors.column(self._key), origins, vectors.column(POSITION), count)
-            found.unmatched.add(f"{missing:,} vectors are not in the inference log, the first {at}", missing)
+            lacking = counted(missing, "vector")
+            found.unmatched.add(f"{lacking} missing from the inference log, the first {at}", missing)
         unequal = np.zeros(count, np.bool_)
         for name in self._features:
             ours_, theirs_ = _floats(vectors.column(name), count), _floats(served.column(name), count)
@@ -127,7 +129,9 @@ class ServedVectors:
         if self._out_of_step:
             return
         rest = self._rest.num_rows + sum(batch.num_rows for batch in self._batches)
-        found.unmatched.add(f"{rest:,} vectors in the inference log for which the log of events has no event", rest)
+        found.unmatched.add(
+            f"{counted(rest, 'vector')} in the inference log for which the log of events has no event", rest
+        )
 
     def _take(self, count: int) -> pa.Table:
         parts, rows = [self._rest] if self._rest.num_rows else [], self._rest.num_rows

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from modelstream.base.durable import check_there, identity
+from modelstream.base.words import counted
 from modelstream.errors import ConfigurationError, GoneError, UnavailableError
 from modelstream.project import Project
 from modelstream.runner import definition, entries
@@ -194,8 +195,8 @@ def open_folder(
                 marker = _begin(path, shards or project.params.shards, project, urls, made)
         if shards is not None and shards != marker.shards:
             raise ConfigurationError(
-                f"{path} was made with {marker.shards} shards, not {shards}: users would move to other shards, "
-                "and their events lose their order",
+                f"{path} was made with {counted(marker.shards, 'shard')}, not {shards}: users would move to other "
+                "shards, and their events lose their order",
                 remedy=f"leave out --shards, or delete the data and start over with --fresh --shards {shards}",
             )
         check_definition(path, marker, project)

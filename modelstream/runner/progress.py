@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from modelstream.base.words import counted
 from modelstream.runner.state import FunctionState
 
 SURE_SECONDS, SURE_SHARE = 2.0, 0.03
@@ -41,7 +42,7 @@ class Progress:
         elif not expected:
             lag = sum(state.lag for state in functions)
             about = "about " if any(state.about for state in functions) else ""
-            return f"{sent:,} lines sent, {about}{lag:,} rows under way"
+            return f"{counted(sent, 'line')} sent, {about}{counted(lag, 'row')} under way"
         if self._begun is None:
             self._waited = {state.name: state.lag for state in functions}
             self._begun = now, self.share(states, expected)

@@ -106,7 +106,7 @@ def run(project: Project, folder: DataFolder, options: RunOptions, display: Disp
             dead_letter_reasons=patiently(lambda: reasons_since(stores, before)) if did.dead_letters else {},
             predictions_by_version=patiently(lambda: versions_since(stores, before)) if did.predictions else {},
             unfinished_line=int(told.get("unfinished", 0)),
-            input_is_empty=not told.get("read", 0),
+            input_is_empty=not told.get("read", 0) or not (held.events or held.dead_letters),
             folder=held,
             startup_seconds=round(ready - begun, 3),
             seconds=round(seconds, 3),

@@ -77,7 +77,7 @@ class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
     unfinished_line: int
     """The number, from 1, of the last line of the input file if it is being written; 0 if there is no such line."""
     input_is_empty: bool
-    """No line of the input was ever read."""
+    """No line of the input was ever read, or only blank ones."""
     folder: Totals
     """What the folder holds now, of all runs."""
     startup_seconds: float

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import xxhash
 
+from modelstream.base.words import counted
 from modelstream.errors import ConfigurationError
 from modelstream.source.input_file import open_input
 from modelstream.source.readers import START_ANEW
@@ -77,8 +78,8 @@ def check_file(path: Path, known: Sequence[Input]) -> None:
                 at += len(block)
             if at == other.bytes and hasher.hexdigest() == other.digest:
                 raise ConfigurationError(
-                    f"{path} begins with all that was read from {other.origin} ({other.lines:,} lines): they would "
-                    "count twice",
+                    f"{path} begins with all that was read from {other.origin} ({counted(other.lines, 'line')}): "
+                    "they would count twice",
                     remedy=f"give the file its old name back to go on with it; or {START_ANEW}",
                 )
 

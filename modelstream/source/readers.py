@@ -15,6 +15,7 @@ from pathlib import Path
 
 import xxhash
 
+from modelstream.base.words import counted
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.messages.codec import MAX_LINE
 from modelstream.source.formats import FIRST_BYTES, refuse_wrong_format
@@ -136,7 +137,7 @@ class FileSource(Source):
 
     def _changed(self, what: str) -> ConfigurationError:
         return ConfigurationError(
-            f"{self._path} {what} before ({self._read.lines} lines, {self._read.bytes} bytes): "
+            f"{self._path} {what} before ({counted(self._read.lines, 'line')}, {self._read.bytes} bytes): "
             "new lines can't be told from those that were already sent",
             remedy=f"restore the file, or only add lines to it; or {START_ANEW}",
         )

@@ -90,6 +90,8 @@ def send(context: Any, distributions: Distributions, options: SourceOptions) -> 
     with Stores.of(settings) as stores:
         shards = stores.streams.describe(settings.writes).shards
         source = open_source(distributions, options, stores.use_case, stores.tables, shards)
+        known = stores.tables.inputs().get(source.origin)
+        begun = known is not None and known.lines > 0
         sender = Sender(
             stores.streams,
             settings.writes,
@@ -101,7 +103,7 @@ def send(context: Any, distributions: Distributions, options: SourceOptions) -> 
         sent = sender.run(source)
     context.log_result("lines", sent.lines)
     context.log_result("messages", sent.messages)
-    context.log_result("read", sent.read)
+    context.log_result("read", sent.read if begun or sent.lines else 0)  # of blank lines, nothing is read
     context.log_result("finished", int(sent.finished))
     if sent.unfinished:
         context.logger.warn(f"line {sent.unfinished} of {source.origin} is unfinished: run again when it is complete")

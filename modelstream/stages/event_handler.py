@@ -19,6 +19,7 @@ import pyarrow as pa
 from modelstream.base.timestamps import LAST
 from modelstream.errors import HookError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, MessageLines, Transform
+from modelstream.features.vectors import column_or_nulls
 from modelstream.logs import Log
 from modelstream.messages.codec import LINE, UnreadableError, check_columns, is_arrow, split_body
 from modelstream.messages.dead_letters import DeadLetter, letter
@@ -359,13 +360,8 @@ class EventHandler(Stage):
 
 
 def _aligned(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return a batch with exactly these columns; a column that was left out because every row was null is restored."""
-    if set(schema.names) <= set(batch.schema.names):
-        return batch.select(schema.names)
-    return pa.RecordBatch.from_arrays([_column(batch, field.name, field.type) for field in schema], schema=schema)
+    """Return a batch with exactly this schema; a column that was left out because every row was null is restored.
 
-
-def _column(batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
-    """Return a column, of nulls if the message left it out because every row was null."""
-    index = batch.schema.get_field_index(name)
-    return batch.column(index) if index >= 0 else pa.nulls(batch.num_rows, kind)
+    A foreign message's columns may be said to have no nulls, which is another schema.
+    """
+    return pa.RecordBatch.from_arrays([column_or_nulls(batch, field) for field in schema], schema=schema)

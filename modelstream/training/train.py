@@ -137,7 +137,7 @@ def _registry(settings: Settings, data: Data, options: TrainingOptions) -> Regis
             remedy=f"set {PREFIX}REGISTRY to a folder or s3://bucket/prefix, as project.yaml does",
         )
     registry = Registry.of(settings, use_case, name)
-    registry.next_version()
+    registry.check_writable()
     return registry
 
 

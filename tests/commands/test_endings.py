@@ -43,6 +43,16 @@ def test_a_folder_without_data_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_hints_name_the_folder_that_the_command_was_given(view: View, capsys: pytest.CaptureFixture[str]) -> None:
+    option = f"--data {view.path}"
+    assert pipeline("table", "features", "--key", "nobody", "--data", view.path) == 1
+    assert f"pipeline.py explain nobody {option}`" in capsys.readouterr().err
+    assert pipeline("replay", "--data", view.path.parent / "no folder") == 1
+    assert f"pipeline.py run --data '{view.path.parent / 'no folder'}'` first" in capsys.readouterr().err
+    assert pipeline("explain", "nobody", "--data", "data") == 1
+    assert "--data data" not in capsys.readouterr().err
+
+
 def test_an_unknown_user_is_an_error(view: View, capsys: pytest.CaptureFixture[str]) -> None:
     assert pipeline("explain", "nobody", "--data", view.path) == 1
     assert "the log has no event with user_id 'nobody'" in capsys.readouterr().err

@@ -53,7 +53,9 @@ SOME = summary(
 
 
 def told(one: Summary, capsys: pytest.CaptureFixture[str]) -> str:
+    command_line.work_on(Path(one.data))
     print_summary(one, PROJECT)
+    command_line.work_on(Path("data"))
     return capsys.readouterr().out
 
 
@@ -81,14 +83,14 @@ def test_the_most_frequent_reason_of_dead_letters_is_told_and_how_to_see_them(
     assert "Nothing could be read: there is no event in the input" in text
     assert "python pipeline.py peek dead-letters --data '/somewhere/[data]'" in text
     assert "read_parquet" not in text, "there are no results to look at"
-    assert "1 dead letters  (no key)" in told(SOME, capsys)
+    assert "1 dead letter  (no key)" in told(SOME, capsys)
     assert "Line 101 is unfinished" in told(UNFINISHED, capsys)
     assert "the input is empty" in told(EMPTY, capsys)
 
 
 def test_vectors_without_a_prediction_are_told_in_what_a_folder_holds(capsys: pytest.CaptureFixture[str]) -> None:
     held = Totals(events=120, vectors=79, predictions=60, unanswered=19)
-    assert "79 feature vectors, 60 predictions (19 vectors have none) and 0 dead letters" in told(
+    assert "79 feature vectors, 60 predictions (19 vectors without one) and 0 dead letters" in told(
         summary(folder=held), capsys
     )
 

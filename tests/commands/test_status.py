@@ -39,7 +39,13 @@ def test_status_counts_what_is_there(view: View, capsys: pytest.CaptureFixture[s
     assert {one.lag for one in found.functions.values()} == {0}
     assert not found.running
     print_status(found, view.use_case)
-    assert "4 feature vectors, 1 dead letters" in capsys.readouterr().out
+    assert "4 feature vectors, 1 dead letter;" in capsys.readouterr().out
+
+
+def test_status_names_no_lookup_table_for_a_use_case_without_lookup(view: View) -> None:
+    assert view.features.count() and view.events_log.count()  # they are opened
+    view.__dict__["use_case"] = msgspec.structs.replace(view.use_case, lookup=None)
+    assert list(status_of(view).tables) == ["features"]
 
 
 def test_status_tells_what_waits_and_whether_a_pipeline_runs(view: View) -> None:
@@ -102,4 +108,4 @@ def test_without_a_model_the_status_says_so_and_what_to_do(
     assert found.model == ModelStatus("churn", "", "", {})
     print_status(found, view.use_case)
     said = " ".join(capsys.readouterr().out.split())
-    assert "model churn: no model yet →" in said and "python pipeline.py train --promote --data" in said
+    assert "model churn: no model yet →" in said and "python pipeline.py train --promote" in said

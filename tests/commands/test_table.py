@@ -113,6 +113,17 @@ def test_by_probability_gives_each_users_latest_prediction_beside_its_features(
     assert found["predicted_at"].notna().all()
 
 
+@pytest.mark.parametrize(("unanswered", "remedy"), [(0, "send events that call for one (bet"), (4, "train --promote")])
+def test_where_nobody_was_predicted_it_says_how_to_get_predictions(
+    view: View, monkeypatch: pytest.MonkeyPatch, unanswered: int, remedy: str
+) -> None:
+    monkeypatch.setattr("modelstream.commands.ranking.latest_rows", lambda *_: iter(()))
+    monkeypatch.setattr(view, "unanswered", lambda: unanswered)
+    with pytest.raises(ConfigurationError, match="no prediction yet") as caught:
+        show_table(view, "features", Page(by="probability"), form="csv")
+    assert remedy in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("page", "said"), [(Page(by="bets"), "no column 'bets'"), (Page(by="bet_sum", after="a"), "--by shows the rows")]
 )

@@ -89,6 +89,10 @@ class RegistryContract:
         """Return the content of a file."""
         raise NotImplementedError
 
+    def everything(self, place: str) -> list[str]:
+        """Return the names of all that is at a place."""
+        raise NotImplementedError
+
     def overwrite(self, registry: Registry, content: bytes, *names: str) -> None:
         """Give a file another content."""
         raise NotImplementedError
@@ -105,6 +109,14 @@ class RegistryContract:
         return self.open(place)
 
     # Versions.
+
+    def test_looking_whether_it_can_be_written_leaves_nothing_behind(self, registry: Registry, place: str) -> None:
+        registry.check_writable()
+        assert self.everything(place) == []
+        registry.register(directory)
+        before = self.everything(place)
+        registry.check_writable()
+        assert self.everything(place) == before
 
     def test_versions_count_on_from_the_shipped_one(self, registry: Registry, place: str) -> None:
         assert [one.version for one in registry.versions()] == ["1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -85,8 +86,26 @@ class TestRegistryInAFolder(RegistryContract):
     def content(self, registry: Registry, *names: str) -> bytes:
         return folder_of(registry).joinpath(*names).read_bytes()
 
+    def everything(self, place: str) -> list[str]:
+        return sorted(str(path) for path in Path(place).parent.rglob("*"))
+
     def overwrite(self, registry: Registry, content: bytes, *names: str) -> None:
         folder_of(registry).joinpath(*names).write_bytes(content)
+
+    def test_looking_whether_it_can_be_written_tells_what_is_in_the_way(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(UnavailableError, match="Not a directory") as caught:
+            self.open(str(tmp_path / "file" / "models")).check_writable()
+        assert "name another folder" in caught.value.remedy
+
+        def read_only(*_: object, **__: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr(os, "mkdir", read_only)
+        with pytest.raises(UnavailableError, match="Read-only"):
+            self.open(str(tmp_path / "models")).check_writable()
 
     def test_refused_version_leaves_nothing_behind(self, registry: Registry) -> None:
         registry.register(directory)

@@ -101,6 +101,9 @@ class TestRegistryInS3(RegistryContract):
         bucket = bucket_of(registry)
         return bytes(obstore.get(bucket.store, bucket.key(*names)).bytes())
 
+    def everything(self, place: str) -> list[str]:
+        return objects(self.open(place))
+
     def overwrite(self, registry: Registry, content: bytes, *names: str) -> None:
         put(registry, content, *names)
 
@@ -251,6 +254,18 @@ class TestRegistryInS3(RegistryContract):
                     action()
                 assert "conditional" in caught.value.remedy
             assert objects(registry) == [".conditions"]
+
+    def test_looking_whether_it_can_be_written_tells_what_writing_would(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(ConfigurationError, match="no-such-bucket"):
+            self.open("s3://no-such-bucket/models").check_writable()
+
+        def forbidden(*_: Any, **__: Any) -> None:
+            raise obstore.exceptions.PermissionDeniedError("403 Forbidden")
+
+        registry = self.open(new_url("models"))
+        monkeypatch.setattr(obstore, "put", forbidden)
+        with pytest.raises(ConfigurationError, match="403 Forbidden"):
+            registry.check_writable()
 
     def test_store_that_is_away_is_an_outage(self, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(s3, "RETRY", timedelta(milliseconds=200))

@@ -123,7 +123,7 @@ def test_first_run_keeps_every_vector_without_an_answer_and_says_what_to_do(walk
     assert len(rows) == payments
     assert rows[ANSWER].isna().all(axis=None)
     assert not rows[["payment_sum", "payment_count", "predicted_at"]].isna().any(axis=None)
-    assert f"0 predictions  ({payments:,} vectors are kept without one: no model yet → " in walked.said["run"]
+    assert f"0 predictions  ({payments:,} vectors kept without one: no model yet → " in walked.said["run"]
     for command in ("run", "status"):
         assert "pipeline.py train --promote --data data-loans" in " ".join(walked.said[command].split())
     assert "assets/models/churn/1 is not used: it is the model churn, for other features" in walked.said["run"]

@@ -150,7 +150,7 @@ def test_events_become_predictions_and_a_second_start_goes_on(tmp_path: Path) ->
         # What is in hand when it is told to end.
         assert service.ask("/events", event("bet", 5, bet_amount=5)) == (202, {"accepted": 1})
         said = service.stop()
-        assert "6 events were taken by HTTP" in said
+        assert "6 events taken by HTTP" in said
         assert "event-handler" in said
         assert "1 of 1 lookups" in said and "The table enrichment is empty" in said
 

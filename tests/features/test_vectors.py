@@ -49,6 +49,13 @@ def test_vectors_stand_beside_their_events_with_aliases_resolved() -> None:
     assert vectors.column("reading_mean").to_pylist() == [20.0, 20.5]
 
 
+def test_column_that_a_message_left_out_is_null() -> None:
+    case = use_case()
+    events, applied = applied_events(case)
+    vectors = Vectors(case).batch(events.drop_columns(["ingested_at"]), applied)
+    assert vectors.column("ingested_at").to_pylist() == [None, None]
+
+
 def test_hook_adds_the_features_that_the_use_case_lists() -> None:
     case = use_case("[difference]")
     assert case.features == ("reading_mean", "reading_count", "difference")

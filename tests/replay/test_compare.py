@@ -87,7 +87,7 @@ def test_vectors_that_were_not_served_are_found(view: View) -> None:
     change_log(view, "inference", shard_of("anna"), lambda rows: rows.slice(0, 1))
     found = compare(again(view), PROJECT)
     assert (found.equal, found.unmatched.count) == (False, 1)
-    assert "1 vectors are not in the inference log, the first of anna" in found.unmatched.first[0]
+    assert "1 vector missing from the inference log, the first of anna" in found.unmatched.first[0]
 
 
 def test_vectors_that_no_event_explains_are_found(view: View) -> None:
@@ -109,13 +109,13 @@ def change_features(view: View, statement: str) -> None:
         ("UPDATE features SET label = 0 WHERE user_id = 'anna'", "the row of anna: label is 0 in the table and 1"),
         ("UPDATE features SET label = NULL WHERE user_id = 'anna'", "the row of anna: label is None in the table"),
         ("UPDATE features SET first_purchase_time = NULL WHERE user_id = '7'", "the row of 7: first_purchase_time"),
-        ("DELETE FROM features WHERE user_id = 'bert'", "1 users have no row in the table, such as bert"),
+        ("DELETE FROM features WHERE user_id = 'bert'", "1 user without a row in the table, such as bert"),
         (
             "INSERT INTO features SELECT 'carl', applied, registration_time, date_of_birth, affiliate_url, label, "
             "socioeconomic_idx, first_purchase_time, purchase_sum, purchase_mean, purchase_count, purchase_m2, "
             "bet_sum, bet_mean, bet_count, bet_m2, win_sum, win_mean, win_count, win_m2 FROM features "
             "WHERE user_id = 'anna'",
-            "1 rows of the table that no event of the log explains, such as carl",
+            "1 row of the table that no event of the log explains, such as carl",
         ),
     ],
 )

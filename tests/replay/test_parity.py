@@ -114,8 +114,8 @@ A, B, C = ("a", 1, 1.0, 1.0), ("a", 2, 2.0, 2.0), ("b", 3, 3.0, 3.0)
 @pytest.mark.parametrize(
     ("served", "replayed", "said"),
     [
-        ([A, B], [A], ["1 vectors in the inference log"]),
-        ([A], [A, B, C], ["2 vectors are not in the inference log", "of h2 after the event 2 of a"]),
+        ([A, B], [A], ["1 vector in the inference log"]),
+        ([A], [A, B, C], ["2 vectors missing from the inference log", "of h2 after the event 2 of a"]),
         (
             [A, C],
             [A, B],

@@ -247,6 +247,18 @@ def test_generated_events_end_now_at_a_whole_second(job: Job) -> None:
 # Files.
 
 
+@pytest.mark.parametrize("blank", [b"", b"\n\n", b" \r\n\t\n"])
+def test_nothing_is_read_of_blank_lines_until_there_is_an_event(job: Job, tmp_path: Path, blank: bytes) -> None:
+    path = tmp_path / "blank.ndjson"
+    path.write_bytes(blank)
+    job.send(input=str(path))
+    assert job.results["read"] == 0
+    path.write_bytes(blank + event(1) + b"\n")
+    for _ in range(2):
+        job.send(input=str(path))
+        assert job.results["read"] == blank.count(b"\n") + 1
+
+
 def test_a_file_is_sent_and_when_it_grew_the_rest(job: Job, file: Path) -> None:
     file.write_bytes(b"\n".join(event(i) for i in range(500)) + b"\n")
     assert job.send(input=str(file)).lines == 500

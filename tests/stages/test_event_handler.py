@@ -472,6 +472,16 @@ def test_predictions_are_kept_once(harness: Harness, tmp_path: Path) -> None:
     assert harness.streams.records == {}
 
 
+def test_message_whose_columns_claim_to_have_no_nulls_is_kept_beside_others(harness: Harness, tmp_path: Path) -> None:
+    harness.reads = "inference"
+    stage = logger(harness, tmp_path)
+    batch = decode(predictions([2])).batch
+    claimed = pa.schema([field.with_nullable(False) for field in batch.schema])
+    other = encode("predictions", "a.ndjson", pa.RecordBatch.from_arrays(batch.columns, schema=claimed))
+    flush(harness, stage, event(0, predictions([1]), 0, "inference"), event(1, other, 0, "inference"))
+    assert [row["position"] for row in logged(tmp_path, "inference")] == [1, 2]
+
+
 def test_what_is_no_predictions_is_a_letter_of_the_inference_logger(harness: Harness, tmp_path: Path) -> None:
     harness.reads = "inference"
     stage = logger(harness, tmp_path)

@@ -16,7 +16,7 @@ import yaml
 
 from modelstream import notebooks
 from modelstream.commands.view import View
-from modelstream.errors import ConfigurationError
+from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.model.onnx import OnnxModel
 from modelstream.model.spec import ModelSpec
 from modelstream.registry.registry import Registry
@@ -185,6 +185,18 @@ def test_model_that_is_wrong_way_round_is_not_turned_by_calibration() -> None:
 
 
 # All of it.
+
+
+def test_registry_that_can_not_be_written_is_told_before_anything_is_trained(
+    view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for name, value in training_environment(PROJECT, view.path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "file" / "models"))
+    monkeypatch.setattr(training, "learn", None)
+    with pytest.raises(UnavailableError, match="file"):
+        notebooks.load(NOTEBOOK).train(Context())
 
 
 def test_trained_version_is_registered_described_and_logged(
