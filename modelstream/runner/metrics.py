@@ -15,7 +15,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client.registry import Collector
 
-from modelstream.base.words import counted
 from modelstream.runner.state import FunctionState, PipelineState
 
 __all__ = ["CONTENT_TYPE", "Exporter"]
@@ -55,7 +54,7 @@ class Exporter(Collector):
         state = self.state
         reasons = [self.failure] if self.failure else []
         reasons += [
-            f"{function.name}: {counted(function.shown_lag, 'row')} waiting, but nothing has been committed for "
+            f"{function.name}: {function.shown_lag} rows waiting, but nothing has been committed for "
             f"{function.waits_for(now):.0f} s{': ' + held if (held := function.held_logged or function.held) else ''}"
             for function in state.functions
             if function.waits_for(now) > STALLED_SECONDS
