@@ -23,6 +23,8 @@ _OF_A_FOLDER = re.compile(
     r"(?<=pipeline\.py )(?:run|serve|status|peek|table|explain|replay|train|drift)\b[^`\n]*?(?=[.,]?(?:`|\n|; | → |$))"
 )
 """The words of a command that has the option --data, to the end of its line of code or of the sentence."""
+_WRITTEN = re.compile(rf"(?<![\w/]){re.escape(WRITTEN)}")
+"""Not the end of a command line that is as it is typed already, such as `.venv/bin/python pipeline.py`."""
 _MAKE = re.compile(r"\bmake (env|kfp|lab|run|s3)\b")
 
 
@@ -62,7 +64,8 @@ def python() -> str:
 
 def as_typed_here(text: str) -> str:
     """Return a text of ours, such as an error's, with its command lines as they are typed here."""
-    text = _with_folder(text).replace(WRITTEN, f"{python()} {_script()}")
+    typed = f"{python()} {_script()}"
+    text = _WRITTEN.sub(lambda _: typed, _with_folder(text))
     if _here() != str(FOLDER):
         text = _MAKE.sub(rf"make -C {shlex.quote(str(FOLDER))} \1", text)
     return text

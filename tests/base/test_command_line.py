@@ -40,6 +40,7 @@ def test_hint_works_in_the_shell_that_it_is_printed_in(
     named = expected.replace("{root}", "my project")
     assert shlex.split(command_line.pipeline("status")) == shlex.split(named.replace("my project", "'my project'"))
     told = command_line.as_typed_here("run `python pipeline.py status`, or `make kfp`")
+    assert command_line.as_typed_here(command_line.pipeline("status")) == command_line.pipeline("status")
     make = "make kfp" if folder == "." else f"make -C '{root}' kfp"
     assert told == f"run `{command_line.pipeline('status')}`, or `{make}`"
 
