@@ -36,7 +36,7 @@ def work_on(data: Path) -> Path:
     """Let the hints of this process name a data folder, as it was given on the command line; return it.
 
     >>> _ = work_on(Path("my data"))
-    >>> pipeline("status").partition("python ")[2], as_typed_here("See `python pipeline.py peek x`.")[-29:]
+    >>> pipeline("status").partition("python ")[2], as_typed_here("`python pipeline.py peek x`.").partition(".py ")[2]
     ("pipeline.py status --data 'my data'", "peek x --data 'my data'`.")
     >>> _ = work_on(Path("data"))
     >>> pipeline("status").partition("python ")[2]
