@@ -8,5 +8,6 @@
 | `app` | the paths and their answers |
 | `bodies` | events in the bodies that clients send, checked and taken apart |
 | `intake` | events of clients, appended to the first stream |
+| `overload` | tells when no more events should be taken |
 | `about` | the page at `GET /` |
 """

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from modelstream.errors import GoneError, ModelstreamError, UnavailableError
 from modelstream.http.bodies import MAX_BODY, RefusedError
 from modelstream.http.intake import Intake
+from modelstream.http.overload import overload
 from modelstream.runner.metrics import CONTENT_TYPE, Exporter
 from modelstream.runner.rpc import Answer, Request
 
@@ -32,6 +33,10 @@ The model server is started again after 0.2 s, and needs 6 s.
 """
 INFER_SECONDS = 10.0
 """The longest wait for the model server. If it takes longer, an outage holds it, and the client is told."""
+
+MAX_DELAY = 30.0
+OVERLOAD_SECONDS = 5
+"""Seconds after which a client should retry when the pipeline is behind."""
 
 METHODS = frozenset({"GET", "HEAD", "POST"})
 
@@ -52,6 +57,8 @@ class Edge:
     exporter: Exporter
     about: Callable[[str], str]
     """Returns what `GET /` tells, for the address of the server."""
+    max_delay: float = MAX_DELAY
+    """Events get 503 when one that was accepted has been waiting for longer than this, in seconds."""
     infer_seconds: float = INFER_SECONDS
     in_hand_limit: int = IN_HAND_LIMIT
 
@@ -110,6 +117,8 @@ class _Handlers:
         """Take events: 202 once they are durable."""
         if request.headers.get("content-encoding", "identity") != "identity":
             raise RefusedError("the body is compressed: send it as it is, without a Content-Encoding", 415)
+        if reason := overload(self._edge.exporter.state, self._edge.max_delay):
+            return _unavailable(reason, OVERLOAD_SECONDS)
         async with self._body(request) as body:
             count = await self._edge.intake.take(body)
         self._edge.exporter.accepted.inc(count)
@@ -201,7 +210,7 @@ def _problem(error: ModelstreamError, status: int) -> Response:
     return _json({"error": str(error), "remedy": error.remedy}, status)
 
 
-def _unavailable(reason: str) -> Response:
-    response = _json({"error": reason, "remedy": f"send the same again after {RETRY_SECONDS} s"}, 503)
-    response.headers["Retry-After"] = str(RETRY_SECONDS)
+def _unavailable(reason: str, seconds: int = RETRY_SECONDS) -> Response:
+    response = _json({"error": reason, "remedy": f"send the same again after {seconds} s"}, 503)
+    response.headers["Retry-After"] = str(seconds)
     return response
