@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from modelstream.errors import GoneError, ModelstreamError, UnavailableError
 from modelstream.http.bodies import MAX_BODY, RefusedError
@@ -76,7 +77,8 @@ def create_app(edge: Edge) -> Starlette:
     def route(path: str, handler: Handler, *methods: str) -> Route:
         return Route(path, handlers.answering(path, handler), methods=methods)
 
-    return Starlette(
+    return _Application(
+        handlers,
         routes=[
             route("/", handlers.about, "GET"),
             route("/events", handlers.events, "POST"),
@@ -88,6 +90,28 @@ def create_app(edge: Edge) -> Starlette:
         exception_handlers={HTTPException: handlers.no_route, Exception: handlers.defect},
         lifespan=lifespan,
     )
+
+
+class _Application(Starlette):
+    """Passes `POST /events` on at once: of 19 us of CPU here for a small body, middleware and routing took 6."""
+
+    def __init__(self, handlers: _Handlers, **options: Any) -> None:
+        super().__init__(**options)
+        self._defect = handlers.defect
+        self._events = handlers.answering("/events", handlers.events)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/events" or scope["method"] != "POST":
+            await super().__call__(scope, receive, send)
+            return
+        request = HttpRequest(scope, receive)
+        try:
+            response = await self._events(request)
+        except Exception as error:
+            response = await self._defect(request, error)
+            await response(scope, receive, send)
+            raise  # uvicorn logs it
+        await response(scope, receive, send)
 
 
 class _Handlers:

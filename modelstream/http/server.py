@@ -63,6 +63,7 @@ class HttpServer:
             app,
             http=BoundedProtocol,
             ws="none",
+            proxy_headers=False,
             loop="asyncio",
             lifespan="on",
             log_config=None,
