@@ -25,6 +25,7 @@ from modelstream.replay.misses import lookup_warnings, when_empty
 from modelstream.runner import rpc
 from modelstream.runner.data_folder import DataFolder
 from modelstream.runner.display import Display
+from modelstream.runner.line import Command
 from modelstream.runner.metrics import Exporter
 from modelstream.runner.pipeline import Pipeline
 from modelstream.runner.retention import Trimmer
@@ -39,6 +40,7 @@ COMMIT_MS = 5000.0
 event is in Parquet within 5 s."""
 POLL = 0.05
 LOOK_EVERY = 0.25
+FLUSH_EVERY = 1.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Service:
         self._pipeline = pipeline
         self._display = display
         self._max_delay = max_delay
+        self._flushed_at = 0.0
         self._told_misses = False
         self._exporter = Exporter()
         self._intake = Intake(lambda: pipeline.stores.again().streams, consumers[0].reads, use_case.key_path)
@@ -175,6 +178,7 @@ class Service:
             time.time(), tuple(states), self._pipeline.resident(), disk_low(self._pipeline.folder.path)
         )
         self._exporter.state = state
+        self._flush_if_late(state)
         refused = "; no more events are taken: " + why if (why := overload(state, self._max_delay)) else ""
         text = f"{self._server.url}   {self._intake.events:,} events taken, {_summary(states)}{refused}"
         self._display.show(states, text)
@@ -185,6 +189,21 @@ class Service:
                 f"warning: {missing.lookup_misses:,} of {missing.lookups:,} lookups found nothing → "
                 f"`{pipeline('status')}` says why"
             )
+
+    def _flush_if_late(self, state: PipelineState) -> None:
+        """When it gets late, let each function commit as soon as it has nothing left to take.
+
+        What is processed and not committed counts as waiting: without this, no events would be taken for up to 5 s
+        with nothing left to process.
+        """
+        now = time.monotonic()
+        late = any(function.delay > self._max_delay - COMMIT_MS / 1000 for function in state.functions)
+        if not late or now < self._flushed_at + FLUSH_EVERY:
+            return
+        self._flushed_at = now
+        for consumer in self._pipeline.consumers:
+            for worker in consumer.workers:
+                self._pipeline.supervisor.send(worker, Command("drain"))
 
 
 def _summary(states: Sequence[FunctionState]) -> str:
