@@ -153,10 +153,15 @@ class Stores:
 
         Every message counts as one row at least, so 0 means that no message waits.
         """
+        return self.rows(stream, self.waiting(function, stream))
+
+    def waiting(self, function: str, stream: str) -> dict[int, tuple[int, int]]:
+        """Return what a function has not acknowledged of each shard: its first offset, and where the shard ends."""
         acked, first = self.streams.acked(function, stream), self.streams.first_offset
-        waiting = {
-            shard: (max(acked[shard] + 1, first), end) for shard, (_, end) in self.streams.ranges(stream).items()
-        }
+        return {shard: (max(acked[shard] + 1, first), end) for shard, (_, end) in self.streams.ranges(stream).items()}
+
+    def rows(self, stream: str, waiting: Mapping[int, tuple[int, int]]) -> int:
+        """Return how many rows are in what `waiting` gave."""
         return self.streams.rows(stream, {shard: part for shard, part in waiting.items() if part[0] < part[1]})
 
     def lags(self, project: Project) -> dict[str, int]:

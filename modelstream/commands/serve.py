@@ -21,6 +21,14 @@ def serve(
     ] = 8080,
     enrichment: Enrichment = None,
     workers: Workers = 1,
+    max_delay: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=10,
+            help="Answer events with 503 while one that was taken has waited longer than this (up to 5 s are usual).",
+        ),
+    ] = 30.0,
     quiet: Quiet = False,
     data: KeptIn = DATA,
     shards: Shards = None,
@@ -51,7 +59,7 @@ def serve(
             folder = open_folder(data.resolve(), project, shards=shards, urls=urls)
             if folder.note:
                 display.say(f"note: {folder.note}")
-            saved = service.serve(project, folder, service.ServeOptions(port, workers, enrichment), display)
+            saved = service.serve(project, folder, service.ServeOptions(port, workers, enrichment, max_delay), display)
     except KeyboardInterrupt:
         print("Stopped at once; nothing is lost. The same command goes on where it stopped.", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -38,7 +38,7 @@ def about(use_case: UseCase, data: Path, url: str) -> str:
     features = f"{len(use_case.features)} features: {', '.join(use_case.features)}"
     paths = {
         "POST /events": "a JSON object, an array of objects, or one object per line: 202 when all events are "
-        "durable; 4xx with the reason if nothing was taken; 503: send it again",
+        "durable; 4xx with the reason if nothing was taken; 503: send it again later",
         f"POST {model}/infer": f"predictions for vectors of {features}",
         f"GET  {model}": "its inputs and outputs; this and all of /v2 is the Open Inference Protocol",
         f"GET  {model}/ready": "tells whether the model server is ready",

@@ -15,13 +15,13 @@ import uvicorn
 from starlette.applications import Starlette
 
 from modelstream.errors import ConfigurationError, ModelstreamError
+from modelstream.http.protocol import BoundedProtocol
 
 HOST = "127.0.0.1"
 START_SECONDS = 15.0
 ANSWER_SECONDS = 1
 """Seconds in which requests are still answered when the server stops. The functions then have the rest of 5 s to flush.
 """
-KEEP_ALIVE_SECONDS = 30
 
 
 def bind(port: int) -> socket.socket:
@@ -41,6 +41,17 @@ def bind(port: int) -> socket.socket:
     return listener
 
 
+class _Server(uvicorn.Server):
+    async def on_tick(self, counter: int) -> bool:
+        """Once a second, close connections whose time is up; uvicorn calls this every 0.1 s."""
+        if counter % 10 == 0:
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.check(now)
+        return await super().on_tick(counter)
+
+
 class HttpServer:
     """Serves an application until it is stopped; logs to a file."""
 
@@ -50,17 +61,17 @@ class HttpServer:
         # Not uvicorn's own logging set-up: it writes to the terminal, over the live table.
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
+            proxy_headers=False,
             loop="asyncio",
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=ANSWER_SECONDS,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
     @property

@@ -16,14 +16,16 @@ import msgspec
 from modelstream.base.command_line import pipeline
 from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.http.about import about
-from modelstream.http.app import Edge, create_app
+from modelstream.http.app import MAX_DELAY, Edge, create_app
 from modelstream.http.intake import Intake
+from modelstream.http.overload import disk_low, overload
 from modelstream.http.server import HttpServer, bind
 from modelstream.project import Project
 from modelstream.replay.misses import lookup_warnings, when_empty
 from modelstream.runner import rpc
 from modelstream.runner.data_folder import DataFolder
 from modelstream.runner.display import Display
+from modelstream.runner.line import Command
 from modelstream.runner.metrics import Exporter
 from modelstream.runner.pipeline import Pipeline
 from modelstream.runner.retention import Trimmer
@@ -38,6 +40,7 @@ COMMIT_MS = 5000.0
 event is in Parquet within 5 s."""
 POLL = 0.05
 LOOK_EVERY = 0.25
+FLUSH_EVERY = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class ServeOptions:
     port: int
     workers: int
     enrichment: Path | None = None
+    max_delay: float = MAX_DELAY
 
 
 class SavedFunction(msgspec.Struct, frozen=True):
@@ -92,7 +96,7 @@ def serve(project: Project, folder: DataFolder, options: ServeOptions, display: 
         lookup, table = use_case.lookup, pipeline.stores.enrichment
         if lookup and table and (empty := when_empty(lookup, table)):
             display.say(f"warning: {empty}")
-        service = Service(pipeline, use_case, listener, display)
+        service = Service(pipeline, use_case, listener, display, options.max_delay)
         service.run(stopping)
         return service.stop()
 
@@ -100,10 +104,14 @@ def serve(project: Project, folder: DataFolder, options: ServeOptions, display: 
 class Service:
     """A pipeline with an HTTP server in front of it."""
 
-    def __init__(self, pipeline: Pipeline, use_case: UseCase, listener: socket.socket, display: Display) -> None:
+    def __init__(
+        self, pipeline: Pipeline, use_case: UseCase, listener: socket.socket, display: Display, max_delay: float
+    ) -> None:
         folder, consumers = pipeline.folder, pipeline.consumers
         self._pipeline = pipeline
         self._display = display
+        self._max_delay = max_delay
+        self._flushed_at = 0.0
         self._told_misses = False
         self._exporter = Exporter()
         self._intake = Intake(lambda: pipeline.stores.again().streams, consumers[0].reads, use_case.key_path)
@@ -112,6 +120,7 @@ class Service:
             ask=partial(rpc.ask, pipeline.supervisor.socket(pipeline.project.server)),
             exporter=self._exporter,
             about=partial(about, use_case, folder.path),
+            max_delay=max_delay,
         )
         self._server = HttpServer(create_app(edge), listener, folder.path / "logs" / "http.log")
 
@@ -165,8 +174,13 @@ class Service:
 
     def _look(self) -> None:
         states = self._pipeline.states()
-        self._exporter.state = PipelineState(time.time(), tuple(states), self._pipeline.resident())
-        text = f"{self._server.url}   {self._intake.events:,} events taken, {_summary(states)}"
+        state = PipelineState(
+            time.time(), tuple(states), self._pipeline.resident(), disk_low(self._pipeline.folder.path)
+        )
+        self._exporter.state = state
+        self._flush_if_late(state)
+        refused = "; no more events are taken: " + why if (why := overload(state, self._max_delay)) else ""
+        text = f"{self._server.url}   {self._intake.events:,} events taken, {_summary(states)}{refused}"
         self._display.show(states, text)
         missing = next((state.counters for state in states if state.counters.mostly_missed), None)
         if missing and not self._told_misses:
@@ -175,6 +189,21 @@ class Service:
                 f"warning: {missing.lookup_misses:,} of {missing.lookups:,} lookups found nothing → "
                 f"`{pipeline('status')}` says why"
             )
+
+    def _flush_if_late(self, state: PipelineState) -> None:
+        """When it gets late, let each function commit as soon as it has nothing left to take.
+
+        What is processed and not committed counts as waiting: without this, no events would be taken for up to 5 s
+        with nothing left to process.
+        """
+        now = time.monotonic()
+        late = any(function.delay > self._max_delay - COMMIT_MS / 1000 for function in state.functions)
+        if not late or now < self._flushed_at + FLUSH_EVERY:
+            return
+        self._flushed_at = now
+        for consumer in self._pipeline.consumers:
+            for worker in consumer.workers:
+                self._pipeline.supervisor.send(worker, Command("drain"))
 
 
 def _summary(states: Sequence[FunctionState]) -> str:

@@ -89,6 +89,7 @@ class Exporter(Collector):
         for process, size in self.state.resident.items():
             memory.add_metric([process], size)
         yield memory
+        yield GaugeMetricFamily("modelstream_disk_low", "1 while the disk is nearly full.", float(self.state.disk_low))
 
 
 _Value = Callable[[FunctionState], float]
@@ -105,6 +106,7 @@ _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
 )
 _GAUGES: tuple[tuple[str, str, _Value], ...] = (
     ("lag_rows", "Rows that a function has not acknowledged (about, on Kafka and V3IO).", lambda one: one.lag),
+    ("delay_seconds", "How long the oldest row that a function has not acknowledged is there.", lambda one: one.delay),
     ("held", "1 while a function is held, for example by a full disk.", lambda f: float(bool(f.held))),
     ("model_refused", "1 while the version that is promoted is refused.", lambda f: float(bool(f.refused))),
     ("last_commit_timestamp_seconds", "When a function last committed.", lambda one: one.counters.committed_at),
@@ -127,6 +129,7 @@ def _shown(function: FunctionState, now: float) -> dict[str, Any]:
         "name": function.name,
         "state": function.state,
         "lag": function.lag,
+        "delay": round(function.delay, 1),
         "about": function.about,
         "held": function.held_logged or function.held,
         "restarts": function.restarts,

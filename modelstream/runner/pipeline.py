@@ -16,6 +16,7 @@ from modelstream.base.process_environment import ONE_THREAD, QUIET_MLRUN
 from modelstream.errors import ModelstreamError, UnavailableError
 from modelstream.project import Project
 from modelstream.registry.registry import Registry
+from modelstream.runner.arrivals import Arrivals
 from modelstream.runner.data_folder import DataFolder, settings_in
 from modelstream.runner.line import Command, Report
 from modelstream.runner.served import ServedModels
@@ -54,6 +55,7 @@ class Pipeline:
         self.workers = min(workers, self.shards)
         self.source: str = ""
         self._lag_since: dict[str, float] = {}
+        self._arrivals: dict[str, Arrivals] = {}
         self._drained_at: dict[str, float] = {}
         self._held_since: dict[str, float] = {}
         self._served = ServedModels(folder.path)
@@ -188,11 +190,22 @@ class Pipeline:
         """Return the state of every function, as of now."""
         shown = []
         if self.source:
-            shown.append(self._state(self.source, (self.source,), 0))
-        shown += [self._state(consumer.name, consumer.workers, self.lag(consumer)) for consumer in self.consumers]
+            shown.append(self._state(self.source, (self.source,), 0, 0.0))
+        shown += [
+            self._state(consumer.name, consumer.workers, *self._lag_and_delay(consumer)) for consumer in self.consumers
+        ]
         return shown
 
-    def _state(self, name: str, workers: Sequence[str], lag: int) -> FunctionState:
+    def _lag_and_delay(self, consumer: Consumer) -> tuple[int, float]:
+        """Return a consumer's lag, as `lag` does, and how many seconds the oldest of it has been waiting."""
+        arrivals = self._arrivals.setdefault(consumer.name, Arrivals())
+        try:
+            waiting = self.stores.waiting(consumer.name, consumer.reads)
+            return self.stores.rows(consumer.reads, waiting), arrivals.look(time.monotonic(), waiting)
+        except UnavailableError:
+            return 1, 0.0
+
+    def _state(self, name: str, workers: Sequence[str], lag: int, delay: float) -> FunctionState:
         processes = [self.supervisor.processes[worker] for worker in workers]
         models = [process.report.model for process in processes if process.report.model]
         if not lag:
@@ -205,6 +218,7 @@ class Pipeline:
             lag=lag,
             about=bool(lag) and not self.stores.streams.counts_rows,
             lag_since=self._lag_since.setdefault(name, time.time()) if lag else 0.0,
+            delay=delay,
             held=_held(processes).held,
             held_logged=_held(processes).held_logged,
             models=tuple(sorted({model.version for model in models if model.version})),

@@ -27,6 +27,9 @@ class FunctionState:
     """Whether the lag is an estimate: Kafka and V3IO count messages, not rows."""
     lag_since: float = 0.0
     """Since when rows have always been waiting (seconds since 1970); 0 if none waits."""
+    delay: float = 0.0
+    """For how many seconds the oldest of them has been in its stream, while this pipeline runs: until a commit, so with
+    `serve` some 5 s are usual."""
     held: str = ""
     """Why it is held, with the row that a hook failed at: for whoever is at the terminal; empty if it is not."""
     held_logged: str = ""
@@ -57,3 +60,5 @@ class PipelineState:
     at: float
     functions: tuple[FunctionState, ...] = ()
     resident: dict[str, int] = field(default_factory=dict)
+    disk_low: bool = False
+    """Whether the disk of the data folder is nearly full."""

@@ -196,3 +196,43 @@ def test_a_deleted_folder_ends_it_with_an_error_and_nothing_is_said_to_be_saved(
     assert re.search(rf"^error: {folder}\S* was deleted, moved or replaced while it was in use$", said, re.MULTILINE)
     assert "saved" not in said
     assert not folder.exists()
+
+
+def worker_of(service: Service, notebook: str) -> int:
+    """Return the process of a function of `serve`."""
+    parent = service.process.pid
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return next(int(pid) for pid in children if notebook in Path(f"/proc/{pid}/cmdline").read_text())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
+def test_a_pipeline_that_is_behind_takes_no_more_until_it_has_caught_up(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with serving(folder, "--max-delay", "12") as service:
+        until(lambda: is_ready(service), START_SECONDS)
+        taken = 0
+        stopped = worker_of(service, "stream-to-features.ipynb")
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            lines = [event("registration", 0), event("purchase", 1, amount=50)]
+            assert service.ask("/events", b"\n".join(lines))[0] == 202
+
+            def is_refused() -> str:
+                nonlocal taken
+                status, answer = service.ask("/events", event("bet", 2, bet_amount=3))
+                taken += status == 202
+                return str(answer["error"]) if status == 503 else ""
+
+            assert "waiting for" in until(is_refused, 30)
+            assert "modelstream_delay_seconds" in service.ask("/metrics")[1]
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+
+        def is_taken() -> bool:
+            nonlocal taken
+            status = service.ask("/events", event("bet", 2, bet_amount=3))[0]
+            taken += status == 202
+            return status == 202
+
+        until(is_taken, 30)
+        assert len(predictions(folder, taken)) == taken

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from modelstream.http.intake import messages, read_events
+from modelstream.http.bodies import messages, read_events
 from modelstream.logs.parquet import ParquetLog
 from modelstream.messages.codec import decode, encode
 from modelstream.messages.identity import bucket_of
