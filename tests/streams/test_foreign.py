@@ -43,7 +43,9 @@ def test_records_go_to_a_stream_of_v3io() -> None:
     url = new_url("model-endpoints")
     address = V3ioAddress.of(url)
     described = {"stream_path": f"{address.path}/stream-v1", "shard_count": 2, "retention_period_hours": 24}
-    Container(address).call("stream", "create", **described)
+    container = Container(address)
+    container.call("stream", "create", **described)
+    container.close()
     with open_streams(url) as made:
         streams, name = open_foreign(f"{url}/stream-v1")
         with streams:
