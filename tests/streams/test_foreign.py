@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -42,7 +43,11 @@ def test_topic_that_is_not_there_is_named(broker: KafkaServer) -> None:
 def test_records_go_to_a_stream_of_v3io() -> None:
     url = new_url("model-endpoints")
     address = V3ioAddress.of(url)
-    described = {"stream_path": f"{address.path}/stream-v1", "shard_count": 2, "retention_period_hours": 24}
+    described: dict[str, Any] = {
+        "stream_path": f"{address.path}/stream-v1",
+        "shard_count": 2,
+        "retention_period_hours": 24,
+    }
     container = Container(address)
     container.call("stream", "create", **described)
     container.close()
