@@ -84,6 +84,8 @@ class Settings(StoreNames, frozen=True, kw_only=True):
     """Folder of the model that a model server loads while none is promoted."""
     registry: str = ""
     """Where registered models are, a folder or `s3://bucket/prefix`: what is promoted there serves."""
+    monitoring: bool = False
+    """Whether the model server tells MLRun's model monitoring what it answers (`stages.monitoring`)."""
     shards: int = 8
     linger_ms: float = 10.0
     """Longest time that a row waits for others before it is sent on. Four hops of it stay below 100 ms."""

@@ -63,6 +63,17 @@ def delete(database: Any, name: str, project: str) -> None:
         raise RuntimeError(f"MLRun could not delete {name}: it is still there, and may still be running")
 
 
+def is_scheduled(database: Any, name: str, project: str) -> bool:
+    """Tell whether a schedule is there."""
+    import mlrun
+
+    try:
+        database.get_schedule(project, name)
+    except mlrun.errors.MLRunNotFoundError:
+        return False
+    return True
+
+
 def unschedule(database: Any, name: str, project: str) -> None:
     """Delete a schedule, if it is there."""
     import mlrun

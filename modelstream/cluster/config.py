@@ -68,6 +68,8 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     v3io_api: str = "http://v3io-webapi:8081"
     retention_hours: Count = 168
     """Messages in Kafka that every function has acknowledged are deleted when they are older than this."""
+    monitoring: bool = False
+    """Whether MLRun's model monitoring gets the answers of the model server, and the drift report runs every hour."""
     kafka: KafkaLogin | None = None
     env: dict[str, str] = {}
     secrets: dict[str, Secret] = {}

@@ -19,7 +19,7 @@ from modelstream.cluster.config import Cluster
 from modelstream.cluster.differences import differences
 from modelstream.cluster.failures import explained
 from modelstream.cluster.file import load_cluster
-from modelstream.cluster.functions import TRIM_AT, configure
+from modelstream.cluster.functions import DRIFT_AT, TRIM_AT, configure
 from modelstream.cluster.options import WorkflowOptions
 from modelstream.cluster.placeholders import placeholders, refuse
 from modelstream.cluster.summary import summary
@@ -28,7 +28,7 @@ from modelstream.project import Project, load_project
 from modelstream.registry.shipped import with_own_model
 
 Engine = Literal["local", "kfp", "remote"]
-TRIM = "trim"
+TRIM, DRIFT = "trim", "drift"
 WORKFLOWS = {"local": "in-order", "kfp": "main", "remote": "main"}
 
 
@@ -98,8 +98,13 @@ class Deployment:
             told = self._start(engine, options.arguments())
         self.done.append(told)
         if self.cluster.on_kafka:
-            self._schedule_trim()
+            self._schedule(TRIM, TRIM_AT, {"hours": self.cluster.retention_hours})
             told += f"; every hour messages older than {self.cluster.retention_hours} h are deleted"
+        if self.cluster.monitoring:
+            self._schedule(DRIFT, DRIFT_AT, {})
+            told += "; every hour what was served is compared with what the model was made of"
+        elif api.is_scheduled(database := api.connect(), DRIFT, self.project.name):  # of an earlier deployment
+            api.unschedule(database, DRIFT, self.project.name)
         return told
 
     def _start(self, engine: Engine, arguments: dict[str, Any]) -> str:
@@ -112,19 +117,14 @@ class Deployment:
             raise RuntimeError(f"{run.exc}{self._log_of(str(run.exc))}") from run.exc
         return f"the workflow is done: {run.run_id}" if engine == "local" else f"MLRun runs it: {run.run_id}"
 
-    def _schedule_trim(self) -> None:
-        """Let MLRun run the job `trim` every hour; a schedule of the same name is replaced."""
+    def _schedule(self, job: str, when: str, params: dict[str, Any]) -> None:
+        """Let MLRun run a job by a schedule; a schedule of the same name is replaced."""
         import mlrun
 
-        params = {"hours": self.cluster.retention_hours}
-        self.runtimes[TRIM].run(name=TRIM, params=params, local=False, schedule=TRIM_AT)
-        try:  # MLRun only logs that a job couldn't be scheduled
-            mlrun.get_run_db().get_schedule(self.project.name, TRIM)
-        except mlrun.errors.MLRunNotFoundError:
-            raise RuntimeError(
-                f"MLRun has not scheduled the job {TRIM}, so Kafka's topics would grow without "
-                "limit; run `deploy` again"
-            ) from None
+        self.runtimes[job].run(name=job, params=params, local=False, schedule=when)
+        if not api.is_scheduled(mlrun.get_run_db(), job, self.project.name):  # MLRun only logs that
+            lost = ", so Kafka's topics would grow without limit" if job == TRIM else ""
+            raise RuntimeError(f"MLRun has not scheduled the job {job}{lost}; run `deploy` again")
 
     def _log_of(self, problem: str) -> str:
         """Return the end of the log of a function that was not deployed: MLRun's error names only the function."""
@@ -249,6 +249,8 @@ def _remove_functions(deployment: Deployment, database: Any) -> None:
     project = deployment.project
     if deployment.cluster.on_kafka:
         api.unschedule(database, TRIM, project.name)
+    if api.is_scheduled(database, DRIFT, project.name):
+        api.unschedule(database, DRIFT, project.name)
     for name in project.chain.consumers:
         _say(f"deleting {name}")
         api.delete(database, name, project.name)

@@ -26,11 +26,14 @@ JOBS = {
     "drained": "Wait until every function has acknowledged all that was sent.",
     "promote": "Let a version of the model serve.",
     "trim": "Delete messages that every function has acknowledged and that are old (every hour, on Kafka).",
+    "drift": "Compare what was served with what the model was made of (every hour, with `monitoring: true`).",
     "remove": "Delete streams, tables and logs (`undeploy --delete-data`).",
 }
 """Jobs that only a cluster has (see `jobs`): code of the library, in the project's image."""
 TRIM_AT = "17 * * * *"
 """When the job `trim` runs: every hour, but not at minute 0, when everybody else's jobs run."""
+DRIFT_AT = "47 * * * *"
+"""When the job `drift` runs; it looks at the last day, since a user's features grow during a day."""
 TRIGGER = {
     "explicit_ack_mode": "explicitOnly",
     "worker_allocation_mode": "static",
@@ -61,7 +64,7 @@ def environment(project: Project, cluster: Cluster, function: str) -> dict[str, 
         folder=cluster.folder,
         registry=cluster.registry_url(),
     )
-    own = {}
+    own = {PREFIX + "MONITORING": "true"} if cluster.monitoring and function == project.server else {}
     if function not in project.functions:
         own = {
             PREFIX + "PROJECT": str(Path(cluster.folder) / "project.yaml"),

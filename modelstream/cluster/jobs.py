@@ -77,6 +77,14 @@ def trim(context: Any, hours: float = 168.0) -> None:
             context.logger.info(f"stream {stream}: {trimmed} messages are deleted")
 
 
+def drift(context: Any, since: str = "24h") -> None:
+    """Compare what was served since then (a time, or how long ago) with what the model was made of, and tell MLRun."""
+    from modelstream.cluster.drift_job import report  # plots, which the other jobs need not load
+
+    with _opened() as (project, stores):
+        report(context, project, stores, since)
+
+
 def remove(context: Any) -> None:
     """Delete the streams, then tables, then logs. Registered models stay. All functions must be gone before."""
     with _opened() as (project, stores):

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from modelstream.cluster.config import Cluster
-from modelstream.cluster.functions import TRIM_AT
+from modelstream.cluster.functions import DRIFT_AT, TRIM_AT
 from modelstream.cluster.secrecy import is_secret
 from modelstream.project import Project
 
@@ -35,6 +35,8 @@ def describe(runtimes: dict[str, Any], project: Project, cluster: Cluster) -> di
         steps.append({"run promote": {"when": "--train"}})
     if cluster.on_kafka:
         steps.append({"schedule trim": {"when": TRIM_AT, "with": {"hours": cluster.retention_hours}}})
+    if cluster.monitoring:
+        steps.append({"schedule drift": {"when": DRIFT_AT}})
     return {
         "project": project.name,
         "image": cluster.image,

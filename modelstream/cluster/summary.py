@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelstream.cluster.config import Cluster
-from modelstream.cluster.functions import TRIM_AT
+from modelstream.cluster.functions import DRIFT_AT, TRIM_AT
 from modelstream.cluster.options import WorkflowOptions
 from modelstream.project import Project
 
@@ -18,6 +18,9 @@ def summary(project: Project, cluster: Cluster, options: WorkflowOptions) -> str
         hours = cluster.retention_hours
         lines += ["", f"Every hour ({TRIM_AT}):"]
         lines += ["     " + _row("run", "trim", f"deletes acknowledged messages older than {hours} hours")]
+    if cluster.monitoring:
+        lines += ["", f"Every hour ({DRIFT_AT}):"]
+        lines += ["     " + _row("run", "drift", "compares what was served with what the model was made of")]
     if left := _left_out(project, options):
         lines += ["", "Not asked for:", *left]
     return "\n".join(lines)

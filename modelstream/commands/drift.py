@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from modelstream.training.drift.drift import Drift
     from modelstream.training.report.card import ModelCard
 
-MOST_BYTES = 16 << 20
-"""The largest card that is read; one with 13 features has 0.05 MB."""
-
 
 def drift(
     since: Annotated[
@@ -53,11 +50,13 @@ def compare(view: View, *, since: str | None, version: str | None, as_json: bool
     """Print the findings, and write them as a page if there is an `output`; return whether there is drift."""
     from modelstream.base.times import time_given
     from modelstream.commands.output import console, print_json
+    from modelstream.registry.registry import Registry
     from modelstream.training.drift import drift as drifts
     from modelstream.training.drift import drift_page
+    from modelstream.training.drift.reference import reference
 
     start = None if since is None else time_given(since, "--since")
-    card = _card(view, version)
+    card = reference(Registry.of_project(view.project, view.use_case), version)
     found = drifts.drift(card, view, start)
     if output is not None:
         _write(output, found, card)
@@ -66,24 +65,6 @@ def compare(view: View, *, since: str | None, version: str | None, as_json: bool
     else:
         console().print(drift_page.table(found) if found.vectors else drift_page.nothing_served(found))
     return found.verdict is drifts.Verdict.DRIFT
-
-
-def _card(view: View, version: str | None) -> ModelCard:
-    """Return the card of a version, or of the one that serves."""
-    from modelstream.model.scoring import NO_MODEL, TRAIN
-    from modelstream.registry.registry import Registry
-    from modelstream.training.report.card import CARD_FILE, NO_CARD, parse_card
-
-    registry = Registry.of_project(view.project, view.use_case)
-    version = version or registry.current() or registry.shipped_version()
-    if not version:
-        raise ConfigurationError(f"there is {NO_MODEL} of {registry.name}", remedy=TRAIN)
-    place = registry.place_of(version)
-    try:
-        content = registry.read(version, CARD_FILE, MOST_BYTES)
-    except ConfigurationError as error:
-        raise ConfigurationError(str(error), remedy=NO_CARD) from error
-    return parse_card(content, f"{place}/{CARD_FILE}")
 
 
 def _write(output: Path, found: Drift, card: ModelCard) -> None:

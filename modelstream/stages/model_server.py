@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,8 @@ from modelstream.registry.watch import ModelWatch
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Stage
 from modelstream.stages.counters import ServedModel
+from modelstream.stages.endpoint import Endpoint
+from modelstream.stages.monitoring import About, Connection, Monitor
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
@@ -111,6 +114,7 @@ class ModelServing:
     get_param: Callable[..., Any]
 
     _scorer: Scorer
+    _monitor: Monitor | None = None
     stage: ModelServerStage | None = None
 
     def calibrate(self, probability: Probabilities, vectors: Floats) -> Probabilities:  # noqa: ARG002
@@ -137,6 +141,10 @@ class ModelServing:
             return
         self.stage = ModelServerStage(self.context, settings, stores.streams, stores.epoch, self.infer)
         self._follow_registry(settings, use_case, self.stage)
+        if settings.monitoring:
+            self._monitor = self._monitored(settings, use_case)
+            loop = asyncio.get_running_loop()
+            self._monitor.start(lambda: not loop.is_closed())
         self.stage.start()
 
     def _shipped(self, use_case: UseCase) -> OnnxModel | None:
@@ -193,6 +201,33 @@ class ModelServing:
             watch.start(lambda: soon(take))
         take()
 
+    def _monitored(self, settings: Settings, use_case: UseCase) -> Monitor:
+        """Return what tells MLRun's model monitoring of the answers."""
+        uri = self.context.stream.function_uri
+        about = About(self.name, type(self).__name__, uri, str(self.context.worker_id))
+        endpoint = Endpoint(
+            project=uri.partition("/")[0],
+            function=settings.function,
+            model=self.name,
+            features=use_case.features,
+            outputs=(use_case.prediction, use_case.probability),
+            class_name=about.class_name,
+        )
+        loop = asyncio.get_running_loop()
+
+        def connect(version: str) -> Connection:
+            model = self._scorer.model
+            return endpoint.connect(version, model.spec.sha256 if model and model.spec.version == version else "")
+
+        def say(what: str, why: str) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the server with it
+                loop.call_soon_threadsafe(self._say, what, why)
+
+        return Monitor(about, connect, say)
+
+    def _initialize_model_logger(self) -> None:
+        """Do nothing, where MLRun would begin to send records with its own stream pusher, or log that it doesn't."""
+
     def _say(self, what: str, why: str) -> None:
         self.context.logger.warn_with(f"Model {self.name}: {what}", why=why)
 
@@ -247,7 +282,10 @@ class ModelServing:
 
     def predict(self, request: dict[str, Any]) -> tuple[Query, Scores] | Decoded:
         """Return a request with its scores, or the predictions of an Arrow message."""
+        started = time.time()
         scores = self._scorer.scores(request["inputs"], request.get("batch"))
+        if self._monitor is not None:
+            self._monitor.offer(self._scorer.version, request["inputs"], scores, started)
         if "batch" not in request:
             return request["query"], scores
         return Decoded("predictions", request["origin"], self._scorer.predictions(request["batch"], scores), {})

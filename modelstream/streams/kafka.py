@@ -36,8 +36,8 @@ class KafkaStreams(Streams):
 
     all_or_none = False
 
-    def __init__(self, url: str) -> None:
-        self.address = KafkaAddress.of(url)
+    def __init__(self, url: str | KafkaAddress) -> None:
+        self.address = url if isinstance(url, KafkaAddress) else KafkaAddress.of(url)
         self._own = Clients(self.address)
         self._readers: dict[str, KafkaReader] = {}
         self._infos: dict[str, StreamInfo] = {}

@@ -14,6 +14,7 @@ import yaml
 from modelstream.base.timestamps import datetime_of
 from modelstream.model.spec import SPEC_FILE
 from modelstream.registry.registry import Registry
+from modelstream.stages.endpoint import VERSION, tag_of
 from modelstream.training.judge.held_out import HELD_OUT_FILE, held_out
 from modelstream.training.learn.export import MODEL_FILE
 from modelstream.training.report import plots_data, report
@@ -37,6 +38,10 @@ from modelstream.training.snapshot.selection import OnProgress
 
 METRICS = ("auc", "accuracy", "log_loss", "ece", "recall", "precision")
 DIGITS = 4
+LABEL = "label"
+"""The column of the training set that says the class."""
+TRAINING_SET = "training-set"
+"""The artifact of the vectors that were learned from, without the test users'."""
 ONLY_OURS = (
     "It knows only vectors as this pipeline computes them; vectors computed otherwise mean something else to it."
 )
@@ -166,6 +171,7 @@ def parameters_of(card: ModelCard) -> dict[str, Any]:
         "seed": data.seed,
         "training_users": data.training_users,
         "training_vectors": data.training_vectors,
+        "label_column": LABEL,
     }
 
 
@@ -182,10 +188,18 @@ def spec(card: ModelCard, prediction: str) -> str:
             "metrics": metrics_of(card),
             "inputs": inputs_of(card),
             "outputs": outputs_of(prediction),
-            "feature_stats": {name: _plain(h.mlrun_statistics()) for name, h in card.features.items()},
+            "feature_stats": feature_stats_of(card),
         },
     }
     return yaml.safe_dump(described, sort_keys=False, width=110, default_flow_style=None)
+
+
+def feature_stats_of(card: ModelCard) -> dict[str, Any]:
+    """Return the statistics of every vector as served, with which MLRun's monitoring compares.
+
+    MLRun itself would take those of the training set, a sample in which busy users count less.
+    """
+    return {name: _plain(histogram.mlrun_statistics()) for name, histogram in card.features.items()}
 
 
 def inputs_of(card: ModelCard) -> list[dict[str, str]]:
@@ -211,26 +225,41 @@ def log(context: Any, registry: Registry, done: Training, version: str) -> None:
     """Log to MLRun: the results, the vectors that were learned from, the model, and the report."""
     place = registry.place_of(version)
     card = parse_card(registry.read(version, CARD_FILE), f"{place}/{CARD_FILE}")
-    content = {name: registry.read(version, name) for name in (CARD_FILE, README_FILE)}
     page = registry.read(version, report.REPORT_FILE).decode()
     results = {"version": version, "folder": place, **metrics_of(card)}
     for key, value in results.items():
         context.log_result(key, value)
     frame = _frame(done.snapshot.learn, done)
-    context.log_dataset("training-set", df=frame, format="parquet", index=False, stats=False, preview=10)
+    learned = context.log_dataset(
+        TRAINING_SET, df=frame, format="parquet", index=False, stats=False, preview=10, label_column=LABEL
+    )
     context.log_artifact("report", body=page, local_path=report.REPORT_FILE, format="html")
-    context.log_model(
+    _log_model(context, registry, done, card, learned)
+
+
+def _log_model(context: Any, registry: Registry, done: Training, card: ModelCard, learned: Any) -> None:
+    """Log the model as an artifact of its own name, with a tag and a label for the version (`endpoint.store_uri`).
+
+    Not by MLRun's `log_model`: that takes no statistics but those of a training set.
+    """
+    from mlrun.artifacts import ModelArtifact
+    from mlrun.features import Feature
+
+    content = {name: registry.read(card.version, name) for name in (CARD_FILE, README_FILE)}
+    model = ModelArtifact(
         card.name,
-        body=done.content,
+        done.content,
         model_file=MODEL_FILE,
         framework="onnx",
         algorithm=card.algorithm,
         parameters=parameters_of(card),
         metrics=metrics_of(card),
-        inputs=inputs_of(card),
-        outputs=outputs_of(done.data.use_case.prediction),
-        extra_data=content,
+        inputs=[Feature(**one) for one in inputs_of(card)],
+        outputs=[Feature(**one) for one in outputs_of(done.data.use_case.prediction)],
+        extra_data={**content, TRAINING_SET: learned},
     )
+    model.feature_stats = feature_stats_of(card)
+    context.log_artifact(model, db_key=card.name, tag=tag_of(card.version), labels={VERSION: card.version})
 
 
 def _frame(examples: Examples, done: Training) -> pd.DataFrame:
@@ -240,5 +269,5 @@ def _frame(examples: Examples, done: Training) -> pd.DataFrame:
     keys = pa.DictionaryArray.from_arrays(pa.array(examples.users), pa.array(examples.keys))
     frame.insert(0, use_case.key, keys.cast(pa.string()).to_pandas())
     frame.insert(1, use_case.time, pd.to_datetime(examples.moments, unit="us", utc=True))
-    frame["label"] = examples.labels
+    frame[LABEL] = examples.labels
     return frame

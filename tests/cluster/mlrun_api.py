@@ -13,7 +13,8 @@ import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
+from urllib.parse import parse_qs
 
 NOW = "2026-01-01T00:00:00+00:00"
 
@@ -41,11 +42,13 @@ class StandIn:
         """The function whose deployment or deletion is interrupted by Ctrl-C."""
         self.status = 200
         """What every call is answered with, if it isn't 200."""
+        self.query: dict[str, list[str]] = {}
+        """Of the call in hand."""
         self.unknown: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def __enter__(self) -> StandIn:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
@@ -221,7 +224,9 @@ def _handler(server: StandIn) -> type[BaseHTTPRequestHandler]:
             raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             is_json = raw and "json" in (self.headers.get("Content-Type") or "json") and raw[:1] in b"{["
             body = json.loads(raw) if is_json else raw.decode()
-            status, answer, headers = server.answer(self.command, self.path.partition("?")[0], body)
+            path, _, query = self.path.partition("?")
+            server.query = parse_qs(query)
+            status, answer, headers = server.answer(self.command, path, body)
             content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **headers}.items():

@@ -296,6 +296,24 @@ def test_kafka_is_trimmed_every_hour_as_the_file_says(written: dict[str, Any], a
     assert asked["task"]["spec"]["handler"] == "modelstream.cluster.jobs.trim"
 
 
+def test_monitoring_is_switched_on_and_off_in_the_clusters_file(written: dict[str, Any], api: StandIn) -> None:
+    mlrun_client.connect()
+    deployment = loaded(written, "v3io")
+    assert "MODELSTREAM_MONITORING" not in plan.environment(deployment.runtimes["model-server"])
+    deployment.cluster = msgspec.structs.replace(deployment.cluster, monitoring=True)
+    deployment.runtimes = functions.configure(deployment.mlrun_project, deployment.project, deployment.cluster)
+    told = {name: plan.environment(each).get("MODELSTREAM_MONITORING") for name, each in deployment.runtimes.items()}
+    assert {name for name, value in told.items() if value} == {"model-server"}
+    assert {"schedule drift": {"when": "47 * * * *"}} in plan.describe(
+        deployment.runtimes, deployment.project, deployment.cluster
+    )["steps"]
+    deployment.run("remote", WorkflowOptions())
+    assert api.schedules["drift"]["task"]["spec"]["handler"] == "modelstream.cluster.jobs.drift"
+    deployment.cluster = msgspec.structs.replace(deployment.cluster, monitoring=False)
+    deployment.run("remote", WorkflowOptions())
+    assert "drift" not in api.schedules
+
+
 def test_job_that_mlrun_did_not_schedule_is_told(written: dict[str, Any], api: StandIn) -> None:
     mlrun_client.connect()
     api.failing["trim"] = "no cron today"

@@ -68,10 +68,12 @@ class Context:
     def log_result(self, key: str, value: Any) -> None:
         self.results[key] = value
 
-    def _log(self, key: str, **details: Any) -> None:
-        self.logged[key] = details
+    def log_artifact(self, item: Any, **details: Any) -> str:
+        key = item if isinstance(item, str) else item.metadata.key
+        self.logged[key] = {"item": item, **details}
+        return f"store://artifacts/modelstream/{key}"
 
-    log_dataset = log_artifact = log_model = _log
+    log_dataset = log_artifact
 
 
 def ignore(*_: object) -> None:
@@ -228,7 +230,9 @@ def test_trained_version_is_registered_described_and_logged(
     assert [one["name"] for one in spec["inputs"]] == list(USE_CASE.features) == list(spec["feature_stats"])
     assert spec["metrics"] == {name: context.results[name] for name in spec["metrics"]}
     assert set(context.logged) == {"training-set", "report", "churn"}
-    assert context.logged["churn"]["body"] == (folder / "model.onnx").read_bytes()
+    logged = context.logged["churn"]
+    assert logged["item"].get_body() == (folder / "model.onnx").read_bytes()
+    assert (logged["tag"], logged["labels"], logged["db_key"]) == ("v2", {"version": "2"}, "churn")
     assert len(context.logged["training-set"]["df"]) == card.data.training_vectors
     page = (folder / "report.html").read_text()
     assert len(page) < 2_000_000
