@@ -34,6 +34,9 @@ LOCK_POLL_SECONDS = 0.001
 WAL_SIZE_LIMIT = 32 << 20
 """A write-ahead log that grew beyond this size (because a reader was slow) is cut back to it."""
 
+PAGE_BYTES = 4096
+"""SQLite's default, which all files have."""
+
 _OUTAGES = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -122,8 +125,11 @@ def create(path: Path, form: Format, statements: Sequence[str]) -> bool:
     return True
 
 
-def connect(path: Path, form: Format, *, durable: bool = True) -> Connection:
+def connect(path: Path, form: Format, *, durable: bool = True, cache_bytes: int = 0) -> Connection:
     """Open a file that exists. With `durable`, a commit is safe against power loss, else only against a kill.
+
+    `cache_bytes` of its pages at most stay in memory, and as many wait in its write-ahead log; 0: as SQLite sees fit
+    (2 and 4 MB).
 
     Raises ConfigurationError when the file is missing, is something else, or of a newer version.
     """
@@ -140,7 +146,10 @@ def connect(path: Path, form: Format, *, durable: bool = True) -> Connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             _check(path, form, found, version)
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            connection.execute(f"PRAGMA journal_size_limit={WAL_SIZE_LIMIT}")
+            connection.execute(f"PRAGMA journal_size_limit={max(WAL_SIZE_LIMIT, cache_bytes)}")
+            if cache_bytes:
+                connection.execute(f"PRAGMA cache_size={-cache_bytes // 1024}")
+                connection.execute(f"PRAGMA wal_autocheckpoint={cache_bytes // PAGE_BYTES}")
             # Debian's SQLite overwrites what is deleted with zeros unless told otherwise.
             connection.execute("PRAGMA secure_delete=OFF")
             files = {file: identity(file) for file in (path, *(Path(f"{path}-{end}") for end in ("wal", "shm")))}
@@ -201,11 +210,20 @@ class File:
     With `statements`, the file is made if it isn't there. See `create` and `connect` for what is raised.
     """
 
-    def __init__(self, path: Path, form: Format, statements: Sequence[str] = (), *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        form: Format,
+        statements: Sequence[str] = (),
+        *,
+        durable: bool = True,
+        cache_bytes: int = 0,
+    ) -> None:
         self.path = path
         self._form = form
         self._statements = statements
         self._durable = durable
+        self._cache_bytes = cache_bytes
         self._connection: Connection | None = None
         self._process = os.getpid()
         self._of_parents: list[Connection | None] = []
@@ -220,7 +238,7 @@ class File:
         if self._connection is None:
             if self._statements:
                 create(self.path, self._form, self._statements)
-            self._connection = connect(self.path, self._form, durable=self._durable)
+            self._connection = connect(self.path, self._form, durable=self._durable, cache_bytes=self._cache_bytes)
         self._connection.check_there()
         return self._connection
 

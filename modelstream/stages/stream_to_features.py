@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from modelstream.errors import OvertakenError
 from modelstream.features.engine import Applied, FeatureEngine, NoEventsError, no_lookup
+from modelstream.features.users import texts
 from modelstream.features.vectors import Derive, Vectors
 from modelstream.messages.codec import UnreadableError, check_columns
 from modelstream.messages.identity import Checkpoint, Int64s, buckets_of, positions_of
@@ -155,8 +156,7 @@ class StreamToFeatures(Stage):
 
     def _update(self, shard: Shard, events: pa.RecordBatch, stream_positions: Int64s) -> Applied:
         engine = self._engines[shard.number]
-        keys = events.column(self._use_case.key).unique().to_pylist()
-        missing = engine.missing(keys)
+        missing = engine.missing(texts(events.column(self._use_case.key).unique()))
         if missing:
             engine.load(missing, self._features.get_many(missing))
         applied = engine.apply(events, stream_positions, self._look_up)

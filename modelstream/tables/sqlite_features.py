@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -15,6 +18,9 @@ from modelstream.tables.contract import FeatureTable
 from modelstream.tables.sqlite_rows import batch_of, column_type, count_rows, rows_of, scan_rows
 
 FEATURES = Format("table of features", b"msf1")
+CACHE_BYTES = 32 << 20
+"""Pages of the table that stay in memory: those of 150,000 users. With SQLite's 2 MB, each commit of a table that has
+more users reads most of its pages from the file again."""
 
 
 class SqliteFeatureTable(FeatureTable):
@@ -33,7 +39,8 @@ class SqliteFeatureTable(FeatureTable):
         self.file = File(
             path,
             FEATURES,
-            [
+            cache_bytes=CACHE_BYTES,
+            statements=[
                 f"CREATE TABLE features ({', '.join(columns)}) WITHOUT ROWID",
                 "CREATE TABLE watermarks (epoch INTEGER, shard INTEGER, origin TEXT, bucket INTEGER, "
                 "position INTEGER NOT NULL, PRIMARY KEY (epoch, shard, origin, bucket)) WITHOUT ROWID",
@@ -41,7 +48,7 @@ class SqliteFeatureTable(FeatureTable):
                 "counters TEXT NOT NULL, PRIMARY KEY (epoch, shard)) WITHOUT ROWID",
             ],
         )
-        self._select = f"SELECT {', '.join(names)} FROM features WHERE {names[0]} = ?"
+        self._select = f"SELECT {', '.join(names)} FROM features WHERE {names[0]} IN"
         self._upsert = (
             f"INSERT INTO features VALUES ({', '.join('?' * len(names))}) ON CONFLICT DO UPDATE SET "
             f"{', '.join(f'{name} = excluded.{name}' for name in names[1:])} "
@@ -54,8 +61,12 @@ class SqliteFeatureTable(FeatureTable):
     def get_many(self, keys: Sequence[str]) -> pa.RecordBatch:
         connection = self.file.connection
         with guarded(self.file.path), reading(connection):
-            found = [connection.execute(self._select, (key,)).fetchone() for key in keys]
-        return batch_of([row for row in found if row is not None], self.schema)
+            found = list(chain.from_iterable(map(self._rows, _parts(sorted(keys)))))
+        return batch_of(found, self.schema)
+
+    def _rows(self, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+        statement = f"{self._select} ({', '.join('?' * len(keys))})"
+        return self.file.connection.execute(statement, keys).fetchall()
 
     def get(self, key: str) -> pa.RecordBatch:
         return self.get_many([key])
@@ -82,7 +93,8 @@ class SqliteFeatureTable(FeatureTable):
         marks = set(checkpoint.watermarks.items())
         risen = marks - self._stored.pop(shard, set())
         counters = msgspec.json.encode(checkpoint.counters).decode()
-        values = rows_of(rows.select(self.schema.names))
+        # In the order of the keys, in which the table is stored, each of its pages is looked up once a commit.
+        values = sorted(rows_of(rows.select(self.schema.names)), key=itemgetter(0))
         connection = self.file.connection
         with guarded(self.file.path), writing(connection):
             connection.executemany(self._upsert, values)
@@ -116,3 +128,15 @@ class SqliteFeatureTable(FeatureTable):
                 f"{self.file.path} was made for another use case (differing columns: {', '.join(differing)})",
                 remedy="go back to the use case that it was made for, or begin anew in another folder",
             )
+
+
+def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the keys in parts of a few sizes, so that SQLite has few statements to compile.
+
+    A key costs 1.5 us in a part of many, and 5 us alone.
+    """
+    at = 0
+    for size in (512, 64, 8, 1):
+        while len(keys) - at >= size:
+            yield keys[at : at + size]
+            at += size

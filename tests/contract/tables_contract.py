@@ -35,6 +35,11 @@ ODD_KEYS = ["", "a", "A", "a ", "a\0b", "a'b", 'a"b', "ä", "日本", "\U0001f60
 SOME_FLOATS = [0.0, 0.1, -1e308, 5e-324, math.inf, -math.inf, 1e300, 2.0**53 + 2]
 
 
+def sums(found: pa.RecordBatch) -> dict[str, float]:
+    """Return `bet_sum` by user: `get_many` gives rows in no special order."""
+    return dict(zip(found.column(0).to_pylist(), found.column("bet_sum").to_pylist(), strict=True))
+
+
 def rows(*values: tuple[Any, ...]) -> pa.RecordBatch:
     """Return rows of (user, applied, bet_sum), the rest null, or of all columns."""
     full = [value if len(value) > 3 else (*value[:2], *[None] * 5, value[2]) for value in values]
@@ -218,8 +223,8 @@ class TablesContract:
             features = tables.features(ROWS)
             keys = [str(number) for number in range(len(values))]
             features.commit(0, rows(*((key, 0, value) for key, value in zip(keys, values, strict=True))), checkpoint(0))
-            found = features.get_many(keys).column("bet_sum").to_pylist()
-        assert [struct.pack("d", value) for value in found] == [struct.pack("d", value) for value in values]
+            found = sums(features.get_many(keys))
+        assert [struct.pack("d", found[key]) for key in keys] == [struct.pack("d", value) for value in values]
 
     def test_row_is_written_only_if_its_position_rises(self, tables: Tables) -> None:
         features = tables.features(ROWS)
@@ -310,10 +315,18 @@ class TablesContract:
         ]
         assert list(features.scan(100, after=keys[-1])) == []
 
+    def test_rows_of_many_users_are_found_whatever_their_number(self, tables: Tables) -> None:
+        features = tables.features(ROWS)
+        keys = [str(number) for number in range(0, 1200, 2)]
+        features.commit(0, rows(*((key, 1, float(key)) for key in keys)), checkpoint(0))
+        for count in (1, 7, 8, 9, 63, 64, 65, 511, 512, 513, 1200):
+            asked = [str(number) for number in range(count)]
+            assert sums(features.get_many(asked)) == {key: float(key) for key in asked if int(key) % 2 == 0}
+
     def test_features_keep_odd_keys_apart(self, tables: Tables) -> None:
         features = tables.features(ROWS)
         features.commit(0, rows(*((key, 1, float(number)) for number, key in enumerate(ODD_KEYS))), checkpoint(0))
-        assert features.get_many(ODD_KEYS).column("bet_sum").to_pylist() == [float(n) for n in range(len(ODD_KEYS))]
+        assert sums(features.get_many(ODD_KEYS)) == {key: float(number) for number, key in enumerate(ODD_KEYS)}
         assert [key for batch in features.scan(3) for key in batch.column(0).to_pylist()] == sorted(
             ODD_KEYS, key=str.encode
         )
