@@ -15,7 +15,12 @@ from modelstream.registry.shipped import with_own_model
 
 
 def setup(project: Any) -> Any:
-    """Configure the functions of an `mlrun.projects.MlrunProject` as `params` say; return it."""
+    """Configure the functions of an `mlrun.projects.MlrunProject` as `params` say; return it.
+
+    A project that `deploy` has stored, and that is loaded from MLRun, has its functions configured already.
+    """
+    if "deployment" in project.spec.params:
+        return project
     declaration = with_own_model(load_project(Path(project.spec.context) / "project.yaml"))
     project.spec.params["chain"] = declaration.chain.as_dict()
     for name, function in declaration.functions.items():

@@ -7,6 +7,7 @@ Only MLRun is imported here: MLRun loads this file from the repository's source,
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import mlrun
@@ -26,7 +27,7 @@ def pipeline(
     """
     from kfp import dsl
 
-    chain = _chain()
+    chain = chain_to_deploy()
     step = _always(mlrun.run_function("prepare", name="prepare"))
     with dsl.Condition(model_version != "", name="choose-model"):
         version = {"version": model_version, "chosen": True}
@@ -65,7 +66,7 @@ def in_order(
     seed: int = 1,
 ) -> None:
     """Do what `pipeline` does, one step after the other. After Ctrl-C the KeyboardInterrupt says which are done."""
-    chain = _chain()
+    chain = chain_to_deploy()
     done: list[str] = []
     try:
         _run("prepare", done)
@@ -93,7 +94,32 @@ def _run(name: str, done: list[str], **params: Any) -> Any:
     return run
 
 
-def _chain() -> dict[str, Any]:
+def chain_to_deploy() -> dict[str, Any]:
     """Return the chain of functions: `source`, `consumers` in order and `trainer`, as `project_setup.py` has put it."""
-    chain: dict[str, Any] = mlrun.get_current_project().spec.params["chain"]
+    project = mlrun.get_current_project()
+    _refuse_unless_configured(project)
+    chain: dict[str, Any] = project.spec.params["chain"]
     return chain
+
+
+def _refuse_unless_configured(project: Any) -> None:
+    """Raise RuntimeError unless the functions are as `deploy` has configured them, and written down in the project.
+
+    MLRun loads others from project.yaml: without triggers, volumes or the cluster's addresses. And it leaves volumes
+    and resources out when it saves a project.
+    """
+    remedy = "run `python pipeline.py deploy --config FILE`, with the cluster's file (docs/cluster.md)"
+    deployment = project.spec.params.get("deployment")
+    if not deployment:
+        raise RuntimeError(
+            f"the functions of {project.metadata.name} are not configured for a cluster, and nothing was deployed: "
+            f"they would have no triggers and no volumes; {remedy}"
+        )
+    for name, expected in deployment.items():
+        function = project.get_function(name, sync=False, enrich=False).to_dict()["spec"]
+        specification = json.loads(json.dumps(function, default=str))
+        if differing := [field for field, value in expected.items() if specification.get(field) != value]:
+            raise RuntimeError(
+                f"{name} is not as it was configured for the cluster, and nothing was deployed: "
+                f"{', '.join(differing)} differ; {remedy}"
+            )

@@ -76,6 +76,8 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where registered models are: a folder, as a path or a `file://` URL, or `s3://bucket/prefix`."""
     chain: dict[str, Any] = {}
     """What `project_setup.py` adds for the workflow, and MLRun may save; it is not read here."""
+    deployment: dict[str, Any] = {}
+    """What `deploy` adds, likewise."""
 
 
 class Chain(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@
 | `kafka_login` | how functions and triggers log in to Kafka |
 | `triggers` | names of topics, stream paths and consumer groups for triggers |
 | `functions` | the project's functions as MLRun objects, configured: triggers, environment, resources |
+| `whole` | the project with every function complete, as it is compiled and stored |
 | `conversion` | lets MLRun convert the notebooks in one process |
 | `options` | what the workflow does in addition |
 | `placeholders` | what a cluster's file still has from the shipped one |

@@ -34,6 +34,8 @@ class Size(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Number of pods, which never changes by itself."""
     workers: int = 1
     """Processes in each pod; the shards are spread over all of them."""
+    http_workers: int = 1
+    """Further processes in each pod of the model server, which answer requests by HTTP; 0: it has no HTTP trigger."""
     cpu: str = ""
     memory: str = ""
     """CPU and memory that a pod requests."""

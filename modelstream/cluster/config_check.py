@@ -254,6 +254,11 @@ def _check_functions(file: YamlFile, cluster: Cluster, project: Project) -> None
         for field, number in (("replicas", size.replicas), ("workers", size.workers)):
             if number < 1:
                 raise file.error((*place, field), f"must be above 0, not {number}", "give a number of 1 or more")
+        serves = project.functions[name].kind == "serving"
+        if size.http_workers < 0 or (size.http_workers != Size().http_workers and not serves):
+            problem = f"{name} answers no requests by HTTP" if not serves else f"can't be {size.http_workers}"
+            remedy = "give 0 or more" if serves else f"only the function {project.server} has it: leave it out here"
+            raise file.error((*place, "http_workers"), problem, remedy)
         if size.replicas * size.workers > shards:
             raise file.error(
                 place,

@@ -23,6 +23,7 @@ from modelstream.cluster.functions import DRIFT_AT, TRIM_AT, configure
 from modelstream.cluster.options import WorkflowOptions
 from modelstream.cluster.placeholders import placeholders, refuse
 from modelstream.cluster.summary import summary
+from modelstream.cluster.whole import DEPLOYMENT, configured, whole
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.project import Project, load_project
 from modelstream.registry.shipped import with_own_model
@@ -81,7 +82,7 @@ class Deployment:
         session = self.cluster.secrets.get("V3IO_ACCESS_KEY")
         return compiler.ask(
             {
-                "project": self.mlrun_project.to_dict(),
+                "project": whole(self.mlrun_project, self.runtimes),
                 "arguments": arguments or {},
                 "session": {"secret": session.secret, "key": session.key} if session else None,
             }
@@ -90,7 +91,7 @@ class Deployment:
     def run(self, engine: Engine, options: WorkflowOptions, compiler: Compiler | None = None) -> str:
         """Run the workflow on the cluster; return the lines to print about it. The engine kfp needs a compiler."""
         _say("storing the project in MLRun, and starting the workflow")
-        self.mlrun_project.save_to_db()
+        self._store()
         self.done.append("the project is stored in MLRun")
         if compiler is not None:
             told = f"Kubeflow runs the workflow: {self.compile(compiler, options.arguments())['run']}"
@@ -107,9 +108,25 @@ class Deployment:
             api.unschedule(database, DRIFT, self.project.name)
         return told
 
+    def _store(self) -> None:
+        """Store the project in MLRun. (Its own `save` would leave out parts of the functions.)"""
+        import mlrun
+
+        mlrun.get_run_db().store_project(self.project.name, whole(self.mlrun_project, self.runtimes))
+        # For a workflow that runs here.
+        self.mlrun_project.spec.params[DEPLOYMENT] = configured(self.runtimes)
+
     def _start(self, engine: Engine, arguments: dict[str, Any]) -> str:
         asked = {"local": "local", "remote": "remote:kfp"}[engine]
-        source = self.cluster.source if engine == "remote" else None
+        source = None
+        if engine == "remote":
+            import mlrun
+
+            source = self.cluster.source
+            # The pod that compiles it. By default MLRun takes the project's image, which has no Kubeflow.
+            self.mlrun_project.set_workflow(
+                WORKFLOWS[engine], "workflow.py", engine="kfp", handler="pipeline", image=mlrun.mlconf.kfp_image
+            )
         run = self.mlrun_project.run(
             WORKFLOWS[engine], arguments=arguments, engine=asked, source=source, dirty=True, watch=False
         )

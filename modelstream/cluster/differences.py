@@ -74,6 +74,8 @@ def fields(function: Function) -> dict[str, str]:
     found: dict[str, Any] = {
         "image": spec.get("image"),
         "handler": spec.get("function_handler") or spec.get("default_handler"),
+        "runtime": spec.get("nuclio_runtime"),
+        "default HTTP trigger": {True: "off", False: "on"}.get(spec.get("disable_default_http_trigger")),
         "replicas": spec.get("max_replicas"),
     }
     found |= {f"variable {name}": value for name, value in plan.variables(spec.get("env") or []).items()}

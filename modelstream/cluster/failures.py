@@ -19,6 +19,12 @@ _KNOWN: tuple[tuple[str, type[ModelstreamError], str], ...] = (
         "this MLRun has no Kubeflow pipelines: use --engine local",
     ),
     (
+        r"compiled pipe file is empty|No module named '?kfp",
+        ConfigurationError,
+        "the pod that compiles the workflow has no Kubeflow: MLRun's server must have the image mlrun/mlrun-kfp "
+        "(its setting kfp_image). Or use --engine kfp, which compiles it here",
+    ),
+    (
         r"\b401\b|Unauthorized|authentication failed|access key|session.*(expired|required)",
         ConfigurationError,
         "export V3IO_USERNAME and V3IO_ACCESS_KEY (Iguazio: user settings, access keys), or log in again",

@@ -39,11 +39,17 @@ TRIGGER = {
     "worker_allocation_mode": "static",
     "session_timeout": "10s",
     "heartbeat_interval": "3s",
-    "worker_termination_timeout": "10s",
+    "worker_termination_timeout": "5s",
 }
 """What triggers of Kafka and V3IO have in common. The last is the time that a worker has for its drain or
-termination callback: what is not flushed by then is repeated elsewhere. With Nuclio's own 5 s it stays below the 30 s
-that Kubernetes gives a pod."""
+termination callback, which needs at most 2 s, after the message in hand: what is not flushed by then is repeated
+elsewhere. With Nuclio's own 5 s it stays below the 30 s that Kubernetes gives a pod."""
+REBALANCE = {"maxWaitHandlerDuringRebalance": "5s", "rebalanceTimeout": "60s"}
+"""How long a Kafka trigger waits for its workers when partitions move, and Kafka for all members of the group. Nuclio
+waits the whole time, for all partitions at once, and starts a worker anew that is not ready by then. It would add 3 s
+if the first were less than a worker has for its drain."""
+RUNTIME = "python:3.11"
+"""What Nuclio runs the functions in: the Python of the project's image. A server may have another by default."""
 FETCH_BYTES = 4 << 20
 """Bytes that Nuclio asks of a Kafka partition at once: some messages of 1 MB."""
 
@@ -84,8 +90,7 @@ def environment(project: Project, cluster: Cluster, function: str) -> dict[str, 
 def configure(mlrun_project: Any, project: Project, cluster: Cluster) -> dict[str, Any]:
     """Configure all functions of an `mlrun.projects.MlrunProject`, and add the workflow's jobs; return them by name.
 
-    The project object then holds them whole, so that what is stored of it in MLRun's database can be deployed from
-    there, without this repository.
+    The project object then holds them whole; `whole` writes them down so.
     """
     import mlrun
 
@@ -106,6 +111,9 @@ def configure(mlrun_project: Any, project: Project, cluster: Cluster) -> dict[st
         _resize(runtime, cluster, name)
         declared = project.functions.get(name)
         if declared is not None and project.params.wiring[name].reads:
+            runtime.spec.nuclio_runtime = RUNTIME
+            # A worker of its own in every pod, whose requests no stage of a stream would answer.
+            runtime.spec.disable_default_http_trigger = True
             _connect(runtime, project, cluster, declared)
         mlrun_project.set_function(runtime, name=name)
     return runtimes
@@ -145,15 +153,28 @@ def _connect(runtime: Any, project: Project, cluster: Cluster, function: Functio
         if isinstance(address, KafkaAddress):
             _add_kafka(runtime, address, cluster.epoch, wiring.reads, function.name, size.workers)
             if cluster.kafka is not None:
-                runtime.with_annotations(cluster.kafka.annotations())
+                _annotate(runtime, cluster.kafka.annotations())
         else:
             _add_v3io(runtime, address, wiring.reads, function.name, size.workers, cluster.v3io_api)
         if wiring.class_name:
             set_graph(runtime, in_image(project, cluster), function.name)
-            runtime.with_http(workers=1)
+            if size.http_workers:
+                runtime.with_http(workers=size.http_workers)
     # MLRun sets 1 to 4 replicas for Kafka, and as many as shards for V3IO. A number that changes by itself would
     # move shards all the time.
     runtime.spec.min_replicas = runtime.spec.max_replicas = size.replicas
+
+
+def _annotate(runtime: Any, annotations: dict[str, str]) -> None:
+    """Give a function annotations, and with them all else that a `base_spec` needs.
+
+    That is where MLRun keeps annotations, and its server gives a function its handler only where it has no `base_spec`.
+    """
+    from nuclio.config import new_config
+
+    runtime.spec.base_spec = new_config()
+    runtime.spec.base_spec["spec"]["handler"] = runtime.spec.function_handler
+    runtime.with_annotations(annotations)
 
 
 def _add_kafka(runtime: Any, address: KafkaAddress, epoch: int, stream: str, function: str, workers: int) -> None:
@@ -169,6 +190,7 @@ def _add_kafka(runtime: Any, address: KafkaAddress, epoch: int, stream: str, fun
         **TRIGGER,
     )
     runtime.add_trigger(stream, trigger)
+    runtime.spec.config[f"spec.triggers.{stream}"]["attributes"] |= REBALANCE
 
 
 def _add_v3io(runtime: Any, path: triggers.V3ioPath, stream: str, function: str, workers: int, api: str) -> None:

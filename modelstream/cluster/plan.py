@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from modelstream.cluster.config import Cluster
-from modelstream.cluster.functions import DRIFT_AT, TRIM_AT
+from modelstream.cluster.functions import DRIFT_AT, TRIGGER, TRIM_AT
 from modelstream.cluster.secrecy import is_secret
 from modelstream.project import Project
 
@@ -51,7 +51,8 @@ def describe(runtimes: dict[str, Any], project: Project, cluster: Cluster) -> di
         "logs": {"url": cluster.logs, "names": [*params.logs]},
         "models": cluster.registry_url(),
         **({} if params.model else {"model": NO_MODEL}),
-        "volumes": {volume.path: volume.claim for volume in cluster.volumes},
+        "volumes of every function": volumes(runtimes[order[0]]),
+        "when shards move": f"a worker needs at most 2 s to drain, and has {TRIGGER['worker_termination_timeout']}",
         "env of every function": shared,
         "steps": steps,
     }
@@ -88,6 +89,26 @@ def variables(env: list[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
+def volumes(runtime: Any) -> dict[str, str]:
+    """Return what a function mounts, by path."""
+    return {mount["volumeMount"]["mountPath"]: _kept(mount["volume"]) for mount in mounted(runtime)}
+
+
+def mounted(runtime: Any) -> list[dict[str, Any]]:
+    """Return a function's mounts, each with its volume, as Kubernetes writes them."""
+    spec = runtime.to_dict()["spec"]
+    known = {volume["name"]: volume for volume in spec.get("volumes") or []}
+    return [{"volume": known[each["name"]], "volumeMount": each} for each in spec.get("volume_mounts") or []]
+
+
+def _kept(volume: dict[str, Any]) -> str:
+    """Return what a volume is, in words."""
+    claim, secret = volume.get("persistentVolumeClaim"), volume.get("secret")
+    if claim:
+        return f"the claim {claim['claimName']}"
+    return f"the secret {secret['secretName']}" if secret else str(volume)
+
+
 def masked(value: Any, name: str = "") -> Any:
     """Return a trigger's settings without passwords.
 
@@ -116,7 +137,8 @@ def _function(runtime: Any, project: Project, name: str, shared: dict[str, str])
         if key.startswith("spec.triggers.")
     }
     shown = {"notebook": project.functions[name].url, "handler": spec["function_handler"]}
-    shown |= {"replicas": spec["min_replicas"], "triggers": triggers}
+    shown |= {"runtime": spec["nuclio_runtime"], "replicas": spec["min_replicas"]}
+    shown |= {"default HTTP trigger": not spec["disable_default_http_trigger"], "triggers": triggers}
     if annotations := spec.get("base_spec", {}).get("metadata", {}).get("annotations"):
         shown["annotations"] = masked(dict(annotations))
     if "graph" in spec:

@@ -6,6 +6,7 @@ Real functions are deployed by nobody here. A function is ready at once, a run c
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import re
@@ -28,6 +29,8 @@ class StandIn:
         """As they were deployed."""
         self.stored: dict[str, dict[str, Any]] = {}
         """As they were stored."""
+        self.versions: dict[str, dict[str, Any]] = {}
+        """As they were stored, by the hash that a step of a workflow asks for."""
         self.runs: dict[str, dict[str, Any]] = {}
         self.project: dict[str, Any] = {}
         self.workflow: dict[str, Any] = {}
@@ -45,6 +48,8 @@ class StandIn:
         self.query: dict[str, list[str]] = {}
         """Of the call in hand."""
         self.unknown: list[str] = []
+        self._own_runs: dict[str, Any] = {}
+        """Of clients, which tell of a run of their own."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -95,13 +100,17 @@ class StandIn:
 
     def _store_function(self, body: Any, name: str) -> Any:
         self.stored[name] = body
-        return 200, {"hash_key": "0" * 40}, {}
+        key = hashlib.sha1(json.dumps(body, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+        self.versions[key] = copy.deepcopy(body)
+        return 200, {"hash_key": key}, {}
 
     def _list_functions(self, body: Any) -> Any:
         return 200, {"funcs": [*self.stored.values()]}, {}
 
     def _get_function(self, body: Any, name: str) -> Any:
-        return (200, {"func": self.stored[name]}, {}) if name in self.stored else (404, {"detail": "none"}, {})
+        key = self.query.get("hash_key", [None])[0]
+        found = self.versions.get(key) if key else self.stored.get(name)
+        return (200, {"func": found}, {}) if found is not None else (404, {"detail": "none"}, {})
 
     def _deploy(self, body: Any, name: str) -> Any:
         self.steps.append(("deploy", name))
@@ -139,7 +148,11 @@ class StandIn:
         return 200, {"data": task}, {}
 
     def _run(self, body: Any, uid: str) -> Any:
-        return 200, {"data": self.runs[uid]}, {}
+        return 200, {"data": self.runs.get(uid) or self._own_runs[uid]}, {}
+
+    def _store_run(self, body: Any, uid: str) -> Any:
+        self._own_runs[uid] = body
+        return 200, {}, {}
 
     def _nothing(self, body: Any, *_: str) -> Any:
         return 200, {}, {}
@@ -160,6 +173,9 @@ class StandIn:
         times = {"created": NOW, "updated": NOW}
         metadata = {"name": "task", "kind": "function.deletion", "project": "modelstream", "timeout": 600, **times}
         return {"kind": "BackgroundTask", "metadata": metadata, "spec": {}, "status": {"state": state, "error": error}}
+
+    def _push(self, body: Any, uid: str) -> Any:
+        return 200, self._task("succeeded"), {}
 
     def _deletion(self, body: Any) -> Any:
         return 200, self._task("failed", next(iter(self.failing.values()))), {}
@@ -202,7 +218,9 @@ _ANSWERS: tuple[tuple[str, Any], ...] = (
     (rf"GET {_P}/nuclio/([\w-]+)/deploy", StandIn._deploy_status),
     (r"POST /api/v1/submit_job", StandIn._submit),
     (rf"GET {_P}/runs/(\w+)", StandIn._run),
-    (rf"(?:POST|PATCH) {_P}/runs/(\w+)", StandIn._nothing),
+    (rf"POST {_P}/runs/(\w+)", StandIn._store_run),
+    (rf"POST {_P}/runs/(\w+)/push-notifications", StandIn._push),
+    (rf"PATCH {_P}/runs/(\w+)", StandIn._nothing),
     (rf"GET {_P}/logs/(\w+)", StandIn._log),
     (rf"DELETE {_P}/functions/([\w-]+)", StandIn._delete),
     (rf"GET {_P}/background-tasks/task", StandIn._deletion),

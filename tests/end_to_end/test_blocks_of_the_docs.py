@@ -27,8 +27,8 @@ COMPARED = {
     ("README.md", SUMMARY): "here, with the summary of a small run",
     ("use-case.md", '{"customer": "c43"'): "tests/end_to_end/test_new_use_case.py",
     ("use-case.md", "key: user_id"): "tests/stages/test_envelopes.py",
-    ("cluster-plans.md", "The project modelstream"): "tests/cluster/test_deploy.py",
-    ("cluster-plans.md", "project: modelstream"): "tests/cluster/test_deploy.py",
+    ("cluster-plans.md", "The project modelstream"): "tests/cluster/test_plan.py",
+    ("cluster-plans.md", "project: modelstream"): "tests/cluster/test_plan.py",
 }
 """Blocks that are no commands, by their page and the beginning of their text, and where they are compared."""
 MINUTES = "minutes; it is what CI does"
