@@ -9,6 +9,8 @@ ARGS ?=
 # Processes that run the tests at once; 0 runs them one after the other in make's own.
 JOBS ?= 2
 KILLS ?= 200
+# A folder with Nuclio's source, version 1.14.1, for `make nuclio`.
+NUCLIO ?=
 UV ?= uv
 
 VENV := .venv
@@ -22,7 +24,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env s3 triton servers run test lint faults bench kfp lab lock clean
+.PHONY: help env s3 triton servers run test lint faults nuclio bench kfp lab lock clean
 
 help:  ## list the targets
 	@echo 'make TARGET [ARGS="options"] [PYTHON=/path/to/python3.11]'
@@ -53,6 +55,10 @@ lint: env  ## ruff and mypy
 
 faults: env  ## kill functions at random moments, 200 times (KILLS=200), forge messages, and count every row
 	@MODELSTREAM_KILLS=$(KILLS) MODELSTREAM_MUTATIONS=200000 $(VENV)/bin/python -m pytest -m faults $(ARGS)
+
+nuclio: env  ## test the functions in Nuclio's own wrapper and processor, from its source in NUCLIO=FOLDER (needs Go)
+	@[ -n "$(NUCLIO)" ] || { echo 'name a folder with the source of Nuclio 1.14.1: make nuclio NUCLIO=FOLDER'; exit 2; }
+	@MODELSTREAM_NUCLIO="$(abspath $(NUCLIO))" $(VENV)/bin/python -m pytest -n 0 -s tests/nuclio $(ARGS)
 
 bench: env  ## measure against Polars and Bytewax and write docs/performance.md (some minutes, a quiet machine)
 	@$(call environment,$(BENCH),requirements-bench.txt,)

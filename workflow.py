@@ -8,9 +8,15 @@ Only MLRun is imported here: MLRun loads this file from the repository's source,
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import mlrun
+
+TRIES = 3
+"""Of a job that fails."""
+PAUSE = 20
+"""Seconds between the first two tries; twice that before the third."""
 
 
 def pipeline(
@@ -28,23 +34,21 @@ def pipeline(
     from kfp import dsl
 
     chain = chain_to_deploy()
-    step = _always(mlrun.run_function("prepare", name="prepare"))
+    step = _job("prepare")
     with dsl.Condition(model_version != "", name="choose-model"):
         version = {"version": model_version, "chosen": True}
-        chosen = _always(mlrun.run_function("promote", name="choose-model", params=version)).after(step)
+        chosen = _job("promote", "choose-model", params=version).after(step)
     for name in reversed(chain["consumers"]):
         step = _always(mlrun.deploy_function(name)).after(step, chosen)
     with dsl.Condition(generate == "yes", name="generate"):
         params = {"users": users, "events_per_user": events_per_user, "seed": seed}
-        sent = _always(mlrun.run_function(chain["source"], name=chain["source"], params=params)).after(step)
+        sent = _job(chain["source"], params=params).after(step)
     if chain["trainer"]:
         with dsl.Condition(train == "yes", name="train"):
-            drained = _always(mlrun.run_function("drained", name="drained")).after(step, sent)
-            trained = _always(mlrun.run_function(chain["trainer"], name=chain["trainer"], outputs=["version"])).after(
-                drained
-            )
+            drained = _job("drained").after(step, sent)
+            trained = _job(chain["trainer"], outputs=["version"]).after(drained)
             version = {"version": trained.outputs["version"]}
-            _always(mlrun.run_function("promote", name="promote", params=version)).after(trained)
+            _job("promote", params=version).after(trained)
 
 
 del pipeline.__annotations__["return"]  # Kubeflow would take it for an output
@@ -55,6 +59,12 @@ def _always(step: Any) -> Any:
     step.set_caching_options(False)
     step.execution_options.caching_strategy.max_cache_staleness = "P0D"
     return step
+
+
+def _job(name: str, step: str = "", **how: Any) -> Any:
+    """Return a step that runs a job: up to three times, since a store may be away, or a pod be lost."""
+    pauses = {"backoff_duration": f"{PAUSE}s", "backoff_factor": 2}
+    return _always(mlrun.run_function(name, name=step or name, **how)).set_retry(TRIES - 1, "Always", **pauses)
 
 
 def in_order(
@@ -86,12 +96,19 @@ def in_order(
 
 
 def _run(name: str, done: list[str], **params: Any) -> Any:
-    """Run a job on the cluster to its end. A run that fails doesn't raise by itself in every case."""
-    run = mlrun.run_function(name, name=name, params=params, local=False, watch=True)
-    if run.status.state != "completed":
-        raise RuntimeError(f"{name} ended as {run.status.state}: {run.status.error or 'see its log in MLRun'}")
-    done.append(f"{name} has run")
-    return run
+    """Run a job on the cluster to its end, up to three times. A run that fails doesn't raise in every case."""
+    for attempt in range(TRIES):
+        time.sleep(PAUSE * attempt)
+        try:
+            run = mlrun.run_function(name, name=name, params=params, local=False, watch=True)
+            problem = f"ended as {run.status.state}: {run.status.error or 'see its log in MLRun'}"
+        except mlrun.runtimes.utils.RunError as error:
+            run, problem = None, f"failed: {error}"
+        if run is not None and run.status.state == "completed":
+            done.append(f"{name} has run")
+            return run
+        print(f"{name} {problem}; attempt {attempt + 1} of {TRIES}", flush=True)
+    raise RuntimeError(f"{name} {problem}")
 
 
 def chain_to_deploy() -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Server(ABC):
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C for who started it is none for the server
-                preexec_fn=_end_with_parent,  # tests that are killed leave none behind
+                preexec_fn=end_with_parent,  # tests that are killed leave none behind
             )
         try:
             self._wait_until_it_answers()
@@ -182,6 +182,6 @@ def free_port() -> int:
         return port
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -7,6 +7,7 @@
 | `config_check` | checks it for everything that a function or Kubernetes would refuse |
 | `secrecy` | which settings are secrets, judged by their names |
 | `kafka_login` | how functions and triggers log in to Kafka |
+| `project_secrets` | passwords and keys that MLRun keeps for the project |
 | `triggers` | names of topics, stream paths and consumer groups for triggers |
 | `functions` | the project's functions as MLRun objects, configured: triggers, environment, resources |
 | `whole` | the project with every function complete, as it is compiled and stored |

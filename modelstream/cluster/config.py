@@ -75,6 +75,8 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kafka: KafkaLogin | None = None
     env: dict[str, str] = {}
     secrets: dict[str, Secret] = {}
+    project_secrets: tuple[str, ...] = ()
+    """Variables whose values are among MLRun's secrets of the project; `file` adds where to `secrets` or `kafka`."""
     volumes: tuple[Volume, ...] = ()
     functions: dict[str, Size] = {}
     generator: dict[str, int] = {}

@@ -163,7 +163,7 @@ def _check_names(file: YamlFile, cluster: Cluster) -> None:
     ]
     names += [(("volumes", index, "claim"), volume.claim) for index, volume in enumerate(cluster.volumes)]
     keys: list[tuple[Place, str]] = [(("secrets", name, "key"), one.key) for name, one in cluster.secrets.items()]
-    if login := cluster.kafka:
+    if (login := cluster.kafka) and login.secret:
         names.append((("kafka", "secret"), login.secret))
         files = {"password_file": login.password_file, "ca_file": login.ca_file}
         keys += [(("kafka", name), value) for name, value in files.items() if value]
@@ -192,6 +192,9 @@ def _check_kafka(file: YamlFile, cluster: Cluster) -> None:
     if login.mechanism not in kafka_login.MECHANISMS:
         remedy = suggestion(login.mechanism, kafka_login.MECHANISMS)
         raise file.error(("kafka", "mechanism"), f"unknown: {login.mechanism!r}", remedy)
+    if not login.secret:
+        remedy = f"give `secret: NAME`, or list {kafka_login.PASSWORD} under `project_secrets`"
+        raise file.error(("kafka",), "no secret for the login", remedy)
     if bool(login.user) != bool(login.password_file):
         raise file.error(("kafka",), "a user and a password belong together", "give both `user` and `password_file`")
     if not (login.user or login.tls):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from modelstream.base.command_line import as_typed_here
 from modelstream.base.process_environment import QUIET_MLRUN, WITHOUT_ENV_FILE
-from modelstream.cluster import api, conversion, plan
+from modelstream.cluster import api, conversion, plan, project_secrets
 from modelstream.cluster.compiler import SUBMIT, Compiler
 from modelstream.cluster.config import Cluster
 from modelstream.cluster.differences import differences
@@ -47,6 +47,8 @@ class Deployment:
         self.cluster: Cluster = load_cluster(file, self.project)
         self.mlrun_project: Any = None
         self.runtimes: dict[str, Any] = {}
+        self.secrets: dict[str, str] = {}
+        """What is to be put into MLRun's secrets of the project."""
         self.done: list[str] = []
         """What has been done on the cluster, in words."""
 
@@ -93,6 +95,7 @@ class Deployment:
         _say("storing the project in MLRun, and starting the workflow")
         self._store()
         self.done.append("the project is stored in MLRun")
+        self._store_secrets_and_jobs()
         if compiler is not None:
             told = f"Kubeflow runs the workflow: {self.compile(compiler, options.arguments())['run']}"
         else:
@@ -101,12 +104,19 @@ class Deployment:
         if self.cluster.on_kafka:
             self._schedule(TRIM, TRIM_AT, {"hours": self.cluster.retention_hours})
             told += f"; every hour messages older than {self.cluster.retention_hours} h are deleted"
+        else:  # the streams may have been in Kafka before
+            self._unschedule(TRIM)
         if self.cluster.monitoring:
             self._schedule(DRIFT, DRIFT_AT, {})
             told += "; every hour what was served is compared with what the model was made of"
-        elif api.is_scheduled(database := api.connect(), DRIFT, self.project.name):  # of an earlier deployment
-            api.unschedule(database, DRIFT, self.project.name)
+        else:
+            self._unschedule(DRIFT)
         return told
+
+    def _unschedule(self, job: str) -> None:
+        """Remove what an earlier deployment may have scheduled."""
+        if api.is_scheduled(database := api.connect(), job, self.project.name):
+            api.unschedule(database, job, self.project.name)
 
     def _store(self) -> None:
         """Store the project in MLRun. (Its own `save` would leave out parts of the functions.)"""
@@ -115,6 +125,19 @@ class Deployment:
         mlrun.get_run_db().store_project(self.project.name, whole(self.mlrun_project, self.runtimes))
         # For a workflow that runs here.
         self.mlrun_project.spec.params[DEPLOYMENT] = configured(self.runtimes)
+
+    def _store_secrets_and_jobs(self) -> None:
+        """Store what the workflow doesn't: secrets, and jobs that may not run in it. Whoever runs those later finds
+        them."""
+        import mlrun
+
+        database = mlrun.get_run_db()
+        if self.secrets:
+            project_secrets.store(database, self.project.name, self.secrets)
+            self.done.append(f"MLRun has the secrets {', '.join(self.secrets)}")
+        for name, runtime in self.runtimes.items():
+            if runtime.kind == "job":
+                database.store_function(runtime.to_dict(), name, self.project.name, tag="latest", versioned=True)
 
     def _start(self, engine: Engine, arguments: dict[str, Any]) -> str:
         asked = {"local": "local", "remote": "remote:kfp"}[engine]
@@ -159,6 +182,7 @@ def deploy(
     options: WorkflowOptions,
     *,
     engine: Engine,
+    secrets_from_env: bool = False,
     dry_run: bool,
     diff: bool,
     output: Path,
@@ -166,13 +190,16 @@ def deploy(
 ) -> list[str]:
     """Deploy. With `dry_run` write plan and workflow into the folder `output`; with `diff` only compare.
 
-    Says first what is about to be done. Returns lines to print at the end.
+    With `secrets_from_env`, MLRun first gets the values of the file's `project_secrets`. Says first what is about to
+    be done. Returns lines to print at the end.
     """
     _quieten(dry_run)
     deployment = Deployment(folder, file)
     cluster = deployment.cluster
     options = replace(options, generator=cluster.generator | options.generator)
     _check(file, deployment, options, engine)
+    if secrets_from_env:
+        deployment.secrets = project_secrets.from_environment(cluster)
     found = placeholders(file, remote=engine == "remote")
     if diff:
         with _telling(deployment.done):

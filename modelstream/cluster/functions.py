@@ -133,8 +133,10 @@ def _mount(runtime: Any, cluster: Cluster) -> None:
 
     for volume in cluster.volumes:
         runtime.apply(mounts.mount_pvc(volume.claim, volume.claim, volume.path))
-    if cluster.kafka is not None:
-        runtime.apply(mounts.mount_secret(cluster.kafka.secret, kafka_login.PATH, "kafka-login"))
+    login = cluster.kafka
+    if login is not None and login.secret:
+        items = [{"key": name, "path": name} for name in login.files()]
+        runtime.apply(mounts.mount_secret(login.secret, kafka_login.PATH, "kafka-login", items))
 
 
 def _resize(runtime: Any, cluster: Cluster, name: str) -> None:

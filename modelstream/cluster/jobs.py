@@ -30,20 +30,31 @@ def prepare(context: Any) -> None:
 
 
 def drained(context: Any, timeout: float = LONGEST_WAIT) -> None:
-    """Return when every function has acknowledged all that was sent. Raises RuntimeError after `timeout` seconds."""
+    """Return when every function has acknowledged all that was sent. Raises RuntimeError after `timeout` seconds.
+
+    During an outage of a store it waits, as the functions do.
+    """
     with _opened() as (project, stores):
         deadline = time.monotonic() + timeout
         for name in project.chain.consumers:
             stream = project.reads(name)
-            while waiting := stores.lag(name, stream):
-                context.logger.info(f"{name} has about {waiting:,} rows to process")
+            while waiting := _waiting(stores, name, stream):
+                context.logger.info(f"{name} has {waiting} to process")
                 if time.monotonic() > deadline:
                     raise UnavailableError(
-                        f"{name} has not processed all of {stream} within {timeout:g} s: about {waiting:,} "
-                        "rows are waiting",
+                        f"{name} has not processed all of {stream} within {timeout:g} s: {waiting} are waiting",
                         remedy="its log says what holds it; fix that and run the workflow again. Nothing is lost",
                     )
                 time.sleep(POLL_SECONDS)
+
+
+def _waiting(stores: Stores, name: str, stream: str) -> str:
+    """Return in words how much a function has to process; "" for nothing."""
+    try:
+        rows = stores.lag(name, stream)
+    except UnavailableError as error:
+        return f"an unknown number of rows ({error})"
+    return f"about {rows:,} rows" if rows else ""
 
 
 def promote(context: Any, version: str, chosen: bool = False) -> None:

@@ -23,7 +23,7 @@ class KafkaLogin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     The secret is mounted as files; the names here are those of the files, which are the keys of the secret.
     """
 
-    secret: str
+    secret: str = ""
     user: str = ""
     password_file: str = ""
     mechanism: str = "SCRAM-SHA-512"
@@ -42,6 +42,10 @@ class KafkaLogin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.ca_file:
             found["ssl.ca.location"] = f"{PATH}/{self.ca_file}"
         return {variable_of(name): value for name, value in found.items()}
+
+    def files(self) -> list[str]:
+        """Return the secret's entries that are mounted; a project's secret has others too."""
+        return [name for name in (self.password_file, self.ca_file) if name]
 
     def annotations(self) -> dict[str, str]:
         """Return the annotations of a function. Only there does Nuclio take a name for a file of the secret."""

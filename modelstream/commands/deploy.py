@@ -44,6 +44,15 @@ def deploy(
             "on the cluster, from `source` in the cluster's file. local: this machine, one step after the other.",
         ),
     ] = "kfp",
+    secrets_from_env: Annotated[
+        bool,
+        typer.Option(
+            "--secrets-from-env",
+            metavar=FLAG,
+            help="Put the `project_secrets` of the cluster's file, as your environment has them, into MLRun's secrets "
+            "of the project.",
+        ),
+    ] = False,
     generate: Annotated[
         bool,
         typer.Option(
@@ -90,7 +99,16 @@ def deploy(
     options = WorkflowOptions(generate=generate, train=train, model_version=model_version)
     folder = default_file().parent
     with _interruption():
-        lines = cluster.deploy(config, options, engine=engine, dry_run=dry_run, diff=diff, output=output, folder=folder)
+        lines = cluster.deploy(
+            config,
+            options,
+            engine=engine,
+            secrets_from_env=secrets_from_env,
+            dry_run=dry_run,
+            diff=diff,
+            output=output,
+            folder=folder,
+        )
     print(*lines, sep="\n")
 
 

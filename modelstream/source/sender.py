@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from modelstream.messages.codec import LINES_SCHEMA, MAX_MESSAGE_BYTES, MAX_MESS
 from modelstream.source.lines import Chunk, InputLines, Progress
 from modelstream.source.readers import Source
 from modelstream.streams import Streams
+
+T = TypeVar("T")
 
 FIRST_BACKOFF = 0.1
 LAST_BACKOFF = 5.0
@@ -152,7 +155,7 @@ class Watcher:
         """Called with the reason why the sender waits, or with "" when it continues."""
 
 
-class _StopError(Exception):
+class StopError(Exception):
     """The sender was asked to stop during an outage."""
 
 
@@ -190,16 +193,17 @@ class Sender:
 
         During an outage it waits, and reports that to the watcher.
         """
-        shards = self._streams.describe(self._stream).shards
         pace = Pace(self._rate, self._clock)
         most = 1 if 0 < self._rate <= SINGLE_RATE else MAX_MESSAGE_EVENTS
         try:
+            described = surely("begin", partial(self._streams.describe, self._stream), self._clock, self._watcher)
+            shards = described.shards
             for chunk in source.chunks(self._clock.stopped):
                 self._send(source, chunk, shards, pace, most)
                 if self._clock.stopped():
                     break
             self._save()
-        except _StopError:
+        except StopError:
             pass
         return Sent(self._lines, self._messages, self._reached.finished, source.unfinished, self._reached.lines)
 
@@ -230,16 +234,27 @@ class Sender:
         self._saved_at = self._clock.monotonic()
 
     def _surely(self, what: str, action: Callable[[], object]) -> None:
-        """Perform an action; during an outage repeat it at growing intervals."""
-        for attempt in itertools.count():
-            try:
-                action()
-            except UnavailableError as error:
-                wait = min(FIRST_BACKOFF * 2**attempt, LAST_BACKOFF)
-                self._watcher.waits(f"can't {what}: {error}; trying again in {wait:g} s")
-                if self._clock.wait(wait):
-                    raise _StopError from error
-            else:
-                if attempt:
-                    self._watcher.waits("")
-                return
+        surely(what, action, self._clock, self._watcher)
+
+
+def surely(what: str, action: Callable[[], T], clock: Clock, watcher: Watcher) -> T:
+    """Return what an action returns; during an outage repeat it at growing intervals.
+
+    Raises StopError if the clock says stop meanwhile.
+
+    >>> surely("count", lambda: 3, Clock(), Watcher())
+    3
+    """
+    for attempt in itertools.count():
+        try:
+            found = action()
+        except UnavailableError as error:
+            wait = min(FIRST_BACKOFF * 2 ** min(attempt, 10), LAST_BACKOFF)
+            watcher.waits(f"can't {what}: {error}; trying again in {wait:g} s")
+            if clock.wait(wait):
+                raise StopError from error
+        else:
+            if attempt:
+                watcher.waits("")
+            return found
+    raise AssertionError("there is always another try")

@@ -25,7 +25,7 @@ from modelstream.source.generator import GeneratorOptions, GeneratorSource, enri
 from modelstream.source.lines import Progress
 from modelstream.source.mixing import check_file, check_generated, check_read
 from modelstream.source.readers import START_ANEW, Source, chunk_bytes, open_file, open_stdin
-from modelstream.source.sender import Clock, Sender, Sent, Watcher
+from modelstream.source.sender import Clock, Sender, Sent, Watcher, surely
 from modelstream.stores import Stores
 from modelstream.tables import Input, Tables
 from modelstream.use_case.declared import UseCase
@@ -80,16 +80,21 @@ def send(context: Any, distributions: Distributions, options: SourceOptions) -> 
     """Send an input to its end, from where an earlier run stopped; return what was sent.
 
     `context` is a job's: MLRun's, or the local runner's, which can ask for an early stop. Streams, tables and the
-    use case are those of the environment (see `modelstream.settings`). Raises ConfigurationError, and UnavailableError
-    for a store that is away before anything was sent.
+    use case are those of the environment (see `modelstream.settings`). Raises ConfigurationError. It waits out the
+    outage of a store; the local runner's job raises UnavailableError before anything was sent, and is started again.
 
     The example is `functions/data-generator.ipynb`, whose last cell sends to streams in a temporary folder.
     """
     settings = from_environment()
     stopped = context.stopped.is_set if hasattr(context, "stopped") else lambda: False
+    clock, teller = Clock(stopped), _Teller(context)
     with Stores.of(settings) as stores:
-        shards = stores.streams.describe(settings.writes).shards
-        source = open_source(distributions, options, stores.use_case, stores.tables, shards)
+
+        def begin() -> Source:
+            shards = stores.streams.describe(settings.writes).shards
+            return open_source(distributions, options, stores.use_case, stores.tables, shards)
+
+        source = begin() if hasattr(context, "progress") else surely("begin", begin, clock, teller)
         known = stores.tables.inputs().get(source.origin)
         begun = known is not None and known.lines > 0
         sender = Sender(
@@ -97,8 +102,8 @@ def send(context: Any, distributions: Distributions, options: SourceOptions) -> 
             settings.writes,
             saver(stores.tables, source.origin),
             rate=options.rate or 0.0,
-            clock=Clock(stopped),
-            watcher=_Teller(context),
+            clock=clock,
+            watcher=teller,
         )
         sent = sender.run(source)
     context.log_result("lines", sent.lines)

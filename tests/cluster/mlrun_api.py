@@ -41,6 +41,9 @@ class StandIn:
         """What goes wrong: the name of a function or job, and the words of its error."""
         self.schedules: dict[str, dict[str, Any]] = {}
         """Jobs that run by a schedule: what was asked for."""
+        self.project_secrets: dict[str, str] = {}
+        self.failures_left: dict[str, int] = {}
+        """How often one of `failing` still fails; without a number, always."""
         self.interrupting = ""
         """The function whose deployment or deletion is interrupted by Ctrl-C."""
         self.status = 200
@@ -142,6 +145,9 @@ class StandIn:
         self.steps.append(("run", name))
         task["metadata"]["uid"] = uid
         failed = self.failing.get(name)
+        if failed and name in self.failures_left:
+            self.failures_left[name] -= 1
+            failed = failed if self.failures_left[name] >= 0 else None
         task["status"] = {"state": "error" if failed else "completed", "start_time": NOW, "last_update": NOW}
         task["status"] |= {"error": failed} if failed else {"results": {"version": "2"}}
         self.runs[uid] = task
@@ -190,6 +196,13 @@ class StandIn:
         self.steps.append(("unschedule", name))
         return (204, b"", {}) if self.schedules.pop(name, None) else (404, {"detail": "no such schedule"}, {})
 
+    def _store_secrets(self, body: Any) -> Any:
+        if "secrets" in self.failing:
+            return 422, {"detail": f"{self.failing['secrets']}: {body['secrets']}"}, {}
+        assert body["provider"] == "kubernetes"
+        self.project_secrets |= body["secrets"]
+        return 201, b"", {}
+
     def _submit_workflow(self, body: Any, name: str) -> Any:
         self.workflow = body | {"name": name}
         return 202, {"project": "modelstream", "name": name, "status": "running", "run_id": "1" * 32}, {}
@@ -226,6 +239,7 @@ _ANSWERS: tuple[tuple[str, Any], ...] = (
     (rf"GET {_P}/background-tasks/task", StandIn._deletion),
     (rf"GET {_P}/schedules/([\w-]+)", StandIn._get_schedule),
     (rf"DELETE {_P}/schedules/([\w-]+)", StandIn._unschedule),
+    (rf"POST {_P}/secrets", StandIn._store_secrets),
     (rf"POST {_P}/workflows/([\w-]+)/submit", StandIn._submit_workflow),
     (rf"GET {_P}/workflows/[\w-]+/runs/\w+", StandIn._workflow_id),
     (rf"POST {_P}/pipelines/([\w-]+)/push-notifications", StandIn._nothing),

@@ -69,8 +69,9 @@ def test_missing_login_is_told(written: dict[str, Any], api: StandIn) -> None:
     ],
 )
 def test_failure_on_the_cluster_says_what_to_do(
-    written: dict[str, Any], api: StandIn, failing: str, words: str, remedy: str
+    written: dict[str, Any], api: StandIn, failing: str, words: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
     api.failing[failing] = words
     mlrun_client.connect()
     deployment = loaded(written, "kafka")

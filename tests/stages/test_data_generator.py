@@ -335,6 +335,26 @@ def test_an_outage_is_told_and_waited_for(job: Job, file: Path, monkeypatch: pyt
     assert job.told[-1][2] == ""
 
 
+def test_a_store_that_is_away_at_the_start_is_told_and_waited_for_on_a_cluster(
+    job: Job, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_bytes(event(0))
+    describe = SqliteStreams.describe
+    failures = iter([UnavailableError("no broker"), UnavailableError("no broker"), None, None])
+
+    def flaky(*arguments: Any) -> Any:
+        if (failure := next(failures)) is not None:
+            raise failure
+        return describe(*arguments)
+
+    monkeypatch.setattr(SqliteStreams, "describe", flaky)
+    del job.context.progress, job.context.stopped  # as MLRun's context
+    assert job.send(input=str(file)).finished
+    assert any("can't begin: no broker; trying again" in line for line in job.log)
+    monkeypatch.undo()
+    assert len(job.received()) == 1
+
+
 def test_a_platform_without_progress_and_stop_will_do(job: Job, file: Path) -> None:
     file.write_bytes(event(0))
     del job.context.progress, job.context.stopped
