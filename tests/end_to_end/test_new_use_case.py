@@ -142,7 +142,7 @@ def test_running_pipeline_answers_with_the_first_model_that_is_promoted(walked: 
     rows = pd.read_parquet(walked.data / "inference")
     assert rows["model_version"].value_counts(dropna=False).to_dict() == {None: len(walked.unanswered), "1": 1}
     assert "no model yet" in walked.said["explain"]
-    assert ", 1 predictions" in walked.said["explained"]
+    assert ", 1 prediction" in walked.said["explained"]
     assert f"Left out: {len(walked.unanswered):,} without a model." in " ".join(walked.said["drift"].split())
 
 
