@@ -28,7 +28,11 @@ RETRY = timedelta(seconds=5)
 _SHAPE = "write s3://bucket/prefix"
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_.=-]+)+)")
 _ENDPOINT = re.compile(r"https?://[^\s/?#]+(/\S*)?")
-_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and for a store of your own also AWS_ENDPOINT_URL"
+_REFUSED = re.compile(r"status code: 40[13] ")
+_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to keys that the store accepts, and for a store of your own also "
+    "AWS_ENDPOINT_URL"
+)
 _CONDITIONS = "use a store (or a version of this one) that supports conditional writes"
 
 
@@ -96,6 +100,8 @@ class Bucket:
                 f"{url}: {_said(error)}", remedy="use names of letters, digits, - and _"
             ) from error
         except (exceptions.BaseError, OSError) as error:
+            if _REFUSED.search(str(error)):  # which a list of objects tells by its text alone
+                raise ConfigurationError(f"{url}: {_said(error)}", remedy=_CREDENTIALS) from error
             if _no_bucket(error):
                 raise ConfigurationError(
                     f"{url}: there is no such bucket", remedy="make the bucket, or correct the URL"

@@ -117,6 +117,17 @@ def test_events_on_the_page_are_of_the_use_case_on_the_page() -> None:
         assert {*json.loads(line)} <= {*use_case.fields}
 
 
+def test_profile_on_the_page_fits_the_use_case_on_the_page() -> None:
+    small, profile = blocks("yaml")
+    events = "events:\n  payment: {value: amount}\n  closed: {}\n"
+    fields = "defaulted: boolean}"
+    assert events in small
+    assert fields in small
+    use_case = parse_use_case(small.replace(events, profile).replace(fields, "defaulted: boolean, country: text}"))
+    assert use_case.profile is not None
+    assert "signed_up" in use_case.row_schema.names
+
+
 def test_first_run_keeps_every_vector_without_an_answer_and_says_what_to_do(walked: Walked) -> None:
     rows = walked.unanswered
     payments = sum(json.loads(line)["kind"] == "payment" for line in EVENTS.read_text().splitlines())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -41,9 +43,32 @@ def test_server_that_is_away_is_told_with_where_its_url_comes_from(
     assert told.value.remedy.endswith(f"; the URL is that of --{kind} when {tmp_path} was made")
 
 
+class Refusing(BaseHTTPRequestHandler):
+    """A store that takes nobody's keys."""
+
+    def do_GET(self) -> None:
+        self.send_error(403, "Forbidden")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_store_that_refuses_the_keys_is_told_with_their_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        with pytest.raises(ConfigurationError, match="403") as told:
+            checked(StoreUrls(logs=URLS["logs"]), PROJECT)
+        server.shutdown()
+    assert "AWS_SECRET_ACCESS_KEY" in told.value.remedy
+
+
 def test_address_of_a_store_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9000")
-    with pytest.raises(ConfigurationError, match="AWS_ENDPOINT_URL is '127.0.0.1:9000'"):
+    with pytest.raises(ConfigurationError, match=r"AWS_ENDPOINT_URL is '127\.0\.0\.1:9000'"):
         checked(StoreUrls(logs="s3://bucket/churn"), PROJECT)
 
 
