@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -27,19 +27,28 @@ RETRY = timedelta(seconds=5)
 
 _SHAPE = "write s3://bucket/prefix"
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9_.=-]+)+)")
-_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and for a store of your own also AWS_ENDPOINT_URL"
+_ENDPOINT = re.compile(r"https?://[^\s/?#]+(/\S*)?")
+_REFUSED = re.compile(r"status code: 40[13] ")
+_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to keys that the store accepts, and for a store of your own also "
+    "AWS_ENDPOINT_URL"
+)
 _CONDITIONS = "use a store (or a version of this one) that supports conditional writes"
 
 
 class Bucket:
     """The objects below a prefix. In addition to what they document, methods raise what `guarded` raises."""
 
-    def __init__(self, url: str) -> None:
-        """Take a URL. Raises ConfigurationError if it is not a URL of a bucket. No request is sent yet."""
+    def __init__(self, url: str, setting: str = "") -> None:
+        """Take a URL, and the setting that it comes from, for messages. No request is sent yet.
+
+        Raises ConfigurationError if it is not a URL of a bucket.
+        """
         match = _URL.fullmatch(url)
         if not match or any(part in (".", "..") for part in match[2].split("/")):
             raise ConfigurationError(f"{url!r} is not a place in a bucket", remedy=_SHAPE)
         self.url = url
+        self._named = f"{url} ({setting})" if setting else url
         self.name, self.prefix = match[1], match[2].strip("/")
         self._client: tuple[int, S3Store] | None = None
 
@@ -50,7 +59,12 @@ class Bucket:
     def store(self) -> S3Store:
         """obstore's client, made in this process."""
         if self._client is None or self._client[0] != os.getpid():
-            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+            variable, endpoint = endpoint_of(os.environ)
+            if endpoint and not _ENDPOINT.fullmatch(endpoint):
+                raise ConfigurationError(
+                    f"{variable} is {endpoint!r}, which is not the address of a store",
+                    remedy="write http://host:port or https://host:port",
+                )
             store = S3Store(
                 self.name,
                 conditional_put="etag",
@@ -72,7 +86,7 @@ class Bucket:
     def guarded(self) -> Iterator[None]:
         """Turn the client's errors into ours: UnavailableError for an outage, ConfigurationError for an error that
         won't pass."""
-        url = self.url
+        url = self._named
         try:
             yield
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
@@ -86,13 +100,15 @@ class Bucket:
                 f"{url}: {_said(error)}", remedy="use names of letters, digits, - and _"
             ) from error
         except (exceptions.BaseError, OSError) as error:
+            if _REFUSED.search(str(error)):  # which a list of objects tells by its text alone
+                raise ConfigurationError(f"{url}: {_said(error)}", remedy=_CREDENTIALS) from error
             if _no_bucket(error):
                 raise ConfigurationError(
                     f"{url}: there is no such bucket", remedy="make the bucket, or correct the URL"
                 ) from error
             raise UnavailableError(
                 f"{url}: {_said(error)}",
-                remedy=f"check that the store answers at AWS_ENDPOINT_URL (AWS if it is not set); {_CREDENTIALS}",
+                remedy=_who_should_answer(),
             ) from error
 
     def objects(self) -> list[dict[str, Any]]:
@@ -169,6 +185,25 @@ class Bucket:
             f"{self.url}: the store ignores {header}: it overwrites a file that must not be overwritten",
             remedy=f"{_CONDITIONS}: {harm}",
         )
+
+
+def endpoint_of(environment: Mapping[str, str]) -> tuple[str, str]:
+    """Return the variable that has the address of the store, and the address: empty for AWS itself.
+
+    >>> endpoint_of({"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"})
+    ('AWS_ENDPOINT_URL', 'http://127.0.0.1:9000')
+    """
+    for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if endpoint := environment.get(variable, ""):
+            return variable, endpoint
+    return "AWS_ENDPOINT_URL", ""
+
+
+def _who_should_answer() -> str:
+    variable, endpoint = endpoint_of(os.environ)
+    if endpoint:
+        return f"check that a store answers at {endpoint}, which is what {variable} says"
+    return f"check that this machine can reach AWS, since AWS_ENDPOINT_URL is not set; {_CREDENTIALS}"
 
 
 def _missing(error: BaseException) -> bool:

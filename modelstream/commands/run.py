@@ -80,7 +80,7 @@ def run(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="The time of the last events, such as 2026-11-20T12:00 (default: now).",
+            help="No generated event is after this time, such as 2026-11-20T12:00 (default: now).",
             rich_help_panel=GENERATED,
         ),
     ] = None,

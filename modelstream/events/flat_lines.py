@@ -37,6 +37,7 @@ from modelstream.base.json_bytes import (
 )
 from modelstream.base.times import INVALID, parse_time
 from modelstream.base.timestamps import FIRST, LAST, TIMESTAMP
+from modelstream.messages.codec import MOST_EXACT
 from modelstream.use_case.declared import UseCase
 
 TEXT, IDENTIFIER, TIME, NUMBER, INTEGER, BOOLEAN = range(6)
@@ -53,10 +54,6 @@ _EPOCHS = {None: 0, "s": 1_000_000, "ms": 1000, "us": 1, "ns": -1000}
 """What makes microseconds of a number in a time: a factor, less than 0 a divisor, 0 if numbers are no times."""
 MOST_FIELDS = 64
 """For this many places in a line, the field that was there in the previous line is remembered and tried first."""
-EXACT = 2**53
-"""Integers below this, and powers of ten up to 10^22, are exact in float64: their product or quotient is then rounded
-once, as IEEE 754 asks of a decimal number (W. D. Clinger, How to read floating point numbers accurately, 1990)."""
-
 _POWERS = np.array([float(10**i) for i in range(23)])
 
 Float64s = npt.NDArray[np.float64]
@@ -92,7 +89,7 @@ def _number(data: Bytes, start: int, end: int) -> float:
     while at < end and 48 <= data[at] <= 57:
         digits = digits * 10 + int(data[at]) - 48
         at += 1
-    if digits > EXACT:
+    if digits > MOST_EXACT:
         return np.nan
     if at < end and data[at] == POINT:
         at += 1
@@ -100,7 +97,7 @@ def _number(data: Bytes, start: int, end: int) -> float:
             digits = digits * 10 + int(data[at]) - 48
             power -= 1
             at += 1
-            if digits > EXACT:
+            if digits > MOST_EXACT:
                 return np.nan
     if at < end:
         exponent = 0

@@ -38,9 +38,6 @@ the 0.3–0.4 ms that Nuclio spends on each message don't matter."""
 
 LINES_SCHEMA = pa.schema([(POSITION, pa.int64()), (LINE, pa.binary())])
 
-MAX_POSITION = 2**53 - 1
-"""Every store compares positions up to this one exactly."""
-
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _ARROW_START = b"\xff\xff\xff\xff"
 _ARROW_END = _ARROW_START + bytes(4)
@@ -49,7 +46,7 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _KEY = msgspec.json.Decoder(str | int | float)
 MOST_EXACT = 2**53
-"""Whole numbers up to this one are exact in float64."""
+"""Whole numbers up to this one are exact in float64; every store compares positions below it exactly."""
 
 
 class UnreadableError(ModelstreamError):
@@ -182,7 +179,7 @@ def _has_positions(batch: pa.RecordBatch, *, rising: bool) -> bool:
     positions = batch.column(place).to_numpy()
     if not len(positions):
         return True
-    if positions.min() < 0 or positions.max() > MAX_POSITION:
+    if positions.min() < 0 or positions.max() >= MOST_EXACT:
         return False
     return not (rising and (positions[1:] <= positions[:-1]).any())
 

@@ -37,7 +37,7 @@ class BucketStore(ModelStore):
     """
 
     def __init__(self, url: str) -> None:
-        self._bucket = Bucket(url)
+        self._bucket = Bucket(url, "`registry` in project.yaml, or MODELSTREAM_REGISTRY")
         self._tried = False
 
     def place(self, *names: str) -> str:

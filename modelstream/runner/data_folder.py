@@ -201,6 +201,8 @@ def open_folder(
             )
         check_definition(path, marker, project)
         differing(urls, marker.urls, path)
+        if marker.urls != urls:
+            checked(NOWHERE_ELSE, project, (path, marker.urls))
         if marker.definition is None:
             note = (
                 f"{path} was made by an earlier version, which did not keep what its data mean: "
@@ -248,7 +250,7 @@ def _empty(path: Path, project: Project, urls: StoreUrls, preflight: Callable[[]
         _check_empty(path)
     marker = _remembered(path)
     made_with = marker.urls if marker else NOWHERE_ELSE
-    urls = checked(urls.or_else(made_with), project)
+    urls = checked(urls, project, (path, made_with))
     check_own(urls, made_with, project)
     if ours or urls != NOWHERE_ELSE:
         preflight()

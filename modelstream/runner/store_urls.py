@@ -7,20 +7,28 @@ from pathlib import Path
 
 from modelstream.base.urls import folder_of
 from modelstream.clients.sqlite import folder_of as sqlite_folder_of
-from modelstream.errors import ConfigurationError
+from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.project import Project
 from modelstream.settings import KINDS_OF_STORES, StoreUrls
 from modelstream.stores import Stores
 
 
-def checked(urls: StoreUrls, project: Project) -> StoreUrls:
+def checked(urls: StoreUrls, project: Project, made_with: tuple[Path, StoreUrls] | None = None) -> StoreUrls:
     """Return the URLs in a form that doesn't depend on the working folder, once the stores behind them answer.
 
-    Raises ConfigurationError for a malformed one, and UnavailableError for a server that doesn't answer.
+    Where one is empty, it is that which a data folder was made with, if it is given. Raises ConfigurationError for a
+    malformed one, and UnavailableError for a server that doesn't answer; both say where the URL comes from.
     """
-    found = StoreUrls(**{kind: _absolute(kind, getattr(urls, kind)) for kind in KINDS_OF_STORES})
-    with Stores.of_project(project, found) as stores:
-        stores.answer(project)
+    folder, kept = made_with or (Path(), StoreUrls())
+    given = StoreUrls(**{kind: _absolute(kind, getattr(urls, kind)) for kind in KINDS_OF_STORES})
+    found = given.or_else(kept)
+    for kind in KINDS_OF_STORES:
+        try:
+            with Stores.of_project(project, StoreUrls(**{kind: getattr(found, kind)})) as stores:
+                stores.answer(project)
+        except (ConfigurationError, UnavailableError) as error:
+            whose = f"given with --{kind}" if getattr(given, kind) else f"that of --{kind} when {folder} was made"
+            raise type(error)(str(error), remedy=f"{error.remedy}; the URL is {whose}") from error
     return found
 
 

@@ -43,33 +43,14 @@ class Totals(msgspec.Struct, kw_only=True):
 
     def __sub__(self, before: Totals) -> Totals:
         """Return what was added since."""
-        return Totals(
-            events=self.events - before.events,
-            vectors=self.vectors - before.vectors,
-            predictions=self.predictions - before.predictions,
-            unanswered=self.unanswered - before.unanswered,
-            dead_letters=self.dead_letters - before.dead_letters,
-            lookups=self.lookups - before.lookups,
-            lookup_misses=self.lookup_misses - before.lookup_misses,
-            not_counted={
-                reason: number - before.not_counted.get(reason, 0)
-                for reason, number in self.not_counted.items()
-                if number > before.not_counted.get(reason, 0)
-            },
-        )
+        names = [name for name in Totals.__struct_fields__ if name != "not_counted"]
+        added = {name: getattr(self, name) - getattr(before, name) for name in names}
+        return Totals(**added, not_counted=dict(Counter(self.not_counted) - Counter(before.not_counted)))
 
 
-class Summary(msgspec.Struct, kw_only=True, omit_defaults=False):
+class Summary(Totals, kw_only=True):
     """The summary of a run: the object that `--json` prints. All but `folder` is about this run alone."""
 
-    events: int
-    vectors: int
-    predictions: int
-    unanswered: int
-    dead_letters: int
-    lookups: int
-    lookup_misses: int
-    not_counted: dict[str, int]
     dead_letter_reasons: dict[str, int]
     """Dead letters by reason: the most frequent ones, in this order."""
     predictions_by_version: dict[str, int]

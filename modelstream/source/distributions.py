@@ -79,7 +79,7 @@ class Distributions:
     spread: Range
     """…and the range, in percent of it, from which a value is drawn (cut to a whole number)."""
     first_hours_ago: Range
-    """How many hours before the end a user registers."""
+    """How many hours before the end a user registers; earlier, if the user's events would go on after the end."""
     step_seconds: Range
     """From one event of a user to the next."""
     profile: Mapping[str, Draw | Drawn]

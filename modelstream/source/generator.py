@@ -28,13 +28,14 @@ from modelstream.source.generator_kernels import (
     GeneratedUsers,
     Rules,
     advance,
+    end_by,
     format_lines,
 )
 from modelstream.source.lines import Chunk, InputLines, Progress
 from modelstream.source.readers import Source
 from modelstream.use_case.declared import UseCase
 
-MECHANICS = 1
+MECHANICS = 2
 """Raise this number when a change of the code makes the same distributions give different lines."""
 POOL = 1_000
 """Values that Faker makes for each field of the profile (0.2 ms a profile); users draw from these pools."""
@@ -95,8 +96,8 @@ class GeneratorSource(Source):
         self._options = options
         self._start = start
         self._chunk_lines = chunk_lines
-        self._rules = _rules(distributions, options.end)
         self._population = Population(distributions, options)
+        self._rules = self._population.rules
         self._parts = _joined(_parts(use_case, distributions))
         self._fraction = np.frombuffer(f".{options.end % 1_000_000:06}".encode(), np.uint8)
 
@@ -178,6 +179,7 @@ class Population:
     """The generated users; a user's draws depend only on the seed and the user's number."""
 
     def __init__(self, distributions: Distributions, options: GeneratorOptions) -> None:
+        self.rules = _rules(distributions, options.end)
         count, groups = options.users, distributions.groups
         self._fields = distributions.profile
         bits = _bits(options.seed, "users", count * 8).reshape(count, 8)
@@ -185,8 +187,10 @@ class Population:
         group = np.searchsorted(shares[:-1], (bits[:, 0] >> np.uint64(32)).astype(np.int64), side="right")
         hours = _between(*distributions.first_hours_ago, bits[:, 1]).astype(np.int64)
         seeds = np.stack([bits[:, 2] >> np.uint64(32), bits[:, 2] & np.uint64(0xFFFFFFFF)], axis=1)
-        first = options.end // 1_000_000 - 3600 * hours
-        self._users = GeneratedUsers(seeds.astype(np.int64), group.astype(np.int64), first, np.zeros(count, np.int64))
+        end, none = options.end // 1_000_000, np.zeros(count, np.int64)
+        numbers = seeds.astype(np.int64), group.astype(np.int64)
+        self._users = GeneratedUsers(*numbers, end - 3600 * hours, none, none.copy())
+        end_by(self.rules, self._users, end, options.events_per_user)
         self.keys = _uuids(bits[:, 3:5])
         """The text of each user's key (uint8[users, 36])."""
         ends = np.arange(count + 1, dtype=np.int32) * KEY_BYTES

@@ -51,6 +51,8 @@ class GeneratedUsers(NamedTuple):
     """Second of the next event since 1970 UTC, or FAR."""
     numbers: Int64s
     """Number of the next event; 0 is the one with the profile."""
+    shifts: Int64s
+    """Seconds by which all of a user's events are earlier than drawn, so that none is after the end."""
 
 
 @compiled
@@ -86,6 +88,21 @@ def _step(rules: Rules, seeds: Int64s, group: int, time: int, number: int) -> in
 
 
 @compiled
+def end_by(rules: Rules, users: GeneratedUsers, end: int, last: int) -> None:
+    """Move whoever's event number `last` would be after the second `end`, with all events, so that it is at the end.
+
+    `users` are those before their first event.
+    """
+    for user in range(len(users.times)):
+        time = int(users.times[user])
+        for number in range(last):
+            time += _step(rules, users.seeds[user], users.groups[user], time, number)
+        shift = max(time - end, 0)
+        users.times[user] -= shift
+        users.shifts[user] = shift
+
+
+@compiled
 def advance(rules: Rules, users: GeneratedUsers, until: int, last: int, rows: Int64s) -> int:
     """Make each user's events up to a second (exclusive) or to event number `last`; return how many `rows` were filled.
 
@@ -97,6 +114,7 @@ def advance(rules: Rules, users: GeneratedUsers, until: int, last: int, rows: In
         group = users.groups[user]
         time = int(users.times[user])
         number = int(users.numbers[user])
+        shift = int(users.shifts[user])
         while time < until:
             row = rows[count]
             row[0] = time
@@ -112,7 +130,7 @@ def advance(rules: Rules, users: GeneratedUsers, until: int, last: int, rows: In
                 percent = _within(rules.spread, _random(seeds, number, VALUE))
                 row[3] = int(rules.values[kind]) * percent // 100
             count += 1
-            time = time + _step(rules, seeds, group, time, number) if number < last else FAR
+            time = time + _step(rules, seeds, group, time + shift, number) if number < last else FAR
             number += 1
         users.times[user] = time
         users.numbers[user] = number

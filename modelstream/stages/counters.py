@@ -43,16 +43,8 @@ class Counters(msgspec.Struct, omit_defaults=True):
 
     def __add__(self, other: Counters) -> Counters:
         """Return the sum; `committed_at` is the later one."""
-        return Counters(
-            self.rows_in + other.rows_in,
-            self.rows_out + other.rows_out,
-            self.dead_letters + other.dead_letters,
-            self.repeated + other.repeated,
-            self.commits + other.commits,
-            self.lookups + other.lookups,
-            self.lookup_misses + other.lookup_misses,
-            max(self.committed_at, other.committed_at),
-        )
+        sums = {name: getattr(self, name) + getattr(other, name) for name in Counters.__struct_fields__}
+        return Counters(**{**sums, "committed_at": max(self.committed_at, other.committed_at)})
 
 
 class ServedModel(msgspec.Struct, frozen=True):

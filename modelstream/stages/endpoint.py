@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from modelstream.errors import ConfigurationError
 from modelstream.stages.monitoring import Connection
 from modelstream.streams.foreign import open_foreign
-from modelstream.streams.kafka_address import variable_of
 
 VERSION = "version"
 """The label of a model's artifact and endpoint that says which version it is."""
@@ -166,4 +165,6 @@ def _login(profile: Any) -> dict[str, str] | None:
         "sasl.username": user,
         "sasl.password": profile.sasl_pass or sasl.get("password") or told.get("sasl_plain_password") or "",
     }
+    from modelstream.streams.kafka_address import variable_of
+
     return {variable_of(name): str(value) for name, value in found.items()}

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
-from modelstream.streams.kafka_address import KafkaAddress
+from modelstream.streams.kafka_address import KafkaAddress, variable_of
 
 MAX_MESSAGE = 4 << 20
 """Size of the largest message in bytes. Ours have about 1 MB, which is just above the brokers' default limit."""
@@ -31,7 +31,19 @@ SILENT_SECONDS = 1.0
 """After a request without an answer, no others are sent for this many seconds: otherwise a display that makes ten
 requests would stand still for a minute."""
 
+_LOGIN = (
+    f"put a login that the brokers accept into {variable_of('sasl.username')} and {variable_of('sasl.password')}; how "
+    f"to log in is said by {variable_of('security.protocol')} and {variable_of('sasl.mechanism')}, or by the same "
+    "options of the URL"
+)
+_TLS = (
+    f"see that {variable_of('security.protocol')} and {variable_of('ssl.ca.location')} (or security.protocol and "
+    "ssl.ca.location in the URL) are those of the brokers"
+)
 _REMEDIES = {
+    **dict.fromkeys((KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED), _LOGIN),
+    **dict.fromkeys((KafkaError.UNSUPPORTED_SASL_MECHANISM, KafkaError.ILLEGAL_SASL_STATE), _LOGIN),
+    KafkaError._SSL: _TLS,
     KafkaError.MSG_SIZE_TOO_LARGE: f"give the topic max.message.bytes={MAX_MESSAGE}",
     KafkaError.UNKNOWN_MEMBER_ID: "the same functions are running elsewhere, as members of this consumer "
     "group: stop them there first",
@@ -57,7 +69,8 @@ class Clients:
         self.address = address
         self.trouble = ""
         """The last problem that a client reported about its connections, while no call has failed because of it."""
-        self._refused = False
+        self._refusal = 0
+        """The code of the last problem, if trying again won't fix it."""
         self._silent_until = 0.0
         self._pid = os.getpid()
         self._admin: AdminClient | None = None
@@ -158,9 +171,11 @@ class Clients:
         try:
             return kind({**common, **properties, **given})
         except KafkaException as error:
+            said = error.args[0].str()
+            wrong = [name for name in given if f'"{name}"' in said] or list(given)
             raise ConfigurationError(
-                f"{address}: {error.args[0].str()}",
-                remedy="correct the options in the URL or in the environment variables",
+                f"{address}: {said}",
+                remedy="correct it: " + ", ".join(f"{variable_of(name)} (or {name} in the URL)" for name in wrong),
             ) from None
 
     def listening(self, what: str) -> AdminClient:
@@ -172,15 +187,15 @@ class Clients:
     def answered(self, error: KafkaError | None = None) -> None:
         """Note that a question was answered, or how it failed."""
         if error is None:
-            self.trouble, self._refused, self._silent_until = "", False, 0.0
+            self.trouble, self._refusal, self._silent_until = "", 0, 0.0
         elif error.code() in _SILENCE:
             self._silent_until = time.monotonic() + SILENT_SECONDS
 
     def _on_error(self, error: KafkaError) -> None:
-        if self._refused and error.code() in _SILENCE:
+        if self._refusal and error.code() in _SILENCE:
             return  # after a refused login all brokers count as down, which says less
         self.trouble = error.str()
-        self._refused = error.code() in _OURS_TO_MEND
+        self._refusal = error.code() if error.code() in _OURS_TO_MEND else 0
 
     def _listen(self) -> None:
         """Poll the clients for problems with their connections, which they report only when polled."""
@@ -195,8 +210,11 @@ class Clients:
         said = error.str()
         if self.trouble and self.trouble not in said:
             said = f"{said} ({self.trouble})"
-        if code in _OURS_TO_MEND or self._refused:
-            remedy = _REMEDIES.get(code, "see the rights and settings that the brokers have for this user")
+        if code in _OURS_TO_MEND or self._refusal:
+            remedy = _REMEDIES.get(
+                code if code in _OURS_TO_MEND else self._refusal,
+                "see the rights and settings that the brokers have for this user",
+            )
             return ConfigurationError(f"{what} at {self.address}: {said}", remedy=remedy)
         return self.outage(what, said)
 

@@ -180,8 +180,8 @@ def _error(address: RedisAddress, error: Exception) -> ModelstreamError:
     if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
         return ConfigurationError(
             f"{address}: {said}",
-            remedy="put a user and password that the server accepts into the environment variables "
-            f"{USERNAME} and {PASSWORD}",
+            remedy=f"put a password that the server accepts into the environment variable {PASSWORD}, and its user, if "
+            f"it is not the default one, into {USERNAME}",
         )
     if isinstance(error, (ResponseError, redis.exceptions.DataError)) and not words & _OUTAGES:
         return ConfigurationError(f"{address}: {said}", remedy=remedy or _SHAPE)

@@ -287,8 +287,10 @@ class TestKafkaStreams(StreamsContract):
             streams.append("events", [(0, b"secured")])
             assert [m.body for m in read_all(streams, 0)] == [b"secured"]
         monkeypatch.setenv("MODELSTREAM_KAFKA_SASL_PASSWORD", "wrong")
-        with open_streams(url) as streams, pytest.raises((ConfigurationError, UnavailableError), match="uthentication"):
-            streams.names()
+        with open_streams(url) as streams:
+            with pytest.raises((ConfigurationError, UnavailableError), match="uthentication") as caught:
+                streams.names()
+            assert "MODELSTREAM_KAFKA_SASL_PASSWORD" in caught.value.remedy
 
     @pytest.mark.parametrize("name", ["sasl.password", "ssl.key.password"])
     def test_secret_in_a_url_is_refused(self, name: str) -> None:

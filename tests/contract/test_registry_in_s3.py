@@ -281,6 +281,7 @@ class TestRegistryInS3(RegistryContract):
         for action in actions:
             with pytest.raises(UnavailableError, match=registry.place()) as caught:
                 action()
+            assert "MODELSTREAM_REGISTRY" in str(caught.value)
             assert "AWS_ENDPOINT_URL" in caught.value.remedy
 
     def test_bucket_that_is_not_there_is_named(self) -> None:

@@ -117,6 +117,17 @@ def test_events_on_the_page_are_of_the_use_case_on_the_page() -> None:
         assert {*json.loads(line)} <= {*use_case.fields}
 
 
+def test_profile_on_the_page_fits_the_use_case_on_the_page() -> None:
+    small, profile = blocks("yaml")
+    events = "events:\n  payment: {value: amount}\n  closed: {}\n"
+    fields = "defaulted: boolean}"
+    assert events in small
+    assert fields in small
+    use_case = parse_use_case(small.replace(events, profile).replace(fields, "defaulted: boolean, country: text}"))
+    assert use_case.profile is not None
+    assert "signed_up" in use_case.row_schema.names
+
+
 def test_first_run_keeps_every_vector_without_an_answer_and_says_what_to_do(walked: Walked) -> None:
     rows = walked.unanswered
     payments = sum(json.loads(line)["kind"] == "payment" for line in EVENTS.read_text().splitlines())
@@ -142,7 +153,7 @@ def test_running_pipeline_answers_with_the_first_model_that_is_promoted(walked: 
     rows = pd.read_parquet(walked.data / "inference")
     assert rows["model_version"].value_counts(dropna=False).to_dict() == {None: len(walked.unanswered), "1": 1}
     assert "no model yet" in walked.said["explain"]
-    assert ", 1 predictions" in walked.said["explained"]
+    assert ", 1 prediction" in walked.said["explained"]
     assert f"Left out: {len(walked.unanswered):,} without a model." in " ".join(walked.said["drift"].split())
 
 

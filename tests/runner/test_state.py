@@ -34,7 +34,9 @@ class Scene:
         self.pipeline = Pipeline(PROJECT, place, self.supervisor, workers=2)
         self.waiting = 0
         stores: Any = SimpleNamespace(
-            lag=lambda function, stream: self.waiting, streams=SimpleNamespace(counts_rows=False)
+            waiting=lambda function, stream: {0: (0, self.waiting)},
+            rows=lambda stream, waiting: self.waiting,
+            streams=SimpleNamespace(counts_rows=False),
         )
         self.pipeline.stores = stores
         for consumer in self.pipeline.consumers:

@@ -106,7 +106,7 @@ def test_lines_do_not_depend_on_the_slices_of_time(rows: int, monkeypatch: pytes
 def test_lines_stay_what_they_were() -> None:
     # A change here means other data for the same seed: raise generator.MECHANICS with it.
     digest = hashlib.sha256(b"\n".join(texts(distributions=PLAIN))).hexdigest()
-    assert (generator.MECHANICS, digest[:16]) == (1, "6ea0738d4a5a6590")
+    assert (generator.MECHANICS, digest[:16]) == (2, "6ea0738d4a5a6590")
 
 
 def test_seed_and_end_change_the_lines() -> None:
@@ -330,6 +330,23 @@ def test_stayers_pause_while_thirty_hours_are_left() -> None:
         assert all(left[i] >= 30 for i in breaks)
     assert set(pauses) == set(range(15, 25))
     assert len(pauses) / chances == pytest.approx(0.005, rel=0.15)
+
+
+def test_no_event_is_after_the_end_and_users_who_would_overrun_it_do_the_same_only_earlier() -> None:
+    long = GeneratorOptions(users=20, events_per_user=5_000, seed=1, end=END)  # about 73 hours of events
+    drawn = GeneratorSource(USE_CASE, PLAIN, long)
+    users = drawn._population.fresh()
+    moved = users.shifts > 0
+    assert 3 < moved.sum() < 20
+    free = GeneratorSource(USE_CASE, PLAIN, long)
+    free._population._users.times[:] += users.shifts
+    free._population._users.shifts[:] = 0
+    rows, unmoved = np.concatenate(list(drawn._slices())), np.concatenate(list(free._slices()))
+    rows, unmoved = (each[np.lexsort((each[:, 0], each[:, 1]))] for each in (rows, unmoved))
+    assert (unmoved - rows == np.eye(4, dtype=np.int64)[0] * users.shifts[rows[:, 1], None]).all()
+    last = np.array([rows[rows[:, 1] == user, 0].max() for user in range(20)])
+    assert (last[moved] == END // 1_000_000).all()
+    assert (last[~moved] <= END // 1_000_000).all()
 
 
 def test_profiles_vary_and_look_like_the_reference() -> None:
