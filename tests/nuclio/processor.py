@@ -64,8 +64,10 @@ class Zygote:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(DEADLINE)
+        self._process.stdout.close()
 
 
 @dataclass
