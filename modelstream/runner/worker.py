@@ -122,10 +122,7 @@ class Worker:
 
     async def _pump(self, handler: Callable[[Any, Any], Any]) -> None:
         """Deliver messages, one at a time per worker, from after the last that was acknowledged."""
-        assignment = self.assignment
-        acked = self._streams.acked(self._settings.function, self._settings.reads)
-        ranges = self._streams.ranges(self._settings.reads)
-        offsets = {shard: max(acked.get(shard, -1) + 1, ranges[shard][0]) for shard in assignment.shards}
+        offsets = self._begin()
         pause = FIRST_PAUSE
         version = None
         while not self._is_stopping():
@@ -133,15 +130,15 @@ class Worker:
             found = False
             if now is None or now != version:
                 version = now
-                for shard in assignment.shards:
+                for shard in offsets:
                     for message in self._read(shard, offsets[shard]):
                         found = True
                         async with self._busy:
                             await _awaited(handler(self.context, self._event(message)))
                         offsets[shard] = message.offset + 1
-                        await asyncio.sleep(0)
                         if self._is_stopping():
                             return
+            await asyncio.sleep(0)  # for HTTP, and for a stage's cycle
             if found:
                 version, pause = None, FIRST_PAUSE
                 continue
@@ -149,8 +146,20 @@ class Worker:
                 self._draining = False
                 await _awaited(self.context.platform._on_signal("drain"))
                 self._line.send(self._report())
+                offsets, version = self._begin(), None  # as in Nuclio, what was not acknowledged comes again
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LAST_PAUSE)
+
+    def _begin(self) -> dict[int, int]:
+        """Return the offset of each shard's first message: after the last that was acknowledged."""
+        while not self._is_stopping():
+            try:
+                acked = self._streams.acked(self._settings.function, self._settings.reads)
+                ranges = self._streams.ranges(self._settings.reads)
+                return {shard: max(acked.get(shard, -1) + 1, ranges[shard][0]) for shard in self.assignment.shards}
+            except UnavailableError as error:
+                self._cannot_read(error)
+        return {}
 
     def _is_stopping(self) -> bool:
         return self._stopping
@@ -165,9 +174,12 @@ class Worker:
         try:
             return self._streams.read(self._settings.reads, shard, offset, BATCH_MESSAGES, BATCH_BYTES)
         except UnavailableError as error:
-            self.context.logger.warn_with("Can't read", stream=self._settings.reads, why=str(error))
-            time.sleep(REPORT_EVERY)
+            self._cannot_read(error)
             return []
+
+    def _cannot_read(self, error: UnavailableError) -> None:
+        self.context.logger.warn_with("Can't read", stream=self._settings.reads, why=str(error))
+        time.sleep(REPORT_EVERY)
 
     def _event(self, message: Message) -> Any:
         stream = self._settings.reads

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class ModelServerStage(Stage):
         self._infer = infer
 
     def open(self, shard: int) -> Checkpoint | None:  # noqa: ARG002
-        """Return None: there is no state, so a shard may start anywhere."""
+        """Return None: there is no state, so what was acknowledged is done."""
         return None
 
     def take(self, shard: Shard, message: Incoming) -> int:
@@ -90,6 +90,10 @@ class ModelServerStage(Stage):
 
     def save(self, shard: Shard) -> None:
         """Do nothing: the predictions that were sent are durable, and there is no other state."""
+
+    def save_all(self, shards: Sequence[Shard]) -> Sequence[Shard]:
+        """Do nothing, for all of them."""
+        return shards
 
 
 class ModelServing:

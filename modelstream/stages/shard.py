@@ -68,11 +68,22 @@ class Shard:
     """Whether its stage keeps state. If not, a message that is taken again has its effects again."""
     outbox: list[tuple[int, Kind, str, pa.RecordBatch]] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
-    unsaved: list[Incoming] = field(default_factory=list)
     rows: int = 0
     """Rows taken since the last save."""
     since: float = 0.0
-    """When the oldest unsaved message was taken (monotonic seconds)."""
+    """When the oldest unsaved message was taken (seconds of the event loop)."""
+    reads_to: int = -1
+    """Up to this offset, the stage reads by itself what it isn't given."""
+
+    @property
+    def next(self) -> int:
+        """The offset of the message to take next."""
+        return self.checkpoint.offset + 1
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether messages were taken that are not durable."""
+        return self.checkpoint.offset > self.saved
 
     def send(self, shard: int, kind: Kind, origin: str, batch: pa.RecordBatch) -> None:
         """Put rows into the outbox for a shard of the output stream."""

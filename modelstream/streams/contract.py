@@ -142,7 +142,11 @@ class Streams(ABC):
 
     def sample(self, name: str, shard: int, offset: int) -> Message | None:
         """Return one message of a shard, for a look at it; None if there is none at this offset or after it."""
-        return next(iter(self.read(name, shard, offset, 1, 1)), None)
+        return next(iter(self.read_once(name, shard, offset, 1, 1)), None)
+
+    def read_once(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
+        """Return the same as `read`, where nobody goes on to read what follows: it isn't fetched ahead."""
+        return self.read(name, shard, offset, limit_messages, limit_bytes)
 
     @abstractmethod
     def ack(self, group: str, name: str, shard: int, offset: int) -> None:

@@ -106,8 +106,8 @@ class KafkaStreams(Streams):
         self.describe(name).check(shard)
         return self._reader(name).read(shard, offset, limit_messages, limit_bytes)
 
-    def sample(self, name: str, shard: int, offset: int) -> Message | None:
-        found = super().sample(name, shard, offset)
+    def read_once(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
+        found = self.read(name, shard, offset, limit_messages, limit_bytes)
         self._reader(name).forget(shard)  # or the library would fetch what follows, which nobody reads
         return found
 

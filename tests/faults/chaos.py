@@ -26,6 +26,7 @@ class Chaos:
             *(self._kill_one, self._kill_one, self._kill_several, self._kill_all),
             *(self._make_zombie,) * 4,
             *(self._end_zombie, self._give_back_to_zombie),
+            *(self._kill_and_go_on,) * 2,
             *(self._suspend_one, self._rebalance, self._drain_one, self._terminate_one, self._trim),
         )
         while not self.world.calm:
@@ -43,6 +44,16 @@ class Chaos:
 
     async def _kill_one(self) -> None:
         self._pick().kill()
+
+    async def _kill_and_go_on(self) -> None:
+        """Kill a process; a new one is handed what follows the messages that the old one was given."""
+        old = self._pick()
+        processes = self.world.owners[old.name]
+        if not old.dead:
+            old.kill()
+            new = processes[processes.index(old)] = Process(self.world, old.name, old.shards)
+            new.follow(old)
+            self.world.happened["handed the next message"] += 1
 
     async def _kill_several(self) -> None:
         for _ in range(self.rng.randint(2, 4)):

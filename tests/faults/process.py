@@ -126,8 +126,8 @@ class Process:
         for shard in shards:
             self.assign(shard)
         self._task = asyncio.get_running_loop().create_task(self._pump())
-        assert self.stage._timer is not None
-        for task in (self._task, self.stage._timer):
+        assert self.stage.cycle.task is not None
+        for task in (self._task, self.stage.cycle.task):
             task.add_done_callback(world.note)
 
     @property
@@ -142,6 +142,14 @@ class Process:
         self._offsets[shard] = max(acked + 1, first)
         self._wake.set()
 
+    def follow(self, old: Process) -> None:
+        """Get the messages after those that another process was given, whatever became of them.
+
+        Nuclio does so when it kills a worker in the middle of a rebalance.
+        """
+        for shard in self._offsets.keys() & old._offsets.keys():
+            self._offsets[shard] = max(self._offsets[shard], old._offsets[shard])
+
     def unassign(self, shard: int) -> None:
         """Get no more messages of a shard."""
         self._offsets.pop(shard, None)
@@ -153,14 +161,13 @@ class Process:
     def kill(self) -> None:
         """End at once, as by kill -9."""
         self.dead = True
-        assert self.stage._timer is not None
-        for task in (self._task, self.stage._timer):
+        for task in (self._task, self.stage.cycle.task):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
 
     async def suspend(self, seconds: float) -> None:
         """Stand still, as by a debugger or a suspended machine, then go on as if nothing had been."""
-        async with self.stage._lock:
+        async with self.stage.cycle.lock:
             await asyncio.sleep(seconds)
 
     def lose_stores(self, calls: int) -> None:
@@ -234,7 +241,7 @@ class Process:
                     if self.paused or self._offsets.get(shard) != next_offset:
                         break  # drained or assigned anew meanwhile
                     next_offset = self._offsets[shard] = message.offset + 1
-                    await asyncio.sleep(rng.choice((0, 0, 0, 0.003, 0.05)))
+                    await asyncio.sleep(rng.choice(self.world.pauses))
             if not found:
                 self._wake.clear()
                 await self._wake.wait()

@@ -17,6 +17,7 @@ from modelstream.features.engine import Applied, FeatureEngine
 from modelstream.messages.codec import UnreadableError, is_arrow, split_body
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
 from modelstream.stages.base import Stage
+from modelstream.stages.cycle import Cycle
 from modelstream.stages.event_handler import EventHandler, Kept
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stages.stream_to_features import StreamToFeatures
@@ -32,31 +33,31 @@ Patch = pytest.MonkeyPatch
 
 
 def acknowledge_before_commit(patch: Patch) -> None:
-    receive = Stage._receive
+    apply = Cycle._apply
 
-    def mutated(self: Stage, messages: list[Incoming]) -> None:
-        receive(self, messages)
-        for message in messages:
-            self._acks[message.shard] = message.offset
+    def mutated(self: Cycle, fresh: dict[int, list[Incoming]]) -> None:
+        apply(self, fresh)
+        for shard, messages in fresh.items():
+            self._acks[shard] = messages[-1].offset
 
-    patch.setattr(Stage, "_receive", mutated)
+    patch.setattr(Cycle, "_apply", mutated)
 
 
 def commit_before_send(patch: Patch) -> None:
-    append, commit = Stage._append, Stage._commit
+    append, save = Cycle._append, Cycle._save
     late: dict[int, list[Any]] = {}
 
-    def mutated_append(self: Stage, stream: str, records: Any) -> None:
+    def mutated_append(self: Cycle, stream: str, records: Any) -> None:
         late.setdefault(id(self), []).append((stream, records))
 
-    def mutated_commit(self: Stage, shard: Shard) -> None:
-        commit(self, shard)
+    def mutated_save(self: Cycle, due: Sequence[Shard]) -> None:
+        save(self, due)
         while late.get(id(self)):
             append(self, *late[id(self)][0])
             del late[id(self)][0]
 
-    patch.setattr(Stage, "_append", mutated_append)
-    patch.setattr(Stage, "_commit", mutated_commit)
+    patch.setattr(Cycle, "_append", mutated_append)
+    patch.setattr(Cycle, "_save", mutated_save)
 
 
 def ignore_watermarks(patch: Patch) -> None:
@@ -103,16 +104,15 @@ def ignore_what_rows_have_applied(patch: Patch) -> None:
 
 def apply_a_batch_twice(patch: Patch) -> None:
     """Take a message that comes again as if it were a new one."""
-    receive = Stage._receive
+    ready = Cycle._ready
 
-    def mutated(self: Stage, messages: list[Incoming]) -> None:
-        for message in messages:
-            shard = self._shards.get(message.shard)
-            if shard is not None and message.offset <= shard.checkpoint.offset:
-                shard.checkpoint.offset, shard.checkpoint.watermarks = message.offset - 1, Watermarks()
-        receive(self, messages)
+    def mutated(self: Cycle, number: int) -> Shard:
+        shard, first = ready(self, number), self._inbox.first(number)
+        if first <= min(shard.checkpoint.offset, self._inbox.last(number)):
+            shard.checkpoint.offset, shard.checkpoint.watermarks = first - 1, Watermarks()
+        return shard
 
-    patch.setattr(Stage, "_receive", mutated)
+    patch.setattr(Cycle, "_ready", mutated)
 
 
 def go_on_with_what_is_in_memory_after_a_failure(patch: Patch) -> None:
@@ -170,10 +170,10 @@ def go_on_when_overtaken(patch: Patch) -> None:
 
 def send_on_after_a_failure(patch: Patch) -> None:
     """Leave a record whose outcome is unknown for later, and send the next one first."""
-    append = Stage._append
+    append = Cycle._append
     later: dict[int, list[Any]] = {}
 
-    def mutated(self: Stage, stream: str, records: Any) -> None:
+    def mutated(self: Cycle, stream: str, records: Any) -> None:
         waiting = later.pop(id(self), [])
         try:
             append(self, stream, records)
@@ -187,34 +187,51 @@ def send_on_after_a_failure(patch: Patch) -> None:
                 pass
         later[id(self)] = waiting
 
-    patch.setattr(Stage, "_append", mutated)
+    patch.setattr(Cycle, "_append", mutated)
 
 
 def lose_what_was_taken_when_a_batch_fails(patch: Patch) -> None:
-    class Forgetful(dict[int, list[Incoming]]):
-        def __setitem__(self, shard: int, messages: list[Incoming]) -> None:
-            super().__setitem__(shard, [])
+    """Go on behind the messages that have to be taken again."""
+    apply = Cycle._apply
 
-    init = Stage.__init__
+    def mutated(self: Cycle, fresh: dict[int, list[Incoming]]) -> None:
+        try:
+            apply(self, fresh)
+        except Exception:
+            for number, messages in fresh.items():
+                shard = Cycle._open(self, number)
+                shard.checkpoint.offset = messages[-1].offset
+            raise
 
-    def mutated(self: Stage, *args: Any) -> None:
-        init(self, *args)
-        self._retake = Forgetful()
+    patch.setattr(Cycle, "_apply", mutated)
 
-    patch.setattr(Stage, "__init__", mutated)
+
+def take_the_first_message_for_the_next_one(patch: Patch) -> None:
+    """Let a stage without state begin wherever it is handed a message."""
+    patch.setattr(Cycle, "_done_before", lambda self, number: self._inbox.first(number) - 1)
+
+
+def skip_what_another_process_was_given(patch: Patch) -> None:
+    """Let every stage go on with the message that it is handed."""
+
+    def mutated(self: Cycle, shard: Shard) -> list[Incoming]:
+        shard.checkpoint.offset = self._inbox.first(shard.number) - 1
+        return []
+
+    patch.setattr(Cycle, "_read", mutated)
 
 
 def give_up_on_unsent_rows_when_stopping(patch: Patch) -> None:
-    append = Stage._append
+    append = Cycle._append
 
-    def mutated(self: Stage, stream: str, records: Any) -> None:
+    def mutated(self: Cycle, stream: str, records: Any) -> None:
         try:
             append(self, stream, records)
         except UnavailableError:
             if not self._stopping:
                 raise
 
-    patch.setattr(Stage, "_append", mutated)
+    patch.setattr(Cycle, "_append", mutated)
 
 
 def forget_the_epoch(patch: Patch) -> None:
@@ -260,6 +277,8 @@ MUTATIONS = (
     go_on_when_overtaken,
     send_on_after_a_failure,
     lose_what_was_taken_when_a_batch_fails,
+    take_the_first_message_for_the_next_one,
+    skip_what_another_process_was_given,
     give_up_on_unsent_rows_when_stopping,
     forget_the_epoch,
     count_letters_each_time,

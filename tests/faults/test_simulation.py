@@ -42,7 +42,8 @@ def test_scenarios_have_what_they_are_for(tmp_path: Path) -> None:
         truth, world = scenarios.run(folder, seed)
         happened += world.happened
         rows += sum(map(len, truth.vectors.values())) + len(truth.letters)
-    kinds = ("crash", "outage", "unknown outcome", "lost ack", "hook", "zombie", "rebalance", "terminate", "epoch")
+    kinds = [*("crash", "outage", "unknown outcome", "lost ack", "hook", "zombie", "rebalance", "terminate", "epoch")]
+    kinds += ["handed the next message", "read by itself"]
     assert not {kind for kind in kinds if not happened[kind]}
     assert rows > 200
 

@@ -25,8 +25,8 @@ from modelstream.clients import sqlite as sqlite_files
 from modelstream.logs import parquet as log
 from modelstream.logs.parquet import ParquetLog
 from modelstream.messages import dead_letters
-from modelstream.stages import base, stream_to_features
-from modelstream.streams import Streams, open_streams
+from modelstream.stages import cycle, stream_to_features
+from modelstream.streams import Message, Streams, open_streams
 from modelstream.streams.letters import read_letters
 from modelstream.tables import Tables, open_tables
 from tests.faults import inputs
@@ -41,7 +41,7 @@ PATIENCE = 120.0
 
 
 class _Recording:
-    """The streams, noting what was appended to `generated`, and waking who reads."""
+    """The streams as stages see them, noting what was appended to `generated`, and waking who reads."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -58,6 +58,14 @@ class _Recording:
     def range(self, name: str, shard: int) -> tuple[int, int]:
         return self._world.streams.range(name, shard)
 
+    def acked(self, group: str, name: str) -> dict[int, int]:
+        return {shard: self._world.acked(group, shard) for shard in self._world.streams.acked(group, name)}
+
+    def read_once(self, *args: Any) -> list[Message]:
+        found = self._world.streams.read_once(*args)
+        self._world.happened["read by itself"] += len(found)
+        return found
+
 
 class World:
     """See the module."""
@@ -73,6 +81,8 @@ class World:
         self.commit_ms = rng.choice((0.0, 20.0, 150.0, 600.0))
         self.commit_rows = rng.choice((1, 10, 1000))
         self.cached_users = rng.choice((0, 1, 1000))
+        self.pauses = rng.choice(((0, 0, 0, 0.003, 0.05), (0,)))
+        """Seconds between two messages that a process gets: without any, much waits for its next cycle."""
         self.ack_may_fall = rng.random() < 0.3
         self.epoch = 0
         self.owners: dict[str, list[Process]] = {}
@@ -250,7 +260,7 @@ def template(folder: Path, shards: int, epoch: int) -> None:
 def patched(world: World, loop: VirtualLoop) -> Iterator[None]:
     """Put the virtual clock and the faults of the log's files in their places."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "time", types.SimpleNamespace(monotonic=loop.time, time=loop.time))
+        patch.setattr(cycle, "time", types.SimpleNamespace(time=loop.time))
         patch.setattr(stream_to_features, "CACHED_USERS", world.cached_users)
         faulty = FaultyOs(world)
         patch.setattr(log, "os", faulty)

@@ -52,9 +52,11 @@ class ConsumerGroup:
             for _ in range(self._rng.randint(0, max(1, total // interruptions))):
                 self._deliver()
             self._interrupt()
-        while self._deliver():
-            pass
-        self._drain(self.workers)
+        for _ in range(2):
+            while self._deliver():
+                pass
+            self._drain(self.workers)
+            self._assign()  # what went with a worker that was killed in a rebalance comes again
         behind = {shard: len(found) - 1 - self.committed[shard] for shard, found in self._messages.items()}
         if any(behind.values()):
             self.violations.append(f"not acknowledged after the last drain: {behind}")
@@ -107,7 +109,8 @@ class ConsumerGroup:
     # What happens to workers.
 
     def _interrupt(self) -> None:
-        kind = self._rng.choices(("drain", "termination", "kill", "stall"), (50, 25, 15, 10))[0]
+        kinds = ("drain", "termination", "kill", "killed in a rebalance", "stall")
+        kind = self._rng.choices(kinds, (45, 20, 10, 15, 10))[0]
         mid_handler = self._rng.random() < 0.5
         if mid_handler and self._deliver(wait=False):
             for worker in self.workers:
@@ -116,8 +119,8 @@ class ConsumerGroup:
             self.happened["while a handler ran"] += 1
         self.happened[kind] += 1
         victim = self._rng.choice(self.workers)
-        getattr(self, f"_{kind}")([victim] if kind != "drain" else self.workers)
-        self._assign()
+        getattr(self, f"_{kind.replace(' ', '_')}")([victim] if kind != "drain" else self.workers)
+        self._assign(rewind=kind != "killed in a rebalance")
 
     def _drain(self, workers: list[Worker]) -> None:
         """Rebalance: every worker of the trigger is asked to drain, then to go on."""
@@ -146,6 +149,16 @@ class ConsumerGroup:
         self.happened["messages lost with a worker"] += len(victim.waiting)
         self._replace(victim)
 
+    def _killed_in_a_rebalance(self, victims: list[Worker]) -> None:
+        """A worker doesn't drain in time, so the processor kills it and goes on with the messages that follow."""
+        (victim,) = victims
+        with self._guard:
+            held = {shard for shard in self._messages if self._next[shard] > self.committed[shard] + 1}
+        self.happened["shards that go on behind what nobody finished"] += len(held)
+        victim.signal(signal.SIGSTOP)
+        self._drain([worker for worker in self.workers if worker is not victim])
+        self._kill(victims)
+
     def _stall(self, victims: list[Worker]) -> None:
         """A pod stands still, its shards go to another worker, then it wakes up with what it had in hand."""
         (victim,) = victims
@@ -171,11 +184,12 @@ class ConsumerGroup:
         worker = Worker(next(self._numbers), self._function, self._acknowledged)
         return worker.start(self._zygote, self._folder)
 
-    def _assign(self) -> None:
-        """Give shards to workers anew; each goes on after the last that was acknowledged."""
+    def _assign(self, *, rewind: bool = True) -> None:
+        """Give shards to workers anew; each goes on after the last that was acknowledged, or that was given."""
         with self._guard:
             self._owner = {shard: self._rng.choice(self.workers) for shard in self._messages}
-            self._rewind()
+            if rewind:
+                self._rewind()
 
     def _rewind(self) -> None:
         for shard, offset in self.committed.items():

@@ -15,8 +15,10 @@ import pytest
 from modelstream.messages.codec import Decoded, decode
 from modelstream.messages.dead_letters import DeadLetter, decode_letters
 from modelstream.settings import Settings
-from modelstream.stages import base
+from modelstream.stages import cycle
 from modelstream.stages.base import Stage
+from modelstream.stages.shard import Incoming
+from modelstream.streams import Message
 from tests.faults.virtual_time import VirtualLoop
 
 T = TypeVar("T")
@@ -61,6 +63,11 @@ class MemoryStreams:
     def __init__(self, effects: list[tuple[Any, ...]]) -> None:
         self.records: dict[str, list[tuple[int, bytes]]] = {}
         self.failures: list[BaseException] = []
+        self.given: dict[int, dict[int, Message]] = {}
+        """What a test has handed to the stage, or left for it to read, by shard and offset."""
+        self.begins: dict[int, int] = {}
+        self.done: dict[int, int] = {}
+        """The last offset of each shard that was acknowledged."""
         self._effects = effects
 
     def append(self, name: str, records: list[tuple[int, bytes]]) -> list[int]:
@@ -71,7 +78,20 @@ class MemoryStreams:
         return [0] * len(records)
 
     def range(self, name: str, shard: int) -> tuple[int, int]:
-        return 0, 1 << 40
+        return self.begins.get(shard, self.first_offset), 1 << 40
+
+    def acked(self, group: str, name: str) -> dict[int, int]:
+        return {shard: self.done.get(shard, self.first_offset - 1) for shard in range(8)}
+
+    def read_once(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
+        found = sorted(at for at in self.given.get(shard, {}) if at >= max(offset, self.begins.get(shard, 0)))
+        return [self.given[shard][at] for at in found[:limit_messages]]
+
+    def give(self, event: Any) -> None:
+        """Note that a message is in the stream."""
+        message = Incoming.of(event)
+        body = Message(message.shard, message.offset, message.body, message.appended_at)
+        self.given.setdefault(message.shard, {})[message.offset] = body
 
 
 class Harness:
@@ -84,7 +104,7 @@ class Harness:
         self.logged: list[dict[str, Any]] = []
         self.ack_failures: list[BaseException] = []
         self.loop = VirtualLoop()
-        patch.setattr(base, "time", types.SimpleNamespace(monotonic=self.loop.time, time=self.loop.time))
+        patch.setattr(cycle, "time", types.SimpleNamespace(time=self.loop.time))
         platform = nuclio_sdk.Platform("local", "test", on_control_callback=self._acknowledge)
         logger = types.SimpleNamespace(error_with=self._log, warn_with=self._log)
         trigger = nuclio_sdk.event.TriggerInfo("test", reads)
@@ -96,6 +116,7 @@ class Harness:
         attributes = message["attributes"]
         assert attributes["topic"] == self.reads
         self.effects.append(("ack", attributes["partition"], attributes["offset"]))
+        self.streams.done[attributes["partition"]] = attributes["offset"]
 
     def _log(self, message: str, **fields: Any) -> None:
         self.logged.append({"message": message, **fields})
@@ -105,9 +126,16 @@ class Harness:
         return self.loop.run_until_complete(work)
 
     def handle(self, stage: Stage, *events: Any) -> None:
-        """Hand messages to a stage, one after the other."""
+        """Hand messages to a stage, one after the other, each in a cycle of its own if it was not started."""
         for one in events:
-            self.run(stage.handle(one))
+            self.run(self.handling(stage, one))
+
+    async def handling(self, stage: Stage, event: Any) -> None:
+        """Hand a message to a stage; return when it has been taken."""
+        self.streams.give(event)
+        await stage.handle(event)
+        if stage.cycle.task is None:
+            await stage.cycle.once()
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""

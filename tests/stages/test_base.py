@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 from modelstream.errors import ConfigurationError, GoneError, HookError, LostStateError, UnavailableError
 from modelstream.messages.codec import UnreadableError
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
-from modelstream.stages.base import LAST_BACKOFF, Stage
+from modelstream.stages.base import Stage
+from modelstream.stages.cycle import DRAIN_SECONDS, PATIENCE
+from modelstream.stages.holding import LAST_BACKOFF
+from modelstream.stages.inbox import ROOM_BYTES
 from modelstream.stages.shard import Incoming, Shard
 from tests.stages.harness import APPENDED_AT, Harness, event, settings
 
@@ -150,7 +153,7 @@ def test_a_message_is_refused_once_by_a_stage_that_keeps_watermarks(
 ) -> None:
     stage = Adder(harness, stateless=stateless, commit_ms=10_000.0, commit_rows=9)
     harness.handle(stage, event(0, b"bad"))
-    shard = stage._shards[0]
+    shard = stage.cycle._shards[0]
     shard.checkpoint.offset = -1  # it comes again, as after a restart
     harness.handle(stage, event(0, b"bad"))
     assert len(harness.letters()) == letters
@@ -272,7 +275,8 @@ def test_a_shard_that_is_forgotten_is_read_anew(harness: Harness) -> None:
 def test_a_start_beyond_what_was_applied_is_held_and_said(harness: Harness) -> None:
     stage = Adder(harness)
     stage.durable[0] = (3, 6)
-    handling = harness.loop.create_task(stage.handle(numbers(9, first=7)[0]))
+    harness.streams.done[0] = 6
+    handling = harness.loop.create_task(harness.handling(stage, numbers(9, first=7)[0]))
     harness.wait(30)
     assert "the stored state ends at offset 3" in stage.held
     assert "--fresh" in stage.held
@@ -305,13 +309,75 @@ def test_a_stream_may_begin_at_another_offset(harness: Harness) -> None:
     assert harness.acks == [(0, 1)]
 
 
-def test_a_stage_without_state_may_start_anywhere(harness: Harness) -> None:
-    stage = Adder(harness, stateless=True, commit_ms=10_000.0, commit_rows=1000)
-    harness.handle(stage, *numbers(1, 2, first=7))
-    harness.handle(stage, *numbers(3, first=20))  # another worker had the shard, and this one was not told
+def positions(harness: Harness) -> list[int]:
+    """Return the offsets of the messages whose sums were sent, in order."""
+    return [row for _, rows in harness.sent() for row in rows.batch.column("position").to_pylist()]
+
+
+@pytest.mark.parametrize("stateless", [True, False])
+def test_messages_that_another_process_was_given_and_did_not_finish_are_read_from_the_stream(
+    harness: Harness, stateless: bool
+) -> None:
+    """It was killed in the middle, and this one is handed what follows: to acknowledge that would lose them."""
+    for one in numbers(*range(1, 21)):
+        harness.streams.give(one)
+    harness.streams.done[0] = 6
+    stage = Adder(harness, stateless=stateless)
+    stage.durable[0] = (6, 28)
+    harness.handle(stage, *numbers(10, first=9))
     harness.run(stage.drain())
-    assert [row for _, rows in harness.sent() for row in rows.batch.column("position").to_pylist()][-1] == 20
-    assert harness.acks[-1] == (0, 20)
+    assert positions(harness) == [7, 8, 9]
+    assert harness.acks == [(0, 9)]
+
+
+def test_a_stage_without_state_asks_once_what_is_acknowledged(harness: Harness) -> None:
+    asked = []
+    acked = harness.streams.acked
+
+    def counted(*names: str) -> dict[int, int]:
+        asked.append(names)
+        return dict(acked(*names))
+
+    harness.streams.acked = counted
+    stage = Adder(harness, stateless=True)
+    harness.handle(stage, *numbers(*range(50)))
+    assert asked == [("the-stage", "in")]
+
+
+def test_a_stage_without_state_begins_where_its_stream_begins(harness: Harness) -> None:
+    """The messages before were deleted, so all groups had acknowledged them, though ours is late."""
+    for one in numbers(*range(1, 21)):
+        harness.streams.give(one)
+    harness.streams.done[0], harness.streams.begins[0] = 2, 5
+    stage = Adder(harness, stateless=True)
+    harness.handle(stage, *numbers(8, first=7))
+    assert positions(harness) == [5, 6, 7]
+    assert stage.held == ""
+
+
+def test_state_that_ends_before_the_stream_begins_is_held(harness: Harness) -> None:
+    for one in numbers(*range(1, 21)):
+        harness.streams.give(one)
+    harness.streams.begins[0] = 5
+    stage = Adder(harness)
+    stage.durable[0] = (2, 6)
+    handling = harness.loop.create_task(harness.handling(stage, numbers(8, first=7)[0]))
+    harness.wait(30)
+    assert "continues at offset 5 of shard 0, but the stored state ends at offset 2" in stage.held
+    assert harness.effects == []
+    handling.cancel()
+
+
+def test_a_gap_between_two_messages_is_read_from_the_stream(harness: Harness) -> None:
+    """Another worker had the shard in between, and this one was not told."""
+    for one in numbers(*range(1, 1001)):
+        harness.streams.give(one)
+    stage = Adder(harness, stateless=True, commit_ms=10_000.0, commit_rows=1000)
+    stage_started(harness, stage)
+    harness.handle(stage, *numbers(1, 2), *numbers(1000, first=999))
+    harness.wait(20)
+    assert positions(harness)[-998:] == list(range(2, 1000))
+    assert harness.acks[-1] == (0, 999)
     assert stage.held == ""
 
 
@@ -331,7 +397,7 @@ def test_an_outage_of_the_stream_repeats_the_same_records_and_nothing_after_them
 def test_an_outage_is_told_once_with_its_remedy_and_forgotten(harness: Harness) -> None:
     stage = Adder(harness)
     harness.streams.failures = [AWAY] * 5
-    handling = harness.loop.create_task(stage.handle(numbers(1)[0]))
+    handling = harness.loop.create_task(harness.handling(stage, numbers(1)[0]))
     harness.wait(0.05)
     assert stage.held == "the disk is full; free space"
     harness.run(handling)
@@ -396,7 +462,7 @@ def test_only_a_mistake_in_a_hook_is_hopeless_and_only_while_it_holds(
     stage = Adder(harness)
     seen = []
     stage.fail["take"] = [error]
-    handling = harness.loop.create_task(stage.handle(numbers(1)[0]))
+    handling = harness.loop.create_task(harness.handling(stage, numbers(1)[0]))
     harness.wait(0.01)
     seen.append((bool(stage.held), stage.hopeless))
     harness.wait(30)
@@ -407,14 +473,13 @@ def test_only_a_mistake_in_a_hook_is_hopeless_and_only_while_it_holds(
 def test_rows_that_do_not_fit_each_other_hold_the_shards_and_lose_nothing(harness: Harness) -> None:
     stage = Adder(harness, linger_ms=1000.0)
     stage.misfit = 2
+    stage_started(harness, stage)
     harness.handle(stage, *numbers(5, shard=1), *numbers(1, 2, 3), *numbers(6, shard=1, first=1))
-    draining = harness.loop.create_task(stage.drain())
     harness.wait(20)
-    assert not draining.done()
     assert "sum" in stage.held
+    harness.run(stage.drain())
     assert dict(harness.acks).keys() <= {1}
-    draining.cancel()
-    harness.wait(1)
+    end(harness, stage)
     stage = Adder(harness)  # with the hook mended
     harness.handle(stage, *numbers(5, 6, shard=1), *numbers(1, 2, 3))
     harness.run(stage.drain())
@@ -458,6 +523,79 @@ def test_drain_saves_and_drops_everything(harness: Harness) -> None:
     assert stage.durable[0] == (7, 101)
 
 
+@pytest.mark.parametrize("what", ["append", "open", "take", "save"])
+def test_a_drain_during_an_outage_ends_in_time_and_loses_nothing(harness: Harness, what: str) -> None:
+    stage = Adder(harness)
+    stage_started(harness, stage)
+    if what == "append":
+        harness.streams.failures = [AWAY] * 40
+    else:
+        stage.fail[what] = [AWAY] * 40
+    for one in numbers(*range(1, 31)):
+        harness.streams.give(one)
+        harness.run(stage.handle(one))
+    harness.wait(30)
+    assert stage.held
+    begun = harness.loop.time()
+    harness.run(stage.drain())
+    assert harness.loop.time() - begun <= DRAIN_SECONDS
+    assert harness.acks == []
+    harness.wait(300)
+    assert harness.acks == [], "what was dropped is not the stage's any more"
+    harness.handle(stage, *numbers(*range(1, 31)))
+    harness.wait(300)
+    assert harness.acks[-1] == (0, 29)
+    assert sums(harness) == list(itertools.accumulate(range(1, 31)))
+
+
+def test_a_held_stage_keeps_no_message_in_the_handler_for_long_and_reads_it_later(harness: Harness) -> None:
+    """Nuclio calls the drain callback only when the handler has returned."""
+    stage = Adder(harness)
+    stage_started(harness, stage)
+    stage.fail["take"] = [AWAY] * 12
+    for i in range(6):
+        one = event(i, str(i).encode() + b" " * 50_000)
+        harness.streams.give(one)
+        begun = harness.loop.time()
+        harness.run(stage.handle(one))
+        assert harness.loop.time() - begun <= PATIENCE
+    assert stage.cycle._inbox.bytes < 2 * ROOM_BYTES
+    harness.wait(60)
+    assert sums(harness) == list(itertools.accumulate(range(6)))
+    assert harness.acks[-1] == (0, 5)
+
+
+def test_what_waits_is_taken_at_once(harness: Harness) -> None:
+    stage = Adder(harness, linger_ms=10.0, commit_ms=0.0)
+    stage_started(harness, stage)
+
+    async def give() -> None:
+        for i in range(300):
+            for shard in range(4):
+                one = event(i, b"1", shard)
+                harness.streams.give(one)
+                await stage.handle(one)
+
+    harness.run(give())
+    harness.wait(0.001)
+    assert [effect for effect in harness.effects if effect[0] == "append"] == [("append", "out")]
+    assert len(harness.sent()) == 4
+    harness.wait(0.1)
+    assert dict(harness.acks) == dict.fromkeys(range(4), 299)
+
+
+def test_an_event_on_an_idle_pipeline_is_passed_on_at_once(harness: Harness) -> None:
+    stage = Adder(harness, linger_ms=50.0, commit_ms=500.0, commit_rows=1000)
+    stage_started(harness, stage)
+    for i in range(5):
+        harness.wait(1.0)
+        begun = harness.loop.time()
+        harness.handle(stage, *numbers(1, first=i))
+        harness.wait(0)
+        assert len(sums(harness)) == i + 1
+        assert harness.loop.time() == begun
+
+
 def test_the_platform_calls_drain_and_terminate(harness: Harness) -> None:
     stage = Adder(harness, commit_ms=10_000.0, commit_rows=1000)
     stage_started(harness, stage)
@@ -477,7 +615,7 @@ def test_a_stage_that_ends_during_an_outage_neither_waits_nor_acknowledges(harne
         harness.streams.failures = [AWAY] * 1000
     else:
         stage.fail[what] = [AWAY] * 1000
-    handling = harness.loop.create_task(stage.handle(numbers(1)[0]))
+    handling = harness.loop.create_task(harness.handling(stage, numbers(1)[0]))
     harness.wait(1)
     stage.give_up()
     begun = harness.loop.time()
@@ -514,11 +652,25 @@ STEPS = st.lists(
 )
 
 
+def end(harness: Harness, stage: Stage) -> None:
+    assert stage.cycle.task is not None
+    stage.cycle.task.cancel()
+    harness.wait(0)
+
+
+def deliver_again(harness: Harness, stage: Stage, delivered: dict[int, int]) -> bool:
+    """Deliver what is not acknowledged, as the platform does after a drain; return whether there is any."""
+    acked = {0: -1, 1: -1, **dict(harness.acks)}
+    for shard, upto in delivered.items():
+        values = range(acked[shard] + 2, upto + 1)
+        harness.handle(stage, *numbers(*values, shard=shard, first=acked[shard] + 1))
+    return any(acked[shard] + 1 < upto for shard, upto in delivered.items())
+
+
 @hypothesis_settings(deadline=None, max_examples=150)
 @given(STEPS, st.sampled_from([0.0, 20.0]), st.sampled_from([0.0, 50.0, 1000.0]), st.sampled_from([1, 3, 1000]))
 def test_sums_are_right_whatever_happens(steps: list[Any], linger: float, commit: float, rows: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        harness = Harness(patch)
+    with pytest.MonkeyPatch.context() as patch, contextlib.closing(Harness(patch)) as harness:
         options: dict[str, Any] = {"linger_ms": linger, "commit_ms": commit, "commit_rows": rows}
         stage = Adder(harness, **options)
         stage_started(harness, stage)
@@ -536,21 +688,20 @@ def test_sums_are_right_whatever_happens(steps: list[Any], linger: float, commit
                 stage.fail[what] = [AWAY] * one
             elif what == "wait":
                 harness.wait(one / 1000)
-            elif what == "drain":
-                harness.run(stage.drain())
             else:
+                if what == "drain":
+                    harness.run(stage.drain())
                 if what == "restart":
-                    stage._timer.cancel()  # type: ignore[union-attr]
-                    harness.wait(0)
+                    end(harness, stage)
                     durable, stage = stage.durable, Adder(harness, **options)
                     stage.durable = durable
                     stage_started(harness, stage)
-                acked = {0: -1, 1: -1, **dict(harness.acks)}
-                for shard in (0, 1):  # what is not acknowledged comes again, all of it or a part
-                    upto = delivered[shard]
-                    values = range(acked[shard] + 2, upto + 1)
-                    harness.handle(stage, *numbers(*values, shard=shard, first=acked[shard] + 1))
-        harness.run(stage.drain())
+                deliver_again(harness, stage, delivered)
+        for _ in range(20):
+            harness.run(stage.drain())
+            if not deliver_again(harness, stage, delivered):
+                break
+        end(harness, stage)
         for shard in (0, 1):
             expected = list(itertools.accumulate(range(1, delivered[shard] + 1)))
             assert sums(harness, shard) == expected
@@ -560,4 +711,3 @@ def test_sums_are_right_whatever_happens(steps: list[Any], linger: float, commit
         for shard in (0, 1):
             offsets = [offset for number, offset in harness.acks if number == shard]
             assert offsets == sorted(offsets)
-        harness.close()

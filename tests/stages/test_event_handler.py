@@ -392,7 +392,7 @@ WRONG = {
 def test_a_transform_that_does_what_it_must_not_holds_the_shard(harness: Harness, tmp_path: Path, name: str) -> None:
     assert shard_of("somebody else") != 0
     stage = handler(harness, tmp_path, transform=WRONG[name])
-    handling = harness.loop.create_task(stage.handle(message(0, lines([bet(KEY, 1.0), bet(KEY, 2.0)]))))
+    handling = harness.loop.create_task(harness.handling(stage, message(0, lines([bet(KEY, 1.0), bet(KEY, 2.0)]))))
     harness.wait(30)
     assert stage.held and stage.hopeless
     assert (logged(tmp_path), harness.acks, harness.streams.records) == ([], [], {})
@@ -408,7 +408,7 @@ def test_an_outage_within_a_transform_holds_the_shard_until_it_passes(harness: H
         return batch
 
     stage = handler(harness, tmp_path, transform=asks)
-    handling = harness.loop.create_task(stage.handle(message(0, lines([bet(KEY, 1.0)]))))
+    handling = harness.loop.create_task(harness.handling(stage, message(0, lines([bet(KEY, 1.0)]))))
     harness.wait(0.01)
     assert "the lookup service is away" in stage.held and f"{__file__}, line" in stage.held and not stage.hopeless
     harness.wait(30)
@@ -425,7 +425,7 @@ def test_a_hooks_exception_and_its_row_are_told_but_not_logged(
 
     line = bet(KEY, 1.0, city="Bielefeld")
     stage = handler(harness, tmp_path, transform=fails)
-    handling = harness.loop.create_task(stage.handle(message(0, lines([line]))))
+    handling = harness.loop.create_task(harness.handling(stage, message(0, lines([line]))))
     harness.wait(0.01)
     assert "no number: Bielefeld" in stage.held
     assert (KEY in stage.held) is (mistake is ValueError)
@@ -438,7 +438,7 @@ def test_a_hooks_exception_and_its_row_are_told_but_not_logged(
 
 def test_a_key_that_a_transform_made_is_told_with_what_to_do_instead(harness: Harness, tmp_path: Path) -> None:
     stage = handler(harness, tmp_path, transform=renamed)
-    handling = harness.loop.create_task(stage.handle(message(0, lines([bet(KEY, 1.0)], first=7))))
+    handling = harness.loop.create_task(harness.handling(stage, message(0, lines([bet(KEY, 1.0)], first=7))))
     harness.wait(0.01)
     assert "made 'somebody else' the user_id at position 7 of a.ndjson" in stage.held
     assert "user_id: {type: key, path: after.id}" in stage.held

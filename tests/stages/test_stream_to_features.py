@@ -341,7 +341,7 @@ def test_a_hook_may_change_vectors(harness: Harness, tables: Tables) -> None:
 def test_a_hook_that_does_what_it_must_not_holds_the_shard(harness: Harness, tables: Tables, derive: Any) -> None:
     stage = stage_of(harness, tables, derive=derive)
     found = messages(batch(of_user("u1", {"bet_amount": 1.0})), [10])
-    handling = harness.loop.create_task(stage.handle(found[0]))
+    handling = harness.loop.create_task(harness.handling(stage, found[0]))
     harness.wait(30)
     assert stage.held
     assert (harness.streams.records, harness.acks, counters(tables)) == ({}, [], {})
