@@ -204,8 +204,9 @@ def _content(view: View, message: Message, stream: str) -> list[Row]:
 
     from modelstream.base.timestamps import rows_of
     from modelstream.messages import dead_letters
-    from modelstream.messages.codec import LINE, UnreadableError, decode, is_arrow, split_body
+    from modelstream.messages.codec import LINE, UnreadableError, decode, is_arrow
     from modelstream.messages.identity import stream_origin, stream_position
+    from modelstream.messages.json_text import split_body
 
     body = message.body
     if stream == view.names.dead_letters:

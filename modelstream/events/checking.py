@@ -16,8 +16,8 @@ import pyarrow as pa
 from modelstream.base.hooks import call_hook, defined_at, row_text
 from modelstream.base.timestamps import FIRST, LAST, TIMESTAMP, rows_of
 from modelstream.errors import HookError
-from modelstream.messages.codec import MAX_LINE
 from modelstream.messages.identity import Int64s, buckets_of, positions_of
+from modelstream.messages.json_text import MAX_LINE
 from modelstream.use_case.columns import POSITION
 from modelstream.use_case.declared import UseCase
 

@@ -22,8 +22,9 @@ import pyarrow as pa
 from modelstream.base.timestamps import TIMESTAMP
 from modelstream.events.flat_lines import FlatReader
 from modelstream.events.values import held, json_type, misfit
-from modelstream.messages.codec import UnreadableError, utf_16, why_not_json
+from modelstream.messages.codec import UnreadableError
 from modelstream.messages.identity import Int64s
+from modelstream.messages.json_text import utf_16, why_not_json
 from modelstream.use_case.columns import EXTRA, INGESTED_AT, POSITION
 from modelstream.use_case.declared import UseCase
 

@@ -16,19 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from modelstream.errors import ModelstreamError, UnavailableError
-from modelstream.messages.codec import (
+from modelstream.messages.codec import MAX_MESSAGE_BYTES, MAX_MESSAGE_EVENTS, UnreadableError
+from modelstream.messages.identity import bucket_of
+from modelstream.messages.json_text import (
     BYTE_ORDER_MARK,
     MAX_LINE,
-    MAX_MESSAGE_BYTES,
-    MAX_MESSAGE_EVENTS,
-    UnreadableError,
     key_of,
     split_body,
     utf_16,
     why_not_json,
     without_half_pairs,
 )
-from modelstream.messages.identity import bucket_of
 from modelstream.source.formats import ARRAY, FIRST_BYTES, wrong_format
 from modelstream.streams import Streams
 

@@ -20,7 +20,7 @@ from modelstream.base.timestamps import LAST
 from modelstream.errors import HookError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, MessageLines, Transform
 from modelstream.logs import Log
-from modelstream.messages.codec import LINE, UnreadableError, check_columns, is_arrow, split_body
+from modelstream.messages.codec import LINE, UnreadableError, check_columns, is_arrow
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
     MAX_EVENTS_A_MESSAGE,
@@ -31,6 +31,7 @@ from modelstream.messages.identity import (
     positions_of,
     stream_origin,
 )
+from modelstream.messages.json_text import split_body
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Stage
 from modelstream.stages.shard import Incoming, Shard

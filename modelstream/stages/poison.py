@@ -26,7 +26,8 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from modelstream.messages.codec import UnreadableError, check_columns, decode, is_arrow, split_body
+from modelstream.messages.codec import UnreadableError, check_columns, decode, is_arrow
+from modelstream.messages.json_text import split_body
 from modelstream.settings import Settings
 from modelstream.use_case.declared import UseCase
 

@@ -14,8 +14,9 @@ import pytest
 
 from modelstream.errors import UnavailableError
 from modelstream.features.engine import Applied, FeatureEngine
-from modelstream.messages.codec import UnreadableError, is_arrow, split_body
+from modelstream.messages.codec import UnreadableError, is_arrow
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
+from modelstream.messages.json_text import split_body
 from modelstream.stages.base import Stage
 from modelstream.stages.event_handler import EventHandler, Kept
 from modelstream.stages.shard import Incoming, Shard

@@ -31,8 +31,8 @@ from modelstream.http.about import about, example_events
 from modelstream.http.app import Ask, Edge, create_app
 from modelstream.http.intake import MAX_BODY, Intake, RefusedError, messages, read_events
 from modelstream.http.server import HttpServer, bind
-from modelstream.messages.codec import key_of, split_body
 from modelstream.messages.identity import bucket_of
+from modelstream.messages.json_text import key_of, split_body
 from modelstream.runner.metrics import Exporter
 from modelstream.runner.rpc import Answer, Request
 from modelstream.runner.state import FunctionState, PipelineState

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from modelstream.errors import UnavailableError
 from modelstream.logs.parquet import ParquetLog
-from modelstream.messages.codec import MAX_LINE, decode, encode
+from modelstream.messages.codec import decode, encode
 from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, UNANSWERED, Checkpoint, bucket_of, stream_position
+from modelstream.messages.json_text import MAX_LINE
 from modelstream.stages.event_handler import EventHandler
 from modelstream.use_case.columns import MODEL_VERSION
 from modelstream.use_case.file import load_use_case
