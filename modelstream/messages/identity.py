@@ -23,6 +23,9 @@ BUCKETS = 64
 MAX_EVENTS_A_MESSAGE = (1 << 14) - 1
 """Events in one message: their index takes 14 bits of a stream position."""
 
+MAX_POSITION = (1 << 53) - 1
+"""Every store compares positions up to this one exactly."""
+
 MAX_OFFSET = (1 << 34) - 1
 MAX_EPOCH = 31
 

@@ -19,7 +19,7 @@ from modelstream.messages.codec import (
     UnreadableError,
     decode,
     encode,
-    is_arrow,
+    is_framed,
     row_count,
     split_rows,
 )
@@ -177,9 +177,9 @@ def test_rows_of_unequal_size_are_split_until_each_piece_fits() -> None:
     assert max(len(encode("lines", "f", piece)) for piece in pieces) <= 1 << 20, "what V3IO takes"
 
 
-def test_no_client_body_is_taken_for_an_arrow_message() -> None:
-    assert is_arrow(MESSAGE)
-    assert not any(map(is_arrow, [b"", b"{}", b"[]", b"\xff\xfe{\x00", "ÿÿÿÿ".encode()]))
+def test_no_client_body_is_taken_for_a_message_of_ours() -> None:
+    assert is_framed(MESSAGE)
+    assert not any(map(is_framed, [b"", b"{}", b"[]", b"\xff\xfe{\x00", "ÿÿÿÿ".encode()]))
 
 
 def test_lines_schema_is_what_readers_send() -> None:

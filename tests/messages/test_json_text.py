@@ -1,4 +1,4 @@
-"""A client's body is taken apart as JSON reads it, a key is found as parsing finds it, and nothing ends in a traceback."""
+"""A body is taken apart as JSON reads it, a key is found as parsing finds it, and no bytes end in a traceback."""
 
 from __future__ import annotations
 

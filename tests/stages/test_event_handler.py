@@ -27,7 +27,7 @@ from modelstream.use_case.columns import MODEL_VERSION
 from modelstream.use_case.file import load_use_case
 from tests.events.test_parsing import BAD
 from tests.faults.expected import Truth
-from tests.raw_lines import lines_batch
+from tests.raw_lines import as_arrow, lines_batch
 from tests.stages.harness import APPENDED_AT, Harness, event, settings
 
 ROOT = Path(__file__).parents[2]
@@ -206,7 +206,7 @@ UNREADABLE = {
     "a damaged Arrow message": lines([bet(KEY)])[:-100],
     "no Arrow message": b"\xff\xff\xff\xff what is this",
     "vectors": encode("vectors", "o", pa.record_batch({"position": [1]})),
-    "lines without lines": encode("lines", "o", pa.record_batch({"position": [1]})),
+    "lines without lines": as_arrow(pa.record_batch({"position": [1]}), kind="lines", origin="o", version="1"),
     "a broken description": lines([bet(KEY)], truncated="{"),
     "a broken time": lines([bet(KEY)], ingested_at="soon"),
     "a time beyond all times": lines([bet(KEY)], ingested_at=str(2**63)),
