@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from modelstream.base.arrays import gather
 from modelstream.base.compiled import compiled
 from modelstream.base.json_bytes import (
     CLOSE,
@@ -27,7 +28,6 @@ from modelstream.base.json_bytes import (
     Bytes,
     Int64s,
     after_blanks,
-    gather,
     scalar_end,
     string_end,
     whole_end,

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.base.json_bytes import gather
+from modelstream.base.arrays import gather
 from modelstream.errors import UnavailableError
 from modelstream.messages.codec import MAX_MESSAGE_BYTES, MAX_MESSAGE_EVENTS, encode_lines
 from modelstream.messages.raw_lines import LINE_BYTES

@@ -82,7 +82,7 @@ def test_no_bytes_end_in_a_traceback(content: bytes) -> None:
 
 
 def test_a_message_of_an_event_of_100_bytes_takes_at_most_twice_as_much() -> None:
-    text = b'{"user_id": "u1", "event_type": "bet", "event_time": "2026-03-28 20:00:00", "bet_amount": 12.75}' + 3 * b" "
+    text = b'{"user_id": "u1", "event_type": "bet", "event_time": "2026-03-28 20:00:00", "bet_amount": 12.75}  '
     assert len(encode("lines", "events.ndjson", lines_batch([text], [7]), ingested_at=str(10**15))) <= 2 * len(text)
 
 
