@@ -7,6 +7,7 @@
 | `durable` | files that survive a power loss |
 | `hooks` | calls a notebook's hook; an error names the cell, the line and the row |
 | `installed` | whether the environment has what `requirements.in` asks for |
+| `arrays` | Arrow arrays of numpy's |
 | `json_bytes` | the grammar of JSON over bytes, for compiled loops |
 | `names` | what a stream, a table or a log may be called |
 | `process_environment` | environment variables for processes with numpy, Arrow and MLRun |

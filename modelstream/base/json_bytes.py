@@ -1,4 +1,4 @@
-"""The grammar of JSON over bytes, for loops that numba compiles, and pieces of bytes as an Arrow array.
+"""The grammar of JSON over bytes, for loops that numba compiles.
 
 The functions here accept only JSON that every parser reads the same way. Anything doubtful (escapes, text that is not
 UTF-8, numbers with many digits) they refuse, and a slower parser decides. They don't check for the end: the last byte
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from modelstream.base.compiled import compiled
 
@@ -140,35 +139,3 @@ def scalar_end(data: Bytes, at: int) -> int:
         if at == start or at - start > 2:
             return -1
     return at
-
-
-@compiled
-def _copy(data: Bytes, starts: Int64s, ends: Int64s, offsets: npt.NDArray[np.int32], out: Bytes) -> None:
-    for row in range(len(starts)):
-        # Slices, so that the compiler knows the indices as not negative: a memcpy, 20 times as fast.
-        source = data[starts[row] : ends[row]]
-        target = out[offsets[row] : offsets[row + 1]]
-        for i in range(len(source)):
-            target[i] = source[i]
-
-
-def gather(
-    data: Bytes, starts: Int64s, ends: Int64s, kind: pa.DataType, known: npt.NDArray[np.bool_] | None = None
-) -> pa.Array:
-    """Return the pieces `data[starts[i]:ends[i]]` as an Arrow array of `kind` (binary or string).
-
-    Where `known` (bool, same length) is false there is a null.
-
-    >>> data = np.frombuffer(b"abcdef", np.uint8)
-    >>> gather(data, np.array([3, 0]), np.array([5, 1]), pa.string()).to_pylist()
-    ['de', 'a']
-    """
-    validity = None
-    if known is not None and not known.all():
-        starts, ends = np.where(known, starts, 0), np.where(known, ends, 0)
-        validity = pa.array(known).buffers()[1]
-    offsets = np.zeros(len(starts) + 1, np.int32)
-    np.cumsum(ends - starts, out=offsets[1:])
-    out = np.empty(int(offsets[-1]), np.uint8)
-    _copy(data, starts, ends, offsets, out)
-    return pa.Array.from_buffers(kind, len(starts), [validity, pa.py_buffer(offsets), pa.py_buffer(out)])

@@ -205,14 +205,15 @@ def _content(view: View, message: Message, stream: str) -> list[Row]:
 
     from modelstream.base.timestamps import rows_of
     from modelstream.messages import dead_letters
-    from modelstream.messages.codec import LINE, UnreadableError, decode, is_arrow, split_body
+    from modelstream.messages.codec import LINE, UnreadableError, decode, is_framed
     from modelstream.messages.identity import stream_origin, stream_position
+    from modelstream.messages.json_text import split_body
 
     body = message.body
     if stream == view.names.dead_letters:
         return [msgspec.to_builtins(letter) for letter in dead_letters.decode_letters(body)]
     try:
-        if is_arrow(body):
+        if is_framed(body):
             found = decode(body)
             rows: list[Row] = list(rows_of(found.batch))
             if found.kind == "lines":

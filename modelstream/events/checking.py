@@ -16,8 +16,8 @@ import pyarrow as pa
 from modelstream.base.hooks import call_hook, defined_at, row_text
 from modelstream.base.timestamps import FIRST, LAST, TIMESTAMP, rows_of
 from modelstream.errors import HookError
-from modelstream.messages.codec import MAX_LINE
 from modelstream.messages.identity import Int64s, buckets_of, positions_of
+from modelstream.messages.json_text import MAX_LINE
 from modelstream.use_case.columns import POSITION
 from modelstream.use_case.declared import UseCase
 
@@ -90,15 +90,20 @@ class EventChecker:
         Raises HookError if a transform fails, or does something that it must not.
         """
         sizes = [len(message) for message in messages]
-        positions = np.concatenate([message.positions for message in messages])
-        ingested_at = np.concatenate(
-            [np.full(size, message.ingested_at, np.int64) for size, message in zip(sizes, messages, strict=True)]
-        )
-        texts = pa.concat_arrays([message.uncut() for message in messages])
+        if len(messages) == 1:
+            positions, ingested_at, texts = messages[0].positions, messages[0].ingested_at, messages[0].uncut()
+        else:
+            positions = np.concatenate([message.positions for message in messages])
+            ingested_at = np.concatenate(
+                [np.full(size, message.ingested_at, np.int64) for size, message in zip(sizes, messages, strict=True)]
+            )
+            texts = pa.concat_arrays([message.uncut() for message in messages])
         parsed = self._parser.parse(texts, positions, ingested_at)
         rejects = [self._named(reject, messages, positions) for reject in parsed.rejects]
         events, indices = self._transformed(parsed.events, parsed.indices, np.cumsum(sizes))
-        lacking = {reject.index: reject for reject in self._checker.check(events)}
+        lacking: dict[int, Reject] = {}
+        if self._transform is not None or not parsed.complete:
+            lacking = {reject.index: reject for reject in self._checker.check(events)}
         if self._transform is not None:
             lacking |= self._after_transform(events, indices, parsed.unfit)
         if lacking:
@@ -107,8 +112,10 @@ class EventChecker:
             complete = np.ones(len(indices), np.bool_)
             complete[list(lacking)] = False
             events, indices = events.filter(pa.array(complete)), indices[complete]
-        buckets = np.zeros(len(texts), np.uint8)
-        buckets[indices] = buckets_of(events.column(self._use_case.key))
+        buckets = of_events = buckets_of(events.column(self._use_case.key))
+        if len(indices) < len(texts):
+            buckets = np.zeros(len(texts), np.uint8)
+            buckets[indices] = of_events
         return Checked(events, indices, buckets, rejects)
 
     def _named(self, reject: Reject, messages: Sequence[MessageLines], positions: Int64s) -> Reject:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from modelstream.base.arrays import fixed_width, gather, nulls
 from modelstream.base.compiled import compiled
 from modelstream.base.json_bytes import (
     BLANK,
@@ -30,14 +31,13 @@ from modelstream.base.json_bytes import (
     Bytes,
     Int64s,
     after_blanks,
-    gather,
     scalar_end,
     string_end,
     whole_end,
 )
 from modelstream.base.times import INVALID, parse_time
-from modelstream.base.timestamps import FIRST, LAST, TIMESTAMP
-from modelstream.messages.codec import MOST_EXACT
+from modelstream.base.timestamps import FIRST, LAST
+from modelstream.messages.json_text import MOST_EXACT
 from modelstream.use_case.declared import UseCase
 
 TEXT, IDENTIFIER, TIME, NUMBER, INTEGER, BOOLEAN = range(6)
@@ -55,6 +55,8 @@ _EPOCHS = {None: 0, "s": 1_000_000, "ms": 1000, "us": 1, "ns": -1000}
 MOST_FIELDS = 64
 """For this many places in a line, the field that was there in the previous line is remembered and tried first."""
 _POWERS = np.array([float(10**i) for i in range(23)])
+
+_NOTHING = np.frombuffer(b"\n", np.uint8)
 
 Float64s = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -252,7 +254,17 @@ def _read(
     numbers: Float64s,
     known: Bools,
     good: Bools,
-) -> None:
+    needed: Int64s,
+    types: Bytes,
+    type_ends: Int64s,
+    value_fields: Int64s,
+) -> bool:
+    """Read lines into rows; return whether all are ordinary, and have what each event must have.
+
+    `needed` are the fields that all events have (the first with text that is not empty, the last with the type);
+    `types`, where they end, and `value_fields` are those of the declared events.
+    """
+    complete = True
     fields = (names, name_ends, kinds, epochs, np.zeros(MOST_FIELDS, np.int64))
     values = (firsts, lasts, numbers, known)
     value, number = np.empty(3, np.int64), np.empty(1, np.float64)
@@ -260,6 +272,14 @@ def _read(
         good[row] = _line(data, int(ends[row]), int(ends[row + 1]), row, fields, values, value, number)
         if not good[row]:
             known[:, row] = False
+        for field in needed:
+            complete &= known[field, row]
+        if complete:
+            first, last = firsts[needed[-1], row], lasts[needed[-1], row]
+            event = _field(data, first, last, types, type_ends, 0)
+            complete = lasts[needed[0], row] > firsts[needed[0], row]
+            complete &= event < 0 or value_fields[event] < 0 or known[value_fields[event], row]
+    return complete
 
 
 @dataclass(frozen=True)
@@ -270,6 +290,8 @@ class Flat:
     """The values of every field; null where a line lacks the field, and in lines that are not ordinary."""
     good: Bools
     """Which lines are ordinary (bool[n])."""
+    complete: bool
+    """Whether all are, and have a key, a time, a type, and a value where their type has one."""
 
 
 class FlatReader:
@@ -284,6 +306,16 @@ class FlatReader:
         self._name_ends = np.cumsum([0, *map(len, names)])
         self._kinds = np.array([code for _, code, _ in self._fields], np.int64)
         self._epochs = np.array([_EPOCHS[field.epoch] for field in use_case.declared.values()], np.int64)
+        places = {name: place for place, (name, _, _) in enumerate(self._fields)}
+        self._needed = np.array([places[name] for name in (use_case.key, use_case.time, use_case.type)], np.int64)
+        types = [
+            (name.encode(), use_case.value_field(use_case.event_names[code]))
+            for name, code in use_case.event_codes.items()
+        ]
+        self._types = np.frombuffer(b"".join(name for name, _ in types), np.uint8)
+        self._type_ends = np.cumsum([0, *(len(name) for name, _ in types)])
+        self._value_fields = np.array([-1 if field is None else places[field] for _, field in types], np.int64)
+        self._has_types = bool(types) and self._kinds[self._needed[-1]] <= IDENTIFIER
 
     def read(self, lines: pa.BinaryArray) -> Flat:
         """Return the fields of n lines."""
@@ -292,20 +324,20 @@ class FlatReader:
         firsts, lasts = np.empty((width, count), np.int64), np.empty((width, count), np.int64)
         numbers = np.empty((width, count), np.float64)
         _, ends, data = lines.buffers()
-        content = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)
+        content = np.frombuffer(data, np.uint8) if data is not None and data.size else _NOTHING
         places = np.frombuffer(ends, np.int32)[lines.offset : lines.offset + count + 1]
         fields = (self._names, self._name_ends, self._kinds, self._epochs)
-        _read(content, places, *fields, firsts, lasts, numbers, known, good)
+        events = (self._needed, self._types, self._type_ends, self._value_fields)
+        complete = _read(content, places, *fields, firsts, lasts, numbers, known, good, *events) and self._has_types
         columns: dict[str, pa.Array] = {}
+        some, whole = known.any(axis=1).tolist(), known.all(axis=1).tolist()
         for field, (name, code, kind) in enumerate(self._fields):
-            have = known[field]
-            if not have.any():
-                columns[name] = pa.nulls(count, kind)
+            have = None if whole[field] else known[field]
+            if not some[field]:
+                columns[name] = nulls(count, kind)
             elif code <= IDENTIFIER:
                 columns[name] = gather(content, firsts[field], lasts[field], kind, have)
             else:
                 values = numbers[field] if code == NUMBER else firsts[field]
-                mask = None if have.all() else ~have
-                column = pa.array(values.astype(np.bool_) if code == BOOLEAN else values, mask=mask)
-                columns[name] = column.view(TIMESTAMP) if code == TIME else column
-        return Flat(columns, good)
+                columns[name] = fixed_width(values.astype(np.bool_) if code == BOOLEAN else values, kind, have)
+        return Flat(columns, good, complete)

@@ -19,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from modelstream.base.arrays import fixed_width, nulls
 from modelstream.base.timestamps import TIMESTAMP
 from modelstream.events.flat_lines import FlatReader
 from modelstream.events.values import held, json_type, misfit
-from modelstream.messages.codec import UnreadableError, utf_16, why_not_json
+from modelstream.messages.codec import UnreadableError
 from modelstream.messages.identity import Int64s
+from modelstream.messages.json_text import utf_16, why_not_json
 from modelstream.use_case.columns import EXTRA, INGESTED_AT, POSITION
 from modelstream.use_case.declared import UseCase
 
@@ -67,6 +69,8 @@ class Parsed:
     rejects: list[Reject]
     unfit: list[Unfit]
     """Values of `events` that are null because they did not fit; `extra` has them as they came."""
+    complete: bool
+    """Whether it is known that no event lacks anything that `Checker` looks for."""
 
 
 Row = tuple[dict[str, Any], dict[str, str]]
@@ -99,20 +103,20 @@ class LineParser:
         count = len(lines)
         flat = self._flat.read(lines)
         columns = flat.columns
-        columns[EXTRA] = pa.nulls(count, pa.string())
+        columns[EXTRA] = nulls(count, pa.string())
         rejects: list[Reject] = []
         unfit: list[Unfit] = []
-        if not flat.good.all():
+        if not flat.complete and not flat.good.all():
             self._fill(columns, lines, np.flatnonzero(~flat.good), rejects, unfit)
-        columns[POSITION] = pa.array(positions)
-        columns[INGESTED_AT] = pa.array(np.full(count, ingested_at, np.int64)).view(TIMESTAMP)
+        columns[POSITION] = fixed_width(positions, pa.int64())
+        columns[INGESTED_AT] = fixed_width(np.full(count, ingested_at, np.int64), TIMESTAMP)
         schema = self._use_case.event_schema
         events = pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
         if not rejects:
-            return Parsed(events, np.arange(count, dtype=np.int64), [], unfit)
+            return Parsed(events, np.arange(count, dtype=np.int64), [], unfit, flat.complete)
         keep = np.ones(count, np.bool_)
         keep[[reject.index for reject in rejects]] = False
-        return Parsed(events.filter(pa.array(keep)), np.flatnonzero(keep), rejects, unfit)
+        return Parsed(events.filter(pa.array(keep)), np.flatnonzero(keep), rejects, unfit, False)
 
     def _fill(
         self,

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from modelstream.base.times import INVALID, parse_times
 from modelstream.base.timestamps import FIRST, LAST
-from modelstream.messages.codec import UnreadableError, identifier_text, whole
+from modelstream.messages.codec import UnreadableError
+from modelstream.messages.json_text import identifier_text, whole
 from modelstream.use_case.declared import Field, Unit
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]

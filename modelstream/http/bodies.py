@@ -14,12 +14,11 @@ from typing import Any
 import msgspec
 
 from modelstream.errors import ModelstreamError
-from modelstream.messages.codec import (
+from modelstream.messages.codec import MAX_MESSAGE_BYTES, MAX_MESSAGE_EVENTS, UnreadableError
+from modelstream.messages.identity import bucket_of
+from modelstream.messages.json_text import (
     BYTE_ORDER_MARK,
     MAX_LINE,
-    MAX_MESSAGE_BYTES,
-    MAX_MESSAGE_EVENTS,
-    UnreadableError,
     identifier_text,
     key_of,
     split_body,
@@ -27,7 +26,6 @@ from modelstream.messages.codec import (
     why_not_json,
     without_half_pairs,
 )
-from modelstream.messages.identity import bucket_of
 from modelstream.source.formats import ARRAY, FIRST_BYTES, wrong_format
 
 MAX_BODY = 16 << 20

@@ -1,24 +1,25 @@
-"""The format of messages: between functions, bytes that hold an Arrow batch; from clients, JSON.
+"""The format of messages: between functions, bytes that hold a batch; from clients, JSON (see `json_text`).
 
-A message's first bytes tell what it is: an Arrow IPC stream, its number of rows and a hash of both (between our
-functions), or at the edge a JSON object, a JSON array or NDJSON. An Arrow message carries its rows' origin in the
-schema's metadata and their positions in a column.
+A message's first bytes tell what it is: raw lines (from a reader, see `raw_lines`), an Arrow IPC stream (between our
+functions), or at the edge a JSON object, a JSON array or NDJSON. The first two end with their number of rows and a hash
+of everything before it. An Arrow message carries its rows' origin in the schema's metadata and their positions in a
+column.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-import msgspec
+import numpy as np
 import pyarrow as pa
 import xxhash
 
 from modelstream.base.timestamps import FIRST, LAST
 from modelstream.errors import ModelstreamError
-from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE
+from modelstream.messages import raw_lines
+from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, MAX_POSITION, Int64s
 from modelstream.messages.untrusted import read_batch
 from modelstream.use_case.columns import POSITION
 
@@ -27,10 +28,6 @@ Kind = Literal["lines", "events", "vectors", "predictions"]
 
 VERSION = b"1"
 LINE = "line"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""The byte order mark that some editors put at the beginning of a UTF-8 file."""
-MAX_LINE = 1_000_000
-"""Bytes of the longest event. A longer line is cut by its reader and becomes a dead letter."""
 MAX_MESSAGE_BYTES = 1_000_000
 MAX_MESSAGE_EVENTS = 10_000
 """Batches are split at this size: small enough for every backend (V3IO takes 1 MB per record), and large enough that
@@ -38,15 +35,10 @@ the 0.3–0.4 ms that Nuclio spends on each message don't matter."""
 
 LINES_SCHEMA = pa.schema([(POSITION, pa.int64()), (LINE, pa.binary())])
 
-_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
-_ARROW_START = b"\xff\xff\xff\xff"
-_ARROW_END = _ARROW_START + bytes(4)
-_ANY = msgspec.json.Decoder(msgspec.Raw)
-_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_KEY = msgspec.json.Decoder(str | int | float)
-MOST_EXACT = 2**53
-"""Whole numbers up to this one are exact in float64; every store compares positions below it exactly."""
+_FRAMED = b"\xff\xff\xff"
+_ARROW_END = b"\xff\xff\xff\xff" + bytes(4)
+_NO_LINE = np.zeros(1, np.int32)
+_WITHOUT_ORIGIN = "a message of raw lines without origin: not from this pipeline"
 
 
 class UnreadableError(ModelstreamError):
@@ -75,6 +67,11 @@ def encode(kind: Kind, origin: str, batch: pa.RecordBatch, **metadata: str) -> b
     ('lines', 'a.ndjson', 1)
     """
     count = batch.num_rows
+    if kind == "lines":
+        lines = batch.column(LINE)
+        _, limits, text = lines.buffers()
+        places = np.frombuffer(limits, np.int32)[lines.offset : lines.offset + count + 1] if count else _NO_LINE
+        return encode_lines(origin, batch.column(POSITION).to_numpy(), places, memoryview(text or b""), **metadata)
     present = [i for i, column in enumerate(batch.columns) if column.null_count < count]
     if len(present) < batch.num_columns and count:
         batch = batch.select(present)
@@ -88,9 +85,23 @@ def encode(kind: Kind, origin: str, batch: pa.RecordBatch, **metadata: str) -> b
     return b"".join((*parts, digest.digest()))
 
 
-def is_arrow(body: bytes) -> bool:
-    """Tell whether a message is an Arrow IPC stream."""
-    return body.startswith(_ARROW_START)
+def encode_lines(
+    origin: str, positions: Int64s, limits: raw_lines.Int32s, text: bytes | memoryview, **metadata: str
+) -> bytes:
+    """Return the message of raw lines: the line i is `text[limits[i]:limits[i + 1]]`, at `positions[i]`.
+
+    >>> body = encode_lines("a.ndjson", np.array([7, 8]), np.array([1, 3, 5], np.int32), b".{}[]")
+    >>> decode(body).batch.to_pydict()
+    {'position': [7, 8], 'line': [b'{}', b'[]']}
+    """
+    first = int(limits[0])
+    description = {"origin": origin, **metadata}
+    return raw_lines.pack(description, positions, limits[1:] - limits[0], memoryview(text)[first : int(limits[-1])])
+
+
+def is_framed(body: bytes) -> bool:
+    """Tell whether a message comes from one of our functions, or pretends to; if not it is text, or should be."""
+    return body.startswith(_FRAMED)
 
 
 def row_count(body: bytes) -> int:
@@ -103,10 +114,11 @@ def row_count(body: bytes) -> int:
     >>> row_count(b'{"a": 1}\n{"a": 2}\n')
     2
     """
-    if not is_arrow(body):
+    if not is_framed(body):
         return body.count(b"\n") + (not body.endswith(b"\n"))
-    rows = int.from_bytes(body[-16:-8], "little")
-    if body[-24:-16] != _ARROW_END or not 0 < rows <= MAX_EVENTS_A_MESSAGE:  # written before rows stood there
+    rows = raw_lines.count_of(body)
+    known = body.startswith(raw_lines.MAGIC) or body[-24:-16] == _ARROW_END
+    if not known or not 0 < rows <= MAX_EVENTS_A_MESSAGE:  # written before rows stood there
         try:
             rows = decode(body).batch.num_rows
         except UnreadableError:
@@ -115,12 +127,13 @@ def row_count(body: bytes) -> int:
 
 
 def decode(body: bytes) -> Decoded:
-    """Return the rows of an Arrow message, without copying them. Raises `UnreadableError`.
+    """Return the rows of a message between functions, without copying them. Raises `UnreadableError`.
 
     The last eight bytes are a hash (XXH3) of the rest, which tells damage; a foreign message may have a right one.
     """
-    if xxhash.xxh3_64_digest(memoryview(body)[:-8]) != body[-8:]:
-        raise UnreadableError("an Arrow message that is damaged, or not from this pipeline")
+    _check_hash(body)
+    if body.startswith(raw_lines.MAGIC):
+        return _decode_lines(body)
     try:
         batch = read_batch(body)
     except (pa.ArrowException, ValueError, EOFError, OSError) as error:
@@ -137,6 +150,50 @@ def decode(body: bytes) -> Decoded:
     if batch.num_rows > MAX_EVENTS_A_MESSAGE:
         raise UnreadableError(f"{batch.num_rows} rows in a message; {MAX_EVENTS_A_MESSAGE} are allowed")
     return Decoded(cast(Kind, kind), metadata.pop("origin"), batch, metadata)
+
+
+def one_line(body: bytes) -> tuple[dict[str, str], int, bytes] | None:
+    """Return the description (with the origin), position and text of a message of one raw line, else None.
+
+    The same is in what `decode` returns, which takes ten times as long. Raises `UnreadableError`.
+
+    >>> body = encode("lines", "a.ndjson", pa.record_batch([[7], [b"{}"]], schema=LINES_SCHEMA), note="x")
+    >>> one_line(body)
+    ({'origin': 'a.ndjson', 'note': 'x'}, 7, b'{}')
+    """
+    if not body.startswith(raw_lines.MAGIC):
+        return None
+    _check_hash(body)
+    try:
+        found = raw_lines.unpack_one(body)
+    except ValueError as error:
+        raise _unreadable_lines(error) from error
+    if found is not None and "origin" not in found[0]:
+        raise UnreadableError(_WITHOUT_ORIGIN)
+    return found
+
+
+def _check_hash(body: bytes) -> None:
+    if xxhash.xxh3_64_digest(memoryview(body)[:-8]) != body[-8:]:
+        raise UnreadableError("a message that is damaged, or not from this pipeline")
+
+
+def _decode_lines(body: bytes) -> Decoded:
+    try:
+        found = raw_lines.unpack(body)
+    except ValueError as error:
+        raise _unreadable_lines(error) from error
+    if "origin" not in found.description:
+        raise UnreadableError(_WITHOUT_ORIGIN)
+    ends = np.concatenate([np.zeros(1, np.int32), found.ends])
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(found.text)]
+    texts = pa.Array.from_buffers(pa.binary(), len(found.positions), buffers)
+    batch = pa.RecordBatch.from_arrays([pa.array(found.positions), texts], schema=LINES_SCHEMA)
+    return Decoded("lines", found.description.pop("origin"), batch, found.description)
+
+
+def _unreadable_lines(error: ValueError) -> UnreadableError:
+    return UnreadableError(f"not a readable message of raw lines: {error}")
 
 
 def check_columns(batch: pa.RecordBatch, schema: pa.Schema, needed: Collection[str]) -> None:
@@ -179,138 +236,9 @@ def _has_positions(batch: pa.RecordBatch, *, rising: bool) -> bool:
     positions = batch.column(place).to_numpy()
     if not len(positions):
         return True
-    if positions.min() < 0 or positions.max() >= MOST_EXACT:
+    if positions.min() < 0 or positions.max() > MAX_POSITION:
         return False
     return not (rising and (positions[1:] <= positions[:-1]).any())
-
-
-def split_body(body: bytes) -> list[bytes]:
-    r"""Return the events of a JSON body, one text each: an object, an array of them, or NDJSON.
-
-    Broken parts are returned as they are, and become rejects when they are parsed. Raises `UnreadableError` for a
-    broken array, in which one event can't be told from the next.
-
-    >>> split_body(b'[{"a": 1}, {"a": 2}]')
-    [b'{"a": 1}', b'{"a": 2}']
-    >>> split_body(b'{"a": 1}\n\n{"a": 2}\n')
-    [b'{"a": 1}', b'{"a": 2}']
-    """
-    text = body.strip()
-    if text.startswith(b"["):
-        try:
-            return _elements(text)
-        except msgspec.DecodeError as error:
-            raise UnreadableError(f"a broken JSON array: {why_not_json(text, error)}") from error
-        except RecursionError as error:
-            raise UnreadableError(f"a broken JSON array: {error}") from error
-    lines = [line for raw in text.split(b"\n") if (line := raw.strip())]
-    if len(lines) > 1 and not _is_json(lines[0]) and _is_json(text):
-        return [text]
-    return lines
-
-
-def _elements(text: bytes) -> list[bytes]:
-    """Return the elements of a JSON array. Half a surrogate pair in one of them does not harm the others."""
-    try:
-        return [bytes(item) for item in _ARRAY.decode(text)]
-    except msgspec.DecodeError:
-        mended = without_half_pairs(text)
-        if mended == text:
-            raise
-    found, at = [], 0
-    for item in _ARRAY.decode(mended):
-        at = mended.index(bytes(item), at)
-        found.append(text[at : at + len(bytes(item))])
-        at += len(bytes(item))
-    return found
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        _ANY.decode(without_half_pairs(text))
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
-
-
-def without_half_pairs(text: bytes) -> bytes:
-    r"""Return JSON text with U+FFFD in place of escapes that are half a surrogate pair, each as long as before.
-
-    The grammar of JSON allows them, and JavaScript writes them when a text was cut within an emoji; but they are no
-    characters, so nothing that stores text in UTF-8 can hold them.
-
-    >>> without_half_pairs(rb'{"a": "\ud83d", "b": "\ud83d\ude00"}')
-    b'{"a": "\\ufffd", "b": "\\ud83d\\ude00"}'
-    """
-    if b"\\u" not in text:
-        return text
-    escapes = [(match.start(), int(match[1] or b"0", 16)) for match in _ESCAPE.finditer(text)]
-    mended = bytearray(text)
-    place = 0
-    while place < len(escapes):
-        at, code = escapes[place]
-        following = escapes[place + 1] if place + 1 < len(escapes) else (0, 0)
-        place += 1
-        if 0xD800 <= code < 0xDC00 and following[0] == at + 6 and 0xDC00 <= following[1] < 0xE000:
-            place += 1
-        elif 0xD800 <= code < 0xE000:
-            mended[at : at + 6] = b"\\ufffd"
-    return bytes(mended)
-
-
-def utf_16(text: bytes) -> str:
-    """Return, for an error message, that a text is UTF-16; "" if it doesn't look like that."""
-    marked = text.startswith((b"\xff\xfe", b"\xfe\xff"))
-    return "; it looks like UTF-16: send UTF-8" if marked or 3 * text.count(b"\0") > len(text) else ""
-
-
-def why_not_json(text: bytes, error: msgspec.DecodeError) -> str:
-    """Return why a text is no JSON, or none that can be kept, in words; `error` is what the decoder said."""
-    if hint := utf_16(text):
-        return f"not UTF-8 text{hint}"
-    mended = without_half_pairs(text)
-    if mended != text and _is_json(mended):
-        at = next(i for i in range(len(text)) if text[i] != mended[i]) - 2
-        shown = text[at : at + 6].decode("ascii", "replace")
-        return f"{shown} at byte {at} is half a UTF-16 surrogate pair, not a character"
-    return f"not JSON: {str(error).removeprefix('JSON is malformed: ')}"
-
-
-def key_of(line: bytes, key_path: str) -> str:
-    """Return the key of an event's JSON text as parsing finds it, or "" where it finds none.
-
-    `key_path` is the key's name, or the names on the way to it with dots between them. This is slow but exact; the
-    readers' fast search for the key must agree with it.
-
-    >>> key_of(b'{"user": 123.0}', "user"), key_of(b'{"user": null}', "user"), key_of(b'{"a": {"b": "u1"}}', "a.b")
-    ('123', '', 'u1')
-    """
-    try:
-        value: bytes | msgspec.Raw = line
-        for name in key_path.split("."):
-            value = _OBJECT.decode(value)[name]
-        return identifier_text(_KEY.decode(value))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, UnreadableError):
-        return ""
-
-
-def identifier_text(value: str | float) -> str:
-    """Return a key or an identifier as text. Raises UnreadableError for a number that isn't plainly whole.
-
-    >>> identifier_text(10001.0), identifier_text(10**20)
-    ('10001', '100000000000000000000')
-    """
-    return value if isinstance(value, str) else str(whole(value))
-
-
-def whole(value: float) -> int:
-    """Return a number without a fraction, which JSON may write as 5, 5.0 or 5e0, as an integer.
-
-    Raises UnreadableError for one with a fraction, and for a float above 2^53, which may stand for several integers.
-    """
-    if isinstance(value, float) and not (value.is_integer() and abs(value) <= MOST_EXACT):
-        raise UnreadableError(f"{value} is not a whole number")
-    return int(value)
 
 
 def split_rows(batch: pa.RecordBatch) -> list[pa.RecordBatch]:

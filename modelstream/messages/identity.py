@@ -20,8 +20,14 @@ from modelstream.use_case.columns import POSITION
 BUCKETS = 64
 """Buckets of keys. A shard holds whole buckets, so 64 is also the largest number of shards."""
 
+_FEW = 16
+"""So many keys are hashed sooner one by one than after looking for distinct ones."""
+
 MAX_EVENTS_A_MESSAGE = (1 << 14) - 1
 """Events in one message: their index takes 14 bits of a stream position."""
+
+MAX_POSITION = (1 << 53) - 1
+"""Every store compares positions up to this one exactly."""
 
 MAX_OFFSET = (1 << 34) - 1
 MAX_EPOCH = 31
@@ -47,6 +53,8 @@ def buckets_of(keys: pa.Array) -> npt.NDArray[np.uint8]:
     >>> buckets_of(pa.array(["u1", None, "u1"])).tolist()
     [63, 0, 63]
     """
+    if len(keys) <= _FEW:
+        return np.array([bucket_of(key) if key else 0 for key in keys.to_pylist()], np.uint8)
     encoded = keys.dictionary_encode()
     of_distinct = np.fromiter((bucket_of(key) for key in encoded.dictionary.to_pylist()), np.uint8)
     if encoded.null_count == 0:

@@ -16,7 +16,7 @@ import msgspec
 
 from modelstream.base.command_line import python
 from modelstream.errors import UnreadableInputError
-from modelstream.messages.codec import BYTE_ORDER_MARK
+from modelstream.messages.json_text import BYTE_ORDER_MARK
 
 FIRST_BYTES = 64 << 10
 """How many bytes of an input are looked at."""

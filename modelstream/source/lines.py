@@ -15,7 +15,7 @@ import numpy.typing as npt
 import xxhash
 
 from modelstream.base.json_bytes import Bytes, Int64s
-from modelstream.messages.codec import BYTE_ORDER_MARK, MAX_LINE
+from modelstream.messages.json_text import BYTE_ORDER_MARK, MAX_LINE
 from modelstream.source.key_finder import KeyFinder
 
 CUT = 4096

@@ -17,7 +17,7 @@ import xxhash
 
 from modelstream.base.words import counted
 from modelstream.errors import ConfigurationError, UnavailableError
-from modelstream.messages.codec import MAX_LINE
+from modelstream.messages.json_text import MAX_LINE
 from modelstream.source.formats import FIRST_BYTES, refuse_wrong_format
 from modelstream.source.input_file import check_input, open_input
 from modelstream.source.lines import Chunk, LineSplitter, Progress

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.base.json_bytes import gather
+from modelstream.base.arrays import gather
 from modelstream.errors import UnavailableError
-from modelstream.messages.codec import LINES_SCHEMA, MAX_MESSAGE_BYTES, MAX_MESSAGE_EVENTS, encode
+from modelstream.messages.codec import MAX_MESSAGE_BYTES, MAX_MESSAGE_EVENTS, encode_lines
+from modelstream.messages.raw_lines import LINE_BYTES
 from modelstream.source.lines import Chunk, InputLines, Progress
 from modelstream.source.readers import Source
 from modelstream.streams import Streams
@@ -41,8 +42,6 @@ MOST_BEHIND = 1.0
 """
 SINGLE_RATE = 5_000
 """Up to this rate, in lines per second, each line is a message of its own, as clients send them."""
-ROW_BYTES = 12
-"""Bytes that a line takes in a message besides its text, for its position and its end."""
 
 
 class Clock:
@@ -103,8 +102,9 @@ def messages(
     order = np.argsort(of_row, kind="stable")
     starts, ends, positions = lines.starts[order], lines.ends[order], lines.positions[order]
     texts = gather(lines.data, starts, ends, pa.binary())
-    batch = pa.record_batch([pa.array(positions), texts], LINES_SCHEMA)
-    sizes = np.concatenate([[0], np.cumsum(ends - starts + ROW_BYTES)])
+    _, limits, content = texts.buffers()
+    text, limits = memoryview(content), np.frombuffer(limits, np.int32)
+    sizes = np.concatenate([[0], np.cumsum(ends - starts + LINE_BYTES)])
     bounds = np.searchsorted(of_row[order], np.arange(shards + 1))
     records = []
     for shard, (first, last) in enumerate(itertools.pairwise(bounds.tolist())):
@@ -113,7 +113,8 @@ def messages(
             if lines.truncated:
                 cut = {str(p): lines.truncated[p] for p in positions[start:stop].tolist() if p in lines.truncated}
                 metadata |= {"truncated": json.dumps(cut)} if cut else {}
-            records.append((shard, encode("lines", origin, batch.slice(start, stop - start), **metadata)))
+            body = encode_lines(origin, positions[start:stop], limits[start : stop + 1], text, **metadata)
+            records.append((shard, body))
     return records
 
 

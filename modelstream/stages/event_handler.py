@@ -7,7 +7,7 @@ inference logger (`rows=predictions`, no output stream) it keeps predictions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ from modelstream.errors import HookError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, MessageLines, Transform
 from modelstream.features.vectors import column_or_nulls
 from modelstream.logs import Log
-from modelstream.messages.codec import LINE, UnreadableError, check_columns, is_arrow, split_body
+from modelstream.messages.codec import LINE, UnreadableError, check_columns, is_framed, one_line
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
     MAX_EVENTS_A_MESSAGE,
@@ -32,9 +32,11 @@ from modelstream.messages.identity import (
     positions_of,
     stream_origin,
 )
+from modelstream.messages.json_text import split_body
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Stage
 from modelstream.stages.shard import Incoming, Shard
+from modelstream.stages.stretches import Stretch
 from modelstream.stores import Stores
 from modelstream.streams import Streams
 from modelstream.use_case.columns import EXTRA, MODEL_VERSION, OFFSET, ORIGIN, SHARD
@@ -55,49 +57,6 @@ class Kept:
     batch: pa.RecordBatch
     origin: str
     offsets: Int64s
-
-
-@dataclass
-class Stretch:
-    """Consecutive messages of a shard whose lines continue one origin, treated as one message; or one unreadable one.
-
-    >>> shard = Shard(0, Checkpoint(), saved=-1)
-    >>> first, second = (MessageLines("a.ndjson", pa.array([b"{}", b"{}"]), np.array([i, i + 1]), 0) for i in (0, 2))
-    >>> stretch = Stretch(shard, [Incoming(0, 5, b"", 0)], [first])
-    >>> stretch.goes_on_with(shard, second), stretch.goes_on_with(shard, first)
-    (True, False)
-    >>> stretch.offsets().tolist()
-    [5, 5]
-    """
-
-    shard: Shard
-    messages: list[Incoming]
-    parts: list[MessageLines]
-    unreadable: str = ""
-
-    def goes_on_with(self, shard: Shard, lines: MessageLines) -> bool:
-        """Return whether a message's lines continue these, in the same origin."""
-        if self.unreadable or self.shard is not shard or self.parts[-1].origin != lines.origin:
-            return False
-        last = self.parts[-1].positions
-        return bool(len(last) and len(lines.positions) and lines.positions[0] > last[-1])
-
-    def lines(self) -> MessageLines:
-        """Return the lines of all of its messages."""
-        if len(self.parts) == 1:
-            return self.parts[0]
-        return MessageLines(
-            self.parts[0].origin,
-            pa.concat_arrays([part.texts for part in self.parts]),
-            np.concatenate([part.positions for part in self.parts]),
-            np.concatenate([np.full(len(part), part.ingested_at, np.int64) for part in self.parts]),
-            {position: size for part in self.parts for position, size in part.sizes.items()},
-        )
-
-    def offsets(self) -> Int64s:
-        """Return the offset of each line's message."""
-        offsets = np.array([message.offset for message in self.messages], np.int64)
-        return np.repeat(offsets, [len(part) for part in self.parts])
 
 
 class EventHandler(Stage):
@@ -194,25 +153,28 @@ class EventHandler(Stage):
         if self.settings.rows == "predictions":
             return super().take_all(groups)
         stretches: list[Stretch] = []
-        counts = [0] * len(groups)
-        for i, (shard, messages) in enumerate(groups):
-            for message in messages:
-                try:
-                    lines, unreadable = self._read(message), ""
-                except UnreadableError as error:
-                    lines, unreadable = (
-                        MessageLines("", pa.array([], pa.binary()), np.empty(0, np.int64), 0),
-                        str(error),
-                    )
-                counts[i] += len(lines) or 1
-                if stretches and not unreadable and stretches[-1].goes_on_with(shard, lines):
-                    stretches[-1].messages.append(message)
-                    stretches[-1].parts.append(lines)
-                else:
-                    stretches.append(Stretch(shard, [message], [lines], unreadable))
+        counts = []
+        for shard, messages in groups:
+            counts.append(sum(self._gather(stretches, shard, message) for message in messages))
         if stretches:
             self._take_stretches(stretches)
         return counts
+
+    def _gather(self, stretches: list[Stretch], shard: Shard, message: Incoming) -> int:
+        """Add a message's lines to the last stretch, or to a new one; return how many, 1 for none."""
+        try:
+            self.check_poison(message)
+            if (one := self._only_line(message)) is not None:
+                origin, position, text, ingested_at = one
+                _stretch(stretches, shard, origin, position).add_line(message.offset, position, text, ingested_at)
+                return 1
+            lines = self._read(message)
+        except UnreadableError as error:
+            stretches.append(Stretch(shard, "", unreadable=(message, str(error))))
+            return 1
+        first = int(lines.positions[0]) if len(lines) else -1
+        _stretch(stretches, shard, lines.origin, first).add(message.offset, lines)
+        return len(lines) or 1
 
     def save(self, shard: Shard) -> None:
         """Commit what is kept as the next file of the shard's log.
@@ -258,17 +220,27 @@ class EventHandler(Stage):
         shard.checkpoint.offset = max(shard.checkpoint.offset, committed.offset)
         return remaining
 
+    def _only_line(self, message: Incoming) -> tuple[str, int, bytes, int] | None:
+        """Return the origin, position, text and time of a message's only line, quickly; None if it needs `_read`."""
+        body = message.body
+        if body.startswith(b"{") and b"\n" not in body:
+            return *self.identity(message), body.rstrip(), message.appended_at
+        found = one_line(body)
+        if found is None or "truncated" in found[0]:
+            return None
+        description, position, text = found
+        return description["origin"], position, text, _ingested_at(description, message)
+
     def _read(self, message: Incoming) -> MessageLines:
         """Return the lines of a message from a reader or a client, with their identity."""
-        if is_arrow(message.body):
+        if is_framed(message.body):
             rows = self.decoded(message, "lines")
+            ingested_at = _ingested_at(rows.metadata, message)
             try:
-                ingested_at = _INGESTED_AT.decode(rows.metadata.get("ingested_at", str(message.appended_at)))
                 truncated = _TRUNCATED.decode(rows.metadata.get("truncated", "{}"))
             except msgspec.DecodeError as error:
-                raise UnreadableError(f"a message of lines whose description can't be read: {error}") from error
+                raise _undescribed(error) from error
             return MessageLines(rows.origin, rows.batch.column(LINE), positions_of(rows.batch), ingested_at, truncated)
-        self.check_poison(message)
         lines = split_body(message.body)
         if len(lines) > MAX_EVENTS_A_MESSAGE:
             raise UnreadableError(f"{len(lines)} events in a message; {MAX_EVENTS_A_MESSAGE} are allowed")
@@ -281,7 +253,7 @@ class EventHandler(Stage):
 
         This includes an unreadable message, which has its place among the events of a client.
         """
-        found = [stretch.lines() for stretch in stretches]
+        found = [stretch.lines() for stretch in stretches]  # of an unreadable one, none
         checked = self._checker.check(found)
         ends = np.cumsum([len(lines) for lines in found])
         rows = np.searchsorted(checked.indices, ends)
@@ -289,8 +261,8 @@ class EventHandler(Stage):
         rejects = iter([*checked.rejects, None])
         reject = next(rejects)
         for stretch, lines, end, row in zip(stretches, found, ends.tolist(), rows.tolist(), strict=True):
-            if stretch.unreadable:
-                self.refuse(stretch.shard, stretch.messages[0], stretch.unreadable)
+            if stretch.unreadable is not None:
+                self.refuse(stretch.shard, *stretch.unreadable)
                 continue
             shard, offsets = stretch.shard, stretch.offsets()
             new = shard.checkpoint.watermarks.advance(lines.origin, lines.positions, checked.buckets[first_line:end])
@@ -357,6 +329,28 @@ class EventHandler(Stage):
         }
         columns = [added[name] if name in added else rows.column(name) for name in schema.names]
         return pa.Table.from_arrays(columns, schema=schema).combine_chunks()
+
+
+def _ingested_at(description: Mapping[str, str], message: Incoming) -> int:
+    """Return when a message's lines were ingested, in microseconds. Raises UnreadableError."""
+    if (told := description.get("ingested_at")) is None:
+        return message.appended_at
+    try:
+        ingested_at: int = _INGESTED_AT.decode(told)
+    except msgspec.DecodeError as error:
+        raise _undescribed(error) from error
+    return ingested_at
+
+
+def _undescribed(error: msgspec.DecodeError) -> UnreadableError:
+    return UnreadableError(f"a message of lines whose description can't be read: {error}")
+
+
+def _stretch(stretches: list[Stretch], shard: Shard, origin: str, first: int) -> Stretch:
+    """Return the stretch for lines of an origin from a position on: the last one, or a new one."""
+    if not stretches or not stretches[-1].goes_on(shard, origin, first):
+        stretches.append(Stretch(shard, origin))
+    return stretches[-1]
 
 
 def _aligned(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

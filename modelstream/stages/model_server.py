@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from modelstream.errors import ConfigurationError
-from modelstream.messages.codec import Decoded, UnreadableError, decode, encode, is_arrow
+from modelstream.messages.codec import Decoded, UnreadableError, decode, encode, is_framed
 from modelstream.messages.identity import Checkpoint
 from modelstream.model.onnx import Floats, OnnxModel, Probabilities, load_model_file
 from modelstream.model.scoring import NO_MODEL, TRAIN, Decisions, Scorer, Scores
@@ -272,7 +272,7 @@ class ModelServing:
 
     def preprocess(self, request: Any, operation: Any) -> dict[str, Any]:  # noqa: ARG002
         """Return {"inputs": vectors float32[n, features]}, and for an Arrow message its "batch" and "origin"."""
-        if isinstance(request, bytes) and is_arrow(request):
+        if isinstance(request, bytes) and is_framed(request):
             request = decode(request)
         if isinstance(request, Decoded):
             batch = self._scorer.checked(request.batch)

@@ -26,7 +26,8 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from modelstream.messages.codec import UnreadableError, check_columns, decode, is_arrow, split_body
+from modelstream.messages.codec import UnreadableError, check_columns, decode, is_framed
+from modelstream.messages.json_text import split_body
 from modelstream.settings import Settings
 from modelstream.use_case.declared import UseCase
 
@@ -154,7 +155,7 @@ def take_alone(body: bytes, use_case: UseCase) -> None:
     def check(texts: pa.BinaryArray) -> None:
         EventChecker(use_case).check([MessageLines("", texts, np.arange(len(texts), dtype=np.int64), 0)])
 
-    if not is_arrow(body):
+    if not is_framed(body):
         check(pa.array(split_body(body), pa.binary()))
         return
     rows = decode(body)

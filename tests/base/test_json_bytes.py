@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from modelstream.base.arrays import gather
 from modelstream.base.json_bytes import (
     MOST_DIGITS,
     Bytes,
     after_blanks,
     after_rune,
     digits_end,
-    gather,
     is_word,
     scalar_end,
     string_end,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from modelstream.events.parsing import Checker, LineParser, Parsed
 from modelstream.features.engine import FeatureEngine, replay
-from modelstream.messages.codec import key_of
+from modelstream.messages.json_text import key_of
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
 from tests.lines_oracle import MAX_NESTING, Unreadable, read_line

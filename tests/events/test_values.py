@@ -15,8 +15,8 @@ from modelstream.events.flat_lines import FlatReader
 from modelstream.events.parsing import LineParser
 from modelstream.events.values import held as held_as
 from modelstream.events.values import misfit
-from modelstream.messages.codec import key_of
 from modelstream.messages.identity import bucket_of
+from modelstream.messages.json_text import key_of
 from modelstream.source.key_finder import KeyFinder
 from modelstream.use_case.declared import Field, Unit, UseCase
 from modelstream.use_case.file import parse_use_case

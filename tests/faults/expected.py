@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 
 from modelstream.logs import Log
 from modelstream.messages import dead_letters
-from modelstream.messages.codec import LINE, UnreadableError, decode, is_arrow, split_body
+from modelstream.messages.codec import LINE, UnreadableError, decode, is_framed
 from modelstream.messages.dead_letters import DeadLetter
 from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, bucket_of, stream_origin, stream_position
+from modelstream.messages.json_text import split_body
 from modelstream.tables import FeatureTable
 from modelstream.use_case.declared import UseCase
 from tests.faults import inputs
@@ -142,7 +143,7 @@ class Truth:
 
 
 def _rows(epoch: int, shard: int, offset: int, body: bytes) -> tuple[str, list[tuple[int, bytes]]]:
-    if is_arrow(body):
+    if is_framed(body):
         rows = decode(body)
         if rows.kind != "lines":
             raise UnreadableError("not lines")

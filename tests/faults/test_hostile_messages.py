@@ -31,4 +31,4 @@ def test_no_forged_message_ends_a_function_or_costs_a_neighbour(kind: str, first
     command = [sys.executable, "-m", "tests.faults.hostile", kind, str(first), str(count), str(noted)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"mutation {noted.read_text()}: exit status {done.returncode}\n{done.stderr[-3000:]}"
-    assert int(done.stdout) > count // 2
+    assert int(done.stdout) > count // 3, "of raw lines, most changes only make another line"

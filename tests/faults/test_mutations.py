@@ -14,8 +14,9 @@ import pytest
 
 from modelstream.errors import UnavailableError
 from modelstream.features.engine import Applied, FeatureEngine
-from modelstream.messages.codec import UnreadableError, is_arrow, split_body
+from modelstream.messages.codec import UnreadableError, is_framed
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
+from modelstream.messages.json_text import split_body
 from modelstream.stages.base import Stage
 from modelstream.stages.cycle import Cycle
 from modelstream.stages.event_handler import EventHandler, Kept
@@ -253,7 +254,7 @@ def refuse_messages_out_of_order(patch: Patch) -> None:
 
     def readable(message: Incoming) -> bool:
         try:
-            return is_arrow(message.body) or split_body(message.body) is not None
+            return is_framed(message.body) or split_body(message.body) is not None
         except UnreadableError:
             return False
 

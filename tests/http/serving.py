@@ -17,7 +17,7 @@ from modelstream.http.about import about
 from modelstream.http.app import Ask, Edge, create_app
 from modelstream.http.intake import Intake
 from modelstream.http.server import HttpServer, bind
-from modelstream.messages.codec import split_body
+from modelstream.messages.json_text import split_body
 from modelstream.runner.metrics import Exporter
 from modelstream.runner.rpc import Answer, Request
 from modelstream.streams import Streams, open_streams

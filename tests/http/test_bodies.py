@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from modelstream.http import bodies as module
 from modelstream.http.bodies import RefusedError, messages, read_events
-from modelstream.messages.codec import key_of
 from modelstream.messages.identity import bucket_of
+from modelstream.messages.json_text import key_of
 from tests.http.serving import PRETTY, SHARDS, Client
 
 JSON = st.recursive(

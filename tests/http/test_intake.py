@@ -10,8 +10,8 @@ import pytest
 
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.http.bodies import MAX_BODY
-from modelstream.messages.codec import key_of
 from modelstream.messages.identity import bucket_of
+from modelstream.messages.json_text import key_of
 from tests.http.serving import PRETTY, SHARDS, Client, serving, wait_until
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -25,7 +26,7 @@ def test_a_plain_batch_is_read() -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (BATCH.serialize().to_pybytes(), "no schema"),
+        (BATCH.serialize().to_pybytes(), "no schema|Expected to be able to read"),
         (BATCH.schema.serialize().to_pybytes() * 2, "no record batch"),
         (stream(BATCH, compression="zstd"), "compressed"),
         (stream(BATCH, compression="lz4"), "compressed"),
@@ -44,3 +45,16 @@ def test_anything_else_is_refused(content: bytes, why: str) -> None:
 def test_a_part_is_refused(cut: int) -> None:
     with pytest.raises((ValueError, EOFError, OSError)):
         read_batch(stream(BATCH)[:cut])
+
+
+def test_a_schema_that_was_read_before_says_nothing_about_the_batch_after_it() -> None:
+    """Schemas are remembered; each batch is still validated in full."""
+    good = stream(BATCH)
+    assert read_batch(good).equals(BATCH)
+    offsets, beyond = (np.array([0, 2, last], np.int32).tobytes() for last in (1002, 10**6))
+    broken = good.replace(offsets, beyond)
+    assert broken != good
+    with pytest.raises(ValueError, match="column"):
+        read_batch(broken)
+    other = pa.record_batch({"position": ["1"], "line": pa.array([b"{}"])})
+    assert read_batch(stream(other)).schema.equals(other.schema)

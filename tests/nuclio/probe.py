@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modelstream.messages.codec import decode, is_arrow
+from modelstream.messages.codec import decode, is_framed
 from modelstream.settings import Settings, from_environment
 from modelstream.stores import Stores
 
@@ -108,7 +108,7 @@ class Durable:
                 rows = decode(message.body)
                 self._sent.update((rows.origin, position) for position in rows.batch.column("position").to_pylist())
         (message,) = self._streams.read(self.settings.reads, shard, offset, 1, 1)
-        if not is_arrow(message.body):
+        if not is_framed(message.body):
             return ""
         rows = decode(message.body)
         missing = {(rows.origin, position) for position in rows.batch.column("position").to_pylist()} - self._sent

@@ -24,8 +24,8 @@ from modelstream import notebooks
 from modelstream.base.times import parse_times
 from modelstream.errors import ConfigurationError
 from modelstream.events.parsing import Checker, LineParser
-from modelstream.messages.codec import key_of
 from modelstream.messages.identity import bucket_of
+from modelstream.messages.json_text import key_of
 from modelstream.source import generator
 from modelstream.source.distributions import Distributions, Group, Pause
 from modelstream.source.generator import GeneratorOptions, GeneratorSource, enrichment_table

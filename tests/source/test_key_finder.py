@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modelstream.messages.codec import key_of
 from modelstream.messages.identity import bucket_of
+from modelstream.messages.json_text import key_of
 from modelstream.source.key_finder import Found, KeyFinder
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelstream.errors import UnavailableError
-from modelstream.messages.codec import decode, key_of
+from modelstream.messages.codec import decode
 from modelstream.messages.identity import bucket_of
+from modelstream.messages.json_text import key_of
 from modelstream.source import sender as module
 from modelstream.source.lines import Chunk, InputLines, LineSplitter, Progress
 from modelstream.source.readers import Source

@@ -19,14 +19,15 @@ from hypothesis import strategies as st
 
 from modelstream.errors import UnavailableError
 from modelstream.logs.parquet import ParquetLog
-from modelstream.messages.codec import MAX_LINE, decode, encode
+from modelstream.messages.codec import decode, encode
 from modelstream.messages.identity import MAX_EVENTS_A_MESSAGE, UNANSWERED, Checkpoint, bucket_of, stream_position
+from modelstream.messages.json_text import MAX_LINE
 from modelstream.stages.event_handler import EventHandler
 from modelstream.use_case.columns import MODEL_VERSION
 from modelstream.use_case.file import load_use_case
 from tests.events.test_parsing import BAD
 from tests.faults.expected import Truth
-from tests.raw_lines import lines_batch
+from tests.raw_lines import as_arrow, lines_batch
 from tests.stages.harness import APPENDED_AT, Harness, event, settings
 
 ROOT = Path(__file__).parents[2]
@@ -205,7 +206,7 @@ UNREADABLE = {
     "a damaged Arrow message": lines([bet(KEY)])[:-100],
     "no Arrow message": b"\xff\xff\xff\xff what is this",
     "vectors": encode("vectors", "o", pa.record_batch({"position": [1]})),
-    "lines without lines": encode("lines", "o", pa.record_batch({"position": [1]})),
+    "lines without lines": as_arrow(pa.record_batch({"position": [1]}), kind="lines", origin="o", version="1"),
     "a broken description": lines([bet(KEY)], truncated="{"),
     "a broken time": lines([bet(KEY)], ingested_at="soon"),
     "a time beyond all times": lines([bet(KEY)], ingested_at=str(2**63)),
