@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from modelstream.errors import ConfigurationError
 from modelstream.streams.contract import StreamInfo, Streams
-from modelstream.streams.kafka_address import KafkaAddress
 
 
 def open_foreign(url: str, environment: dict[str, str] | None = None) -> tuple[Streams, str]:
@@ -27,15 +26,16 @@ def open_foreign(url: str, environment: dict[str, str] | None = None) -> tuple[S
     if not place or not name:
         raise ConfigurationError(f"{url!r} names no stream", remedy="write kafka://host:port/TOPIC")
     if scheme == "kafka":
-        return _topics(KafkaAddress.of(url, environment)), name
+        return _topics(url, environment), name
     from modelstream.streams import open_streams
 
     return open_streams(f"{scheme}://{place}"), name
 
 
-def _topics(address: KafkaAddress) -> Streams:
+def _topics(url: str, environment: dict[str, str] | None) -> Streams:
     """Return all topics of some brokers, as streams of their own names."""
     from modelstream.streams.kafka import KafkaStreams
+    from modelstream.streams.kafka_address import KafkaAddress
 
     class Topics(KafkaStreams):
         def _topic(self, info: StreamInfo) -> str:
@@ -44,4 +44,4 @@ def _topics(address: KafkaAddress) -> Streams:
         def _all(self) -> dict[str, StreamInfo]:
             return {topic: StreamInfo(topic, shards, 0) for topic, shards in self._admin.topics().items()}
 
-    return Topics(address)
+    return Topics(KafkaAddress.of(url, environment))
