@@ -7,6 +7,9 @@
 | `peer_polars` | the same job in Polars |
 | `peer_bytewax` | the same job in Bytewax |
 | `feature_stage` | the feature stage alone |
+| `decode_messages` | what each stage's `take` costs a message, by how many wait |
+| `http_load` | load over HTTP for a pipeline that runs |
+| `overload` | twice the load that a pipeline can sustain |
 | `scoring` | scoring alone |
 | `make_input` | writes the file that all of them read |
 | `measure` | runs a command, and measures its processes |

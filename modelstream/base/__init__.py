@@ -14,6 +14,7 @@
 | `timestamps` | times as values, and rows with times for people |
 | `times` | text to times: ISO 8601, and "15m" for how long ago |
 | `urls` | URLs of folders |
+| `words` | a number with its noun |
 | `without_pandas` | keeps pandas out of processes that don't use it |
 | `yamlfile` | YAML files that people write; errors name the line |
 """

@@ -21,6 +21,7 @@
 | `compiler` | the process that compiles the workflow |
 | `jobs` | small jobs of the workflow: prepare streams and tables, wait until drained, promote a model, trim |
 | `compile` | runs in the environment that has the Kubeflow compiler |
+| `drift_job` | the drift report as a job of MLRun, with an event on a breach |
 | `deploy` | what the commands `deploy` and `undeploy` do |
 | `failures` | known failures of a deployment, and what to do about each |
 

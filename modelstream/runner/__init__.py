@@ -18,6 +18,7 @@
 | `preflight` | what would refuse a run is looked at before data are deleted |
 | `store_urls` | URLs of stores on the command line |
 | `state` | the state of all functions at one moment |
+| `arrivals` | how long the oldest message of a stream has been waiting |
 | `display` | shows it as a live table |
 | `metrics` | shows it to Prometheus and `/healthz` |
 | `served` | which version each worker serves, for `status` |

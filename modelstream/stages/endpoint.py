@@ -33,7 +33,11 @@ def store_uri(project: str, model: str, version: str) -> str:
 
 
 def tag_of(version: str) -> str:
-    """Return the tag of a version's artifact; MLRun has tags of its own, such as `latest`."""
+    """Return the tag of a version's artifact; MLRun has tags of its own, such as `latest`.
+
+    >>> tag_of("3")
+    'v3'
+    """
     return f"v{version}"
 
 
@@ -41,7 +45,7 @@ def tag_of(version: str) -> str:
 class Endpoint:
     """What the endpoint of a model server is. Every method may raise what MLRun's client raises.
 
-    `tests/stages/test_endpoint.py` has examples, with a stand-in for MLRun's API.
+    `tests/stages/test_endpoint.py` has an example, with a stand-in for MLRun's API.
     """
 
     project: str
@@ -116,7 +120,7 @@ class Endpoint:
 
 
 def api() -> Any:
-    """Return MLRun's client. Raises ConfigurationError if this process has no API."""
+    """Return MLRun's client. Raises ConfigurationError if this process has no API. See `Endpoint` for an example."""
     import mlrun
 
     if not mlrun.mlconf.dbpath:
@@ -129,6 +133,8 @@ def api() -> Any:
 
 def monitoring_stream(project: str) -> tuple[Any, str]:
     """Return the stream of MLRun's model monitoring, and its name. Raises ConfigurationError if the project has none.
+
+    See `Endpoint` for an example.
 
     The project's stream profile says where it is. Without a login there, Kafka gets the function's own.
     """

@@ -41,7 +41,7 @@ Say = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Connection:
-    """Where the answers of a version of the model go."""
+    """Where the answers of a version of the model go. `Monitor` has an example."""
 
     endpoint: str
     """The uid of its model endpoint in MLRun."""
@@ -51,7 +51,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class About:
-    """What each record says of the function."""
+    """What each record says of the function. `Monitor` has an example."""
 
     model: str
     """The endpoint's name."""
@@ -63,7 +63,7 @@ class About:
 
 @dataclass(frozen=True)
 class Answered:
-    """The vectors of a message or a request, float32[n, features], and the answers to them."""
+    """The vectors of a message or a request, float32[n, features], and the answers to them. `Monitor` has an example."""
 
     version: str
     vectors: Floats

@@ -7,6 +7,7 @@ acknowledged them.
 | SQLite files on one machine | `sqlite`, `body_files` |
 | Kafka | `kafka`, `kafka_reader`, `kafka_admin`, `kafka_client`, `kafka_address` |
 | V3IO | `v3io`, `v3io_records` |
+| a stream of others, to append to | `foreign` |
 | dead letters, read once each | `letters` |
 
 A backend's module is imported only where its URL is used.

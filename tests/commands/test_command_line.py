@@ -156,6 +156,7 @@ DEPLOYED: dict[str, Any] = {
     "file": Path("clusters/kafka.yaml"),
     "options": WorkflowOptions(),
     "engine": "kfp",
+    "secrets_from_env": False,
     "dry_run": False,
     "output": Path("build"),
     "diff": False,

@@ -40,7 +40,7 @@ def test_the_delay_is_that_of_the_oldest_message_within_the_time_between_two_loo
                 arrived = {one: [now] * len(times) for one, times in arrived.items()}  # they count from here on
             found = arrivals.look(now, {one: (acked[one], len(arrived[one])) for one in arrived})
             oldest = min((time for one, times in arrived.items() for time in times[acked[one] :]), default=now)
-            before = max((look for look in looks if look <= oldest), default=oldest)
+            before = max((look for look in looks if look < oldest), default=oldest)
             assert now - oldest <= found <= now - before
             looks.append(now)
 

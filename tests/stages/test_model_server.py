@@ -238,6 +238,7 @@ def run_stage(
     messages: list[Any],
     platform: Platform,
     infer: Callable[[codec.Decoded], codec.Decoded] = infer,
+    until: Callable[[], object] = lambda: True,
 ) -> None:
     async def run() -> None:
         context = SimpleNamespace(platform=platform, logger=Logger())
@@ -245,6 +246,8 @@ def run_stage(
         stage.start()
         for each in messages:
             await stage.handle(each)
+        while not until():
+            await asyncio.sleep(0.01)
         await platform.drain()
 
     asyncio.run(asyncio.wait_for(run(), 30))
@@ -302,8 +305,10 @@ def test_failing_hook_holds_the_message_and_loses_nothing(streams: Streams) -> N
             raise failures.pop()
         return infer(rows)
 
-    messages = [message(0, i, codec.encode("vectors", "f", VECTORS.slice(i * 10, 10))) for i in range(2)]
-    run_stage(streams, messages, platform := Platform(), infer_later)
+    bodies = [codec.encode("vectors", "f", VECTORS.slice(i * 10, 10)) for i in range(2)]
+    streams.append("serving", [(0, body) for body in bodies])  # from where they are read again
+    messages = [message(0, i, body) for i, body in enumerate(bodies)]
+    run_stage(streams, messages, platform := Platform(), infer_later, until=lambda: streams.range("inference", 0)[1])
     assert sum(rows.batch.num_rows for rows in sent(streams, 0)) == 20
     assert platform.acks[-1] == (0, 1)
     assert list(read_letters(streams, "dead-letters")) == []

@@ -77,6 +77,8 @@ def test_messages_and_requests_become_records_of_the_versions_endpoint(
 
     async def use(worker: Worker) -> None:
         await worker.handler(worker.context, stream_event(5, 0, codec.encode("vectors", "file", batch.slice(0, 100))))
+        while len(rows()) < 100:
+            await asyncio.sleep(0.01)
         await worker.handler(worker.context, request({"inputs": [[2.0] * len(CHURN.features)]}))
         while len(rows()) < 101:
             await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 | module | what |
 |---|---|
 | `drift` | compares them |
+| `reference` | the card of the version that they are compared with |
 | `distances` | how far apart two histograms are |
 | `drift_page` | the table and the HTML page |
 | `drift_plot` | the plot |
