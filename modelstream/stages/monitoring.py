@@ -63,7 +63,10 @@ class About:
 
 @dataclass(frozen=True)
 class Answered:
-    """The vectors of a message or a request, float32[n, features], and the answers to them. `Monitor` has an example."""
+    """The vectors of a message or a request, float32[n, features], and the answers to them.
+
+    `Monitor` has an example.
+    """
 
     version: str
     vectors: Floats
