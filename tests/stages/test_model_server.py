@@ -302,8 +302,9 @@ def test_failing_hook_holds_the_message_and_loses_nothing(streams: Streams) -> N
             raise failures.pop()
         return infer(rows)
 
-    messages = [message(0, i, codec.encode("vectors", "f", VECTORS.slice(i * 10, 10))) for i in range(2)]
-    run_stage(streams, messages, platform := Platform(), infer_later)
+    bodies = [codec.encode("vectors", "f", VECTORS.slice(i * 10, 10)) for i in range(2)]
+    streams.append("serving", [(0, body) for body in bodies])  # it reads again what it was handed
+    run_stage(streams, [message(0, i, body) for i, body in enumerate(bodies)], platform := Platform(), infer_later)
     assert sum(rows.batch.num_rows for rows in sent(streams, 0)) == 20
     assert platform.acks[-1] == (0, 1)
     assert list(read_letters(streams, "dead-letters")) == []
