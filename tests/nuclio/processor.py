@@ -175,6 +175,11 @@ class Worker:
         for end in (self._events, self._control):
             end.close()
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that the process has taken."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def _state(self) -> str:
         """Return the state of the process as the kernel tells it: S is waiting, Z and "" are gone."""
         try:
