@@ -12,6 +12,9 @@ from typing import Any
 
 from modelstream.cluster import plan
 
+GENERATED_BY = "nuclio.io/generated_by"
+"""In it MLRun's server says from which commit a function is, if the project's folder is a clone with a remote."""
+
 OF_MLRUN = ("MLRUN_", "SERVING_SPEC_ENV")
 """Beginnings of variables that MLRun adds to a function, and the plan therefore doesn't show."""
 
@@ -67,7 +70,9 @@ def shown(config: dict[str, Any]) -> dict[str, Any]:
         "env": environment,
         "resources": resources,
         "volumes": {each["volumeMount"]["mountPath"]: _kept(each["volume"]) for each in spec["volumes"]},
-        "annotations": plan.masked(dict(config["metadata"].get("annotations") or {})),
+        "annotations": plan.masked(
+            {key: value for key, value in (config["metadata"].get("annotations") or {}).items() if key != GENERATED_BY}
+        ),
     }
 
 

@@ -26,7 +26,6 @@ SUMMARY = "2,002,000 events"
 COMPARED = {
     ("README.md", SUMMARY): "here, with the summary of a small run",
     ("use-case.md", '{"customer": "c43"'): "tests/end_to_end/test_new_use_case.py",
-    ("use-case.md", "events:"): "tests/end_to_end/test_new_use_case.py",
     ("use-case.md", "key: user_id"): "tests/stages/test_envelopes.py",
     ("cluster-plans.md", "The project modelstream"): "tests/cluster/test_plan.py",
     ("cluster-plans.md", "project: modelstream"): "tests/cluster/test_plan.py",
