@@ -330,6 +330,19 @@ def test_messages_that_another_process_was_given_and_did_not_finish_are_read_fro
     assert harness.acks == [(0, 9)]
 
 
+def test_acknowledgements_do_not_go_back_where_what_was_acknowledged_shows_late(harness: Harness) -> None:
+    """On V3IO, that would move the checkpoint back."""
+    for one in numbers(*range(1, 1001)):
+        harness.streams.give(one)
+    harness.streams.done[0] = 2  # though it is 899
+    stage = Adder(harness, stateless=True)
+    stage_started(harness, stage)
+    harness.handle(stage, *numbers(901, first=900))
+    harness.wait(1)
+    assert positions(harness) == list(range(3, 901))
+    assert harness.acks == [(0, 900)]
+
+
 def test_a_stage_without_state_asks_once_what_is_acknowledged(harness: Harness) -> None:
     asked = []
     acked = harness.streams.acked
