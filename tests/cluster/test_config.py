@@ -51,6 +51,13 @@ def test_shipped_file_is_right(name: str) -> None:
             "3 replicas × 3 workers are more than the 8 shards",
         ),
         ("kafka", "{replicas: 1, workers: 2", "{replicas: 0, workers: 2", "replicas: must be above 0, not 0"),
+        ("kafka", "{replicas: 1, workers: 2", "{http_workers: 2, workers: 2", "answers no requests by HTTP"),
+        (
+            "kafka",
+            "  model-server: {",
+            "  model-server: {http_workers: -1, ",
+            "http_workers: can't be -1 (give 0 or more",
+        ),
         ("kafka", "  event-handler: {replicas", "  event-handler: {replica", "unknown name (did you mean 'replicas'?"),
         ("v3io", "  V3IO_ACCESS_KEY: {", "  OTHER: {", "secrets: no access key for V3IO (make a secret of one"),
         ("v3io", "streams: v3io://projects", "streams: v3io:///projects", "names no container"),

@@ -16,6 +16,7 @@ from modelstream.errors import ConfigurationError, ModelstreamError, Unavailable
         ("Failed to build: image registry/x not found", ConfigurationError, "push the image"),
         ("Cannot run a remote pipeline locally", ConfigurationError, "--engine local"),
         ("Kubeflow pipelines is not available", ConfigurationError, "--engine local"),
+        ("compiled pipe file is empty", ConfigurationError, "--engine kfp"),
         ("error: 401 {'detail': {'reason': '…'}}", ConfigurationError, "V3IO_ACCESS_KEY"),
         ("access key must be set, session is required", ConfigurationError, "V3IO_ACCESS_KEY"),
         ("403 Client Error: Forbidden for url", ConfigurationError, "role editor"),
