@@ -56,9 +56,7 @@ def _copy(data: Bytes, starts: Int64s, ends: Int64s, offsets: npt.NDArray[np.int
             target[i] = source[i]
 
 
-def gather(
-    data: Bytes, starts: Int64s, ends: Int64s, kind: pa.DataType, known: npt.NDArray[np.bool_] | None = None
-) -> pa.Array:
+def gather(data: Bytes, starts: Int64s, ends: Int64s, kind: pa.DataType, known: Bools | None = None) -> pa.Array:
     """Return the pieces `data[starts[i]:ends[i]]` as an Arrow array of `kind` (binary or string).
 
     Where `known` (bool, same length) is false there is a null.

@@ -92,6 +92,8 @@ class Deployment:
 
     def run(self, engine: Engine, options: WorkflowOptions, compiler: Compiler | None = None) -> str:
         """Run the workflow on the cluster; return the lines to print about it. The engine kfp needs a compiler."""
+        import mlrun
+
         _say("storing the project in MLRun, and starting the workflow")
         self._store()
         self.done.append("the project is stored in MLRun")
@@ -105,18 +107,13 @@ class Deployment:
             self._schedule(TRIM, TRIM_AT, {"hours": self.cluster.retention_hours})
             told += f"; every hour messages older than {self.cluster.retention_hours} h are deleted"
         else:  # the streams may have been in Kafka before
-            self._unschedule(TRIM)
+            api.unschedule(mlrun.get_run_db(), TRIM, self.project.name)
         if self.cluster.monitoring:
             self._schedule(DRIFT, DRIFT_AT, {})
             told += "; every hour what was served is compared with what the model was made of"
         else:
-            self._unschedule(DRIFT)
+            api.unschedule(mlrun.get_run_db(), DRIFT, self.project.name)
         return told
-
-    def _unschedule(self, job: str) -> None:
-        """Remove what an earlier deployment may have scheduled."""
-        if api.is_scheduled(database := api.connect(), job, self.project.name):
-            api.unschedule(database, job, self.project.name)
 
     def _store(self) -> None:
         """Store the project in MLRun. (Its own `save` would leave out parts of the functions.)"""
@@ -291,10 +288,8 @@ def undeploy(file: Path, *, delete_data: bool, folder: Path = Path()) -> list[st
 
 def _remove_functions(deployment: Deployment, database: Any) -> None:
     project = deployment.project
-    if deployment.cluster.on_kafka:
-        api.unschedule(database, TRIM, project.name)
-    if api.is_scheduled(database, DRIFT, project.name):
-        api.unschedule(database, DRIFT, project.name)
+    for job in (TRIM, DRIFT):
+        api.unschedule(database, job, project.name)
     for name in project.chain.consumers:
         _say(f"deleting {name}")
         api.delete(database, name, project.name)

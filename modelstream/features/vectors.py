@@ -14,6 +14,7 @@ from modelstream.base.hooks import MOST_SHOWN, call_hook, defined_at, row_text
 from modelstream.base.timestamps import rows_of
 from modelstream.errors import ConfigurationError, HookError
 from modelstream.features.engine import Applied
+from modelstream.messages.codec import column_or_nulls
 from modelstream.use_case.columns import EXTRA, INGESTED_AT, POSITION
 from modelstream.use_case.declared import UseCase
 
@@ -96,16 +97,6 @@ class Vectors:
         for name in self._use_case.features:
             _check_numbers(name, changed.column(name), vectors)
         return changed
-
-
-def column_or_nulls(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
-    """Return a column, of nulls if the message left it out because every row was null.
-
-    >>> column_or_nulls(pa.record_batch({"house": ["h1"]}), pa.field("celsius", pa.float64())).to_pylist()
-    [None]
-    """
-    index = batch.schema.get_field_index(field.name)
-    return batch.column(index) if index >= 0 else pa.nulls(batch.num_rows, field.type)
 
 
 def _check_numbers(name: str, column: pa.Array, before: pa.RecordBatch) -> None:

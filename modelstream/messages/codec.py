@@ -241,6 +241,16 @@ def _has_positions(batch: pa.RecordBatch, *, rising: bool) -> bool:
     return not (rising and (positions[1:] <= positions[:-1]).any())
 
 
+def column_or_nulls(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    """Return a column, of nulls if the message left it out because every row was null.
+
+    >>> column_or_nulls(pa.record_batch({"house": ["h1"]}), pa.field("celsius", pa.float64())).to_pylist()
+    [None]
+    """
+    index = batch.schema.get_field_index(field.name)
+    return batch.column(index) if index >= 0 else pa.nulls(batch.num_rows, field.type)
+
+
 def split_rows(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
     """Cut a batch into pieces that each fit a message (10,000 rows and 1 MB, but a single row of any size)."""
     pieces = max(

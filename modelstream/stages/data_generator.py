@@ -90,13 +90,13 @@ def send(context: Any, distributions: Distributions, options: SourceOptions) -> 
     clock, teller = Clock(stopped), _Teller(context)
     with Stores.of(settings) as stores:
 
-        def begin() -> Source:
+        def begin() -> tuple[Source, bool]:
             shards = stores.streams.describe(settings.writes).shards
-            return open_source(distributions, options, stores.use_case, stores.tables, shards)
+            source = open_source(distributions, options, stores.use_case, stores.tables, shards)
+            known = stores.tables.inputs().get(source.origin)
+            return source, known is not None and known.lines > 0
 
-        source = begin() if hasattr(context, "progress") else surely("begin", begin, clock, teller)
-        known = stores.tables.inputs().get(source.origin)
-        begun = known is not None and known.lines > 0
+        source, begun = begin() if hasattr(context, "progress") else surely("begin", begin, clock, teller)
         sender = Sender(
             stores.streams,
             settings.writes,

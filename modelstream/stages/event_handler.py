@@ -19,9 +19,8 @@ import pyarrow as pa
 from modelstream.base.timestamps import LAST
 from modelstream.errors import HookError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, MessageLines, Transform
-from modelstream.features.vectors import column_or_nulls
 from modelstream.logs import Log
-from modelstream.messages.codec import LINE, UnreadableError, check_columns, is_framed, one_line
+from modelstream.messages.codec import LINE, UnreadableError, check_columns, column_or_nulls, is_framed, one_line
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
     MAX_EVENTS_A_MESSAGE,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -61,12 +59,12 @@ class SqliteFeatureTable(FeatureTable):
     def get_many(self, keys: Sequence[str]) -> pa.RecordBatch:
         connection = self.file.connection
         with guarded(self.file.path), reading(connection):
-            found = list(chain.from_iterable(map(self._rows, _parts(sorted(keys)))))
+            found = [
+                row
+                for part in _parts(sorted(keys))
+                for row in connection.execute(f"{self._select} ({', '.join('?' * len(part))})", part)
+            ]
         return batch_of(found, self.schema)
-
-    def _rows(self, keys: Sequence[str]) -> list[tuple[Any, ...]]:
-        statement = f"{self._select} ({', '.join('?' * len(keys))})"
-        return self.file.connection.execute(statement, keys).fetchall()
 
     def get(self, key: str) -> pa.RecordBatch:
         return self.get_many([key])

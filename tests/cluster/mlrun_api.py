@@ -193,8 +193,11 @@ class StandIn:
         return 200, found | {"cron_trigger": {"minute": "17"}}, {}
 
     def _unschedule(self, body: Any, name: str) -> Any:
+        if name not in self.schedules:
+            return 404, {"detail": "no such schedule"}, {}
         self.steps.append(("unschedule", name))
-        return (204, b"", {}) if self.schedules.pop(name, None) else (404, {"detail": "no such schedule"}, {})
+        del self.schedules[name]
+        return 204, b"", {}
 
     def _store_secrets(self, body: Any) -> Any:
         if "secrets" in self.failing:

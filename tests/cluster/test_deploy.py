@@ -75,8 +75,13 @@ def test_remote_engine_gets_the_source_and_whole_functions(written: dict[str, An
 
 def test_functions_are_taken_down_from_the_first_to_the_last(written: dict[str, Any], api: StandIn) -> None:
     api.stored = {name: {} for name in ORDER}
+    api.schedules = {"trim": {}, "drift": {}}
     told = deploy.undeploy(ROOT / "clusters" / "kafka.yaml", delete_data=False, folder=ROOT)
-    assert api.steps == [("unschedule", "trim"), *(("delete", name) for name in reversed(ORDER))]
+    assert api.steps == [
+        ("unschedule", "trim"),
+        ("unschedule", "drift"),
+        *(("delete", name) for name in reversed(ORDER)),
+    ]
     assert told[-1].startswith("kept: streams at kafka://")
     assert api.stored == {}
 
