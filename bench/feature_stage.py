@@ -53,6 +53,10 @@ class NoStore:
         self._rows = no_rows(use_case)
         self._enrichment = enrichment
 
+    def acked(self, function: str, name: str) -> list[int]:  # noqa: ARG002
+        """Return that nothing was acknowledged."""
+        return [-1] * SHARDS
+
     def range(self, name: str, shard: int) -> tuple[int, int]:  # noqa: ARG002
         """Return a range that holds every message."""
         return 0, 1 << 40
@@ -108,6 +112,7 @@ async def run(stage: StreamToFeatures, bodies: Sequence[tuple[int, bytes]]) -> f
         for shard, body in bodies
     ]
     begun = time.perf_counter()
+    stage.cycle.start()
     for event in events:
         await stage.handle(event)
     await stage.terminate()
