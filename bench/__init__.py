@@ -7,7 +7,7 @@
 | `peer_polars` | the same job in Polars |
 | `peer_bytewax` | the same job in Bytewax |
 | `feature_stage` | the feature stage alone |
-| `decode_messages` | what each stage's `take` costs a message, by how many wait |
+| `small_messages` | what messages of one event cost each function, by how many wait |
 | `http_load` | load over HTTP for a pipeline that runs |
 | `overload` | twice the load that a pipeline can sustain |
 | `scoring` | scoring alone |

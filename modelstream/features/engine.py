@@ -55,6 +55,82 @@ class Applied:
     """Those of them for which none was found, or which had no key to look up by."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What the engine reads of events, whatever its users: many shards' events may be prepared at once.
+
+    `prepare` returns it, and has an example.
+    """
+
+    events: pa.RecordBatch
+    users: list[str]
+    """The distinct keys."""
+    user: Int64s
+    """int64[n]: the place of each event's key in `users`."""
+    codes: Int64s
+    """int64[n]: types, as indices into `UseCase.event_names`, -1 for others."""
+    times: Int64s
+    values: Float64s
+    """float64[value events, n], contiguous."""
+    rows: Int64s | None = None
+    """int64[n], rising: the rows of `events` that these are, None for all of them."""
+
+    def part(self, rows: Int64s) -> Prepared:
+        """Return those events that are in `rows` (int64[k], rising)."""
+        places, user = np.unique(self.user[rows], return_inverse=True)
+        return Prepared(
+            events=self.events,
+            users=[self.users[place] for place in places.tolist()],
+            user=user,
+            codes=self.codes[rows],
+            times=self.times[rows],
+            values=np.ascontiguousarray(self.values[:, rows]),
+            rows=rows,
+        )
+
+    def places(self, which: Int64s) -> Int64s:
+        """Return the rows of `events` that some of these are."""
+        return which if self.rows is None else self.rows[which]
+
+
+def prepare(use_case: UseCase, events: pa.RecordBatch) -> Prepared:
+    """Return events of `event_schema` as `FeatureEngine.apply_prepared` takes them. Raises NoEventsError.
+
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> events = pa.RecordBatch.from_pydict(
+    ...     {"house": ["h1", "h2"], "at": [0, 1], "kind": ["reading", "x"], "celsius": [20.0, None]},
+    ...     schema=pa.schema([use_case.event_schema.field(name) for name in use_case.fields]))
+    >>> found = prepare(use_case, events)
+    >>> found.users, found.codes.tolist(), found.part(np.array([1])).users
+    (['h1', 'h2'], [0, -1], ['h2'])
+    """
+    keys, times = events.column(use_case.key), events.column(use_case.time)
+    if keys.null_count or times.null_count:
+        raise NoEventsError(f"events without {use_case.key} or {use_case.time}")
+    encoded = keys.dictionary_encode()
+    user: Int64s = encoded.indices.to_numpy().astype(np.int64)
+    # Copies, as numba would compile anew for the read-only arrays that Arrow gives.
+    prepared = Prepared(
+        events,
+        texts(encoded.dictionary),
+        user,
+        _codes(events.column(use_case.type), use_case.event_codes),
+        times.to_numpy(zero_copy_only=False).astype(np.int64),
+        _values(events, use_case),
+    )
+    value_of = _value_of(use_case)
+    bad = kernel.first_without_value(value_of, prepared.codes, prepared.values)
+    if bad >= 0:
+        name = use_case.event_names[prepared.codes[bad]]
+        raise NoEventsError(f"event {bad} of the batch ({name}) has no finite {use_case.value_field(name)}")
+    return prepared
+
+
 class FeatureEngine:
     """The state of the users of one shard.
 
@@ -106,8 +182,12 @@ class FeatureEngine:
         Raises NoEventsError, and applies nothing, if the events don't have this form, and ValueError if their users are
         not loaded.
         """
-        batch = self._batch(events, stream_positions, lookup)
-        n = events.num_rows
+        return self.apply_prepared(prepare(self.use_case, events), stream_positions, lookup)
+
+    def apply_prepared(self, prepared: Prepared, stream_positions: Int64s, lookup: LookupFunction) -> Applied:
+        """Apply events that `prepare` returned, as `apply` does. Raises ValueError if their users are not loaded."""
+        batch = self._batch(prepared, stream_positions, lookup)
+        n = len(prepared.codes)
         output = kernel.Output(
             indices=np.empty(n, np.int64),
             vectors=np.empty((len(self.use_case.computed), n)),
@@ -120,7 +200,7 @@ class FeatureEngine:
         reasons = zip(kernel.REASONS, counts, strict=False)  # counts has more
         profiles = output.profiles[: counts[kernel.PROFILES]]
         if len(profiles):
-            self._users.set_profiles(batch.slots[profiles], events, profiles)
+            self._users.set_profiles(batch.slots[profiles], prepared.events, prepared.places(profiles))
         indices = output.indices[: counts[kernel.VECTORS]]
         return Applied(
             indices=indices,
@@ -149,47 +229,31 @@ class FeatureEngine:
         """Drop the least recently used stored users above `limit`; return how many."""
         return self._users.evict(limit)
 
-    def _batch(self, events: pa.RecordBatch, positions: Int64s, lookup: LookupFunction) -> kernel.Batch:
-        use_case, plan = self.use_case, self._plan
-        keys, times = events.column(use_case.key), events.column(use_case.time)
-        if keys.null_count or times.null_count:
-            raise NoEventsError(f"events without {use_case.key} or {use_case.time}")
-        if len(positions) != events.num_rows:
-            raise ValueError(f"{events.num_rows} events, but {len(positions)} positions")
-        slots = self._slots_of(keys)
-        codes = _codes(events.column(use_case.type), use_case.event_codes)
-        profiles = np.flatnonzero(codes == plan.profile) if plan.lookup else np.empty(0, np.int64)
-        profiles = profiles[positions[profiles] > self._users.state.applied[slots[profiles]]]
-        batch = kernel.Batch(
-            slots=slots,
-            codes=codes,
-            # Copies, as numba would compile anew for the read-only arrays that Arrow gives.
-            positions=np.array(positions, np.int64),
-            times=times.to_numpy(zero_copy_only=False).astype(np.int64),
-            values=_values(events, use_case),
-            looked_up=self._look_up(events, profiles, lookup),
-        )
-        bad = kernel.first_without_value(plan, batch)
-        if bad >= 0:
-            name = use_case.event_names[codes[bad]]
-            raise NoEventsError(f"event {bad} of the batch ({name}) has no finite {use_case.value_field(name)}")
-        return batch
-
-    def _slots_of(self, keys: pa.Array) -> Int64s:
-        encoded = keys.dictionary_encode()
+    def _batch(self, prepared: Prepared, positions: Int64s, lookup: LookupFunction) -> kernel.Batch:
+        plan, codes = self._plan, prepared.codes
+        if len(positions) != len(codes):
+            raise ValueError(f"{len(codes)} events, but {len(positions)} positions")
         try:
-            slots = self._users.use(texts(encoded.dictionary))
+            slots = self._users.use(prepared.users)[prepared.user]
         except KeyError as error:
             raise ValueError(f"user {error} was not loaded") from None
-        indices: Int64s = encoded.indices.to_numpy()
-        return slots[indices]
+        profiles = np.flatnonzero(codes == plan.profile) if plan.lookup else np.empty(0, np.int64)
+        profiles = profiles[positions[profiles] > self._users.state.applied[slots[profiles]]]
+        return kernel.Batch(
+            slots=slots,
+            codes=codes,
+            positions=np.array(positions, np.int64),
+            times=prepared.times,
+            values=prepared.values,
+            looked_up=self._look_up(prepared, profiles, lookup),
+        )
 
-    def _look_up(self, events: pa.RecordBatch, profiles: Int64s, lookup: LookupFunction) -> Float64s:
+    def _look_up(self, prepared: Prepared, profiles: Int64s, lookup: LookupFunction) -> Float64s:
         if not len(profiles) or self.use_case.lookup is None:
             return np.empty(0)
-        looked_up = np.full(events.num_rows, np.nan)
+        looked_up, events = np.full(len(prepared.codes), np.nan), prepared.events
         if self.use_case.lookup.by in events.schema.names:
-            asked = events.column(self.use_case.lookup.by).take(pa.array(profiles)).dictionary_encode()
+            asked = events.column(self.use_case.lookup.by).take(pa.array(prepared.places(profiles))).dictionary_encode()
             keys = [lookup_key(text, self._key_type) for text in texts(asked.dictionary)]
             distinct = [key for key in dict.fromkeys(keys) if key]
             found = dict(zip(distinct, lookup(distinct), strict=True)) if distinct else {}
@@ -218,17 +282,22 @@ def _values(events: pa.RecordBatch, use_case: UseCase) -> Float64s:
 
 def _plan(use_case: UseCase) -> kernel.Plan:
     names, lookup = use_case.event_names, use_case.lookup
-    value_events = use_case.value_events
     return kernel.Plan(
         profile=names.index(use_case.profile.event) if use_case.profile else -1,
         opens=names.index(use_case.window.opens) if use_case.window else -1,
         window=use_case.window.microseconds if use_case.window else 0,
-        value_of=np.array([value_events.index(n) if n in value_events else -1 for n in names], np.int64),
+        value_of=_value_of(use_case),
         predicts=np.array([name in use_case.predict_on for name in names], np.bool_),
         statistics=np.array([statistics.STATISTICS[name] for name in use_case.statistics], np.int64),
         lookup=lookup is not None,
         default=lookup.default if lookup else 0.0,
     )
+
+
+def _value_of(use_case: UseCase) -> Int64s:
+    """Return for each type of event the row of its values, -1 for none."""
+    names, value_events = use_case.event_names, use_case.value_events
+    return np.array([value_events.index(n) if n in value_events else -1 for n in names], np.int64)
 
 
 def no_rows(use_case: UseCase) -> pa.RecordBatch:

@@ -109,14 +109,14 @@ class Output(NamedTuple):
 
 
 @compiled
-def first_without_value(plan: Plan, batch: Batch) -> int:
+def first_without_value(value_of: Int64s, codes: Int64s, values: Float64s) -> int:
     """Return the first event that should have a value but has no finite one, or -1.
 
-    `FeatureEngine.apply` raises for it.
+    `engine.prepare` raises for it.
     """
-    for i in range(len(batch.codes)):
-        code = batch.codes[i]
-        if code >= 0 and plan.value_of[code] >= 0 and not np.isfinite(batch.values[plan.value_of[code], i]):
+    for i in range(len(codes)):
+        code = codes[i]
+        if code >= 0 and value_of[code] >= 0 and not np.isfinite(values[value_of[code], i]):
             return i
     return -1
 

@@ -87,6 +87,17 @@ def stream_position(epoch: int, offset: int, index: int = 0) -> int:
     return epoch << 48 | offset << 14 | index
 
 
+def stream_positions(epoch: int, offsets: Int64s, indices: Int64s) -> Int64s:
+    """Return `stream_position` of many events (int64, same length).
+
+    >>> stream_positions(0, np.array([2, 2]), np.array([3, 4])) - stream_position(0, 2)
+    array([3, 4])
+    """
+    if len(offsets):
+        stream_position(epoch, int(offsets.max()), int(indices.max()))  # it raises ValueError
+    return (epoch << 48) + (offsets << 14) + indices
+
+
 def stream_origin(stream: str, shard: int) -> str:
     """Return the origin of events that came into a shard of a stream without an identity of their own.
 

@@ -34,6 +34,7 @@ from modelstream.messages.identity import (
 from modelstream.messages.json_text import split_body
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Stage
+from modelstream.stages.joined import join
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stages.stretches import Stretch
 from modelstream.stores import Stores
@@ -150,7 +151,7 @@ class EventHandler(Stage):
         Raises HookError if a transform fails, or does something that it must not.
         """
         if self.settings.rows == "predictions":
-            return super().take_all(groups)
+            return self._take_predictions(groups)
         stretches: list[Stretch] = []
         counts = []
         for shard, messages in groups:
@@ -158,6 +159,26 @@ class EventHandler(Stage):
         if stretches:
             self._take_stretches(stretches)
         return counts
+
+    def _take_predictions(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
+        """Keep the new predictions of many messages together where they are small."""
+        joined = join(groups, lambda message: self.decoded(message, "predictions"))
+        if joined is None:
+            return super().take_all(groups)
+        try:
+            check_columns(joined.batch, self._use_case.prediction_schema, self._use_case.needed_of_vector)
+        except UnreadableError:
+            return super().take_all(groups)  # which finds the message that must be refused
+        for shard, message, reason in joined.unreadable:
+            self.refuse(shard, message, reason)
+        positions, buckets = positions_of(joined.batch), self._buckets(joined.batch)
+        for part, batch in joined.slices(joined.batch):
+            rows = slice(part.first, part.last)
+            new = part.shard.checkpoint.watermarks.advance(part.origin, positions[rows], buckets[rows])
+            kept = batch if new.all() else batch.filter(pa.array(new))
+            self.counters.repeated += batch.num_rows - kept.num_rows
+            self._kept[part.shard.number].append(Kept(kept, part.origin, joined.offsets[rows][new]))
+        return joined.counts
 
     def _gather(self, stretches: list[Stretch], shard: Shard, message: Incoming) -> int:
         """Add a message's lines to the last stretch, or to a new one; return how many, 1 for none."""

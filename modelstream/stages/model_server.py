@@ -41,6 +41,7 @@ from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Stage
 from modelstream.stages.counters import ServedModel
 from modelstream.stages.endpoint import Endpoint
+from modelstream.stages.joined import join
 from modelstream.stages.monitoring import About, Connection, Monitor
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
@@ -87,6 +88,21 @@ class ModelServerStage(Stage):
         shard.send(shard.number, predictions.kind, predictions.origin, predictions.batch)
         count: int = rows.batch.num_rows
         return count
+
+    def take_all(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
+        """Score many messages at once where they are small."""
+        joined = join(groups, lambda message: self.decoded(message, "vectors"))
+        if joined is None:
+            return super().take_all(groups)
+        try:
+            predictions = self._infer(Decoded("vectors", "", joined.batch, {})).batch
+        except UnreadableError:
+            return super().take_all(groups)  # which finds the message that must be refused
+        for shard, message, reason in joined.unreadable:
+            self.refuse(shard, message, reason)
+        for part, batch in joined.slices(predictions):
+            part.shard.send(part.shard.number, "predictions", part.origin, batch)
+        return joined.counts
 
     def save(self, shard: Shard) -> None:
         """Do nothing: the predictions that were sent are durable, and there is no other state."""

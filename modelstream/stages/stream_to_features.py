@@ -7,19 +7,22 @@ watermarks are committed together, after the vectors have been sent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from modelstream.errors import OvertakenError
-from modelstream.features.engine import Applied, FeatureEngine, NoEventsError, no_lookup
+from modelstream.features.engine import Applied, FeatureEngine, NoEventsError, Prepared, no_lookup, prepare
 from modelstream.features.users import texts
 from modelstream.features.vectors import Derive, Vectors
 from modelstream.messages.codec import UnreadableError, check_columns
-from modelstream.messages.identity import Checkpoint, Int64s, buckets_of, positions_of
+from modelstream.messages.identity import Checkpoint, Int64s, buckets_of, positions_of, stream_positions
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Stage
+from modelstream.stages.joined import Joined, join
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
@@ -135,12 +138,64 @@ class StreamToFeatures(Stage):
             events, stream_positions = events.filter(pa.array(new)), stream_positions[new]
             self.counters.repeated += count - events.num_rows
         try:
-            applied = self._update(shard, events, stream_positions)
+            prepared = prepare(self._use_case, events)
         except NoEventsError as error:
             marks.put_back(rows.origin, before)
             raise UnreadableError(f"a message of events that were not checked: {error}") from error
-        self._send(shard, rows.origin, events, applied)
+        self._load([(shard, prepared)])
+        applied = self._update(shard, prepared, stream_positions)
+        if len(applied.indices):
+            shard.send(shard.number, "vectors", rows.origin, self._vectors.batch(events, applied))
         return count
+
+    def take_all(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
+        """Apply the events of many messages together where they are small; raise what `take` raises."""
+        use_case = self._use_case
+        joined = join(groups, lambda message: self.decoded(message, "events"))
+        if joined is None:
+            return super().take_all(groups)
+        try:
+            check_columns(joined.batch, use_case.event_schema, use_case.needed_of_event)
+            prepared = prepare(use_case, joined.batch)
+        except (UnreadableError, NoEventsError):
+            return super().take_all(groups)  # which finds the message that must be refused
+        for shard, message, reason in joined.unreadable:
+            self.refuse(shard, message, reason)
+        self._take_joined(joined, prepared)
+        return joined.counts
+
+    def _take_joined(self, joined: Joined, prepared: Prepared) -> None:
+        """Apply events in the order of their messages, and make one batch of all vectors."""
+        positions, buckets = positions_of(joined.batch), buckets_of(joined.batch.column(self._use_case.key))
+        in_stream = stream_positions(self.epoch, joined.offsets, joined.indices)
+        parts = []
+        for part in joined.parts:
+            rows = slice(part.first, part.last)
+            new = part.shard.checkpoint.watermarks.advance(part.origin, positions[rows], buckets[rows])
+            which = np.flatnonzero(new) + part.first
+            self.counters.repeated += len(new) - len(which)
+            parts.append((part, which, prepared.part(which)))
+        self._load([(part.shard, events) for part, _, events in parts])
+        found = []
+        for part, which, events in parts:
+            applied = self._update(part.shard, events, in_stream[which])
+            found.append(replace(applied, indices=which[applied.indices]))
+        self._send_all(joined, [(part.shard, part.origin) for part, *_ in parts], found)
+
+    def _send_all(self, joined: Joined, places: Sequence[tuple[Shard, str]], found: Sequence[Applied]) -> None:
+        """Send the vectors of each shard and origin."""
+        if not any(len(applied.indices) for applied in found):
+            return
+        together = replace(
+            found[0],
+            indices=np.concatenate([applied.indices for applied in found]),
+            codes=np.concatenate([applied.codes for applied in found]),
+            vectors=np.concatenate([applied.vectors.T for applied in found], axis=1).T,
+        )
+        vectors, first = self._vectors.batch(joined.batch, together), 0
+        for (shard, origin), applied in zip(places, found, strict=True):
+            shard.send(shard.number, "vectors", origin, vectors.slice(first, len(applied.indices)))
+            first += len(applied.indices)
 
     def save(self, shard: Shard) -> None:
         """Write the rows that changed, the watermarks and the offset, each only if it rises.
@@ -154,12 +209,25 @@ class StreamToFeatures(Stage):
         engine.evict(CACHED_USERS)
         self._tell_misses()
 
-    def _update(self, shard: Shard, events: pa.RecordBatch, stream_positions: Int64s) -> Applied:
-        engine = self._engines[shard.number]
-        missing = engine.missing(texts(events.column(self._use_case.key).unique()))
-        if missing:
-            engine.load(missing, self._features.get_many(missing))
-        applied = engine.apply(events, stream_positions, self._look_up)
+    def _load(self, events: Sequence[tuple[Shard, Prepared]]) -> None:
+        """Read the rows of users that are not in memory, of all shards at once."""
+        missing = [
+            (self._engines[shard.number], wanted)
+            for shard, prepared in events
+            if (wanted := self._engines[shard.number].missing(prepared.users))
+        ]
+        if not missing:
+            return
+        rows = self._features.get_many([key for _, wanted in missing for key in wanted])
+        if len(missing) == 1:
+            missing[0][0].load(missing[0][1], rows)
+            return
+        place = {key: row for row, key in enumerate(texts(rows.column(0)))}
+        for engine, wanted in missing:
+            engine.load(wanted, rows.take(pa.array([place[key] for key in wanted if key in place], pa.int64())))
+
+    def _update(self, shard: Shard, events: Prepared, stream_positions: Int64s) -> Applied:
+        applied = self._engines[shard.number].apply_prepared(events, stream_positions, self._look_up)
         if applied.skipped and self._features.checkpoint(shard.number).offset > shard.checkpoint.offset:
             # Its vectors are sent, but we would not count them.
             raise OvertakenError(f"another owner of shard {shard.number} is ahead: its state is read again")
@@ -186,7 +254,3 @@ class StreamToFeatures(Stage):
             lookups=counters.lookups,
             misses=counters.lookup_misses,
         )
-
-    def _send(self, shard: Shard, origin: str, events: pa.RecordBatch, applied: Applied) -> None:
-        if len(applied.indices):
-            shard.send(shard.number, "vectors", origin, self._vectors.batch(events, applied))

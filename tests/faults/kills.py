@@ -139,28 +139,14 @@ class Run:
         """Kill some workers at once, of one function or any; return how many it were."""
         workers = list(self._workers())
         chosen = [worker for worker in workers if function in ("", worker[0])]
-        killed = [name for name, handle in self.rng.sample(chosen, min(count, len(chosen))) if _kill(handle)]
+        killed = [name for name, handle in self.rng.sample(chosen, min(count, len(chosen))) if kill_process(handle)]
         for _, handle in workers:
             os.close(handle)
         self.killed += killed
         return len(killed)
 
     def _workers(self) -> Iterator[tuple[str, int]]:
-        """Yield the function and a handle of every process that the run has started."""
-        for path in Path("/proc").glob("[0-9]*"):
-            handle = -1
-            try:
-                handle = os.pidfd_open(int(path.name))
-                parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-                command = (path / "cmdline").read_bytes().split(b"\0")
-                environment = (path / "environ").read_bytes().split(b"\0")
-            except OSError:  # it has ended
-                parent, command, environment = -1, [], []
-            if parent == self.process.pid and b"-m" in command:
-                values = dict(line.decode().partition("=")[::2] for line in environment)
-                yield values.get("MODELSTREAM_FUNCTION", "being started"), handle
-            elif handle >= 0:
-                os.close(handle)
+        return workers_of(self.process.pid)
 
     def kill_all(self) -> None:
         """Kill the run's own process: its workers end by themselves, unless they are killed with it."""
@@ -168,7 +154,7 @@ class Run:
         self.process.kill()
         for _, handle in workers:
             if self.rng.random() < 0.5:
-                _kill(handle)
+                kill_process(handle)
             os.close(handle)
         self.process.wait()
         self.killed.append("pipeline.py")
@@ -207,7 +193,25 @@ class Run:
                 pipe.close()
 
 
-def _kill(handle: int) -> bool:
+def workers_of(supervisor: int) -> Iterator[tuple[str, int]]:
+    """Yield the function and a handle of every process that a pipeline's own process has started."""
+    for path in Path("/proc").glob("[0-9]*"):
+        handle = -1
+        try:
+            handle = os.pidfd_open(int(path.name))
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (path / "cmdline").read_bytes().split(b"\0")
+            environment = (path / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            parent, command, environment = -1, [], []
+        if parent == supervisor and b"-m" in command:
+            values = dict(line.decode().partition("=")[::2] for line in environment)
+            yield values.get("MODELSTREAM_FUNCTION", "being started"), handle
+        elif handle >= 0:
+            os.close(handle)
+
+
+def kill_process(handle: int) -> bool:
     try:
         signal.pidfd_send_signal(handle, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,9 +1,9 @@
-"""What each stage's `take` costs a message, in µs of CPU, by how many messages of one event wait in eight shards.
+"""What messages of one event cost each function, in us of CPU a message, by how many of them wait in eight shards.
 
-    python -m bench.decode_messages [--seconds 0.5]
+    python -m bench.small_messages [--seconds 0.5]
 
-Streams, tables and model are in memory or left out, and nothing is committed, so this is the reading of messages and
-what follows from their rows. Columns are numbers of waiting messages.
+This is taking them and encoding what follows; streams and commits are left out, a model answers at once, and users are
+read from a table that has none of them. The last lines have what eight messages cost in one shard and in eight.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +38,7 @@ from modelstream.use_case.file import load_use_case
 
 CHURN = load_use_case(Path(__file__).resolve().parents[1] / "use_cases" / "churn.yaml")
 SHARDS = 8
-WAITING = (1, 8, 16, 64, 256, 800)
+WAITING = (1, 16, 64, 256, 800)
 COUNT = max(WAITING)
 
 
@@ -124,21 +124,17 @@ def groups(stage: Stage, found: Sequence[tuple[int, bytes]]) -> list[tuple[Shard
     return [(Shard(number, stage.open(number) or Checkpoint(), saved=-1), many) for number, many in of_shard.items()]
 
 
-def cost(
-    stage: Stage, found: Sequence[tuple[int, bytes]], seconds: float, encoded: Callable[[Shard], object]
-) -> tuple[float, float]:
+def cost(stage: Stage, found: Sequence[tuple[int, bytes]], seconds: float) -> float:
     """Return the microseconds of CPU a message of taking messages, and of encoding what follows from them."""
-    taking = encoding = 0.0
-    times, end = 0, time.monotonic() + seconds
+    used, times, end = 0.0, 0, time.monotonic() + seconds
     while time.monotonic() < end or times < 3:
         made = groups(stage, found)
         begun = cpu()
         stage.take_all(made)
-        taken = cpu()
         for shard, _ in made:
-            encoded(shard)
-        taking, encoding, times = taking + taken - begun, encoding + cpu() - taken, times + 1
-    return 1e6 * taking / times / len(found), 1e6 * encoding / times / len(found)
+            shard.encoded()
+        used, times = used + cpu() - begun, times + 1
+    return 1e6 * used / times / len(found)
 
 
 def main() -> None:
@@ -151,15 +147,22 @@ def main() -> None:
         "lines": sent(),
         **{kind: passed_on(kind) for kind in ("events", "vectors", "predictions")},
     }
-    print("us of CPU a message: taking it + encoding what follows".ljust(60), "bytes", sep="")
-    print("waiting".ljust(12), *(f"{n:>15}" for n in WAITING))
+    print("us of CPU a message".ljust(20), *(f"{n:>8}" for n in WAITING), f"{'bytes':>8}")
     with tempfile.TemporaryDirectory() as folder:
         stores = Stores(StoreUrls().within(Path(folder)), StoreNames(), CHURN)
+        stages = {kind: stage_for(kind, stores) for kind in kinds}
         for kind, found in kinds.items():
-            stage = stage_for(kind, stores)
-            told = [cost(stage, found[:n], seconds, Shard.encoded) for n in WAITING]
+            cost(stages[kind], found, seconds / 5)  # kernels are loaded
+            told = [cost(stages[kind], found[:n], seconds) for n in WAITING]
             size = sum(len(body) for _, body in found) // len(found)
-            print(kind.ljust(12), *(f"{f'{take:.1f} + {encode:.1f}':>15}" for take, encode in told), f"{size:>7} bytes")
+            print(f"{kind:20}", *(f"{one:8.1f}" for one in told), f"{size:8}")
+            print(" " * 20, *(f"{one / told[-1]:7.1f}x" for one in told))
+        print("\na cycle of 8 messages in 1 shard, and in 8")
+        for kind, found in kinds.items():
+            one = [message for message in found if message[0] == found[0][0]][:SHARDS]
+            each = list({message[0]: message for message in found}.values())
+            alone, spread = (SHARDS * cost(stages[kind], some, seconds) for some in (one, each))
+            print(f"{kind:20} {alone:8.0f} {spread:8.0f} us {spread / alone:7.1f}x")
         stores.close()
 
 
