@@ -1,6 +1,6 @@
 """What each stage's `take` costs a message, in µs of CPU, by how many messages of one event wait in eight shards.
 
-    python -m bench.decode_messages [--seconds 0.5]
+    python -m bench.decode_messages [--seconds 0.5] [--json]
 
 Streams, tables and model are in memory or left out, and nothing is committed, so this is the reading of messages and
 what follows from their rows. Columns are numbers of waiting messages.
@@ -145,7 +145,9 @@ def main() -> None:
     """Print a line for each kind of message."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=0.5, help="how long each is measured (%(default)s)")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--json", action="store_true", help="print one JSON object as well")
+    given = parser.parse_args()
+    measured: dict[str, list[float]] = {}
     kinds = {
         "posted": posted(),
         "lines": sent(),
@@ -157,10 +159,13 @@ def main() -> None:
         stores = Stores(StoreUrls().within(Path(folder)), StoreNames(), CHURN)
         for kind, found in kinds.items():
             stage = stage_for(kind, stores)
-            told = [cost(stage, found[:n], seconds, Shard.encoded) for n in WAITING]
+            told = [cost(stage, found[:n], given.seconds, Shard.encoded) for n in WAITING]
+            measured[kind] = [take + encode for take, encode in told]
             size = sum(len(body) for _, body in found) // len(found)
             print(kind.ljust(12), *(f"{f'{take:.1f} + {encode:.1f}':>15}" for take, encode in told), f"{size:>7} bytes")
         stores.close()
+    if given.json:
+        print(json.dumps({"waiting": WAITING, "micros": measured}))
 
 
 if __name__ == "__main__":
