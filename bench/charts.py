@@ -6,7 +6,7 @@ They carry a background of their own and follow the reader's choice of light or 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -24,6 +24,8 @@ polyline{fill:none;stroke-width:2}
 .s0{stroke:#4493f8}.s1{stroke:#db6d28}.s2{stroke:#3fb950}.s3{stroke:#ab7df8}.s4{stroke:#d29922}}
 """
 COLOURS = 5
+MARKED = 20
+"""Lines of more points have no mark at each."""
 
 Point = tuple[float, float]
 
@@ -126,7 +128,7 @@ def lines(
     title: str,
     x: Axis,
     y: Axis,
-    series: dict[str, Sequence[Point]],
+    series: Mapping[str, Sequence[Point]],
     *,
     limit: tuple[float, str] | None = None,
 ) -> str:
@@ -157,18 +159,25 @@ def lines(
     if limit:
         height = at((across[0], limit[0]))[1]
         parts += [_line(left, height, right, height, "limit"), text(left + 6, height - 6, limit[1], "said")]
+    column = right - sum(map(_wide, shown))
     for number, (name, points) in enumerate(shown.items()):
-        parts += _series(name, [at(point) for point in sorted(points)], number, len(shown), right)
+        parts += _series(name, [at(point) for point in sorted(points)], number, column)
+        column += _wide(name)
     return picture(title, bottom + 60, parts)
 
 
-def _series(name: str, places: Sequence[Point], number: int, names: int, right: float) -> list[str]:
+def _wide(name: str) -> float:
+    """Return about how wide a name of the legend is, with its mark and a gap."""
+    return 40 + 7 * len(name)
+
+
+def _series(name: str, places: Sequence[Point], number: int, column: float) -> list[str]:
     colour = number % COLOURS
     joined = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-    column = right - 150 * (names - number)
+    marked = places if len(places) <= MARKED else []
     return [
         f'<polyline points="{joined}" class="s{colour}"/>',
-        *(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" class="f{colour}"/>' for a, b in places),
+        *(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" class="f{colour}"/>' for a, b in marked),
         f'<rect x="{column:.0f}" y="44" width="12" height="12" rx="2" class="f{colour}"/>',
         text(column + 18, 55, name),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.charts import Axis, lines
@@ -43,14 +43,14 @@ def shape_for(rate: float, seconds: float) -> tuple[int, int]:
     return users, max(1, round(rate * seconds / users) - 1)  # and one event with the user's profile
 
 
-def by_rate(sitting: Sitting, *options: str) -> Source:
-    """Return the probe by `run --rate` over some stores."""
+def by_rate(sitting: Sitting, stores: Callable[[], list[str]] = list) -> Source:
+    """Return the probe by `run --rate`, over the stores that options name anew for each."""
 
     def probe(rate: float) -> Probe:
         users, events = shape_for(rate, sitting.seconds)
         many = ["--users", str(users), "--events-per-user", str(events)]
         try:
-            said = sitting.pipeline("--rate", f"{rate:g}", *many, *options, limit=3 * sitting.seconds + TAIL).result
+            said = sitting.pipeline("--rate", f"{rate:g}", *many, *stores(), limit=3 * sitting.seconds + TAIL).result
         except CommandError as error:
             if "not done" not in str(error):
                 raise
@@ -103,7 +103,7 @@ def _row(sitting: Sitting, name: str, probe: Probe) -> str:
     return f"| {name} | {probe.rate:,.0f} | {share} | {delays} |"
 
 
-def chart(title: str, probes: dict[str, Sequence[Probe]]) -> str:
+def chart(title: str, probes: Mapping[str, Sequence[Probe]]) -> str:
     """Return the chart of delays by rate, with the limit of the 99th percentile."""
     series = {}
     for name, each in probes.items():

@@ -26,8 +26,6 @@ def messages(sitting: Sitting) -> Section:
         f"|---|{'--:|' * len(waiting)}",
         *(f"| {NAMES[kind]} | {' | '.join(f'{one:,.1f}' for one in each)} |" for kind, each in said["micros"].items()),
     ]
-    series = {
-        NAMES[kind].replace("`", ""): list(zip(waiting, each, strict=True)) for kind, each in said["micros"].items()
-    }
+    series = {kind: list(zip(waiting, each, strict=True)) for kind, each in said["micros"].items()}
     title = "CPU of taking a message of one event, by how many wait"
     return Section("\n".join(table), {"messages": lines(title, Axis("messages that wait"), Axis("µs"), series)})

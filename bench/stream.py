@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 from bench.charts import Bar, bars
@@ -32,10 +33,14 @@ def kafka(sitting: Sitting) -> Section:
         waiting = quix(server.address, *sitting.files, "--events", count).result
         most = float(waiting["events"]) / float(waiting["seconds"])
         sitting.say(f"Quix Streams, all at once: {most:,.0f} events/s")
-        options = [f"--streams={server.url('bench')}"]
-        ours = float(sitting.pipeline(*sitting.files, *options).result["events_per_second"])
+        numbers = itertools.count()
+
+        def stores() -> list[str]:
+            return ["--streams", server.url(f"bench{next(numbers)}")]
+
+        ours = float(sitting.pipeline(*sitting.files, *stores()).result["events_per_second"])
         sitting.say(f"the pipeline, all at once: {ours:,.0f} events/s")
-        sources = (by_rate(sitting, *options), quix_by_rate(sitting, server.address))
+        sources = (by_rate(sitting, stores), quix_by_rate(sitting, server.address))
         rows, found = [], {}
         for name, source in zip(NAMES, sources, strict=True):
             more, found[name] = searched(sitting, name, source, START, PROBES)

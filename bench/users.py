@@ -82,9 +82,9 @@ def table(costs: list[Cost]) -> list[str]:
 
 def chart(costs: list[Cost]) -> str:
     """Return the chart of both ratios."""
-    rows = []
-    for what, of in (("time", lambda one: one.micros), ("CPU", lambda one: one.cpu)):
+    first, rows = costs[0], []
+    for what in ("time", "CPU"):
         for one in costs:
-            ratio = of(one) / of(costs[0])
+            ratio = one.micros / first.micros if what == "time" else one.cpu / first.cpu
             rows.append(Bar(f"{one.users:,} users, {what}", ratio, f"{ratio:.2f} ×", ours=what == "time"))
     return bars("Cost of an event by number of users, against the first", rows)
