@@ -60,7 +60,7 @@ nuclio: env  ## test the functions in Nuclio's own wrapper and processor, from i
 	@[ -n "$(NUCLIO)" ] || { echo 'name a folder with the source of Nuclio 1.14.1: make nuclio NUCLIO=FOLDER'; exit 2; }
 	@MODELSTREAM_NUCLIO="$(abspath $(NUCLIO))" $(VENV)/bin/python -m pytest -n 0 -s tests/nuclio $(ARGS)
 
-bench: env  ## measure against Polars and Bytewax and write docs/performance.md (some minutes, a quiet machine)
+bench: env  ## measure everything beside Polars, Bytewax and Quix Streams, and write docs/performance.md (25 min, a quiet machine)
 	@$(call environment,$(BENCH),requirements-bench.txt,)
 	@$(BENCH)/bin/python -m bench.run $(ARGS)
 
@@ -76,7 +76,7 @@ lab: env  ## open the notebooks in Jupyter
 lock:  ## resolve requirements*.in again (maintainers; needs uv)
 	@$(call lock,requirements.txt,requirements.in requirements-dev.in)
 	@$(call lock,requirements-lab.txt,-c requirements.txt requirements-lab.in)
-	@$(call lock,requirements-bench.txt,-c requirements.txt requirements-bench.in)
+	@$(call lock,requirements-bench.txt,requirements-bench.in)
 	@$(call lock,requirements-kfp.txt,requirements-kfp.in)
 	@$(call lock,requirements-s3.txt,requirements-s3.in)
 	@$(call lock,requirements-triton.txt,requirements-triton.in)

@@ -1,7 +1,6 @@
-"""Measures the other backends against SQLite, with its own servers, and writes docs/performance.md.
+"""Measures the other backends against SQLite, with servers of its own: `make bench ARGS="--only backends"`.
 
-    python -m bench.backends                    # the default run, three rounds, some minutes
-    python -m bench.backends --rounds 1 --users 100 --dry
+    python -m bench.backends --rounds 1 --users 100      # prints JSON
 
 A round is the same file over SQLite and over Kafka with Redis, one after the other; V3IO's stand-in, a Python program
 that says nothing of V3IO's speed, gets a tenth of it. The rows of all logs must be the same to the bit.
@@ -27,7 +26,6 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.dataset as ds
 
-from bench.page import write_page
 from modelstream.messages.identity import Checkpoint
 from modelstream.tables import open_tables
 from modelstream.use_case.file import load_use_case
@@ -40,6 +38,8 @@ DATA = ROOT / "bench" / "data"
 CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 FLUSHED = 2_000
 """Rows of a flush."""
+PART = 10
+"""V3IO's stand-in gets the events of a tenth of the users."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,12 @@ def rows(folder: Path) -> pa.Table:
     return table.sort_by([("origin", "ascending"), ("position", "ascending")]).combine_chunks()
 
 
-def make_input(users: int) -> Path:
+def make_input(users: int, events_per_user: int) -> Path:
     """Make the input file if it is not there."""
-    folder = DATA / f"{users}x1000"
+    folder = DATA / f"{users}x{events_per_user}"
     if not (folder / "done").exists():
-        command = [sys.executable, "-m", "bench.make_input", str(folder), "--users", str(users)]
+        options = ["--users", str(users), "--events-per-user", str(events_per_user)]
+        command = [sys.executable, "-m", "bench.make_input", str(folder), *options]
         subprocess.run(command, cwd=ROOT, check=True)
         (folder / "done").touch()
     return folder
@@ -117,9 +118,10 @@ def table_times(url: str, source: Path) -> tuple[float, float]:
         return loaded - begun, time.perf_counter() - opened
 
 
-def run_rounds(found: dict[str, Backend], rounds: int, scratch: Path, users: int) -> dict[str, list[dict[str, Any]]]:
+def run_rounds(
+    found: dict[str, Backend], rounds: int, scratch: Path, whole: Path, part: Path
+) -> dict[str, list[dict[str, Any]]]:
     """Return what the runs of each backend said, a list of rounds; exits if one gives other rows than SQLite."""
-    whole, part = make_input(users), make_input(users // 10)
     said: dict[str, list[dict[str, Any]]] = {name: [] for name in found}
     for number in range(rounds):
         expected: dict[Path, pa.Table] = {}
@@ -140,28 +142,26 @@ def run_rounds(found: dict[str, Backend], rounds: int, scratch: Path, users: int
 
 
 def main() -> None:
-    """Measure, print the table and write it."""
+    """Measure, and print one JSON object: the measurements of each backend by its name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--events-per-user", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dry", action="store_true", help="print the table, but don't write docs/performance.md")
-    arguments = parser.parse_args()
-    lines = ["| | events | events/s | against SQLite | loading 90,000 lookup rows | a flush of 2,000 users |"]
-    lines.append("|---|--:|--:|--:|--:|--:|")
-    source = make_input(arguments.users)
+    given = parser.parse_args()
+    whole = make_input(given.users, given.events_per_user)
+    part = make_input(max(1, given.users // PART), given.events_per_user)
     with tempfile.TemporaryDirectory(dir=DATA) as temporary, backends(Path(temporary)) as found:
-        said = run_rounds(found, arguments.rounds, Path(temporary), arguments.users)
-        speeds = {name: statistics.median(one["events_per_second"] for one in each) for name, each in said.items()}
+        said = run_rounds(found, given.rounds, Path(temporary), whole, part)
+        measured = {}
         for name, backend in found.items():
-            load_seconds, flush_seconds = table_times(backend.tables, source)
-            share = "" if name.startswith("V3IO") else f"{speeds[name] / speeds['SQLite']:.2f} ×"
-            times = f"{load_seconds:.2f} s | {1000 * flush_seconds:.0f} ms"
-            lines.append(f"| {name} | {said[name][-1]['events']:,} | {speeds[name]:,.0f} | {share} | {times} |")
-    head = f"Medians of {arguments.rounds} rounds, one after the other; the rows of all logs are the same."
-    section = "\n".join([head, "", *lines])
-    print(section)
-    if not arguments.dry:
-        write_page("backends", section)
+            load_seconds, flush_seconds = table_times(backend.tables, whole)
+            measured[name] = {
+                "events": said[name][-1]["events"],
+                "events_per_second": statistics.median(one["events_per_second"] for one in said[name]),
+                "load_seconds": load_seconds,
+                "flush_seconds": flush_seconds,
+            }
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

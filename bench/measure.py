@@ -7,8 +7,8 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -48,32 +48,60 @@ class Measured:
         return looks[-1] if looks else {}
 
 
-def measure(command: Sequence[str], *, watch: Path | None = None) -> Measured:
-    """Run a command to its end. If it fails, exit with its output."""
+class CommandError(Exception):
+    """A command failed; the text has its output."""
+
+
+PATIENCE = 30.0
+"""Seconds that a command has to end when the benchmark is interrupted: the pipeline saves its work, in 1 to 2."""
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a command as Ctrl-C does, then by force, if it still runs."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.kill()
+        process.wait()
+
+
+def measure(command: Sequence[str], *, watch: Path | None = None, limit: float = float("inf")) -> Measured:
+    """Run a command to its end. Raises CommandError if it fails, or isn't done after `limit` seconds."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         begun = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors)
         peak, first = 0.0, float("inf")
         family = Family(process.pid)
         looks = []
-        while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            wall = time.perf_counter() - begun
-            if watch is not None and first == float("inf") and any(watch.glob("[!.]*.parquet")):
-                first = wall
-            if pid:
-                break
-            peak = max(peak, family.look())
-            looks.append((wall, family.cpu()))
-            time.sleep(INTERVAL)
+        try:
+            while True:
+                pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+                wall = time.perf_counter() - begun
+                if watch is not None and first == float("inf") and any(watch.glob("[!.]*.parquet")):
+                    first = wall
+                if pid:
+                    break
+                if wall > limit:
+                    raise CommandError(f"{' '.join(command)}: not done after {limit:.0f} s")
+                peak = max(peak, family.look())
+                looks.append((wall, family.cpu()))
+                time.sleep(INTERVAL)
+        except BaseException:
+            end(process)
+            raise
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         text = out.read().decode("utf-8", "replace").strip()
         if process.returncode:
             errors.seek(0)
-            sys.exit(
-                f"{' '.join(command)}: exit {process.returncode}\n{text}\n{errors.read().decode(errors='replace')}"
-            )
+            said = f"{text}\n{errors.read().decode(errors='replace')}"
+            raise CommandError(f"{' '.join(command)}: exit {process.returncode}\n{said}")
     result = json.loads(text.splitlines()[-1])
     return Measured(result, wall, usage.ru_utime + usage.ru_stime, peak, first, looks)
 

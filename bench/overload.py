@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow.dataset as ds
 
@@ -93,8 +94,8 @@ def serving(folder: Path, max_delay: float) -> Iterator[str]:
         process.wait(30)
 
 
-def phase(name: str, rate: float, seconds: float, max_delay: float, events: int) -> float:
-    """Load a new pipeline, print what happened, and return how many events it processed in a second of load."""
+def phase(name: str, rate: float, seconds: float, max_delay: float, events: int) -> dict[str, Any]:
+    """Load a new pipeline, tell what happened on standard error, and return it."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "data"
         with serving(folder, max_delay) as url:
@@ -113,14 +114,25 @@ def phase(name: str, rate: float, seconds: float, max_delay: float, events: int)
         usual = next((one[0] - ended for one in watch.seen if one[0] >= ended and one[2] <= USUAL_DELAY), float("nan"))
         kept = ds.dataset(folder / "events").count_rows()
         longest, most = max(one[2] for one in watch.seen), max(one[3] for one in watch.seen)
-        print(f"{name}: {found}")
+        print(f"{name}: {found}", file=sys.stderr)
         print(
             f"  {processed:,.0f} events/s processed; usual delay {usual:.1f} s after the load, "
             f"at most {longest:.1f} s; "
             f"memory {first[3] / 1e6:,.0f} MB before, at most {most / 1e6:,.0f} MB; {kept:,} events in the log",
+            file=sys.stderr,
             flush=True,
         )
-    return processed
+    return {
+        "processed_per_second": processed,
+        "taken": found.accepted,
+        "usual_after": usual,
+        "longest_delay": longest,
+        "memory_before": first[3],
+        "memory_most": most,
+        "kept": kept,
+        "seen": [[at - first[0], *rest] for at, *rest in watch.seen],
+        "ended": ended - first[0],
+    }
 
 
 def main() -> None:
@@ -128,10 +140,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--events", type=int, default=1, help="events in a body")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as well")
     given = parser.parse_args()
     highest = phase("as fast as answers come", 0.0, given.seconds / 2, 600.0, given.events)
-    twice = phase("twice as much", 2 * highest, given.seconds, 10.0, given.events)
-    print(f"{twice / highest:.0%} of the highest throughput")
+    twice = phase("twice as much", 2 * highest["processed_per_second"], given.seconds, 10.0, given.events)
+    share = twice["processed_per_second"] / highest["processed_per_second"]
+    print(f"{share:.0%} of the highest throughput", file=sys.stderr)
+    if given.json:
+        print(json.dumps({"share": share, "highest": highest, "twice": twice}))
 
 
 if __name__ == "__main__":

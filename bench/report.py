@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import psutil
 
@@ -32,8 +31,6 @@ class Report:
     """The rounds of the model server alone."""
     training: list[Measured]
     """Trainings on the log of one run of the pipeline."""
-    delay: dict[str, Any]
-    """Result of the run at 2,000 single events a second."""
     table_after: float
     load: float
     """Load of the machine before."""
@@ -105,7 +102,6 @@ class Report:
         parts = self._median("polars", lambda m: float(m.result["parts"]["read"] + m.result["parts"]["vectors"]))
         first = self._median("pipeline", lambda m: m.first_file)
         memory = self._median("pipeline", lambda m: m.peak_mb)
-        p50, p99 = (float(self.delay["delay_ms"][name]) for name in ("p50", "p99"))
         return [
             at_most("processing, against (b)", ours / polars, 2, "{:.2f} ×"),
             at_most("processing, against (c)", ours / self._seconds("bytewax"), 1, "{:.2f} ×"),
@@ -130,8 +126,6 @@ class Report:
             at_most("live table appears after", self.table_after, 2, "{:.1f} s"),
             at_most("first stored prediction after", first, 10, "{:.1f} s"),
             at_most("peak memory of all processes", memory, 2_000, "{:,.0f} MB"),
-            at_most("delay of single events at 2,000 a second, p50", p50, None, "{:.0f} ms"),
-            at_most("delay of single events at 2,000 a second, p99", p99, 100, "{:.0f} ms"),
             at_least("(b) itself: reading and vectors, events/s", events / parts, 600_000),
         ]
 

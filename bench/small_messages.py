@@ -1,6 +1,6 @@
 """What messages of one event cost each function, in us of CPU a message, by how many of them wait in eight shards.
 
-    python -m bench.small_messages [--seconds 0.5]
+    python -m bench.small_messages [--seconds 0.5] [--json]
 
 This is taking them and encoding what follows; streams and commits are left out, a model answers at once, and users are
 read from a table that has none of them. The last lines have what eight messages cost in one shard and in eight.
@@ -141,7 +141,10 @@ def main() -> None:
     """Print a line for each kind of message."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=0.5, help="how long each is measured (%(default)s)")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--json", action="store_true", help="print one more line: {kind: microseconds a message}")
+    given = parser.parse_args()
+    seconds = given.seconds
+    measured: dict[str, list[float]] = {}
     kinds = {
         "posted": posted(),
         "lines": sent(),
@@ -153,7 +156,7 @@ def main() -> None:
         stages = {kind: stage_for(kind, stores) for kind in kinds}
         for kind, found in kinds.items():
             cost(stages[kind], found, seconds / 5)  # kernels are loaded
-            told = [cost(stages[kind], found[:n], seconds) for n in WAITING]
+            told = measured[kind] = [cost(stages[kind], found[:n], seconds) for n in WAITING]
             size = sum(len(body) for _, body in found) // len(found)
             print(f"{kind:20}", *(f"{one:8.1f}" for one in told), f"{size:8}")
             print(" " * 20, *(f"{one / told[-1]:7.1f}x" for one in told))
@@ -164,6 +167,8 @@ def main() -> None:
             alone, spread = (SHARDS * cost(stages[kind], some, seconds) for some in (one, each))
             print(f"{kind:20} {alone:8.0f} {spread:8.0f} us {spread / alone:7.1f}x")
         stores.close()
+    if given.json:
+        print(json.dumps({"waiting": WAITING, "micros": measured}))
 
 
 if __name__ == "__main__":
