@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pty
-import re
 import signal
 import subprocess
 import tempfile
@@ -21,8 +20,8 @@ import psutil
 INTERVAL = 0.1
 """Seconds between looks at memory: 20 looks in a run of 2 s, at 1 ms each."""
 
-FUNCTION = re.compile(r'"function": ?"([a-z-]+)"')
-"""Where a worker's command line names its function."""
+FUNCTION = "MODELSTREAM_FUNCTION"
+"""The variable that names a worker's function (see `modelstream.settings`)."""
 TERMINAL = {"COLUMNS": "120", "LINES": "40", "TERM": "xterm-256color"}
 
 
@@ -136,10 +135,10 @@ class Family:
         return result
 
     def _name(self, process: psutil.Process) -> str:
-        command = " ".join(process.cmdline())
-        if found := FUNCTION.search(command):
-            return found[1]
-        return "source" if "modelstream.runner.job" in command else "pipeline.py"
+        if "modelstream.runner.job" in process.cmdline():
+            return "source"
+        name: str = process.environ().get(FUNCTION, "pipeline.py")
+        return name
 
 
 def seconds_to_table(python: str, data: Path) -> float:
