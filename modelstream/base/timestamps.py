@@ -16,6 +16,8 @@ databases."""
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_WITHOUT_ZONE = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def datetime_of(microseconds: int) -> datetime:
@@ -25,6 +27,15 @@ def datetime_of(microseconds: int) -> datetime:
     '2025-11-20T12:00:00.000001+00:00'
     """
     return _EPOCH + timedelta(microseconds=min(max(microseconds, FIRST), LAST))
+
+
+def microseconds_of(at: datetime) -> int:
+    """Return a datetime in us since 1970 UTC, exactly. One without a zone is in UTC.
+
+    >>> microseconds_of(datetime(2025, 11, 20, 12, 0, 0, 1))
+    1763640000000001
+    """
+    return (at - (_EPOCH if at.tzinfo else _EPOCH_WITHOUT_ZONE)) // _MICROSECOND
 
 
 def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:

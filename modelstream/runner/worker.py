@@ -18,7 +18,6 @@ import threading
 import time
 import types
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ import nuclio_sdk.event
 import nuclio_sdk.logger
 
 from modelstream import notebooks
+from modelstream.base.timestamps import datetime_of
 from modelstream.base.without_pandas import start_without_pandas
 from modelstream.errors import GoneError, ModelstreamError, UnavailableError
 from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
@@ -191,7 +191,7 @@ class Worker:
             path=stream,
             topic=stream,
             size=len(message.body),
-            timestamp=datetime.fromtimestamp(message.appended_at / 1e6, UTC).replace(tzinfo=None),
+            timestamp=datetime_of(message.appended_at).replace(tzinfo=None),
             shard_id=message.shard,
             offset=message.offset,
             method="",

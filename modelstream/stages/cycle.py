@@ -11,10 +11,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
 import nuclio_sdk
 
 from modelstream.errors import LostStateError, UnavailableError
@@ -321,7 +321,7 @@ class Cycle:
             self._context.logger.error_with(
                 "A message ends every process that takes it: it becomes a dead letter", shard=number, offset=offset
             )
-            of_offset[offset] = replace(of_offset[offset], poison=True)
+            of_offset[offset] = msgspec.structs.replace(of_offset[offset], poison=True)
         return list(of_offset.values())
 
     # Send.

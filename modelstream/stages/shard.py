@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from modelstream.base.timestamps import microseconds_of
 from modelstream.messages import dead_letters
 from modelstream.messages.codec import Kind, encode, split_rows
 from modelstream.messages.dead_letters import DeadLetter
@@ -19,8 +20,7 @@ Records = list[tuple[int, bytes]]
 """Messages to append to a stream: each with its shard there."""
 
 
-@dataclass(frozen=True)
-class Incoming:
+class Incoming(msgspec.Struct, frozen=True, gc=False):
     """A message as a trigger delivered it.
 
     >>> import nuclio_sdk
@@ -42,9 +42,7 @@ class Incoming:
         """Return the message of a Nuclio event. A body that the platform has decoded is encoded as JSON again."""
         body = event.body if isinstance(event.body, bytes) else msgspec.json.encode(event.body)
         stamp = event.timestamp if isinstance(event.timestamp, datetime) else datetime.now(UTC)
-        if stamp.tzinfo is None:
-            stamp = stamp.replace(tzinfo=UTC)
-        return cls(int(event.shard_id), int(event.offset), body, int(stamp.timestamp() * 1e6))
+        return cls(int(event.shard_id), int(event.offset), body, microseconds_of(stamp))
 
 
 @dataclass

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar
 
+import msgspec
+
 from modelstream.errors import ConfigurationError
 from modelstream.messages.codec import row_count
 
@@ -19,8 +21,7 @@ SAMPLE_SECONDS = 2.0
 """How long the number of rows of a message that was looked at holds for its stream: each look transfers a message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One message of a shard. Offsets rise by 1; `appended_at` is in us since 1970 UTC.
 
     `Streams` has an example.
