@@ -8,6 +8,7 @@
 | `peer_bytewax` | the same job in Bytewax |
 | `feature_stage` | the feature stage alone |
 | `decode_messages` | what each stage's `take` costs a message, by how many wait |
+| `foreign` | single records of another producer on Kafka into the log of events |
 | `http_load` | load over HTTP for a pipeline that runs |
 | `overload` | twice the load that a pipeline can sustain |
 | `scoring` | scoring alone |
