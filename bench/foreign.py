@@ -72,7 +72,7 @@ def measure(broker: KafkaServer, folder: Path, records: int) -> dict[str, float]
         assert isinstance(streams, KafkaStreams)
         for name in ("generated", "incoming-events", "dead-letters"):
             streams.create(name, SHARDS)
-        fill(broker, streams.address.topic("generated", 0), make_input(200) / "events.ndjson", records)
+        fill(broker, streams.address.topic("generated", 0), make_input(-(-records // 1000)) / "events.ndjson", records)
         environment = os.environ | settings.environment() | PROCESS | {DESCRIPTOR: str(end.fileno())}
         process = subprocess.Popen(command, cwd=ROOT, env=environment, pass_fds=[end.fileno()])
         end.close()
