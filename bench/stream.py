@@ -17,6 +17,8 @@ from servers.kafka import KafkaServer
 PROBES = 6
 """Fewer than elsewhere: two searches, and each start over Kafka takes some seconds more."""
 START = 2_000.0
+FOREIGN, FOREIGN_GOAL = 500_000, 50_000
+"""Records of another producer that wait, and how many a second the event-handler should log."""
 WAITING = 100_000
 """Events in the topic before Quix Streams starts, for its highest throughput."""
 SETTLE = 2.0
@@ -49,6 +51,15 @@ def kafka(sitting: Sitting) -> Section:
         f"| {name}, all at once | {rate:,.0f} | {sitting.against_bulk(rate)} | | |"
         for name, rate in zip(NAMES, (ours, most), strict=True)
     ]
+    records = min(FOREIGN, sitting.users * sitting.events_per_user)
+    options = ["--input", str(sitting.folder / "events.ndjson"), "--records", str(records)]
+    foreign = float(sitting.module("foreign", options)["records_per_second"])
+    sitting.say(f"records of another producer: {foreign:,.0f}/s")
+    reached = "reached" if foreign >= FOREIGN_GOAL else "**missed**"
+    at_once.append(
+        f"| the event-handler, records of another producer | {foreign:,.0f} | {sitting.against_bulk(foreign)} | "
+        f"at least {FOREIGN_GOAL:,} | {reached} |"
+    )
     speeds = [Bar(NAMES[0], ours, f"{ours:,.0f}/s"), Bar(NAMES[1], most, f"{most:,.0f}/s", ours=False)]
     short = dict(zip(("pipeline", "Quix"), found.values(), strict=True))
     return Section(
