@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.010
 """Seconds between two checks for new messages. A check costs about 10 µs; four hops of 10 ms each delay an event by 40
 ms."""
-BATCH_MESSAGES, BATCH_BYTES = 256, 8_000_000
+BATCH_MESSAGES, BATCH_BYTES = 2048, 8_000_000
 REPORT_EVERY = 0.2
 ACK_SECONDS = 5.0
 GRACE = 3.0
