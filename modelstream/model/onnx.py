@@ -62,7 +62,8 @@ class OnnxModel:
         """
         self.spec = spec
         self.features = len(spec.features)
-        self._source = source
+        self.source = source
+        """Where it was loaded from."""
         found = hashlib.sha256(content).hexdigest()
         if found != spec.sha256:
             raise ConfigurationError(
@@ -89,7 +90,7 @@ class OnnxModel:
         probability: Probabilities = column[:count].astype(np.float64)
         # NaN compares as false.
         if len(result) != len(vectors) or not (np.abs(probability - 0.5) <= 0.5 + ROUNDING).all():
-            raise ModelError(f"{self._source}: the model returned something other than probabilities", remedy=_RETRAIN)
+            raise ModelError(f"{self.source}: the model returned something other than probabilities", remedy=_RETRAIN)
         return np.clip(probability, 0.0, 1.0, out=probability)
 
     def _checked_input(self) -> str:
@@ -98,7 +99,7 @@ class OnnxModel:
         if shapes != [("tensor(float)", [self.features])] or isinstance(inputs[0].shape[0], int):
             described = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs)
             raise ConfigurationError(
-                f"{self._source}: takes {described}; {SPEC_FILE} has {self.features} features, "
+                f"{self.source}: takes {described}; {SPEC_FILE} has {self.features} features, "
                 f"so it must take one tensor(float) [None, {self.features}]",
                 remedy=_RETRAIN,
             )
@@ -110,7 +111,7 @@ class OnnxModel:
         kind, shape = outputs.get(OUTPUT, ("", None))
         if kind not in ("tensor(float)", "tensor(double)") or shape not in ([], [1], [2]):
             raise ConfigurationError(
-                f"{self._source}: has the outputs {outputs}; it needs an output {OUTPUT!r} of float [None], "
+                f"{self.source}: has the outputs {outputs}; it needs an output {OUTPUT!r} of float [None], "
                 "[None, 1] or [None, 2]",
                 remedy="convert a classifier with `options={'zipmap': False}`",
             )
@@ -124,7 +125,7 @@ class OnnxModel:
         except ModelError as error:
             raise ConfigurationError(f"{error}, for vectors of 0, 1 and ±1e30", remedy=_RETRAIN) from None
         except Exception as error:  # onnxruntime has its own exceptions, all below RuntimeError or Exception
-            raise ConfigurationError(f"{self._source}: does not run: {error}", remedy=_RETRAIN) from error
+            raise ConfigurationError(f"{self.source}: does not run: {error}", remedy=_RETRAIN) from error
 
 
 def load_model(folder: str | Path, features: Sequence[str] | None = None) -> OnnxModel:

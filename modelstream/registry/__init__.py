@@ -8,5 +8,6 @@
 | `store` | the storage of the versions, a contract; tested by `tests/contract/registry_contract.py` |
 | `folder` | in a folder |
 | `bucket` | in a bucket; imported only where its URL is used |
+| `artifact` | a version as an artifact in MLRun: found when it is promoted, loaded when it serves |
 | `watch` | keeps a running server on the promoted version |
 """

@@ -23,6 +23,8 @@ class Promotion(msgspec.Struct, frozen=True):
     """Hash of the model file that was promoted; no other file may serve."""
     at: str = ""
     """When, ISO 8601 in UTC."""
+    artifact: str = ""
+    """The `store://` URI of the version in MLRun, if it was found there: where there is an API, servers load it."""
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from modelstream.base.durable import outages
 from modelstream.base.urls import folder_of
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.model.spec import SPEC_FILE, ModelSpec, check_features, parse_spec
+from modelstream.registry import artifact
 from modelstream.registry.current import ALIAS, ALIAS_BYTES, Alias, Promotion, parse_alias
 from modelstream.registry.folder import Folder, FolderStore
 from modelstream.registry.shipped import foreign
@@ -91,17 +92,28 @@ class Registry:
     ('2', '1', '1')
     """
 
-    def __init__(self, place: str | Path, name: str, features: Sequence[str], *, shipped: Path | None = None) -> None:
+    def __init__(
+        self,
+        place: str | Path,
+        name: str,
+        features: Sequence[str],
+        *,
+        shipped: Path | None = None,
+        mlrun_project: str = "",
+    ) -> None:
         """Take the registry's place, a model's name, and the features it is asked with.
 
         The place is a folder, which need not exist yet, as a path or `file://`, or `s3://bucket/prefix`.
 
         `shipped` is the directory of the model that comes with the project. It serves while nothing is promoted,
         and the numbers of registered versions continue from its version.
+
+        `mlrun_project` is where a promotion looks for the version's artifact, if this process has an API of MLRun's.
         """
         self.name = name
         self.features = tuple(features)
         self.shipped = shipped
+        self.mlrun_project = mlrun_project
         self.aside = ""
         """Why the model that `project.yaml` names is not used, if so: it belongs to another use case."""
         self._store = open_store(place, name)
@@ -131,7 +143,9 @@ class Registry:
         True
         """
         settings = project.settings(project.server, folder=project.folder, registry=project.registry())
-        return cls.of(settings, use_case, name)
+        made = cls.of(settings, use_case, name)
+        made.mlrun_project = project.name
+        return made
 
     def place(self, *names: str) -> str:
         """Return where the versions of this model are, or one of them, or a file: a path or a URL."""
@@ -227,11 +241,16 @@ class Registry:
     def promote(self, version: str) -> None:
         """Make a version serve, from now on and after every restart. Running servers switch to it within 5 s.
 
-        Promoting the version that already serves makes servers read its files again. Raises as `load` does.
+        Where there is an API of MLRun's, they load it from its artifact, which is tried first. Promoting the version
+        that already serves makes servers read its files again. Raises as `load` does.
         """
         self.place_of(version)
         sha256 = self.load(version).spec.sha256
         chosen = Promotion("") if self._is_shipped(version) else Promotion(version, sha256)
+        if chosen.version and self.mlrun_project and artifact.has_api():
+            uri = artifact.find(self.mlrun_project, self.name, version, sha256)
+            chosen = msgspec.structs.replace(chosen, artifact=uri)
+            self.open(chosen)
 
         def promoted(alias: Alias | None) -> Alias:
             served, before = (alias.current, alias.before) if alias else (Promotion(""), ())
@@ -261,11 +280,18 @@ class Registry:
         return self._alias(self._store.read(ALIAS, ALIAS_BYTES))
 
     def open(self, promotion: Promotion) -> OnnxModel:
-        """Return the model of a promotion: checked as `load` does, and the very file that was promoted."""
+        """Return the model of a promotion: checked as `load` does, and the very file that was promoted.
+
+        It is loaded from its artifact in MLRun, if it has one and this process has an API.
+        """
         if not promotion.version:
             return self._load_shipped()
         self._check_number(promotion.version)
-        model, place = self._load(promotion.version), self.place(promotion.version)
+        if promotion.artifact and artifact.has_api():
+            place = promotion.artifact
+            model = artifact.load(place, self.name, promotion.version, self.features, MODEL_BYTES)
+        else:
+            place, model = self.place(promotion.version), self._load(promotion.version)
         if model.spec.sha256 != promotion.sha256:
             raise ConfigurationError(
                 f"{place} has changed since it was promoted: "

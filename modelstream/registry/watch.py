@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import msgspec
+
 from modelstream.errors import ConfigurationError, ModelstreamError, UnavailableError
 from modelstream.model.onnx import OnnxModel
 from modelstream.registry.current import ALIAS, Promotion
@@ -125,7 +127,7 @@ class ModelWatch:
     def _try(self, promotion: Promotion) -> Exception | None:
         """Make a version serve. If it must not, report the error and return it."""
         try:
-            model = self._registry.open(promotion) if promotion.version else self._shipped
+            model = self._opened(promotion) if promotion.version else self._shipped
             if model is None and self.model is not None:
                 raise ConfigurationError(f"no model of {self._registry.name} comes with the project any more")
         except Exception as error:  # whatever a hostile file makes a library raise
@@ -135,6 +137,18 @@ class ModelWatch:
             self.model = model
             self._say(f"serving version {model.spec.version} from now on", f"sha256 {model.spec.sha256}")
         return None
+
+    def _opened(self, promotion: Promotion) -> OnnxModel:
+        """Return the model of a promotion. While MLRun is away, the registry has the same file."""
+        try:
+            return self._registry.open(promotion)
+        except UnavailableError as error:
+            if not promotion.artifact:
+                raise
+            model = self._registry.open(msgspec.structs.replace(promotion, artifact=""))
+            place = self._registry.place(promotion.version)
+            self._say(f"version {promotion.version} is taken from {place}, not from MLRun: {error}", error.remedy)
+            return model
 
     def _refuse(self, what: str, error: Exception) -> None:
         away = f"{what} can't be read at the moment"

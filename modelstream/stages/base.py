@@ -12,6 +12,8 @@ half-applied message is ever sent or stored.
 from __future__ import annotations
 
 import abc
+import asyncio
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +29,9 @@ from modelstream.stages.counters import Counters, ServedModel
 from modelstream.stages.cycle import Cycle
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.streams import Streams
+
+DRAIN = signal.SIGUSR2
+"""The signal by which Nuclio's processor asks a worker to drain."""
 
 
 class Stage(abc.ABC):
@@ -82,6 +87,8 @@ class Stage(abc.ABC):
         """The model that it serves, if it has one."""
         self.cycle = Cycle(self, context, settings, streams, self.counters)
         self._context = context
+        self._heeds = False
+        self._draining: asyncio.Task[None] | None = None
 
     # What a subclass is.
 
@@ -180,7 +187,25 @@ class Stage(abc.ABC):
 
     async def handle(self, event: Any) -> None:
         """Take a message over. Returns when there is room for the next; never raises."""
+        if not self._heeds:
+            self._heeds = True
+            self._heed_drains()
         await self.cycle.put(Incoming.of(event), event.topic or event.path)
+
+    def _heed_drains(self) -> None:
+        """Drain when the signal comes, in place of Nuclio's wrapper, where that is what runs this worker.
+
+        The wrapper would throw away, without an answer, what it is given from then on, and what is on its way. But the
+        processor gives a worker one more message of each partition that waits for it, and waits for the answer: each
+        would cost 5 s, and the worker's life.
+        """
+        if signal.getsignal(DRAIN) in (signal.SIG_DFL, signal.SIG_IGN):
+            return
+
+        def drain() -> None:
+            self._draining = asyncio.get_running_loop().create_task(self.drain())
+
+        asyncio.get_running_loop().add_signal_handler(DRAIN, drain)
 
     async def drain(self) -> None:
         """Finish what can be finished in a second or two, and drop all shards: another worker may own them next."""

@@ -76,6 +76,8 @@ class Cycle:
         self._acks: dict[int, int] = {}
         self._topic = settings.reads
         self._stopping = False
+        self._drains = 0
+        """How many have begun and not ended: in a rebalance, one follows another."""
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
@@ -114,6 +116,7 @@ class Cycle:
 
     async def drain(self) -> None:
         """Finish what can be finished in time, and drop the rest: another worker may own the shards next."""
+        self._drains += 1
         if not self._stopping:
             self.holding.give_up_at(asyncio.get_running_loop().time() + DRAIN_SECONDS)
         async with self.lock:
@@ -122,8 +125,9 @@ class Cycle:
             self._shards.clear()
             self._unsent.clear()
             self._room.set()
-            if not self._stopping:
-                self.holding.give_up_at(math.inf)
+        self._drains -= 1
+        if not self._stopping and not self._drains:
+            self.holding.give_up_at(math.inf)
 
     # What a stage may use.
 

@@ -12,33 +12,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from modelstream.errors import ConfigurationError
+from modelstream.registry.artifact import VERSION, store_uri, tag_of
 from modelstream.stages.monitoring import Connection
 from modelstream.streams.foreign import open_foreign
 
-VERSION = "version"
-"""The label of a model's artifact and endpoint that says which version it is."""
 _NO_STREAM = (
     "let MLRun's model monitoring be set up for the project (set_model_monitoring_credentials, then "
     "enable_model_monitoring); or remove `monitoring: true` from the cluster's file"
 )
-
-
-def store_uri(project: str, model: str, version: str) -> str:
-    """Return the URI by which MLRun finds the artifact of a version: training gives it this tag.
-
-    >>> store_uri("heating", "frost", "3")
-    'store://models/heating/frost:v3'
-    """
-    return f"store://models/{project}/{model}:{tag_of(version)}"
-
-
-def tag_of(version: str) -> str:
-    """Return the tag of a version's artifact; MLRun has tags of its own, such as `latest`.
-
-    >>> tag_of("3")
-    'v3'
-    """
-    return f"v{version}"
 
 
 @dataclass(frozen=True)

@@ -126,9 +126,19 @@ class V3ioStreams(Streams):
         return numbers
 
     def read(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
+        return self._read(self._reader(name, shard), name, shard, offset, limit_messages, limit_bytes)
+
+    def read_once(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
+        # By a reader of its own: `version` asks for the shards that are read, and would look at this one alone.
+        once = V3ioReader(self._container, self._path(name), shard)
+        return self._read(once, name, shard, offset, limit_messages, limit_bytes)
+
+    def _read(
+        self, reader: V3ioReader, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int
+    ) -> list[Message]:
         self.describe(name).check(shard)
         offset = max(offset, self._trimmed[name].get(shard, self.first_offset))
-        return self._reader(name, shard).read(offset, limit_messages, limit_bytes)
+        return reader.read(offset, limit_messages, limit_bytes)
 
     def range(self, name: str, shard: int) -> tuple[int, int]:
         self.describe(name).check(shard)

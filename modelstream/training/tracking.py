@@ -13,8 +13,8 @@ import yaml
 
 from modelstream.base.timestamps import datetime_of
 from modelstream.model.spec import SPEC_FILE
+from modelstream.registry.artifact import VERSION, tag_of
 from modelstream.registry.registry import Registry
-from modelstream.stages.endpoint import VERSION, tag_of
 from modelstream.training.judge.held_out import HELD_OUT_FILE, held_out
 from modelstream.training.learn.export import MODEL_FILE
 from modelstream.training.report import plots_data, report
@@ -222,7 +222,10 @@ def _plain(value: Any) -> Any:
 
 
 def log(context: Any, registry: Registry, done: Training, version: str) -> None:
-    """Log to MLRun: the results, the vectors that were learned from, the model, and the report."""
+    """Log to MLRun: the results, the vectors that were learned from, the model, and the report.
+
+    Each version in a folder of its own: MLRun would let a later training overwrite the files of an earlier one.
+    """
     place = registry.place_of(version)
     card = parse_card(registry.read(version, CARD_FILE), f"{place}/{CARD_FILE}")
     page = registry.read(version, report.REPORT_FILE).decode()
@@ -230,15 +233,15 @@ def log(context: Any, registry: Registry, done: Training, version: str) -> None:
     for key, value in results.items():
         context.log_result(key, value)
     frame = _frame(done.snapshot.learn, done)
-    learned = context.log_dataset(
-        TRAINING_SET, df=frame, format="parquet", index=False, stats=False, preview=10, label_column=LABEL
-    )
-    context.log_artifact("report", body=page, local_path=report.REPORT_FILE, format="html")
+    where = {"artifact_path": folder_of(card)}
+    how = {"format": "parquet", "index": False, "stats": False, "preview": 10, "label_column": LABEL}
+    learned = context.log_dataset(TRAINING_SET, df=frame, **how, **where)
+    context.log_artifact("report", body=page, local_path=report.REPORT_FILE, format="html", **where)
     _log_model(context, registry, done, card, learned)
 
 
 def _log_model(context: Any, registry: Registry, done: Training, card: ModelCard, learned: Any) -> None:
-    """Log the model as an artifact of its own name, with a tag and a label for the version (`endpoint.store_uri`).
+    """Log the model as an artifact of its own name, with a tag and a label for the version (`artifact.store_uri`).
 
     Not by MLRun's `log_model`: that takes no statistics but those of a training set.
     """
@@ -259,7 +262,15 @@ def _log_model(context: Any, registry: Registry, done: Training, card: ModelCard
         extra_data={**content, TRAINING_SET: learned},
     )
     model.feature_stats = feature_stats_of(card)
-    context.log_artifact(model, db_key=card.name, tag=tag_of(card.version), labels={VERSION: card.version})
+    labels = {VERSION: card.version}
+    context.log_artifact(
+        model, db_key=card.name, tag=tag_of(card.version), labels=labels, artifact_path=folder_of(card)
+    )
+
+
+def folder_of(card: ModelCard) -> str:
+    """Return where MLRun keeps the artifacts of a version, below the folder of the run's."""
+    return f"+/{card.name}/{tag_of(card.version)}"
 
 
 def _frame(examples: Examples, done: Training) -> pd.DataFrame:

@@ -49,6 +49,7 @@ def train(context: Any, recipe: Recipe, options: TrainingOptions) -> str:
     progress: OnProgress = getattr(context, "step", None) or _to_log(context)
     with open_data(settings) as data:
         registry = _registry(settings, data, options)
+        registry.mlrun_project = getattr(context, "project", "")
         done = learn(data, recipe, options, progress)
         version = tracking.register(registry, done, progress)
         tracking.log(context, registry, done, version)

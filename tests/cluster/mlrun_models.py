@@ -5,6 +5,8 @@ Bodies are read by MLRun's own schemas, as its API does; endpoints behave as in 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import uuid
 from datetime import UTC, datetime
@@ -24,6 +26,10 @@ class ModelsStandIn(StandIn):
         super().__init__()
         self.artifacts: dict[tuple[str, str], dict[str, Any]] = {}
         """By key and tag."""
+        self.by_uid: dict[str, dict[str, Any]] = {}
+        """The same, and those whose tag has moved, by uid."""
+        self.removed: list[str] = []
+        """The uids of those that somebody has deleted."""
         self.endpoints: dict[str, schemas.ModelEndpoint] = {}
         """By uid."""
         self.profiles: dict[str, str] = {}
@@ -32,7 +38,7 @@ class ModelsStandIn(StandIn):
         self.has_events = True
 
     def answer(self, method: str, path: str, body: Any) -> Answer:
-        for pattern, answer in _ANSWERS:
+        for pattern, answer in _ANSWERS if self.status == 200 else ():
             if found := re.fullmatch(pattern, f"{method} {path}"):
                 return answer(self, body, *found.groups())  # type: ignore[no-any-return]
         return super().answer(method, path, body)
@@ -41,15 +47,24 @@ class ModelsStandIn(StandIn):
         return self.query.get(name, [""])[0]
 
     def _store_artifact(self, body: Any, key: str) -> Answer:
+        uid = hashlib.sha1(json.dumps(body, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+        body = body | {"metadata": body["metadata"] | {"uid": uid}}
+        self.by_uid[uid] = body
         for tag in {"latest", self._asked("tag") or body["metadata"].get("tag") or "latest"}:
             self.artifacts[key, tag] = body
-        return 200, body | {"metadata": body["metadata"] | {"uid": "1" * 40}}, {}
+        return 200, body, {}
 
     def _create_artifact(self, body: Any) -> Answer:
         return self._store_artifact(body, body["metadata"]["key"])
 
     def _get_artifact(self, body: Any, key: str) -> Answer:
-        found = self.artifacts.get((key, self._asked("tag") or "latest"))
+        if uid := self._asked("object-uid"):  # then the client's tag "latest" means nothing
+            found = self.by_uid.get(uid)
+            assert found is None or found["metadata"]["tree"] == self._asked("tree")
+        else:
+            found = self.artifacts.get((key, self._asked("tag") or "latest"))
+        if found is not None and found["metadata"].get("uid") in self.removed:
+            found = None
         return (200, found, {}) if found else (404, {"detail": "no such artifact"}, {})
 
     def _create_endpoint(self, body: Any) -> Answer:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from modelstream.cluster import api as mlrun_client
 from modelstream.cluster import conversion
+from modelstream.cluster.compiler import COMPILER
 from modelstream.cluster.options import WorkflowOptions
 from modelstream.project import load_project
 from tests.cluster import dashboard
 from tests.cluster.deploying import ORDER, ROOT, loaded
 from tests.cluster.mlrun_api import StandIn
+from tests.cluster.test_what_arrives import run_steps
 
 pytestmark = pytest.mark.xdist_group("mlrun")
 
@@ -76,6 +81,63 @@ def test_stored_project_runs_as_it_was_deployed(
     assert run.exc is None
     assert api.steps == [("run", "prepare"), *(("deploy", name) for name in ORDER)]
     assert {name: dashboard.shown(dashboard.received(function)) for name, function in api.functions.items()} == before
+
+
+RUN = """\
+import sys, mlrun
+project = mlrun.load_project(sys.argv[1], "db://modelstream", save=False)
+assert project.run("main", dirty=True).state == "Running"
+"""
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("way", ["project.run", "mlrun project"])
+def test_stored_project_is_submitted_to_kubeflow_as_it_was_deployed(
+    written: dict[str, Any], api: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """On a machine that has MLRun and Kubeflow's compiler, and not this library."""
+    mlrun_client.connect()
+    loaded(written, "v3io").run("local", WorkflowOptions())
+    before = {name: dashboard.shown(dashboard.received(function)) for name, function in api.functions.items()}
+    api.steps.clear()
+    api.functions.clear()
+    for name in ("project_setup.py", "workflow.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = [
+        "-m",
+        "mlrun",
+        "project",
+        str(tmp_path),
+        "-n",
+        "modelstream",
+        "-u",
+        "db://modelstream",
+        "-r",
+        "main",
+        "-d",
+    ]
+    done = elsewhere(["-c", RUN, str(tmp_path)] if way == "project.run" else command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert api.steps == [], "Kubeflow runs them"
+    run_steps(yaml.safe_load(api.pipeline), monkeypatch)
+    assert api.steps == [("deploy", name) for name in ORDER]
+    assert {name: dashboard.shown(dashboard.received(function)) for name, function in api.functions.items()} == before
+
+
+@pytest.mark.usefixtures("compiler")
+def test_command_on_the_folder_refuses_where_the_library_is_not_installed(repository: Path, api: StandIn) -> None:
+    done = elsewhere(["-m", "mlrun", "project", ".", "-r", "main", "-d", "--no-save"], repository)
+    assert done.returncode == 1
+    assert "make env" in done.stderr
+    assert USE_DEPLOY in done.stderr
+    assert (api.steps, api.pipeline) == ([], "")
+
+
+def elsewhere(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the Python of the environment with Kubeflow's compiler, which has not this library."""
+    environment = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "V3IO_ACCESS_KEY")}
+    command = [os.environ[COMPILER], *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_stored_project_that_has_lost_its_volumes_refuses(

@@ -108,6 +108,20 @@ class StreamsContract:
         ]
         assert len(streams.read("events", 0, first, 100, 4000)) == 4
 
+    def test_a_look_at_one_message_leaves_no_trace(self, streams: Streams) -> None:
+        """Whoever looks at one shard is still told of new messages in others, and reads on where it was."""
+        first = streams.first_offset
+        streams.append("events", [(0, b"a"), (0, b"b"), (1, b"c")])
+        assert [m.body for m in streams.read_once("events", 0, first + 1, 1, 1)] == [b"b"]
+        before = streams.version("events")
+        streams.append("events", [(1, b"d")])
+        deadline = time.monotonic() + 10
+        while streams.version("events") == before:
+            assert time.monotonic() < deadline, "nobody is told of the new message"
+        assert [m.body for m in streams.read("events", 1, first, 1, MEGABYTE)] == [b"c"]
+        assert [m.body for m in streams.read_once("events", 1, first + 1, 9, MEGABYTE)] == [b"d"]
+        assert [m.body for m in streams.read("events", 1, first + 1, 1, MEGABYTE)] == [b"d"]
+
     def test_read_gives_a_first_message_of_any_size(self, streams: Streams) -> None:
         streams.append("events", [(0, bytes(500_000)), (0, b"next")])
         assert [len(m.body) for m in streams.read("events", 0, streams.first_offset, 10, 100)] == [500_000]

@@ -74,15 +74,17 @@ class ConsumerGroup:
         for worker in self.workers:
             shards = [shard for shard, owner in self._owner.items() if owner is worker and self._left(shard)]
             if shards:
-                shard = self._rng.choice(shards)
-                worker.send(self._messages[shard][self._next[shard]], self._stream)
-                self._given[shard] = max(self._given[shard], self._next[shard])
-                self._next[shard] += 1
+                self._give(worker, self._rng.choice(shards))
                 busy.append(worker)
         if wait:
             for worker in busy:
                 self._answered(worker)
         return bool(busy)
+
+    def _give(self, worker: Worker, shard: int) -> None:
+        worker.send(self._messages[shard][self._next[shard]], self._stream)
+        self._given[shard] = max(self._given[shard], self._next[shard])
+        self._next[shard] += 1
 
     def _left(self, shard: int) -> bool:
         return self._next[shard] < len(self._messages[shard])
@@ -123,15 +125,29 @@ class ConsumerGroup:
         self._assign(rewind=kind != "killed in a rebalance")
 
     def _drain(self, workers: list[Worker]) -> None:
-        """Rebalance: every worker of the trigger is asked to drain, then to go on."""
+        """Rebalance: every worker of the trigger is asked to drain, then to go on.
+
+        In between it is given what partitions were waiting to give it, one message of each, and is asked to drain after
+        each. One that has not had a message yet would not answer.
+        """
         for worker in workers:
             worker.signal(signal.SIGUSR2)
         for worker in workers:
-            self._answered(worker)
-            worker.called_back()
-            worker.settled()
+            self._drained(worker)
+            late = [shard for shard, owner in self._owner.items() if owner is worker and self._rng.random() < 0.3]
+            for shard in late:
+                if worker.answered and self._left(shard):
+                    self._give(worker, shard)
+                    worker.signal(signal.SIGUSR2)
+                    self._drained(worker)
+                    self.happened["given after a drain"] += 1
         for worker in workers:
             worker.go_on()
+
+    def _drained(self, worker: Worker) -> None:
+        self._answered(worker)
+        worker.called_back()
+        worker.settled()
 
     def _termination(self, victims: list[Worker]) -> None:
         """A pod goes, with its workers' callbacks; then the others drain."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,14 +55,16 @@ def configuration(sent: dict[str, Any], http_port: int) -> dict[str, Any]:
         "spec": {
             "handler": spec["function_handler"],
             "runtime": spec.get("nuclio_runtime") or "python:3.11",
+            "minReplicas": spec["min_replicas"],
+            "maxReplicas": spec["max_replicas"],
             "triggers": triggers,
         },
     }
 
 
 def environment(sent: dict[str, Any]) -> dict[str, str]:
-    """Return the variables of a function's pod; MLRun's API adds the graph of a serving function."""
-    found = {each["name"]: str(each["value"]) for each in sent["spec"]["env"]}
+    """Return the variables of a function's pod, but secrets; MLRun's API adds the graph of a serving function."""
+    found = {each["name"]: str(each["value"]) for each in sent["spec"]["env"] if "value" in each}
     if sent["kind"] == "serving":
         import mlrun
 
@@ -75,6 +79,8 @@ class Pod:
 
     sent: dict[str, Any]
     folder: Path
+    secrets: Mapping[str, str]
+    """The variables that Kubernetes fills from secrets."""
     process: subprocess.Popen[bytes] | None = None
     port: int = field(default_factory=free_port)
     """Where it tells whether it is ready."""
@@ -113,7 +119,7 @@ class Pod:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
-                env=on_this_machine(inherited) | QUIET_MLRUN | environment(self.sent) | own,
+                env=on_this_machine(inherited) | QUIET_MLRUN | environment(self.sent) | own | dict(self.secrets),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -203,6 +209,17 @@ def warnings_of(pods: list[Pod]) -> dict[str, int]:
     told = ("Timed out waiting for handler", "exited unexpectedly", "Cancelling event handling")
     texts = [pod.log.read_text(errors="replace") for pod in pods if pod.log.exists()]
     return {words: sum(text.count(words) for text in texts) for words in told}
+
+
+def sessions_of(pods: list[Pod]) -> dict[str, list[str]]:
+    """Return what each pod has consumed, one rebalance after the other: its partitions, as in "0 2 4"."""
+    return {pod.folder.name: [" ".join(found) for found in _claims(pod)] for pod in pods}
+
+
+def _claims(pod: Pod) -> Iterator[list[str]]:
+    for line in pod.log.read_text(errors="replace").splitlines():
+        if "Starting consumer session" in line:
+            yield re.findall(r"\d+", line.partition('":[')[2].partition("]")[0])
 
 
 def until_all(pods: list[Pod], seconds: float = SECONDS) -> None:

@@ -29,10 +29,12 @@ def watch(init_context: Callable[..., Any], handler: Callable[..., Any]) -> tupl
     async def begin(context: Any) -> None:
         _watch_platform(context)
         await init_context(context)
+        _watch_drains(context)
 
     def begin_now(context: Any) -> None:
         _watch_platform(context)
         init_context(context)
+        _watch_drains(context)
 
     async def handle(context: Any, event: Any) -> Any:
         context.logger.info_with("taken", shard=event.shard_id, offset=event.offset)
@@ -77,6 +79,18 @@ def _watch_callback(context: Any, kind: str) -> None:
         register(called)
 
     setattr(context.platform, f"set_{kind}_callback", set_callback)
+
+
+def _watch_drains(context: Any) -> None:
+    """Watch the drains that the stage does at Nuclio's signal, without the wrapper."""
+    stage = context.platform.stage
+    drain = stage.drain
+
+    async def drained() -> None:
+        await drain()
+        context.logger.info_with("called back", kind="drain")
+
+    stage.drain = drained
 
 
 class Durable:

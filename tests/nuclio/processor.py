@@ -94,6 +94,9 @@ class Worker:
     waiting: list[Message] = field(default_factory=list)
     """Messages that it was given and has not answered: one at most."""
     logged: list[dict[str, Any]] = field(default_factory=list)
+    answered: int = 0
+    ended: int = 0
+    """Callbacks that were waited for."""
     controls: int = 0
     """Messages that came on the control socket."""
 
@@ -140,6 +143,7 @@ class Worker:
             line = self._line()
             if line.startswith("r"):
                 self.waiting.clear()
+                self.answered += 1
                 return dict(json.loads(line[1:]))
 
     def signal(self, number: signal.Signals) -> None:
@@ -155,8 +159,10 @@ class Worker:
                 return
 
     def called_back(self) -> None:
-        """Wait until the drain or termination callback has ended."""
-        self._logs("called back")
+        """Wait until the drain or termination callback has ended; it may do so before a message is answered."""
+        self.ended += 1
+        while sum(line["message"] == "called back" for line in self.logged) < self.ended:
+            self._line()
 
     def settled(self) -> None:
         """Wait until what it has sent on the control socket is taken."""

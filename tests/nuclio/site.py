@@ -1,14 +1,16 @@
-"""A cluster on this machine: Kafka, Redis and a folder, and the functions in Nuclio's processor as `deploy` sends them.
+"""A cluster on this machine: servers and a folder, and the functions in Nuclio's processor as `deploy` sends them.
 
-MLRun's API is a stand-in, which notes what it is sent. Everything else is real.
+MLRun's API is a stand-in, which notes what it is sent; so is V3IO. Kafka, Redis and the processor are real.
 """
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,8 +32,10 @@ from modelstream.source.sender import messages
 from modelstream.stores import Stores
 from modelstream.streams.letters import read_letters
 from modelstream.use_case.file import load_use_case
+from servers.base import Server
 from servers.kafka import KafkaServer
 from servers.redis import RedisServer
+from servers.v3io.process import V3ioServer
 from tests.cluster.mlrun_api import StandIn
 from tests.faults import inputs
 from tests.faults.expected import Truth
@@ -47,32 +51,65 @@ PATIENCE = 600.0
 """Seconds within which everything must be processed, and acknowledged, after the last message."""
 
 
+@dataclass(frozen=True)
+class Servers:
+    """Where streams and tables are, on servers that run."""
+
+    broker: Server
+    """The server of the streams, which may be killed."""
+    streams: str
+    """A URL, below which each site has streams of its own."""
+    tables: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables of every function, in the cluster's file."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Values of secrets, which pods get from Kubernetes."""
+    more: str = ""
+    """Further lines of the cluster's file."""
+
+    @classmethod
+    def open(cls, kafka: KafkaServer, redis: RedisServer, name: str) -> Servers:
+        """Return Kafka and Redis."""
+        return cls(kafka, kafka.url(name), redis.url(name))
+
+    @classmethod
+    def iguazio(cls, v3io: V3ioServer, name: str) -> Servers:
+        """Return V3IO's stand-in for both."""
+        place = f"v3io://projects/{name}"
+        key = {"V3IO_ACCESS_KEY": v3io.environment["V3IO_ACCESS_KEY"]}
+        more = f"v3io_api: {v3io.endpoint}\nsecrets: {{V3IO_ACCESS_KEY: {{secret: v3io, key: accessKey}}}}\n"
+        return cls(v3io, f"{place}/streams", f"{place}/tables", {"V3IO_API": v3io.endpoint}, key, more)
+
+
 class Site:
     """The servers, the pods, and what must come out of what was sent."""
 
-    def __init__(self, folder: Path, kafka: KafkaServer, redis: RedisServer, sizes: str) -> None:
-        self.folder, self.kafka = folder, kafka
+    def __init__(self, folder: Path, servers: Servers, sizes: str) -> None:
+        self.folder, self.servers = folder, servers
         self.happened: Counter[str] = Counter()
         self.sent = 0
         values = read_values(GOLDEN / "enrichment.csv")
         self.truth = Truth(CHURN, values)
-        name = folder.name
         self.file = folder / "cluster.yaml"
+        env = {"MODELSTREAM_COMMIT_MS": "100", "MODELSTREAM_LINGER_MS": "5"} | dict(servers.env)
         self.file.write_text(
-            f"streams: {kafka.url(name)}\ntables: {redis.url(name)}\nlogs: file://{folder}/logs\n"
+            f"streams: {servers.streams}\ntables: {servers.tables}\nlogs: file://{folder}/logs\n"
             f"image: registry.local/modelstream:1\nfolder: {ROOT}\nvolumes:\n- {{claim: any, path: {folder}}}\n"
-            f"env: {{MODELSTREAM_COMMIT_MS: '100', MODELSTREAM_LINGER_MS: '5'}}\nfunctions: {sizes}\n"
+            f"env: {json.dumps(env)}\nfunctions: {sizes}\n{servers.more}"
         )
         self.cluster = load_cluster(self.file, PROJECT)
         with pytest.MonkeyPatch.context() as patch:
-            for variable, text in functions.environment(PROJECT, self.cluster, "prepare").items():
+            for variable, text in {
+                **functions.environment(PROJECT, self.cluster, "prepare"),
+                **servers.secrets,
+            }.items():
                 patch.setenv(variable, text)
             jobs.prepare(SimpleNamespace(logger=SimpleNamespace(info=lambda _: None)))
             self.stores = Stores.of(from_environment())
         lookup = pa.record_batch({"key": [*values], "value": [*values.values()]})
         self.stores.tables.lookup("enrichment").load([lookup])
         self.pods = [
-            Pod(sent, folder / f"{sent['metadata']['name']}-{number}")
+            Pod(sent, folder / f"{sent['metadata']['name']}-{number}", servers.secrets)
             for sent in self._deployed()
             for number in range(self.cluster.size(sent["metadata"]["name"]).replicas)
         ]
@@ -92,8 +129,6 @@ class Site:
         return [api.functions[name] for name in CHAIN]
 
     def __enter__(self) -> Site:
-        for pod in self.pods:
-            pod.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,9 +137,15 @@ class Site:
                 pod.kill()
         self.stores.close()
 
-    def ready(self) -> None:
-        """Wait until all pods are."""
-        until_all(self.pods)
+    def start(self, *pods: Pod) -> None:
+        """Start pods, or all, and wait until they are ready."""
+        for pod in pods or self.pods:
+            pod.start()
+        until_all([*(pods or self.pods)])
+
+    def replicas(self, number: int) -> list[Pod]:
+        """Return the pods with a number, the first being 0: one of each function that has so many."""
+        return [pod for pod in self.pods if pod.folder.name == f"{pod.name}-{number}"]
 
     def send(self, lines: bytes, origin: str, *, most: int) -> None:
         """Send the lines of an input in messages of at most `most` of them, and note what must come of them."""
@@ -122,12 +163,12 @@ class Site:
         """Return how much of its stream each function has not acknowledged."""
         return {name: self.stores.lag(name, PROJECT.params.wiring[name].reads) for name in CHAIN}
 
-    def finish(self) -> float:
-        """Wait until every function has acknowledged everything; return the seconds that it took."""
+    def finish(self, *, most: float = 0) -> float:
+        """Wait until no function has more than `most` rows left to acknowledge; return the seconds that it took."""
         begun = time.monotonic()
         while True:
             lag = self._lag_if_there()
-            if lag is not None and not any(lag.values()):
+            if lag is not None and all(left <= most for left in lag.values()):
                 return time.monotonic() - begun
             for pod in self.pods:
                 pod.tend()
@@ -178,9 +219,9 @@ class Site:
         elif kind == "pod terminated":
             pod.terminate()
         elif kind == "broker killed":
-            self.kafka.kill()
+            self.servers.broker.kill()
             time.sleep(rng.uniform(0, 3))
-            self.kafka.start()
+            self.servers.broker.start()
         elif kind == "replica leaves and joins":
             pod.terminate()
             self._run_on(rng.uniform(1, 8), but=pod)

@@ -316,3 +316,24 @@ def test_unsent_rows_are_not_given_up_when_the_table_works_and_the_stream_does_n
     harness.run(stage.terminate())
     assert harness.effects == []
     assert stage.durable == {}
+
+
+def test_drains_that_overlap_end_in_time_during_an_outage(harness: Harness) -> None:
+    """In a rebalance each partition asks for one."""
+    stage = Adder(harness, commit_ms=10_000.0, commit_rows=1000)
+    harness.handle(stage, *numbers(1))
+    stage.fail["save"] = [AWAY] * 1000
+    begun = harness.loop.time()
+
+    async def drained_and_given_the_next() -> None:
+        await stage.drain()
+        harness.streams.give(message := numbers(2, shard=1)[0])
+        await stage.handle(message)
+
+    async def overlapping() -> None:
+        first = asyncio.create_task(drained_and_given_the_next())
+        await asyncio.sleep(DRAIN_SECONDS / 2)
+        await asyncio.gather(first, stage.drain())
+
+    harness.run(overlapping())
+    assert harness.loop.time() - begun < 3 * DRAIN_SECONDS

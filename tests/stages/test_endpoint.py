@@ -33,6 +33,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelsStandIn]:
         before = mlrun.mlconf.dbpath
         mlrun.mlconf.dbpath = found.url
         mlrun.db.get_run_db(found.url, force_reconnect=True)
+        monkeypatch.setattr(mlrun.datastore.store_manager, "_db", None)  # it would keep that of an earlier test
+        mlrun.run.global_context.set(None)  # and so would a run
         yield found
         mlrun.mlconf.dbpath = before
         assert not found.unknown

@@ -18,8 +18,8 @@ from mlrun.serving import V2ModelServer
 
 from modelstream.model.onnx import OnnxModel
 from modelstream.model.spec import SPEC_FILE, parse_spec, read_spec
+from modelstream.registry.artifact import store_uri
 from modelstream.registry.registry import Registry
-from modelstream.stages.endpoint import store_uri
 from modelstream.training import tracking
 from modelstream.training.report.card import CARD_FILE, parse_card
 from modelstream.training.report.card_text import card_files
