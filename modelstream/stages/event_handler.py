@@ -8,6 +8,7 @@ inference logger (`rows=predictions`, no output stream) it keeps predictions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from modelstream.base.timestamps import LAST
 from modelstream.errors import HookError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, MessageLines, Transform
 from modelstream.logs import Log
+from modelstream.logs.publisher import Publisher
 from modelstream.messages.codec import LINE, UnreadableError, check_columns, column_or_nulls, is_framed, one_line
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
@@ -105,6 +107,7 @@ class EventHandler(Stage):
         if settings.rows == "events":
             self._checker = EventChecker(use_case, transform)
         self._kept: dict[int, list[Kept]] = {}
+        self._publisher: Publisher | None = None
 
     @classmethod
     async def begin(cls, context: Any, transform: Transform | None = None) -> EventHandler:
@@ -119,7 +122,19 @@ class EventHandler(Stage):
         stage = cls(context, settings, stores.streams, stores.use_case, log, stores.epoch, transform)
         stage._load_kernels()
         stage.start()
+        again = stores.again()
+        stage._publisher = Publisher(again.events_log if settings.rows == "events" else again.inference_log)
+        again.close()
+        stage._publisher.start()
         return stage
+
+    async def terminate(self) -> None:
+        """Flush what can be flushed without waiting, and put it into the files that any program reads."""
+        await super().terminate()
+        if self._publisher is not None:
+            self._publisher.stop()
+        with suppress(ModelstreamError):  # an outage; the next start does it
+            self._log.publish()
 
     def _load_kernels(self) -> None:
         """Warm up, so that the first message doesn't wait half a second."""

@@ -14,6 +14,7 @@ import pytest
 
 from modelstream.errors import UnavailableError
 from modelstream.features.engine import Applied, FeatureEngine
+from modelstream.logs.parquet import ParquetLog
 from modelstream.messages.codec import UnreadableError, is_framed
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
 from modelstream.messages.json_text import split_body
@@ -136,6 +137,10 @@ def give_numbers_without_exclusion(patch: Patch) -> None:
         self._world.acting.reach(lambda: source.replace(target), durable=True, error=OSError(5, "I/O error"))
 
     patch.setattr(FaultyOs, "link", mutated)
+
+
+def take_numbers_whose_rows_are_in_a_file(patch: Patch) -> None:
+    patch.setattr(ParquetLog, "_in_file", lambda *_: False)
 
 
 def keep_rows_that_another_owner_kept(patch: Patch) -> None:
@@ -273,6 +278,7 @@ MUTATIONS = (
     apply_a_batch_twice,
     go_on_with_what_is_in_memory_after_a_failure,
     give_numbers_without_exclusion,
+    take_numbers_whose_rows_are_in_a_file,
     keep_rows_that_another_owner_kept,
     write_rows_that_do_not_rise,
     go_on_when_overtaken,
