@@ -21,7 +21,7 @@ from modelstream.errors import ConfigurationError, GoneError, NumberTakenError, 
 from modelstream.logs.file import Footer, LogFile, content, footer_of, readable
 from modelstream.logs.part import encode_part
 from modelstream.logs.publish import PublishingStorage
-from modelstream.logs.storage import LISTINGS, SCHEMA_FILE, Key, Published
+from modelstream.logs.storage import LISTINGS, SCHEMA_FILE, Key, Published, Standing
 from modelstream.messages.identity import Checkpoint, Watermarks
 
 __all__ = ["SCHEMA_FILE", "Log", "is_own"]
@@ -46,6 +46,8 @@ _Snapshot = tuple[tuple[LogFile, pq.ParquetFile] | None, list[tuple[Footer, pa.T
 class _Tail:
     """What was committed last in a shard, as far as this process knows."""
 
+    number: int = -1
+    """The last file; with parts, it may have changed since."""
     commits: int = 0
     rows: int = 0
     offset: int = -1
@@ -80,9 +82,12 @@ class Log(PublishingStorage):
         with self._outages():
             self._prepare()
             self._remove_abandoned(shard)
+            if self._shared():
+                self._publish_left((self.epoch, shard))
             parts, files = self._parts(), self._files()
             newest = max((file.epoch for file in (*parts, *files)), default=self.epoch)
             last = self._last((self.epoch, shard), files)
+            number = self._look((self.epoch, shard), files).number
             self._settle()
         if newest > self.epoch:
             raise ConfigurationError(
@@ -94,8 +99,16 @@ class Log(PublishingStorage):
             with self._outages():
                 earlier = [footer for (epoch, _), footer in self._lasts().items() if epoch < self.epoch]
             return Checkpoint(watermarks=_inherited(earlier))
-        self._tails[shard] = _Tail(last.end, last.rows, last.offset)
+        self._tails[shard] = _Tail(number, last.end, last.rows, last.offset)
         return last.checkpoint()
+
+    def _publish_left(self, key: Key) -> None:
+        """Publish what was left when the folder was on one machine: numbers of files are all that counts now."""
+        if any(part.key == key for part in self._parts()):
+            for _ in range(LISTINGS):
+                if self._publish(key):
+                    return
+            raise self._unsteady()
 
     def append(self, shard: int, table: pa.Table, checkpoint: Checkpoint) -> None:
         """Append rows (the columns of the log's schema) to a shard, durable when this returns.
@@ -115,49 +128,50 @@ class Log(PublishingStorage):
         footer = Footer(
             epoch=self.epoch,
             shard=shard,
-            number=-1,
+            number=tail.number + 1,
             commits=tail.commits + 1,
             rows=tail.rows + table.num_rows,
             offset=checkpoint.offset,
             watermarks=checkpoint.watermarks.to_json(),
             counters=checkpoint.counters,
         )
-        self._write(tail.commits, table.select(self.schema.names).cast(self.schema), footer)
-        self._tails[shard] = _Tail(footer.end, footer.rows, footer.offset)
-
-    def _write(self, commit: int, table: pa.Table, footer: Footer) -> None:
-        key = footer.epoch, footer.shard
+        rows = table.select(self.schema.names).cast(self.schema)
         with self._outages():
-            if not self.keeps_parts:
-                footer.number = commit
-                self._commit(footer.file.name, content(table, footer))
-                return
-            published = self._check_there(key, commit)
-            whole = table.num_rows >= WHOLE_ROWS
-            if whole and published.end < commit:
-                self.publish([footer.shard])
-                published = self._look(key)
-            if whole and published.end == commit:
-                footer.number = published.number + 1
-            part = LogFile(*key, commit)
-            self._commit_part(part.part, encode_part(table, footer))
-            if self._in_file(part):  # that is why the number was free
-                self._remove_parts([part])
-                raise NumberTakenError(f"{self.place()} has commit {commit} of shard {footer.shard} already")
-            if whole:
-                self.publish([footer.shard])
+            self._check_there((self.epoch, shard))
+            if self._shared():
+                self._commit(footer.file.name, content(rows, footer))
+            else:
+                self._append_part(LogFile(self.epoch, shard, tail.commits), rows, footer)
+        self._tails[shard] = _Tail(footer.number, footer.end, footer.rows, footer.offset)
 
-    def _check_there(self, key: Key, commit: int) -> Published:
-        """Return the last file; raise GoneError if the log was deleted since `checkpoint`."""
-        if self._stamp(SCHEMA_FILE) is None:
-            raise GoneError(self.place(SCHEMA_FILE))
+    def _append_part(self, part: LogFile, table: pa.Table, footer: Footer) -> None:
+        """Commit rows under the number of a part, which becomes a file at once if it is large."""
+        whole = table.num_rows >= WHOLE_ROWS
+        published = self._check_before(part)
+        if whole and published.end < part.number:
+            self.publish([part.shard])
+            published = self._look(part.key)
+        footer.number = published.number + 1 if whole and published.end == part.number else -1
+        self._commit_part(part.part, encode_part(table, footer))
+        if self._in_file(part):  # that is why the number was free
+            self._remove_parts([part])
+            raise NumberTakenError(f"{self.place()} has commit {part.number} of shard {part.shard} already")
+        if whole:
+            self.publish([part.shard])
+
+    def _check_there(self, key: Key) -> None:
+        """Raise GoneError if the log was deleted since `checkpoint`."""
         known = self._published.get(key)
-        if known is not None and self._stamp(last := LogFile(*key, known.number).name) is None:
-            raise GoneError(self.place(last))
-        before = LogFile(*key, commit - 1)
-        there = not commit or self._has_part(before.part)
-        published = self._look(key)
-        if published.end < commit and not there:
+        for name in [SCHEMA_FILE, *([] if known is None else [LogFile(*key, known.number).name])]:
+            if self._stamp(name) is None:
+                raise GoneError(self.place(name))
+
+    def _check_before(self, part: LogFile) -> Published:
+        """Return the last file; raise GoneError if what was committed before a part is neither there nor in it."""
+        before = part._replace(number=part.number - 1)
+        there = not part.number or self._has_part(before.part)
+        published = self._look(part.key)
+        if published.end < part.number and not there:
             raise GoneError(self.place(before.part))
         return published
 
@@ -202,22 +216,26 @@ class Log(PublishingStorage):
         """Return the last file of an epoch and shard, opened, and the parts whose rows are in no file."""
         for _ in range(LISTINGS):
             with self._outages():
-                parts = [part for part in self._parts() if part.key == key]
-                files = self._files() if self.keeps_parts else files
-                file = max((file for file in files if file.key == key), default=None)
-                last, end = None, 0
-                if file is not None:
-                    with readable(self.place(file.name)):
-                        last = file, self._open(file.name)
-                        end = footer_of(self.place(file.name), last[1].metadata.metadata).end
-            waiting = [part for part in parts if part.number >= end]
-            found = [part for part in map(self._part, waiting) if part is not None]
-            if [footer.end for footer, _ in found] == [*range(end + 1, end + 1 + len(waiting))]:
-                return last, found
+                found = self._stand(key) if self.keeps_parts else Standing(self._look(key, files), [], [])
+                last = self._open_last(key, found.published)
+            tables = [part for part in map(self._part, found.waiting) if part is not None]
+            if len(tables) == len(found.waiting) and self._still(key, found):
+                return last, tables
             if last is not None:
                 last[1].close()
-        self._waiting(key)  # which names a part that is missing
         raise self._unsteady()
+
+    def _open_last(self, key: Key, published: Published) -> tuple[LogFile, pq.ParquetFile] | None:
+        file = LogFile(*key, published.number)
+        if published.footer is None:
+            return None
+        with readable(self.place(file.name)):
+            return file, self._open(file.name)
+
+    def _still(self, key: Key, found: Standing) -> bool:
+        """Return whether the last file is the one that was found: see `storage`."""
+        with self._outages():
+            return not self.keeps_parts or self._look(key) == found.published
 
     def count(self) -> int:
         """Return the number of rows, from the last footer of each shard."""
@@ -237,7 +255,9 @@ class Log(PublishingStorage):
     def files(self) -> int:
         """Return the number of files with rows, with the parts that wait to be published."""
         with self._outages():
-            return len(self._files()) + sum(len(self._waiting(key)[1]) for key in {part.key for part in self._parts()})
+            parts = self._parts()
+            waiting = sum(len(self._stand(key, parts).waiting) for key in {part.key for part in parts})
+            return len(self._files()) + waiting
 
     def strangers(self) -> list[str]:
         """Return the names of what is not the log's, but would be read with it: names with . or _ are not."""
@@ -255,11 +275,11 @@ class Log(PublishingStorage):
         if not self.keeps_parts:
             return self._look(key, files).footer
         for _ in range(LISTINGS):
-            published, waiting = self._waiting(key)
-            if not waiting:
-                return published.footer
-            part = self._part(waiting[-1])
-            if part is not None:
+            found = self._stand(key)
+            if not found.waiting:
+                return found.published.footer
+            part = self._part(found.waiting[-1])
+            if part is not None and self._still(key, found):
                 return part[0]
         raise self._unsteady()
 

@@ -38,7 +38,8 @@ def write_longer(old: Path, new: Path, table: pa.Table, footer: Footer, *, betwe
     ...     read_footer(new)[0].rows, pq.read_table(new).to_pydict()
     (3, {'user': ['a', 'b', 'c']})
     """
-    described = table.replace_schema_metadata({FOOTER: msgspec.json.encode(footer)})
+    # Blanks, one more each time: without rows too, a longer file is longer, which is how others see that it changed.
+    described = table.replace_schema_metadata({FOOTER: msgspec.json.encode(footer) + b" " * footer.groups})
     added: list[Any] = []
     with pa.OSFile(str(old)) as source, pa.OSFile(str(new), "wb") as sink:
         before = pq.read_metadata(source)

@@ -7,19 +7,19 @@ files, so it is beside the log, not in it.) Parts stay there until they are publ
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelstream.base.durable import link, outages, sync_folder, write_at
+from modelstream.base.durable import link, outages, shared, sync_folder, write_at
 from modelstream.errors import GoneError, NumberTakenError
 from modelstream.logs.contract import Log, is_own
 from modelstream.logs.file import Footer, LogFile, read_footer, readable
@@ -103,6 +103,13 @@ class ParquetLog(Log):
         self._made = True
         return (self._folder / SCHEMA_FILE).exists()
 
+    def _shared(self) -> bool:
+        return self._is_shared
+
+    @cached_property
+    def _is_shared(self) -> bool:
+        return shared(self._hidden)
+
     def _stamp(self, name: str) -> Stamp | None:
         return _stamp_of(self._folder / name)
 
@@ -156,7 +163,10 @@ class ParquetLog(Log):
             (self._hidden / part.part).unlink(missing_ok=True)
 
     @contextmanager
-    def _alone(self, key: Key) -> Iterator[bool | None]:
+    def _alone(self, key: Key) -> Iterator[bool]:
+        if self._shared():
+            yield True
+            return
         path = self._hidden / LOCK.format(*key)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -208,18 +218,9 @@ def _stamp_of(path: Path) -> Stamp | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _locked(descriptor: int) -> bool | None:
-    """Lock a file without waiting: see `Storage._alone`."""
+def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
-            raise
-        return None
     return True
-
-
-_WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-"""What a file system without locks says."""

@@ -9,6 +9,7 @@ that count no more, which the next publication deletes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -17,11 +18,22 @@ from modelstream.logs.file import LogFile, content
 from modelstream.logs.part import decode_part, is_whole
 from modelstream.logs.storage import Key, Published, Storage
 
-MOST_GROUPS = 60
-"""How often rows are put into the same file: its footer grows each time, and all of the file is copied."""
+MOST_GROUPS = 32
+"""How often rows are put into the same file. All of it is copied each time, so a byte is written 17 times at most."""
 
 ROWS_AT_ONCE = 1 << 18
 """Most rows of parts that are in memory together: some 50 MB."""
+
+
+class Waiting(NamedTuple):
+    """What waits in an epoch and shard."""
+
+    parts: int
+    """Of these, some may just be put into a file."""
+    number: int
+    """The last file, which may get their rows; -1 without one."""
+    groups: int
+    """How often it got rows."""
 
 
 class PublishingStorage(Storage):
@@ -39,28 +51,34 @@ class PublishingStorage(Storage):
             for key in sorted({part.key for part in self._parts()}):
                 if shards is None or key[1] in shards:
                     with self._alone(key) as alone:
-                        done = alone is not False and self._publish(key, lengthen=bool(alone)) and done
+                        done = alone and self._publish(key) and done
         return done
 
-    def waiting(self) -> dict[Key, tuple[int, int]]:
-        """Return, for each epoch and shard with parts, how many there are and how often the last file got rows."""
+    def waiting(self) -> dict[Key, Waiting]:
+        """Return what waits in each epoch and shard with parts."""
         with self._outages():
-            found = {key: self._waiting(key) for key in {part.key for part in self._parts()}}
-        return {key: (len(parts), last.footer.groups if last.footer else 0) for key, (last, parts) in found.items()}
+            parts = self._parts()
+            found = {key: self._stand(key, parts) for key in {part.key for part in parts}}
+        return {key: Waiting(len(waiting), last.number, _groups(last)) for key, (last, waiting, _) in found.items()}
 
-    def _publish(self, key: Key, *, lengthen: bool) -> bool:
-        """Publish an epoch and shard. Return False if somebody else does it too."""
+    def _publish(self, key: Key) -> bool:
+        """Publish an epoch and shard, whose lock is held. Return False if somebody else does it too."""
+        synced = False
         while True:
-            published, waiting = self._waiting(key)
-            self._remove_parts([part for part in self._parts() if part.key == key and part.number < published.end])
+            published, waiting, done = self._stand(key)
+            if done:
+                if not synced:  # by a process that was killed before it synced the folder
+                    self._settle()
+                self._remove_parts(done)
             if not waiting:
                 return True
             try:
-                self._put_into_file(published, waiting, lengthen=lengthen)
+                self._put_into_file(published, waiting)
             except NumberTakenError:
                 return False
+            synced = True
 
-    def _put_into_file(self, published: Published, waiting: Sequence[LogFile], *, lengthen: bool) -> None:
+    def _put_into_file(self, published: Published, waiting: Sequence[LogFile]) -> None:
         """Put the rows of the first parts into a file. Raises NumberTakenError if somebody else has done so."""
         tables: list[pa.Table] = []
         for part in waiting:
@@ -76,10 +94,13 @@ class PublishingStorage(Storage):
             tables.append(table)
             footer = found
         table = pa.concat_tables(tables).combine_chunks()
-        groups = published.footer.groups if published.footer else MOST_GROUPS
-        if lengthen and groups < MOST_GROUPS:
-            footer.number, footer.groups = published.number, groups + 1
+        if published.footer and _groups(published) < MOST_GROUPS and not self._shared():
+            footer.number, footer.groups = published.number, _groups(published) + 1
             if self._lengthen(footer.file.name, table, footer):
                 return
         footer.number, footer.groups = published.number + 1, 1
         self._commit(footer.file.name, content(table, footer))
+
+
+def _groups(published: Published) -> int:
+    return published.footer.groups if published.footer else 0

@@ -19,7 +19,7 @@ WAIT_SECONDS = 60.0
 """Rows wait at most about this long, or MANY_PARTS parts, for more to come into a file with them."""
 
 FIRST_WAIT_SECONDS = 2.0
-"""While a file is new, this for each time that it got rows: so a file takes rows for three quarters of an hour."""
+"""For a shard's first file, this for each time that it got rows: who has just begun wants to look at something."""
 
 MANY_PARTS = 512
 
@@ -68,11 +68,11 @@ class Publisher(threading.Thread):
         """
         waiting = self._log.waiting()
         self._since = {key: self._since.get(key, now) for key in waiting}
-        for key, (parts, groups) in waiting.items():
-            wait = min(WAIT_SECONDS, FIRST_WAIT_SECONDS * max(1, groups))
-            if now - self._since[key] >= wait or parts >= MANY_PARTS:
+        for key, found in waiting.items():
+            wait = WAIT_SECONDS if found.number > 0 else min(WAIT_SECONDS, FIRST_WAIT_SECONDS * max(1, found.groups))
+            if now - self._since[key] >= wait or found.parts >= MANY_PARTS:
+                del self._since[key]  # first: on a full disk too, it is tried again after the same time
                 self._log.publish([key[1]])
-                self._since.pop(key, None)
 
     def stop(self) -> None:
         """Come to the end of what it does."""

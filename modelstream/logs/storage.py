@@ -3,16 +3,18 @@
 The files of an epoch and shard are numbered without a gap: `EPOCH-SHARD-NUMBER.parquet`. In a folder, small commits
 are parts beside it, `EPOCH-SHARD-COMMIT.part`, until their rows are put into a file (see `publish`). The footer of a
 file says how many commits it ends with: a part whose rows are in a file counts no more, whether it was deleted yet or
-not. So whoever lists parts, and then reads the last file, has each row once, whatever happens in between.
+not. So whoever lists parts, then looks at the last file, reads the parts, and finds the same last file again, has each
+row once, whatever happens in between. (The second look is for a part that was deleted, and whose name a late owner has
+taken before it found out: the file that has the rows is there before the name is free.)
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +29,7 @@ Key = tuple[int, int]
 """An epoch and a shard."""
 
 Stamp = tuple[int, ...]
-"""What changes when a file is replaced by a longer one."""
+"""What changes when a file is replaced by a longer one: with its size, it can't be what it was before."""
 
 LISTINGS = 100
 """How often files are listed again when one is missing: it may have come while they were listed."""
@@ -44,11 +46,21 @@ class Published:
     stamp: Stamp | None = None
 
 
+class Standing(NamedTuple):
+    """Where an epoch and shard stands."""
+
+    published: Published
+    waiting: list[LogFile]
+    """The parts whose rows are in no file, in order."""
+    done: list[LogFile]
+    """The parts whose rows are in a file."""
+
+
 class Storage(ABC):
     """The files of a log, see the module. `Log` is what others use."""
 
     keeps_parts: ClassVar[bool] = False
-    """Whether small commits are parts first."""
+    """Whether there can be parts."""
 
     def __init__(self, schema: pa.Schema, epoch: int) -> None:
         self.schema = schema.remove_metadata()
@@ -93,6 +105,14 @@ class Storage(ABC):
     def _settle(self) -> None:
         """Make the files durable that were listed."""
 
+    def _shared(self) -> bool:
+        """Return whether other machines may write here too.
+
+        Then each commit is a file, and none is replaced: creating a file that doesn't exist is one step everywhere, but
+        locks, and what a machine knows of another's files, are not to be relied on.
+        """
+        return True
+
     @abstractmethod
     def _remove_abandoned(self, shard: int) -> None:
         """Remove what killed writers of a shard left behind."""
@@ -119,12 +139,9 @@ class Storage(ABC):
         """Delete parts, in their order."""
         raise NotImplementedError
 
-    def _alone(self, key: Key) -> AbstractContextManager[bool | None]:
-        """Hold the lock of an epoch and shard: True if it is held, False if another process has it, None without locks.
-
-        It is given back when its process ends.
-        """
-        raise NotImplementedError
+    def _alone(self, key: Key) -> AbstractContextManager[bool]:  # noqa: ARG002 (where nothing is replaced)
+        """Hold the lock of an epoch and shard, which is given back when its process ends: False if another has it."""
+        return nullcontext(True)
 
     def _rename_part(self, part: LogFile, name: str) -> None:
         """Put a part that is a Parquet file under a name that doesn't exist yet, or raise NumberTakenError."""
@@ -143,10 +160,12 @@ class Storage(ABC):
         """Return the files in order. ConfigurationError if one is missing in between."""
         for _ in range(LISTINGS):
             files = sorted(file for file in map(LogFile.of, self._names()) if file)
-            if (gap := _gap(files, dict.fromkeys({file.key for file in files}, 0))) is None:
+            gap = _gap(files, dict.fromkeys({file.key for file in files}, 0))
+            if gap is None:
                 return files
+            missing, after = gap
         raise ConfigurationError(
-            f"{self.place(gap[0].name)} is missing, although {gap[1].name} exists",
+            f"{self.place(missing.name)} is missing, although {after.name} exists",
             remedy="restore it from a copy, or begin anew in another folder",
         )
 
@@ -154,19 +173,25 @@ class Storage(ABC):
         """Return the parts in order, whether they still count or not."""
         return sorted(part for part in map(LogFile.of_part, self._part_names()) if part)
 
-    def _waiting(self, key: Key) -> tuple[Published, list[LogFile]]:
-        """Return the last file of an epoch and shard, and the parts that are in no file.
+    def _stand(self, key: Key, parts: Sequence[LogFile] | None = None) -> Standing:
+        """Return where an epoch and shard stands; `parts` may be given if they were just listed.
 
-        ConfigurationError if one is missing in between. Only for a log that keeps parts.
+        ConfigurationError if a part is missing in between. Only for a log that keeps parts.
         """
         for _ in range(LISTINGS):
-            parts = [part for part in self._parts() if part.key == key]  # before the file: see the module
-            published = self._look(key)
-            waiting = [part for part in parts if part.number >= published.end]
-            if (gap := _gap(waiting, {key: published.end})) is None:
-                return published, waiting
+            own = [part for part in (self._parts() if parts is None else parts) if part.key == key]
+            published = self._look(key)  # after the parts were listed: see the module
+            found = Standing(
+                published,
+                [part for part in own if part.number >= published.end],
+                [part for part in own if part.number < published.end],
+            )
+            gap = _gap(found.waiting, {key: published.end})
+            if gap is None:
+                return found
+            parts, (missing, after) = None, gap
         raise ConfigurationError(
-            f"the part {gap[0].part} of {self.place()} is missing, although {gap[1].part} exists",
+            f"the part {missing.part} of {self.place()} is missing, although {after.part} exists",
             remedy="restore it from a copy, or begin anew in another folder",
         )
 

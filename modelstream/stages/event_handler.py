@@ -7,6 +7,7 @@ inference logger (`rows=predictions`, no output stream) it keeps predictions.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -44,6 +45,9 @@ from modelstream.use_case.columns import EXTRA, MODEL_VERSION, OFFSET, ORIGIN, S
 from modelstream.use_case.declared import UseCase
 
 _TRUNCATED = msgspec.json.Decoder(dict[int, int])
+LAST_PUBLICATION_SECONDS = 2.0
+"""How long the end waits for another worker that publishes the same shard."""
+
 _INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=LAST)])
 
 
@@ -133,8 +137,10 @@ class EventHandler(Stage):
         await super().terminate()
         if self._publisher is not None:
             self._publisher.stop()
+        deadline = time.monotonic() + LAST_PUBLICATION_SECONDS
         with suppress(ModelstreamError):  # an outage; the next start does it
-            self._log.publish()
+            while not self._log.publish() and time.monotonic() < deadline:
+                time.sleep(0.01)  # another worker, which ends too, looks at the same shard
 
     def _load_kernels(self) -> None:
         """Warm up, so that the first message doesn't wait half a second."""

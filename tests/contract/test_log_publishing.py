@@ -7,11 +7,11 @@ import fcntl
 import itertools
 import os
 import random
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from modelstream.errors import ConfigurationError, NumberTakenError, UnavailableError
-from modelstream.logs import parquet, publish, publisher
+from modelstream.logs import contract, parquet, publish, publisher
 from modelstream.logs.contract import WHOLE_ROWS
-from modelstream.logs.file import FOOTER, LogFile
+from modelstream.logs.file import FOOTER, Footer, LogFile
 from modelstream.logs.parquet import ParquetLog
+from modelstream.logs.part import encode_part
+from modelstream.logs.publish import Waiting
 from modelstream.logs.publisher import Publisher
 from modelstream.messages.identity import Checkpoint
 from tests.contract.log_contract import SCHEMA, LogContract, checkpoint, deliver, positions, state, table
@@ -86,7 +88,7 @@ def test_rows_are_published_into_one_file_that_gets_longer(log: ParquetLog, plac
     for round_ in range(5):
         fill(log, 3 * round_, 3 * round_ + 3)
         assert positions(log) == [*range(3 * round_ + 3)]
-        assert log.waiting() == {(0, 0): (3, round_)}
+        assert log.waiting() == {(0, 0): Waiting(3, min(round_, 1) - 1, round_)}
         assert read(place) == [*range(3 * round_)]
         assert log.publish()
         assert (files(place), parts(place), log.waiting()) == (["00-00-00000000.parquet"], [], {})
@@ -172,19 +174,33 @@ def test_dataset_that_is_kept_finds_its_rows_when_the_file_got_longer(log: Parqu
     held.close()
 
 
-def test_bytes_of_rows_stay_where_they_were(log: ParquetLog, place: Path) -> None:
+def test_rows_of_a_file_stay_where_they_were_when_it_gets_longer(log: ParquetLog, place: Path) -> None:
     fill(log, 0, 50)
     log.publish()
     path = place / files(place)[0]
-    before, rows = path.read_bytes(), pq.read_metadata(path)
-    end = len(before) - 8 - int.from_bytes(before[-8:-4], "little")
-    fill(log, 50, 60)
+    for first in range(50, 200, 10):
+        before, old = path.read_bytes(), pq.read_metadata(path)
+        fill(log, first, first + 10)
+        log.publish()
+        end = len(before) - 8 - int.from_bytes(before[-8:-4], "little")
+        after, new = path.read_bytes(), pq.read_metadata(path)
+        assert after[:end] == before[:end]
+        groups = [[found.row_group(group).to_dict() for group in range(found.num_row_groups)] for found in (old, new)]
+        assert groups[1][:-1] == groups[0]
+
+
+def test_file_is_larger_each_time_that_it_gets_rows_even_none(log: ParquetLog, place: Path) -> None:
+    """By its size other processes see that it was replaced."""
+    fill(log, 0, 1)
     log.publish()
-    assert path.read_bytes()[:end] == before[:end]
-    after = pq.read_metadata(path)
-    for column in range(rows.num_columns):
-        old, new = (found.row_group(0).column(column) for found in (rows, after))
-        assert old.to_dict() == new.to_dict()
+    late, size = ParquetLog(place, SCHEMA, 0), 0
+    late.checkpoint(0)
+    for _ in range(9):
+        assert size < (size := (place / files(place)[0]).stat().st_size)
+        log.append(0, table(), checkpoint(0, {("f", 0): 0}, events=1))
+        log.publish()
+    with pytest.raises(NumberTakenError):
+        late.append(0, table(100), checkpoint(1))
 
 
 # Several owners.
@@ -213,11 +229,12 @@ def test_part_of_a_late_owner_that_was_killed_counts_nothing(
     fill(log, 2, 6)
     assert log.publish()
 
-    def killed(*_: Any) -> None:
+    def killed(*found: Any) -> None:
+        ParquetLog._commit_part(late, *found)
         raise SystemExit
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(late, "_commit_part", lambda *found: (ParquetLog._commit_part(late, *found), killed()))
+        patch.setattr(late, "_commit_part", killed)
         late.append(0, table(100), checkpoint(2))
     assert parts(place) == ["00-00-00000002.part"]
     assert positions(log) == [*range(6)]
@@ -227,6 +244,29 @@ def test_part_of_a_late_owner_that_was_killed_counts_nothing(
     assert log.publish()
     assert read(place) == [*range(8)]
     assert parts(place) == []
+
+
+def test_part_whose_name_a_late_owner_takes_while_it_is_read_counts_nothing(log: ParquetLog, place: Path) -> None:
+    """What was committed under that number is in a file by then, so the reader looks again."""
+
+    class Reader(ParquetLog):
+        def _read_part(self, name: str) -> pa.Buffer | None:
+            if late not in overtaken:
+                overtaken.append(late)
+                assert log.publish()
+                ParquetLog._commit_part(late, name, encode_part(table(100), footer))
+            return super()._read_part(name)
+
+    late, overtaken = ParquetLog(place, SCHEMA, 0), list[ParquetLog]()
+    for first, call in enumerate((positions, ParquetLog.row_counts, lambda reader: state(reader.checkpoint(0)))):
+        overtaken.clear()
+        fill(log, first, first + 1)
+        rows = first + 1
+        footer = Footer(epoch=0, shard=0, number=-1, commits=rows, rows=100, offset=100, watermarks={}, counters={})
+        found = call(Reader(place, SCHEMA, 0))  # type: ignore[operator]
+        assert overtaken
+        assert found == call(log)  # type: ignore[operator]
+        assert positions(log) == [*range(rows)]
 
 
 def test_publishing_by_one_is_left_alone_by_others(log: ParquetLog, place: Path) -> None:
@@ -241,72 +281,103 @@ def test_publishing_by_one_is_left_alone_by_others(log: ParquetLog, place: Path)
     assert read(place) == positions(log) == [*range(2 + WHOLE_ROWS)]
 
 
-def test_without_locks_no_file_is_replaced(log: ParquetLog, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: Any) -> None:
-        raise OSError(errno.ENOTSUP, "Operation not supported")
-
-    monkeypatch.setattr(fcntl, "flock", refused)
-    for offset in range(3):
+def test_where_other_machines_write_too_no_file_is_replaced(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(ParquetLog(place, SCHEMA, 0), 0, 3)  # on a disk of this machine
+    monkeypatch.setattr(parquet, "shared", lambda _: True)
+    log, late = ParquetLog(place, SCHEMA, 0), ParquetLog(place, SCHEMA, 0)
+    assert positions(log) == [0, 1, 2]
+    assert log.checkpoint(0).offset == late.checkpoint(0).offset == 2
+    assert (len(files(place)), parts(place)) == (1, []), "what was left there is published"
+    for offset in range(3, 6):
         fill(log, offset, offset + 1)
-        assert log.publish()
-    assert len(files(place)) == 3
-    assert read(place) == positions(log) == [0, 1, 2]
+        assert read(place) == positions(log) == [*range(offset + 1)]
+    assert (len(files(place)), parts(place)) == (4, [])
+    with pytest.raises(NumberTakenError):
+        late.append(0, table(100), checkpoint(3))
+    deliver(late, 0, [(offset, [offset]) for offset in range(3, 8)])
+    assert read(place) == [*range(8)]
+    monkeypatch.setattr(parquet, "shared", lambda _: False)
+    again = ParquetLog(place, SCHEMA, 0)
+    fill(again, 8, 10)
+    assert again.publish()
+    assert read(place) == positions(again) == [*range(10)]
 
 
 # Kills.
 
 
-@contextmanager
-def deadly(step: str, call: int, *, after: bool) -> Iterator[None]:
-    """Kill this process at a call of an `os` function, before or after its effect."""
-    original: Callable[..., Any] = getattr(os, step)
-    calls = itertools.count(1)
-
-    def called(*arguments: Any, **options: Any) -> Any:
-        now = next(calls) == call
-        if now and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*arguments, **options)
-        if now:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(os, step, called)
-    yield
-    setattr(os, step, original)
+STEPS = ("open", "pwrite", "fsync", "link", "replace", "unlink")
 
 
-def publish_and_die(place: Path, step: str, call: int, *, after: bool) -> None:
+def die_after(call: int) -> None:
+    """Kill this process after a call of any of these functions of `os`."""
+    calls = itertools.count()
+
+    def deadly(original: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **options: Any) -> Any:
+            result = original(*arguments, **options)
+            if next(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return called
+
+    for step in STEPS:
+        setattr(os, step, deadly(getattr(os, step)))
+
+
+def work(place: Path, done: Callable[[int], object] = lambda _: None) -> None:
+    """Append and publish in every way; tell how many rows were appended after each append."""
     log = ParquetLog(place, SCHEMA, 0)
-    with deadly(step, call, after=after):
-        log.publish()
+    for offset, (rows, publish_after) in enumerate(WORK):
+        start = sum(each for each, _ in WORK[:offset])
+        if offset > log.checkpoint(0).offset:
+            log.append(0, table(*range(start, start + rows)), checkpoint(offset, {("f", 0): offset}))
+            done(start + rows)
+        if publish_after:
+            log.publish()
 
 
-LONGER = [("open", 2), ("fsync", 1), ("fsync", 2), ("replace", 1), ("fsync", 3), ("unlink", 2), ("unlink", 3)]
-NEW = [("open", 2), ("pwrite", 1), ("fsync", 1), ("link", 1), ("fsync", 2), ("unlink", 1), ("unlink", 2)]
+LARGE = 50
+WORK = [(2, False), (1, True), (3, False), (0, False), (1, True), (LARGE, False), (1, False), (LARGE, True)]
+"""Rows, and whether they are published then: into a new file, a longer one, and files of their own with some before."""
+ALL_ROWS = sum(rows for rows, _ in WORK)
 
 
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(("first", "step", "call"), [*((2, *step) for step in LONGER), *((0, *step) for step in NEW)])
-def test_killed_at_any_step_of_publishing_rows_are_there_once(
-    log: ParquetLog, place: Path, first: int, step: str, call: int, after: bool
-) -> None:
-    fill(log, 0, first)
-    log.publish()
-    fill(log, first, first + 3)
-    victim = get_context("fork").Process(target=publish_and_die, args=(place, step, call), kwargs={"after": after})
-    victim.start()
-    victim.join(30)
-    assert victim.exitcode == -signal.SIGKILL, "there is such a step"
-    everything = [*range(first + 3)]
-    assert read(place) in ([*range(first)], everything)
-    other = ParquetLog(place, SCHEMA, 0)
-    assert positions(other) == everything
-    assert other.count() == len(everything)
-    assert state(other.checkpoint(0)) == (first + 2, {"f": {"0": first + 2}}, {"events": first + 3})
-    fill(other, first + 3, first + 5)
-    assert other.publish()
-    assert read(place) == positions(other) == [*range(first + 5)]
+def work_and_die(place: Path, call: int, seen: Path) -> None:
+    die_after(call)
+    with seen.open("wb", buffering=0) as file:
+        work(place, lambda rows: file.write(f"{rows:8}".encode()))
+
+
+def test_killed_after_any_step_rows_are_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contract, "WHOLE_ROWS", LARGE)
+    for call in itertools.count():
+        place, seen = tmp_path / f"{call}" / "events", tmp_path / f"{call}" / "seen"
+        ParquetLog(place, SCHEMA, 0).checkpoint(0)
+        victim = get_context("fork").Process(target=work_and_die, args=(place, call, seen))
+        victim.start()
+        victim.join(60)
+        if victim.exitcode == 0:
+            assert call > 60, "there are that many steps"
+            break
+        assert victim.exitcode == -signal.SIGKILL
+        check_and_go_on(place, int(seen.read_text()[-8:].strip() or 0))
+        shutil.rmtree(place.parent)
+
+
+def check_and_go_on(place: Path, appended: int) -> None:
+    """Check that a log has the rows whose append has returned, each once, and takes the others."""
+    shown = read(place)
+    assert shown == [*range(len(shown))]
+    log = ParquetLog(place, SCHEMA, 0)
+    ours = positions(log)
+    assert ours == [*range(len(ours))]
+    assert log.count() == len(ours) >= max(appended, len(shown))
+    assert len(ours) == sum(rows for rows, _ in WORK[: log.checkpoint(0).offset + 1])
+    work(place)
+    assert log.publish()
+    assert read(place) == positions(log) == [*range(ALL_ROWS)]
     assert parts(place) == []
 
 
@@ -380,6 +451,23 @@ def test_reader_of_the_folder_sees_each_row_once_while_writers_publish_and_are_k
     assert log.publish()
     assert len(pd.read_parquet(place)) == log.count()
     assert log.checkpoint(0).offset * 2 + 2 == len(positions(log, shards=[0]))
+
+
+def test_dataset_of_files_that_were_listed_before_is_whole(
+    log: ParquetLog, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who lists files, and opens them after they got longer and others came, has the first rows without a gap."""
+    monkeypatch.setattr(publish, "MOST_GROUPS", 3)
+    fill(log, 0, 10)
+    log.publish()
+    for first in range(10, 100, 10):
+        before = ds.dataset(place, format="parquet")
+        for offset in range(first, first + 10, 2):
+            fill(log, offset, offset + 2)
+            log.publish()
+        found = before.to_table()["position"].to_pylist()
+        assert found == [*range(len(found))]
+        assert len(found) >= first
 
 
 # In the background.
