@@ -115,8 +115,9 @@ class Log(PublishingStorage):
 
         `Log`'s own methods see them at once, readers of the files when they are published (see `publish`).
 
-        Raises NumberTakenError when another process has appended since this one called `checkpoint`: call it again,
-        drop the rows at or below its watermarks, and append what is left. Raises GoneError when the log was deleted,
+        Raises NumberTakenError when another process has appended since this one called `checkpoint`, or in the rare
+        case that these rows were published before this returned: call `checkpoint` again, drop the rows at or below its
+        watermarks, and append what is left. Raises GoneError when the log was deleted,
         and ValueError for an offset below the last. After an UnavailableError it is unknown whether the rows count, and
         the same call tells.
         """

@@ -1,7 +1,9 @@
-"""Makes a file of a log longer: a new file with the same bytes up to the old footer, then new rows, then a new footer.
+"""Makes a file of a log longer: a new file with all bytes of the old one, then new rows, then a new footer.
 
-So a reader that knows the old file, such as a `pyarrow.dataset` that is kept, finds its rows where they were. The bytes
-are copied as they are: this takes memory and encoding for the new rows only.
+The old footer stays in it, between the rows. So whoever knows the old file in part finds what it expects: a
+`pyarrow.dataset` that is kept has its rows where they were, and Polars, which looks at the size of a file first and
+opens it later, finds the old footer at the old end. The bytes are copied as they are: this takes memory and encoding
+for the new rows only.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def write_longer(old: Path, new: Path, table: pa.Table, footer: Footer, *, betwe
         before = pq.read_metadata(source)
         with pq.ParquetWriter(sink, described.schema, metadata_collector=added, **encoding(table)) as writer:
             # The writer has written PAR1; its next rows begin where the sink stands then.
-            _copy(source, sink, _rows_end(source), between)
+            _copy(source, sink, between)
             if table.num_rows:
                 writer.write_table(described)
     with new.open("rb+") as file:
@@ -54,10 +56,10 @@ def write_longer(old: Path, new: Path, table: pa.Table, footer: Footer, *, betwe
         file.write(_joined(described.schema, before, added[0]))
 
 
-def _copy(source: pa.NativeFile, sink: pa.NativeFile, end: int, between: Callable[[], None]) -> None:
+def _copy(source: pa.NativeFile, sink: pa.NativeFile, between: Callable[[], None]) -> None:
     source.seek(_MAGIC)
-    while left := end - source.tell():
-        sink.write(source.read(min(left, COPIED_AT_ONCE)))
+    while piece := source.read(COPIED_AT_ONCE):
+        sink.write(piece)
         between()
 
 

@@ -15,8 +15,9 @@ from modelstream.logs.storage import Key
 LOOK_SECONDS = 1.0
 """Seconds between two looks at what waits."""
 
-WAIT_SECONDS = 60.0
-"""Rows wait at most about this long, or MANY_PARTS parts, for more to come into a file with them."""
+WAIT_SECONDS = 90.0
+"""Rows wait at most about this long, or MANY_PARTS parts, for more to come into a file with them: so at steady traffic a
+file takes half an hour."""
 
 FIRST_WAIT_SECONDS = 2.0
 """For a shard's first file, this for each time that it got rows: who has just begun wants to look at something."""

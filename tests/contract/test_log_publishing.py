@@ -182,9 +182,8 @@ def test_rows_of_a_file_stay_where_they_were_when_it_gets_longer(log: ParquetLog
         before, old = path.read_bytes(), pq.read_metadata(path)
         fill(log, first, first + 10)
         log.publish()
-        end = len(before) - 8 - int.from_bytes(before[-8:-4], "little")
         after, new = path.read_bytes(), pq.read_metadata(path)
-        assert after[:end] == before[:end]
+        assert after.startswith(before), "for a reader that looked at its size before it opens it"
         groups = [[found.row_group(group).to_dict() for group in range(found.num_row_groups)] for found in (old, new)]
         assert groups[1][:-1] == groups[0]
 
@@ -481,7 +480,7 @@ def test_steady_traffic_leaves_few_files(log: ParquetLog, place: Path) -> None:
         background.publish_due(now=float(offset * seconds_each))
         shown = sum(pq.read_metadata(place / name).num_rows for name in files(place))
         assert (offset + 1 - shown) * seconds_each <= publisher.WAIT_SECONDS + seconds_each
-    assert len(files(place)) <= 4
+    assert len(files(place)) <= 6
     assert len(parts(place)) * seconds_each <= publisher.WAIT_SECONDS + seconds_each
     assert positions(log) == [*range(hours * 3600 // seconds_each)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from modelstream.errors import UnavailableError
 from modelstream.features.engine import Applied, FeatureEngine
 from modelstream.logs.file import LogFile
 from modelstream.logs.parquet import ParquetLog
-from modelstream.logs.storage import Key, Published
+from modelstream.logs.storage import Published
 from modelstream.messages.codec import UnreadableError, is_framed
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
 from modelstream.messages.json_text import split_body
@@ -155,26 +154,13 @@ def publish_without_a_part(patch: Patch) -> None:
     patch.setattr(ParquetLog, "_put_into_file", mutated)
 
 
-def publish_twice(patch: Patch) -> None:
-    """Publish a part again that is in a file, because a process was killed before it deleted the part."""
-    look = ParquetLog._look
+def publish_a_part_twice(patch: Patch) -> None:
+    put = ParquetLog._put_into_file
 
-    def mutated(self: ParquetLog, key: Key, files: Sequence[LogFile] | None = None) -> Published:
-        found = look(self, key, files)
-        left = [part.number for part in self._parts() if part.key == key]
-        return replace(found, end=min([found.end, *left]))
+    def mutated(self: ParquetLog, published: Published, waiting: Sequence[LogFile]) -> None:
+        put(self, published, [waiting[0], *waiting])
 
-    patch.setattr(ParquetLog, "_look", mutated)
-
-
-def publish_in_place_of_what_another_has_published(patch: Patch) -> None:
-    """Look at the last file only once."""
-    look = ParquetLog._look
-
-    def mutated(self: ParquetLog, key: Key, files: Sequence[LogFile] | None = None) -> Published:
-        return self._published.get(key) or look(self, key, files)
-
-    patch.setattr(ParquetLog, "_look", mutated)
+    patch.setattr(ParquetLog, "_put_into_file", mutated)
 
 
 def keep_rows_that_another_owner_kept(patch: Patch) -> None:
@@ -314,8 +300,7 @@ MUTATIONS = (
     give_numbers_without_exclusion,
     take_numbers_whose_rows_are_in_a_file,
     publish_without_a_part,
-    publish_twice,
-    publish_in_place_of_what_another_has_published,
+    publish_a_part_twice,
     keep_rows_that_another_owner_kept,
     write_rows_that_do_not_rise,
     go_on_when_overtaken,
