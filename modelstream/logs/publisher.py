@@ -16,7 +16,7 @@ LOOK_SECONDS = 1.0
 """Seconds between two looks at what waits."""
 
 WAIT_SECONDS = 90.0
-"""Rows wait at most about this long, or MANY_PARTS parts, for more to come into a file with them: so at steady traffic a
+"""Rows wait at most about this long, or MANY_PARTS parts, for more to come into a file with them. At steady traffic a
 file takes half an hour."""
 
 FIRST_WAIT_SECONDS = 2.0
