@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from modelstream.errors import NumberTakenError
-from modelstream.logs.file import LogFile, content
+from modelstream.logs.file import LogFile, content, read_footer
 from modelstream.logs.part import decode_part, is_whole
 from modelstream.logs.storage import Key, Published, Storage
 
@@ -86,10 +86,12 @@ class PublishingStorage(Storage):
             body = self._read_part(part.part)
             if body is None:
                 raise NumberTakenError(f"{self.place()} has {part.part} in a file already")
+            if not tables and is_whole(body):
+                footer, _ = read_footer(self.place(part.part), body)
+                if footer.number == published.number + 1:
+                    self._rename_part(part, footer.file.name)
+                    return
             found, table = decode_part(self.place(part.part), body)
-            if not tables and is_whole(body) and found.number == published.number + 1:
-                self._rename_part(part, found.file.name)
-                return
             if tables and sum(each.num_rows for each in (*tables, table)) > ROWS_AT_ONCE:
                 break
             tables.append(table)
