@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", ROOT / "tests" / "README.md", *sorted((ROOT / "docs
 
 MADE = ("data/", "build/", "artifacts/models/", "artifacts/runs/")
 """Where runs, trainings and dry runs put what they make."""
-IN_DATA = ("streams/", "tables/", "events/", "inference/", "logs/", ".events.writing/")
+IN_DATA = ("streams/", "tables/", "events/", "inference/", "logs/", ".events.writing/", ".inference.writing/")
 """Folders of a data folder."""
 OTHERS = {"pkg/processor/runtime/python/py", "_nuclio_wrapper.py"}
 """Files of other projects."""

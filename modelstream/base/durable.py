@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,6 +97,40 @@ def _rename(hidden: Path, path: Path) -> None:
 
 
 _AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCL = -100, 1, 4
+
+
+def shared(folder: Path) -> bool:
+    """Return whether other machines may write to a folder too, by the kind of its file system, as Linux names it.
+
+    Elsewhere the folder counts as one of this machine.
+    """
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    return _kind_of_mount(folder.resolve(), mounts) not in _OF_ONE_MACHINE
+
+
+_OF_ONE_MACHINE = {
+    *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs"),
+    *("tmpfs", "ramfs", "overlay", "aufs", "vfat", "exfat", "ntfs3", "hfsplus"),
+}
+
+
+def _kind_of_mount(folder: Path, mounts: list[str]) -> str:
+    """Return the kind of the file system that a folder is in.
+
+    >>> mounts = ["21 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw", r"36 21 0:31 /a /my\\040data rw - nfs4 host:/b rw"]
+    >>> _kind_of_mount(Path("/my data/events"), mounts), _kind_of_mount(Path("/my database"), mounts)
+    ('nfs4', 'ext4')
+    """
+    kind, longest = "", -1
+    for line in mounts:
+        mount, _, rest = line.partition(" - ")
+        point = Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), mount.split(" ")[4]))
+        if len(point.parts) >= longest and folder.is_relative_to(point):  # of several in a place, the last counts
+            kind, longest = rest.split(" ")[0], len(point.parts)
+    return kind
 
 
 @contextmanager

@@ -36,8 +36,8 @@ from modelstream.source.enrichment import load_enrichment
 from modelstream.use_case.declared import UseCase
 
 COMMIT_MS = 5000.0
-"""Each commit of a shard writes a file of its log. At this interval 8 busy shards write 1.6 files per second, and an
-event is in Parquet within 5 s."""
+"""Each commit of a shard writes and syncs a part of its log: 1.6 of each log per second with 8 busy shards. An event is
+in the log within 5 s, and in a Parquet file that other programs read within 90 s."""
 POLL = 0.05
 LOOK_EVERY = 0.25
 FLUSH_EVERY = 1.0

@@ -3,7 +3,9 @@
 | what | files |
 |---|---|
 | the contract, and the code that both implementations share; tested by `tests/contract/log_contract.py` | `contract` |
+| what a log needs of the place where its files are, and what is in it | `storage` |
 | one file: its name, its footer, its encoding | `file` |
+| small commits, and how they become few files, in the background | `part`, `longer`, `publish`, `publisher` |
 | in a folder | `parquet` |
 | the latest row of each key | `latest` |
 | in a bucket, on any store that speaks S3; imported only where its URL is used | `bucket` |

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from modelstream.errors import ConfigurationError
+from modelstream.messages.identity import Checkpoint, Watermarks
 
-VERSION = 1
+VERSION = 2
+"""Version 2 has parts, and files that get longer; files of version 1 are read and go on."""
 FOOTER = b"modelstream"
 """The key of our part of a file's metadata: JSON, see `Footer`."""
 
@@ -23,7 +25,7 @@ SAMPLE_ROWS = 1024
 """Rows sampled to choose the encoding of a column: this takes 0.2 ms per file; 4,096 rows took a tenth of the writing
 time."""
 
-_NAME = re.compile(r"(\d{2})-(\d{2})-(\d{8})\.parquet")
+_NAME = re.compile(r"(\d{2})-(\d{2})-(\d{8})\.(parquet|part)")
 
 
 class LogFile(NamedTuple):
@@ -31,6 +33,8 @@ class LogFile(NamedTuple):
 
     >>> LogFile(0, 3, 17).name, LogFile.of("00-03-00000017.parquet"), LogFile.of("notes.txt")
     ('00-03-00000017.parquet', LogFile(epoch=0, shard=3, number=17), None)
+    >>> LogFile(0, 3, 17).part, LogFile.of_part("00-03-00000017.part"), LogFile.of("00-03-00000017.part")
+    ('00-03-00000017.part', LogFile(epoch=0, shard=3, number=17), None)
     """
 
     epoch: int
@@ -42,11 +46,30 @@ class LogFile(NamedTuple):
         """The name of the file."""
         return f"{self.epoch:02d}-{self.shard:02d}-{self.number:08d}.parquet"
 
+    @property
+    def part(self) -> str:
+        """The name of the part with this number: parts have numbers of their own."""
+        return f"{self.epoch:02d}-{self.shard:02d}-{self.number:08d}.part"
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The epoch and the shard."""
+        return self.epoch, self.shard
+
     @classmethod
     def of(cls, name: str) -> LogFile | None:
         """Return the identity that a file name says, None if it is not a file of a log."""
+        return cls._of(name, "parquet")
+
+    @classmethod
+    def of_part(cls, name: str) -> LogFile | None:
+        """Return the identity that the name of a part says, None if it is none."""
+        return cls._of(name, "part")
+
+    @classmethod
+    def _of(cls, name: str, ending: str) -> LogFile | None:
         match = _NAME.fullmatch(name)
-        return cls(*map(int, match.groups())) if match else None
+        return cls(*map(int, match.groups()[:3])) if match and match[4] == ending else None
 
 
 class Footer(msgspec.Struct, kw_only=True):
@@ -59,6 +82,11 @@ class Footer(msgspec.Struct, kw_only=True):
     epoch: int
     shard: int
     number: int
+    """The number of the file; of a part, the number that it has if it becomes a file by itself, or -1."""
+    commits: int | None = None
+    """How many commits there were in this epoch and shard, with those of this file; None in version 1."""
+    groups: int = 1
+    """How many times rows were put into this file."""
     rows: int
     """Rows in this file and all earlier ones of the same epoch and shard."""
     offset: int
@@ -70,28 +98,45 @@ class Footer(msgspec.Struct, kw_only=True):
         """Which file of the log it was written as."""
         return LogFile(self.epoch, self.shard, self.number)
 
+    @property
+    def end(self) -> int:
+        """The number of the next commit. In version 1 each commit was a file."""
+        return self.number + 1 if self.commits is None else self.commits
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the checkpoint after the rows of this file."""
+        return Checkpoint(self.offset, Watermarks.from_json(self.watermarks), dict(self.counters))
+
 
 def content(table: pa.Table, footer: Footer) -> pa.Buffer:
     """Return a table as a Parquet file, with a row group for each million rows.
 
     `read_footer` has an example.
     """
-    dictionary = _repetitive(table)
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table.replace_schema_metadata({FOOTER: msgspec.json.encode(footer)}),
-        sink,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=dictionary,
-        column_encoding={
+    described = table.replace_schema_metadata({FOOTER: msgspec.json.encode(footer)})
+    pq.write_table(described, sink, **encoding(table))
+    return sink.getvalue()
+
+
+def encoding(table: pa.Table) -> dict[str, Any]:
+    """Return how a table is written, as arguments of `pyarrow.parquet.ParquetWriter`.
+
+    >>> encoding(pa.table({"user": ["a"], "at": [7]}))["column_encoding"]
+    {'at': 'DELTA_BINARY_PACKED'}
+    """
+    dictionary = _repetitive(table)
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": dictionary,
+        "column_encoding": {
             # Times and positions rise: as differences they take a third of the space.
             field.name: "DELTA_BINARY_PACKED"
             for field in table.schema
             if field.name not in dictionary and (pa.types.is_int64(field.type) or pa.types.is_timestamp(field.type))
         },
-    )
-    return sink.getvalue()
+    }
 
 
 def _repetitive(table: pa.Table) -> list[str]:
@@ -122,16 +167,21 @@ def read_footer(path: Path | str, end: pa.Buffer | None = None) -> tuple[Footer,
     with readable(path):
         metadata = pq.read_metadata(path if end is None else pa.BufferReader(end))
         schema = metadata.schema.to_arrow_schema().remove_metadata()
+    return footer_of(path, metadata.metadata), schema
+
+
+def footer_of(path: Path | str, metadata: Mapping[bytes, bytes] | None) -> Footer:
+    """Return the footer that stands in a file's metadata; raises as `read_footer`, which has an example."""
     stored = msgspec.json.Decoder(dict[str, object])
     try:
-        ours = (metadata.metadata or {})[FOOTER]
+        ours = (metadata or {})[FOOTER]
         version = stored.decode(ours).get("version")
         if isinstance(version, int) and version > VERSION:
             raise ConfigurationError(
                 f"{path} has version {version} of the log format; this program reads up to {VERSION}",
                 remedy="update modelstream, or give another folder",
             )
-        return msgspec.json.decode(ours, type=Footer), schema
+        return msgspec.json.decode(ours, type=Footer)
     except (KeyError, msgspec.DecodeError) as error:
         raise ConfigurationError(
             f"{path} was not written by this pipeline", remedy="move it out of the folder of the log"

@@ -98,7 +98,7 @@ class Before:
     letters: Mapping[int, int] = field(default_factory=dict)
     """By shard, the end of the stream of dead letters."""
     predictions: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """The last files of the inference log, as `Log.last_numbers` returns them."""
+    """The rows of the inference log, as `Log.row_counts` returns them."""
 
     @classmethod
     def of(cls, stores: Stores, project: Project, shards: int) -> Before:
@@ -110,7 +110,7 @@ class Before:
         if all(end == stores.streams.first_offset for _, end in stores.streams.ranges(first).values()):
             return cls()
         letters = {shard: end for shard, (_, end) in stores.streams.ranges(stores.names.dead_letters).items()}
-        return cls(totals_of(stores, shards), letters, stores.inference_log.last_numbers())
+        return cls(totals_of(stores, shards), letters, stores.inference_log.row_counts())
 
 
 def totals_of(stores: Stores, shards: int) -> Totals:

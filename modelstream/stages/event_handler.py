@@ -7,7 +7,9 @@ inference logger (`rows=predictions`, no output stream) it keeps predictions.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ from modelstream.base.timestamps import LAST
 from modelstream.errors import HookError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, MessageLines, Transform
 from modelstream.logs import Log
+from modelstream.logs.publisher import Publisher
 from modelstream.messages.codec import LINE, UnreadableError, check_columns, column_or_nulls, is_framed, one_line
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
@@ -43,6 +46,9 @@ from modelstream.use_case.columns import EXTRA, MODEL_VERSION, OFFSET, ORIGIN, S
 from modelstream.use_case.declared import UseCase
 
 _TRUNCATED = msgspec.json.Decoder(dict[int, int])
+LAST_PUBLICATION_SECONDS = 2.0
+"""How long the end waits for another worker that publishes the same shard."""
+
 _INGESTED_AT = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=LAST)])
 
 
@@ -106,6 +112,7 @@ class EventHandler(Stage):
         if settings.rows == "events":
             self._checker = EventChecker(use_case, transform)
         self._kept: dict[int, list[Kept]] = {}
+        self._publisher: Publisher | None = None
 
     @classmethod
     async def begin(cls, context: Any, transform: Transform | None = None) -> EventHandler:
@@ -120,7 +127,21 @@ class EventHandler(Stage):
         stage = cls(context, settings, stores.streams, stores.use_case, log, stores.epoch, transform)
         stage._load_kernels()
         stage.start()
+        again = stores.again()
+        stage._publisher = Publisher(again.events_log if settings.rows == "events" else again.inference_log)
+        again.close()
+        stage._publisher.start()
         return stage
+
+    async def terminate(self) -> None:
+        """Flush what can be flushed without waiting, and put it into the files that any program reads."""
+        await super().terminate()
+        if self._publisher is not None:
+            self._publisher.stop()
+        deadline = time.monotonic() + LAST_PUBLICATION_SECONDS
+        with suppress(ModelstreamError):  # an outage; the next start does it
+            while not self._log.publish() and time.monotonic() < deadline:
+                time.sleep(0.01)  # another worker, which ends too, looks at the same shard
 
     def _load_kernels(self) -> None:
         """Warm up, so that the first message doesn't wait half a second."""

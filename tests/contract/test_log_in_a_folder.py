@@ -22,13 +22,32 @@ import pyarrow.parquet as pq
 import pytest
 
 from modelstream.errors import ConfigurationError, GoneError, NumberTakenError, UnavailableError
-from modelstream.logs.file import FOOTER, Footer
+from modelstream.logs.contract import WHOLE_ROWS
+from modelstream.logs.file import FOOTER, VERSION, Footer, LogFile
 from modelstream.logs.parquet import ABANDONED_SECONDS, ParquetLog
 from tests.contract.log_contract import SCHEMA, LogContract, checkpoint, deliver, positions, state, table
 
 
 def hidden_files(folder: Path) -> list[Path]:
-    return list((folder.parent / f".{folder.name}.writing").iterdir())
+    """Return the files that are half written, or abandoned."""
+    return [
+        path
+        for path in (folder.parent / f".{folder.name}.writing").iterdir()
+        if not LogFile.of_part(path.name) and path.suffix != ".lock"
+    ]
+
+
+def published(folder: Path) -> pd.DataFrame:
+    """Publish what waits, and return all rows as any program reads them."""
+    log = ParquetLog(folder, SCHEMA, 0)
+    assert log.publish()
+    assert not log.waiting()
+    return pd.read_parquet(folder)
+
+
+def large(offset: int) -> pa.Table:
+    """Return rows that become a file by themselves."""
+    return table(*range(offset * WHOLE_ROWS, (offset + 1) * WHOLE_ROWS))
 
 
 def append_and_die(folder: Path, step: str, call: int, *, after: bool) -> None:
@@ -74,7 +93,7 @@ class TestLogInAFolder(LogContract):
         log.append(1, table(3, shard=1), checkpoint(0))
         log.append(0, table(0, 1), checkpoint(0))
         log.append(0, table(2), checkpoint(1))
-        frame = pd.read_parquet(place)
+        frame = published(place)
         assert frame["position"].tolist() == [0, 1, 2, 3]
         assert frame["label"].tolist() == [0, 1, 0, 1]
         assert ds.dataset(place, format="parquet").to_table().equals(pa.Table.from_batches(log.scan()))
@@ -90,6 +109,7 @@ class TestLogInAFolder(LogContract):
         self, log: ParquetLog, place: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         log.append(0, table(0), checkpoint(0))
+        assert log.publish()
         seen = []
         sync = os.fsync
 
@@ -99,8 +119,11 @@ class TestLogInAFolder(LogContract):
 
         monkeypatch.setattr(os, "fsync", observed)
         log.append(0, table(1, 2), checkpoint(1))
-        first, second = "00-00-00000000.parquet", "00-00-00000001.parquet"
-        assert seen == [([first, "schema.parquet"], 1), ([first, second, "schema.parquet"], 3)]
+        assert log.publish()
+        names = ["00-00-00000000.parquet", "schema.parquet"]
+        assert {len(files) for files, _ in seen} == {2}
+        assert [rows for _, rows in seen] == [1] * (len(seen) - 1) + [3]
+        assert seen[-1][0] == names
 
     # Kills and faults.
 
@@ -120,7 +143,8 @@ class TestLogInAFolder(LogContract):
         before, done = (0, {"f": {"0": 1}}, {"events": 2}), (1, {"f": {"0": 3}}, {"events": 4})
         linked = (step, call, after) in {("link", 1, True)} or step == "unlink" or (step, call) == ("fsync", 2)
         assert found == (done if linked else before)
-        assert pd.read_parquet(place)["position"].tolist() == ([0, 1, 2, 3] if linked else [0, 1])
+        assert positions(log) == ([0, 1, 2, 3] if linked else [0, 1])
+        assert published(place)["position"].tolist() == positions(log)
         deliver(ParquetLog(place, SCHEMA, 0), 0, [(0, [0, 1]), (1, [2, 3]), (2, [4])])
         assert positions(log) == [0, 1, 2, 3, 4]
 
@@ -168,7 +192,9 @@ class TestLogInAFolder(LogContract):
 
         def synced(descriptor: int) -> None:
             path = Path(f"/proc/self/fd/{descriptor}").readlink()
-            done.append("folder" if path == place else f"content of {path.stat().st_size > 0}")
+            done.append(
+                "folder" if path == place.parent / ".events.writing" else f"content of {path.stat().st_size > 0}"
+            )
             sync(descriptor)
 
         def linked(source: Any, target: Any) -> None:
@@ -193,7 +219,7 @@ class TestLogInAFolder(LogContract):
 
         monkeypatch.setattr(os, "fsync", observed)
         assert ParquetLog(place, SCHEMA, 0).checkpoint(0).offset == 0
-        assert synced == [place]
+        assert synced == [place.parent / ".events.writing", place]
 
     def test_killed_at_random_moments_every_row_is_there_once(self, place: Path) -> None:
         choice = random.Random(2)
@@ -210,7 +236,7 @@ class TestLogInAFolder(LogContract):
                 assert worker.pid is not None
                 os.kill(worker.pid, signal.SIGKILL)
                 worker.join()
-            found = pd.read_parquet(place)["position"].tolist()
+            found = published(place)["position"].tolist()
             assert found == list(range(len(found)))
             assert log.checkpoint(0).offset * 2 + 2 == log.count() == len(found)
 
@@ -224,14 +250,14 @@ class TestLogInAFolder(LogContract):
                 os.utime(hidden / name, (1, time.time() - ABANDONED_SECONDS - 1))
         log.checkpoint(0)
         assert sorted(path.name for path in hidden_files(place)) == names[1:]
-        assert pd.read_parquet(place)["position"].tolist() == [0]
+        assert positions(log) == [0]
 
     # Damage.
 
     @pytest.mark.parametrize("missing", [0, 1])
     def test_missing_number_is_named(self, log: ParquetLog, place: Path, missing: int) -> None:
         for offset in range(3):
-            log.append(0, table(offset), checkpoint(offset))
+            log.append(0, large(offset), checkpoint(offset))
         (place / f"00-00-{missing:08d}.parquet").unlink()
         for action in (lambda: log.checkpoint(1), lambda: list(log.scan()), log.count):
             with pytest.raises(ConfigurationError, match=f"00-00-{missing:08d}.parquet is missing") as caught:
@@ -241,6 +267,7 @@ class TestLogInAFolder(LogContract):
     @pytest.mark.parametrize("left", [0, 100, -8])
     def test_footer_that_can_not_be_read_is_named(self, log: ParquetLog, place: Path, left: int) -> None:
         log.append(0, table(0), checkpoint(0))
+        assert log.publish()
         path = place / "00-00-00000000.parquet"
         os.truncate(path, left if left >= 0 else path.stat().st_size + left)
         for action in (lambda: ParquetLog(place, SCHEMA, 0).checkpoint(0), lambda: list(log.scan())):
@@ -256,6 +283,7 @@ class TestLogInAFolder(LogContract):
 
     def test_file_under_another_number_is_named(self, log: ParquetLog, place: Path) -> None:
         log.append(0, table(0), checkpoint(0))
+        assert log.publish()
         (place / "00-00-00000000.parquet").rename(place / "00-03-00000000.parquet")
         with pytest.raises(ConfigurationError, match=r"03-00000000.parquet was renamed: .* 00-00-00000000"):
             log.checkpoint(3)
@@ -263,10 +291,11 @@ class TestLogInAFolder(LogContract):
     @pytest.mark.parametrize("name", ["00-00-00000000.parquet", "schema.parquet"])
     def test_newer_version_is_refused(self, log: ParquetLog, place: Path, name: str) -> None:
         log.append(0, table(0), checkpoint(0))
+        assert log.publish()
         stored = pq.read_table(place / name)
-        footer = msgspec.json.decode(stored.schema.metadata[FOOTER]) | {"version": 2, "offset": {"new": 1}}
+        footer = msgspec.json.decode(stored.schema.metadata[FOOTER]) | {"version": VERSION + 1, "offset": {"new": 1}}
         pq.write_table(stored.replace_schema_metadata({FOOTER: msgspec.json.encode(footer)}), place / name)
-        with pytest.raises(ConfigurationError, match="version 2") as caught:
+        with pytest.raises(ConfigurationError, match=f"version {VERSION + 1}") as caught:
             ParquetLog(place, SCHEMA, 0).checkpoint(0)
         assert caught.value.remedy
 
@@ -287,18 +316,22 @@ class TestLogInAFolder(LogContract):
 
     def test_footer_says_what_a_person_wants_to_know(self, log: ParquetLog, place: Path) -> None:
         log.append(3, table(0, 1), checkpoint(9, {("f", 5): 1}, events=2))
+        assert log.publish()
         stored = pq.read_metadata(place / "00-03-00000000.parquet").metadata[FOOTER]
         assert msgspec.json.decode(stored, type=Footer) == Footer(
-            epoch=0, shard=3, number=0, rows=2, offset=9, watermarks={"f": {"5": 1}}, counters={"events": 2}
+            epoch=0, shard=3, number=0, commits=1, rows=2, offset=9, watermarks={"f": {"5": 1}}, counters={"events": 2}
         )
 
 
-@pytest.mark.parametrize("gone", ["", "schema.parquet", "00-00-00000000.parquet"])
+@pytest.mark.parametrize(
+    "gone", ["", "log/schema.parquet", "log/00-00-00000000.parquet", ".log.writing/00-00-00000001.part"]
+)
 def test_no_rows_are_added_to_a_log_that_was_deleted(tmp_path: Path, gone: str) -> None:
     log = ParquetLog(tmp_path / "log", SCHEMA, 0)
+    log.append(0, large(0), checkpoint(0))
     log.append(0, table(1), checkpoint(0))
     if gone:
-        (tmp_path / "log" / gone).unlink()
+        (tmp_path / gone).unlink()
     else:
         shutil.rmtree(tmp_path / "log")
     with pytest.raises(GoneError, match="was deleted"):

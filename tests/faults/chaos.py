@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tests.faults.process import CHAIN, Process
+from tests.faults.process import CHAIN, LOGGING, Process
 
 if TYPE_CHECKING:
     from tests.faults.world import World
@@ -25,6 +25,7 @@ class Chaos:
         actions = (
             *(self._kill_one, self._kill_one, self._kill_several, self._kill_all),
             *(self._make_zombie,) * 4,
+            *(self._publish,) * 4,
             *(self._end_zombie, self._give_back_to_zombie),
             *(self._kill_and_go_on,) * 2,
             *(self._suspend_one, self._rebalance, self._drain_one, self._terminate_one, self._trim),
@@ -72,6 +73,13 @@ class Chaos:
             self.world.zombies.append(old)
             self._suspend(self.rng.choice((old, old, new)))
             self.world.happened["zombie"] += 1
+
+    async def _publish(self) -> None:
+        """Let all owners of a log, and zombies, publish what waits in it."""
+        for process in self.world.processes():
+            if process.name in LOGGING and self.rng.random() < 0.7:
+                process.publish()
+                self.world.happened["publish"] += 1
 
     async def _suspend_one(self) -> None:
         self._suspend(self._pick())

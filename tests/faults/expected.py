@@ -157,6 +157,7 @@ def _rows(epoch: int, shard: int, offset: int, body: bytes) -> tuple[str, list[t
 
 def _logged(log: Log, folder: Path) -> list[tuple[int, int, dict[str, Any]]]:
     """Return (epoch, shard, row) of every row of a log, in its order, from the names of its files."""
+    assert log.publish()
     found = []
     epochs = {int(path.name[:2]) for path in folder.glob("??-*.parquet")}
     for epoch in sorted(epochs):

@@ -150,6 +150,7 @@ def give(kind: Kind, first: int, count: int, note: Callable[[int], object]) -> i
             shard.checkpoint.watermarks.put_back(f"good-{start}", None)  # or there would be a thousand
             stage.save(shard)
         if kind == "predictions":
+            stores.inference_log.publish()
             origins = pd.read_parquet(Path(folder) / "inference", columns=["origin"])["origin"]
             logged = int(origins.str.startswith("good").sum())
         stores.close()

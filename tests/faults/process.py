@@ -46,6 +46,10 @@ CHAIN = (
 )
 
 
+LOGGING = ("event-handler", "inference-logger")
+"""Those that keep a log."""
+
+
 class Crash(BaseException):
     """The process is dead: nothing of it runs any more."""
 
@@ -103,6 +107,11 @@ class FaultyOs:
     def link(self, source: Path, target: Path) -> None:
         process = self._world.acting
         process.reach(lambda: os.link(source, target), durable=True, error=OSError(5, "Input/output error"))
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Put a longer file in the place of one."""
+        process = self._world.acting
+        process.reach(lambda: source.replace(target), durable=True, error=OSError(5, "Input/output error"))
 
     def fsync(self, descriptor: int) -> None:
         """Nothing here survives a power loss, and nothing has to."""
@@ -169,6 +178,11 @@ class Process:
         """Stand still, as by a debugger or a suspended machine, then go on as if nothing had been."""
         async with self.stage.cycle.lock:
             await asyncio.sleep(seconds)
+
+    def publish(self) -> None:
+        """Publish its log, as its background thread does: the process may die of it."""
+        with suppress(Crash, UnavailableError):
+            self._log_again.publish()
 
     def lose_stores(self, calls: int) -> None:
         """Let the next calls that reach outside fail."""
@@ -294,8 +308,9 @@ class Process:
             commit_rows=world.commit_rows,
         )
         streams: Any = Faulty(self, world.out, ("append",))
-        if self.name in ("event-handler", "inference-logger"):
+        if self.name in LOGGING:
             store: Any = Faulty(self, world.log(self.name))
+            self._log_again = Faulty(self, world.log(self.name))
             transform = self.hook if world.faults.hook and self.name == "event-handler" else None
             return EventHandler(self.context, settings, streams, CHURN, store, world.epoch, transform)
         if self.name == "model-server":

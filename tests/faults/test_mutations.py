@@ -14,6 +14,9 @@ import pytest
 
 from modelstream.errors import UnavailableError
 from modelstream.features.engine import Applied, FeatureEngine
+from modelstream.logs.file import LogFile
+from modelstream.logs.parquet import ParquetLog
+from modelstream.logs.storage import Published
 from modelstream.messages.codec import UnreadableError, is_framed
 from modelstream.messages.identity import Checkpoint, Watermarks, stream_position
 from modelstream.messages.json_text import split_body
@@ -136,6 +139,28 @@ def give_numbers_without_exclusion(patch: Patch) -> None:
         self._world.acting.reach(lambda: source.replace(target), durable=True, error=OSError(5, "I/O error"))
 
     patch.setattr(FaultyOs, "link", mutated)
+
+
+def take_numbers_whose_rows_are_in_a_file(patch: Patch) -> None:
+    patch.setattr(ParquetLog, "_in_file", lambda *_: False)
+
+
+def publish_without_a_part(patch: Patch) -> None:
+    put = ParquetLog._put_into_file
+
+    def mutated(self: ParquetLog, published: Published, waiting: Sequence[LogFile]) -> None:
+        put(self, published, waiting[1:] or waiting)
+
+    patch.setattr(ParquetLog, "_put_into_file", mutated)
+
+
+def publish_a_part_twice(patch: Patch) -> None:
+    put = ParquetLog._put_into_file
+
+    def mutated(self: ParquetLog, published: Published, waiting: Sequence[LogFile]) -> None:
+        put(self, published, [waiting[0], *waiting])
+
+    patch.setattr(ParquetLog, "_put_into_file", mutated)
 
 
 def keep_rows_that_another_owner_kept(patch: Patch) -> None:
@@ -273,6 +298,9 @@ MUTATIONS = (
     apply_a_batch_twice,
     go_on_with_what_is_in_memory_after_a_failure,
     give_numbers_without_exclusion,
+    take_numbers_whose_rows_are_in_a_file,
+    publish_without_a_part,
+    publish_a_part_twice,
     keep_rows_that_another_owner_kept,
     write_rows_that_do_not_rise,
     go_on_when_overtaken,

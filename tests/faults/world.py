@@ -31,7 +31,7 @@ from modelstream.streams.letters import read_letters
 from modelstream.tables import Tables, open_tables
 from tests.faults import inputs
 from tests.faults.chaos import Chaos
-from tests.faults.process import CHAIN, CHURN, Crash, Faults, FaultyOs, Process
+from tests.faults.process import CHAIN, CHURN, LOGGING, Crash, Faults, FaultyOs, Process
 from tests.faults.sources import Sources
 from tests.faults.virtual_time import VirtualLoop
 
@@ -191,6 +191,9 @@ class World:
         self.restart_dead()
         for name, _, _ in CHAIN:
             await self._in_time(self._finish(name))
+        self.restart_dead()
+        for name in LOGGING:
+            await self._in_time(self._publish(self.owners[name][0]))
 
     async def _in_time(self, work: Awaitable[None]) -> None:
         try:
@@ -206,6 +209,11 @@ class World:
                 await process.drain()
                 for shard in process.shards:
                     process.assign(shard)
+            await asyncio.sleep(0.5)
+
+    async def _publish(self, process: Process) -> None:
+        while self.log(process.name).waiting():
+            process.publish()
             await asyncio.sleep(0.5)
 
     def _lag(self, function: str, shard: int) -> int:

@@ -186,7 +186,8 @@ def cut_log(view: View, name: str, shard: int, rows: int) -> None:
     """Put the rows of a shard's only file, but for the first ones, into a second file."""
     whole = pq.ParquetFile(view.path / name / f"00-{shard:02d}-00000000.parquet").read()
     change_log(view, name, shard, lambda _: whole.slice(0, rows))
-    view.parquet_logs[name].append(shard, whole.slice(rows).replace_schema_metadata(None), Checkpoint(1))
+    log = view.parquet_logs[name]
+    log.append(shard, whole.slice(rows).replace_schema_metadata(None), Checkpoint(1))
 
 
 def test_replay_goes_over_several_files_of_a_shard(view: View) -> None:

@@ -75,6 +75,8 @@ def take(
     changed = change(parsed.events)
     for shard in range(view.marker.shards):
         _take_shard(view, shard, changed.filter(pa.array(shard_of == shard)), lines, lookup)
+    for log in view.parquet_logs.values():
+        log.publish()
 
 
 def _take_shard(view: View, shard: int, events: pa.RecordBatch, lines: list[bytes], lookup: Lookup) -> None:

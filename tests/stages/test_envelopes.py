@@ -77,6 +77,7 @@ def test_events_in_an_envelope_are_taken_in_the_shard_of_their_key(
     harness.run(stage.drain())
     assert not stage.held
 
+    log.publish()
     kept = pq.read_table(tmp_path / "events").sort_by("at")
     amounts = [int.from_bytes(base64.b64decode(row["amount"]), "big", signed=True) / 100 for row in MADE]
     assert kept.column("user_id").to_pylist() == [str(row["user_id"]) for row in MADE]

@@ -85,6 +85,7 @@ def flush(harness: Harness, stage: EventHandler, *messages: Any) -> None:
 
 
 def logged(folder: Path, name: str = "events") -> list[dict[str, Any]]:
+    ParquetLog(folder / name, pa.schema([]), 0).publish()
     rows: list[dict[str, Any]] = pq.read_table(folder / name, partitioning=None).to_pylist()
     return rows
 
