@@ -27,8 +27,6 @@ COVERED: Covered = {
     "commands.run": ("commands/test_run.py", BY_COMMAND),
     "features.users": ("features/test_engine.py", "through the engine, which keeps users in memory with it"),
     "logs.longer": ("contract/test_log_publishing.py", "through the publication of a log"),
-    "logs.part": ("contract/test_log_publishing.py", "through the publication of a log"),
-    "logs.storage": ("contract/test_log_in_a_folder.py", BY_CONTRACT),
     "registry.bucket": ("contract/test_registry_in_s3.py", BY_CONTRACT),
     "runner.job": ("end_to_end/test_run.py", "in the source's process"),
     "source.generator_kernels": ("source/test_generator.py", "through the generator"),

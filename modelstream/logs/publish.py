@@ -27,7 +27,7 @@ ROWS_AT_ONCE = 1 << 18
 
 
 class Waiting(NamedTuple):
-    """What waits in an epoch and shard."""
+    """What waits in an epoch and shard: `Log.waiting` returns it. `publisher.Publisher` has an example."""
 
     parts: int
     """Of these, some may just be put into a file."""
@@ -38,7 +38,7 @@ class Waiting(NamedTuple):
 
 
 class PublishingStorage(Storage):
-    """A log whose parts can be published."""
+    """A log whose parts can be published: `Log`, which has an example."""
 
     def publish(self, shards: Sequence[int] | None = None) -> bool:
         """Put the rows that wait in parts into files; return whether none is left.

@@ -37,7 +37,7 @@ LISTINGS = 100
 
 @dataclass(frozen=True)
 class Published:
-    """The last file of an epoch and shard; without one, its number is -1."""
+    """The last file of an epoch and shard; without one, its number is -1. `Log` has an example."""
 
     number: int = -1
     end: int = 0
@@ -47,7 +47,7 @@ class Published:
 
 
 class Standing(NamedTuple):
-    """Where an epoch and shard stands."""
+    """Where an epoch and shard stands. `Log` has an example."""
 
     published: Published
     waiting: list[LogFile]
@@ -57,7 +57,7 @@ class Standing(NamedTuple):
 
 
 class Storage(ABC):
-    """The files of a log, see the module. `Log` is what others use."""
+    """The files of a log, see the module. `Log` is what others use, and has an example."""
 
     keeps_parts: ClassVar[bool] = False
     """Whether there can be parts."""
