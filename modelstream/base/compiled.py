@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,6 +25,25 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     >>> double(21)
     42
     """
+    return _compiled(function)
+
+
+def compiled_in_place(function: Callable[P, R]) -> Callable[P, R]:
+    """Return the function compiled as `compiled` does, for one that makes no array, and is called by others like it.
+
+    It is inlined, and arrays aren't counted: in a loop that passes a dozen of them on, the counts were four fifths of
+    the time. What makes an array can't be compiled so.
+
+    >>> @compiled_in_place
+    ... def double(x: int) -> int:
+    ...     return 2 * x
+    >>> double(21)
+    42
+    """
+    return _compiled(function, forceinline=True, _nrt=False)
+
+
+def _compiled(function: Callable[P, R], **options: Any) -> Callable[P, R]:
     if os.environ.get("MODELSTREAM_NUMBA", "1") == "0":
         return function
     try:
@@ -34,9 +53,9 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     setattr(numba.config, "CACHE_DIR", _cache_folder())  # noqa: B010 (numba does not declare it)
     result: Callable[P, R] = function
     try:
-        result = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        result = numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
     except RuntimeError:  # a notebook's cell has no file whose compilation could be cached
-        result = numba.njit(nogil=True, error_model="numpy")(function)
+        result = numba.njit(nogil=True, error_model="numpy", **options)(function)
     return result
 
 

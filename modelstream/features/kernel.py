@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from modelstream.base.compiled import compiled
+from modelstream.base.compiled import compiled_in_place
 from modelstream.features import statistics
 
 Float64s = npt.NDArray[np.float64]
@@ -108,7 +108,7 @@ class Output(NamedTuple):
     """int64[8]: by reason, COUNTED, SKIPPED, PROFILES, VECTORS."""
 
 
-@compiled
+@compiled_in_place
 def first_without_value(value_of: Int64s, codes: Int64s, values: Float64s) -> int:
     """Return the first event that should have a value but has no finite one, or -1.
 
@@ -121,7 +121,7 @@ def first_without_value(value_of: Int64s, codes: Int64s, values: Float64s) -> in
     return -1
 
 
-@compiled
+@compiled_in_place
 def _refusal(plan: Plan, state: State, slot: int, code: int, time: int) -> int:
     """Return why an event doesn't count, or COUNTED."""
     if code < 0:
@@ -138,7 +138,7 @@ def _refusal(plan: Plan, state: State, slot: int, code: int, time: int) -> int:
     return COUNTED
 
 
-@compiled
+@compiled_in_place
 def _write_vector(plan: Plan, state: State, slot: int, vectors: Float64s, column: int) -> None:
     feature = 0
     if plan.lookup:
@@ -151,7 +151,7 @@ def _write_vector(plan: Plan, state: State, slot: int, vectors: Float64s, column
             feature += 1
 
 
-@compiled
+@compiled_in_place
 def apply(plan: Plan, state: State, batch: Batch, output: Output) -> None:
     """Apply the events of `batch` to `state` in order, and fill `output`.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from modelstream.base.compiled import compiled
+from modelstream.base.compiled import compiled_in_place
 
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
@@ -24,7 +24,7 @@ STATISTICS = {"sum": SUM, "mean": MEAN, "count": COUNT, "var": VAR}
 """The statistics that a use case can ask for, by name."""
 
 
-@compiled
+@compiled_in_place
 def update(statistics: Float64s, x: float) -> None:
     """Take the number `x` into `statistics`, float64[4], in place.
 
@@ -41,7 +41,7 @@ def update(statistics: Float64s, x: float) -> None:
     statistics[M2] += difference * (x - statistics[MEAN])
 
 
-@compiled
+@compiled_in_place
 def update_many(statistics: Float64s, sets: Int64s, xs: Float64s) -> None:
     """Take `xs`, float64[n], in order into rows `sets`, int64[n], of `statistics`, float64[m, 4], in place.
 
@@ -56,7 +56,7 @@ def update_many(statistics: Float64s, sets: Int64s, xs: Float64s) -> None:
         update(statistics[sets[i]], xs[i])
 
 
-@compiled
+@compiled_in_place
 def get(statistics: Float64s, statistic: int) -> float:
     """Return one statistic, such as VAR, of `statistics`, float64[4].
 
