@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime
-from multiprocessing.synchronize import Event as Ready
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,8 @@ def _read(stored: Any) -> User | None:
     return user
 
 
-def send(broker: str, topic: str, path: Path, rate: float, most: int, ready: Ready) -> None:
-    """Send the first lines of a file: one, and when it has been processed so many a second; 0 means all at once."""
+def send(broker: str, topic: str, path: Path, rate: float, most: int) -> None:
+    """Send the first lines of a file: one, and after a line on standard input so many a second; 0 means all at once."""
     decoder = msgspec.json.Decoder(Event)
     producer = Producer({"bootstrap.servers": broker, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000})
     with path.open("rb") as file:
@@ -81,7 +81,7 @@ def send(broker: str, topic: str, path: Path, rate: float, most: int, ready: Rea
     for number, line in enumerate(lines):
         if rate and number == 1:
             producer.flush()
-            ready.wait()
+            sys.stdin.readline()
         if number < 2:
             begun = time.monotonic()
         while rate and number > (time.monotonic() - begun) * rate:
@@ -105,9 +105,10 @@ def run(broker: str, path: Path, index: dict[str, float], rate: float, most: int
     for future in admin.create_topics(made).values():
         future.result(30)
     seen, times = 0, [0.0, 0.0]
-    processes = multiprocessing.get_context("spawn")
-    ready = processes.Event()
-    sender = processes.Process(target=send, args=(broker, events, path, rate, most, ready), daemon=True)
+    options = ["--broker", broker, "--input", str(path), "--rate", f"{rate:g}", "--events", str(most), "--send", events]
+    sender = subprocess.Popen([sys.executable, "-m", "bench.peer_quix", *options], stdin=subprocess.PIPE)
+    assert sender.stdin is not None
+    go = sender.stdin
 
     def processed(*_: object) -> None:
         nonlocal seen
@@ -115,7 +116,9 @@ def run(broker: str, path: Path, index: dict[str, float], rate: float, most: int
         times[1] = time.perf_counter()
         if seen == 1:
             times[0] = times[1]
-            ready.set()
+            if rate:
+                go.write(b"go\n")
+                go.flush()
 
     with tempfile.TemporaryDirectory() as folder:
         application = Application(
@@ -131,14 +134,15 @@ def run(broker: str, path: Path, index: dict[str, float], rate: float, most: int
         frame = frame.apply(stateful(index), stateful=True, metadata=True)
         frame = frame.filter(lambda value: value is not None)
         frame.to_topic(application.topic(vectors))
-        sender.start()
         try:
             if not rate:
-                sender.join()
+                sender.wait()
             application.run(timeout=PATIENCE)
-            sender.join()
+            sender.wait()
         finally:
             sender.kill()
+            sender.wait()
+            go.close()
     return read(broker, vectors), times[1] - times[0], seen
 
 
@@ -180,12 +184,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", required=True, help="HOST:PORT")
     parser.add_argument("--input", type=Path, required=True)
-    parser.add_argument("--enrichment", type=Path, required=True)
+    parser.add_argument("--enrichment", type=Path)
     parser.add_argument("--rate", type=float, default=0.0, help="events a second (default: all at once)")
     parser.add_argument("--events", type=int, default=0, help="send so many lines of the file (default: all)")
     parser.add_argument("--settle", type=float, default=0.0, help="the delay leaves out the first seconds")
     parser.add_argument("--output", type=Path, help="write the vectors to this Parquet file")
+    parser.add_argument("--send", metavar="TOPIC", help="only send the events, into this topic")
     given = parser.parse_args()
+    if given.send:
+        send(given.broker, given.send, given.input, given.rate, given.events)
+        return
+    if given.enrichment is None:
+        parser.error("--enrichment is missing")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     rows, seconds, events = run(given.broker, given.input, read_enrichment(given.enrichment), given.rate, given.events)
     if given.output:

@@ -47,13 +47,13 @@ def tag_of(version: str) -> str:
 
 
 def has_api() -> bool:
-    """Tell whether this process has an API of MLRun's.
+    """Tell whether this process has an API of MLRun's. On one machine, MLRun's client may have other addresses there.
 
     >>> os.environ.pop("MLRUN_DBPATH", None) and None
     >>> has_api()
     False
     """
-    return bool(os.environ.get(ADDRESS))
+    return os.environ.get(ADDRESS, "").startswith(("http://", "https://"))
 
 
 def find(project: str, model: str, version: str, sha256: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from servers.kafka import KafkaServer
 from servers.redis import RedisServer
-from tests.required import ROOT, require, required_python
+from tests.required import ROOT, require
 
 TINY = ["--users", "20", "--events-per-user", "20", "--seconds", "1", "--rounds", "1", "--probes", "1", "--dry"]
 MOST = 800
@@ -21,11 +21,13 @@ MOST = 800
 
 
 def command(*only: str, python: str = sys.executable) -> list[str]:
-    peers = required_python("bench")
+    peers = ROOT / ".venv-bench" / "bin" / "python"  # CI measures nothing, and doesn't build it
+    if not peers.exists():
+        pytest.skip("there is no .venv-bench; run `make bench`")
     found = subprocess.run([peers, "-c", "import quixstreams"], capture_output=True, check=False)
     if found.returncode:
         pytest.skip(".venv-bench is older than requirements-bench.txt; run `make bench`")
-    return [peers, "-m", "bench.run", *TINY, "--python", python, "--only", *only]
+    return [str(peers), "-m", "bench.run", *TINY, "--python", python, "--only", *only]
 
 
 def run(*only: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:

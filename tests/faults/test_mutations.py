@@ -185,12 +185,12 @@ def write_rows_that_do_not_rise(patch: Patch) -> None:
 
 def go_on_when_overtaken(patch: Patch) -> None:
     """Don't read the shard's state anew when another owner turns out to be further."""
-    apply = FeatureEngine.apply
+    apply = FeatureEngine.apply_prepared
 
     def mutated(self: FeatureEngine, *args: Any) -> Applied:
         return dataclasses.replace(apply(self, *args), skipped=0)
 
-    patch.setattr(FeatureEngine, "apply", mutated)
+    patch.setattr(FeatureEngine, "apply_prepared", mutated)
     patch.setattr(Stage, "forget", lambda *_: None)
 
 
