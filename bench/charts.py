@@ -108,7 +108,8 @@ class Axis:
                 every = [part * 10.0**power for power in range(low, high + 1) for part in (1, 2, 5)]
                 first = max((one for one in every if one <= min(values)), default=every[0])
                 last = min((one for one in every if one >= max(values)), default=every[-1])
-                return [one for one in every if first <= one <= max(last, first * 2)]
+                begin, end = every.index(first), every.index(last)
+                return every[begin : max(end, begin + 1) + 1]
             return [10.0**power for power in range(low, high + 1)]
         most = max(max(values), 1e-9)
         size = 10 ** math.floor(math.log10(most))

@@ -6,7 +6,7 @@ import math
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bench.charts import WIDTH, Axis, Bar, bars, lines
@@ -36,6 +36,7 @@ def test_all_points_lie_within_the_axes(points: list[tuple[float, float]], acros
     assert all(80 - 0.1 <= y <= 340 + 0.1 for y in ys)
 
 
+@example([200_000.0], True)
 @given(st.lists(POSITIVE, min_size=1, max_size=10), st.booleans())
 def test_ticks_rise_and_hold_all_values(values: list[float], logarithmic: bool) -> None:
     ticks = Axis("x", logarithmic).ticks(values)
