@@ -10,8 +10,8 @@ from typing import Any
 
 from modelstream.cluster.failures import explained
 from modelstream.errors import ConfigurationError
+from modelstream.registry.artifact import ADDRESS
 
-ADDRESS = "MLRUN_DBPATH"
 REMEDY = f"export {ADDRESS}=… with the address of the MLRun API (docs/cluster.md)"
 _LEVEL = "MLRUN_LOG_LEVEL"
 

@@ -14,7 +14,7 @@ from modelstream.stages.shard import Incoming
 
 ROOM_BYTES = 1_000_000
 """With this many bytes waiting, they are taken before more are given: thousands of events, which then cost 1 µs each.
-Over Kafka a cycle waits some 10 ms for its appends: with an eighth of the room it took a quarter as many records."""
+Over Kafka a cycle waits some 10 ms for its appends: with an eighth of the room it took half as many records."""
 
 
 class Inbox:

@@ -129,13 +129,13 @@ class StreamToFeatures(Stage):
         check_columns(events, self._use_case.event_schema, self._use_case.needed_of_event)
         count: int = events.num_rows
         _, first = self.identity(message)
-        stream_positions = np.arange(first, first + count, dtype=np.int64)
+        in_stream = np.arange(first, first + count, dtype=np.int64)
         keys = events.column(self._use_case.key)
         marks = shard.checkpoint.watermarks
         before = marks.of(rows.origin)
         new = marks.advance(rows.origin, positions_of(events), buckets_of(keys))
         if not new.all():
-            events, stream_positions = events.filter(pa.array(new)), stream_positions[new]
+            events, in_stream = events.filter(pa.array(new)), in_stream[new]
             self.counters.repeated += count - events.num_rows
         try:
             prepared = prepare(self._use_case, events)
@@ -143,7 +143,7 @@ class StreamToFeatures(Stage):
             marks.put_back(rows.origin, before)
             raise UnreadableError(f"a message of events that were not checked: {error}") from error
         self._load([(shard, prepared)])
-        applied = self._update(shard, prepared, stream_positions)
+        applied = self._update(shard, prepared, in_stream)
         if len(applied.indices):
             shard.send(shard.number, "vectors", rows.origin, self._vectors.batch(events, applied))
         return count
@@ -226,8 +226,8 @@ class StreamToFeatures(Stage):
         for engine, wanted in missing:
             engine.load(wanted, rows.take(pa.array([place[key] for key in wanted if key in place], pa.int64())))
 
-    def _update(self, shard: Shard, events: Prepared, stream_positions: Int64s) -> Applied:
-        applied = self._engines[shard.number].apply_prepared(events, stream_positions, self._look_up)
+    def _update(self, shard: Shard, events: Prepared, in_stream: Int64s) -> Applied:
+        applied = self._engines[shard.number].apply_prepared(events, in_stream, self._look_up)
         if applied.skipped and self._features.checkpoint(shard.number).offset > shard.checkpoint.offset:
             # Its vectors are sent, but we would not count them.
             raise OvertakenError(f"another owner of shard {shard.number} is ahead: its state is read again")

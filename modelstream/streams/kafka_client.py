@@ -17,8 +17,8 @@ MAX_MESSAGE = 4 << 20
 
 FETCH_BYTES, FETCH_ALL_BYTES = 3 << 19, 4 << 20
 """Bytes of one partition, and of all, in an answer to a fetch: one of our messages, and some; a larger one comes by
-itself. With 4 MB a partition, answers for 8 held more than the client keeps, and reading took client and broker twice
-the CPU."""
+itself. With 4 MB a partition, answers for 8 held more than the client keeps, and messages of 1 MB took client and
+broker more CPU."""
 
 _OURS_TO_MEND = {
     *(KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL),
