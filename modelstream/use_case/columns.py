@@ -45,7 +45,3 @@ FIELD_TYPES: dict[str, pa.DataType] = {
     "boolean": pa.bool_(),
 }
 """The Arrow type for each field type of a use-case file."""
-
-STORED_STATISTICS = ("sum", "mean", "count", "m2")
-"""The statistics that a row stores for each event type with a value; `m2` is the sum of squared differences from the
-mean."""

@@ -24,9 +24,11 @@ from modelstream.use_case.columns import (
     POSITION,
     PREDICTED_AT,
     SHARD,
-    STORED_STATISTICS,
     TIME,
 )
+from modelstream.use_case.durations import microseconds
+from modelstream.use_case.stored import stored_columns
+from modelstream.use_case.vocabulary import Form, From, Group, LookUp, Part, names_of
 
 MICROSECONDS_AN_HOUR = 3_600_000_000
 
@@ -55,20 +57,7 @@ class Unit(enum.StrEnum):
     NANOSECONDS = "ns"
 
 
-class Statistic(enum.StrEnum):
-    """A running statistic of the values of an event; `modelstream.features.statistics` has the formulas."""
-
-    SUM = "sum"
-    MEAN = "mean"
-    COUNT = "count"
-    VAR = "var"
-
-
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of a use-case file."""
-
-
-class Field(_Part, frozen=True):
+class Field(Part, frozen=True):
     """A field of an event: its type, where it stands, and what numbers mean in it.
 
     `path` is where it stands in an event's JSON: names with dots between them, such as `after.house`; empty if it
@@ -81,14 +70,14 @@ class Field(_Part, frozen=True):
     epoch: Unit | None = None
 
 
-class Event(_Part, frozen=True):
-    """A type of event: other names for it, and the field whose statistics are features."""
+class Event(Part, frozen=True):
+    """A type of event: other names for it, and the fields that it must have; a number must be finite."""
 
     aliases: tuple[str, ...] = ()
-    value: str | None = None
+    needs: tuple[str, ...] = ()
 
 
-class Profile(_Part, frozen=True):
+class Profile(Part, frozen=True):
     """The event that registers a user, and what is kept from it: its time, under a name, and some fields."""
 
     event: str
@@ -96,41 +85,45 @@ class Profile(_Part, frozen=True):
     fields: tuple[str, ...] = ()
 
 
-class Lookup(_Part, frozen=True):
-    """A value that is looked up in a table when the profile arrives; `default` is used if none is found."""
+class Clock(Part, frozen=True):
+    """The field of an event's time, and how far it may lie from the user's clock and from its arrival."""
 
-    table: str
-    by: str
-    value: str
-    default: float = 0.0
-
-
-class Window(_Part, frozen=True):
-    """Events count from the first event of type `opens` on, for `hours` of event time."""
-
-    opens: str
-    hours: float
+    field: str
+    ahead: str | None = "24h"
+    """What happened longer than this after it arrived is not counted; None: anything is."""
+    late: str | None = None
+    """What happened longer than this before the user's latest event is not counted; None: anything is."""
 
     @property
-    def microseconds(self) -> int:
-        """The length of the window."""
-        return round(self.hours * MICROSECONDS_AN_HOUR)
+    def ahead_microseconds(self) -> int | None:
+        """`ahead` in microseconds."""
+        return microseconds(self.ahead) if self.ahead else None
+
+    @property
+    def late_microseconds(self) -> int | None:
+        """`late` in microseconds."""
+        return microseconds(self.late) if self.late else None
 
 
-class Label(_Part, frozen=True):
+class Label(Part, frozen=True):
     """The field that holds the outcome, and its value in the case that the model looks for.
 
-    It comes with the profile, or with a later event of the type `event`. With `wait` (hours of event time), that event
-    must follow within that time after a vector; if it does not, the other case happened.
+    It comes with the profile, or with a later event of the type `event`. With `wait` (such as `48h` of event time), that
+    event must follow within that time after a vector; if it does not, the other case happened.
     """
 
     field: str
     positive: bool | int | str = 1
     event: str | None = None
-    wait: float | None = None
+    wait: str | None = None
+
+    @property
+    def wait_microseconds(self) -> int | None:
+        """`wait` in microseconds."""
+        return microseconds(self.wait) if self.wait else None
 
 
-class ModelDeclaration(_Part, frozen=True):
+class ModelDeclaration(Part, frozen=True):
     """The model's name, the column of its decision, and the threshold: from this probability on the decision is 1."""
 
     name: str
@@ -142,13 +135,14 @@ class ModelDeclaration(_Part, frozen=True):
     """Sentences for the model card: what it is not for, and what is not known."""
 
 
-class UseCase(_Part, frozen=True, dict=True):
+class UseCase(Part, frozen=True, dict=True):
     """A use case as its file declares it, and what follows from that."""
 
     version: int
     name: str
     key: str
-    time: str
+    written_time: str | Clock = msgspec.field(name="time")
+    """The field of an event's time, by itself or in a mapping with its limits."""
     type: str
     written: dict[str, FieldType | Field] = msgspec.field(name="fields")
     """An event's fields, as the file's `fields` has them: `celsius: number` is short for `celsius: {type: number}`.
@@ -158,10 +152,13 @@ class UseCase(_Part, frozen=True, dict=True):
     model: ModelDeclaration
     title: str = ""
     description: str = ""
+    id: str | None = None
+    """The field that tells an event from its repetition by the source."""
     profile: Profile | None = None
-    lookup: Lookup | None = None
-    window: Window | None = None
-    statistics: tuple[Statistic, ...] = tuple(Statistic)
+    window: From | None = None
+    """Events count in this window only; None: all do."""
+    forms: dict[str, Form] = msgspec.field(name="features", default_factory=dict)
+    """What stands under `features`."""
     derived: tuple[str, ...] = ()
     """Features that the notebook's `derive` adds."""
     label: Label | None = None
@@ -200,19 +197,39 @@ class UseCase(_Part, frozen=True, dict=True):
         return codes
 
     @cached_property
-    def value_events(self) -> tuple[str, ...]:
-        """The types of events that have a value."""
-        return tuple(name for name, event in self.events.items() if event.value is not None)
+    def clock(self) -> Clock:
+        """The field of an event's time, with its limits."""
+        written = self.written_time
+        return written if isinstance(written, Clock) else Clock(written)
 
-    def value_field(self, event: str) -> str | None:
-        """Return the field that holds the value of a type of event (by its name, not an alias), or None."""
-        return self.events[event].value
+    @property
+    def time(self) -> str:
+        """The field of an event's time."""
+        return self.clock.field
+
+    def needs(self, event: str) -> tuple[str, ...]:
+        """Return the fields that an event of a type (by its name, not an alias) must have."""
+        return self.events[event].needs
+
+    @cached_property
+    def groups(self) -> dict[str, Group]:
+        """The groups of statistics by name, in the order of the file."""
+        return {name: form for name, form in self.forms.items() if isinstance(form, Group)}
+
+    @cached_property
+    def profile_lookups(self) -> dict[str, LookUp]:
+        """What is looked up when the profile arrives, by the name of the feature."""
+        return {n: form for n, form in self.forms.items() if isinstance(form, LookUp) and form.at is not None}
+
+    @cached_property
+    def event_lookups(self) -> dict[str, LookUp]:
+        """What is looked up as an event is taken in, by the name of the feature, which is a column of the events."""
+        return {n: form for n, form in self.forms.items() if isinstance(form, LookUp) and form.at is None}
 
     @cached_property
     def computed(self) -> tuple[str, ...]:
-        """The features that the engine computes: the value looked up, then each event's statistics."""
-        looked_up = (self.lookup.value,) if self.lookup else ()
-        return looked_up + tuple(f"{event}_{name}" for event in self.value_events for name in self.statistics)
+        """The features that the engine computes, in the order of the file."""
+        return tuple(feature for name, form in self.forms.items() for feature in names_of(name, form))
 
     @cached_property
     def features(self) -> tuple[str, ...]:
@@ -222,7 +239,7 @@ class UseCase(_Part, frozen=True, dict=True):
     @property
     def first_time(self) -> str | None:
         """The column of the time of the event that opened the window; None without a window."""
-        return f"first_{self.window.opens}_time" if self.window else None
+        return f"first_{self.window.event}_time" if self.window else None
 
     @property
     def prediction(self) -> str:
@@ -256,7 +273,7 @@ class UseCase(_Part, frozen=True, dict=True):
 
     @cached_property
     def event_schema(self) -> pa.Schema:
-        """The columns of a batch of events: position, ingested_at, the use case's fields, extra."""
+        """The columns of a batch of events: position, ingested_at, the fields, values looked up, extra."""
         return pa.schema([(POSITION, pa.int64()), (INGESTED_AT, TIME), *self._fields, (EXTRA, pa.string())])
 
     @property
@@ -266,14 +283,10 @@ class UseCase(_Part, frozen=True, dict=True):
 
     @cached_property
     def row_schema(self) -> pa.Schema:
-        """The columns of a user's stored row: key, applied, profile, lookup value, window, statistics."""
+        """The columns of a user's stored row: key, applied, profile, values looked up, and what `stored` says."""
         columns: Columns = [(self.key, pa.string()), (APPLIED, pa.int64()), *self._profile_fields]
-        if self.lookup:
-            columns.append((self.lookup.value, pa.float64()))
-        if self.first_time:
-            columns.append((self.first_time, TIME))
-        columns += _floats(f"{event}_{name}" for event in self.value_events for name in STORED_STATISTICS)
-        return pa.schema(columns)
+        columns += _floats(self.profile_lookups)
+        return pa.schema([*columns, *((one.name, one.type) for one in stored_columns(self))])
 
     @cached_property
     def features_schema(self) -> pa.Schema:
@@ -309,7 +322,8 @@ class UseCase(_Part, frozen=True, dict=True):
 
     @property
     def _fields(self) -> Columns:
-        return [(name, FIELD_TYPES[type_]) for name, type_ in self.fields.items()]
+        fields = [(name, FIELD_TYPES[type_]) for name, type_ in self.fields.items()]
+        return [*fields, *_floats(self.event_lookups)]
 
     @property
     def _profile_fields(self) -> Columns:

@@ -9,20 +9,12 @@ import msgspec
 
 from modelstream.base.yamlfile import YamlFile
 from modelstream.errors import ConfigurationError
-from modelstream.use_case.check import VERSION, check
-from modelstream.use_case.declared import (
-    Event,
-    Field,
-    FieldType,
-    Label,
-    Lookup,
-    ModelDeclaration,
-    Profile,
-    Statistic,
-    Unit,
-    UseCase,
-    Window,
-)
+from modelstream.use_case.declared import Field, FieldType, ModelDeclaration, Profile, Unit, UseCase
+from modelstream.use_case.version_1 import EventV1, LabelV1, LookupV1, UseCaseV1, WindowV1, translated
+from modelstream.use_case.vocabulary import Statistic
+
+VERSION = 2
+"""The newest version of use-case files."""
 
 
 def load_use_case(path: Path | str) -> UseCase:
@@ -62,15 +54,13 @@ def parse_use_case(text: str, source: str = "use case") -> UseCase:
         problem = f"{version} is newer than {VERSION}, the newest known here"
         raise file.error(("version",), problem, "update modelstream")
     _check_parts(file)
-    use_case = file.convert(file.data, UseCase)
-    check(use_case, file)
-    return use_case
+    return translated(file.convert(file.data, UseCaseV1))
 
 
 def _check_parts(file: YamlFile) -> None:
     """Convert each part by itself, so that an error can name the event or field that it is about."""
-    parts: dict[str, type[msgspec.Struct]] = {"profile": Profile, "lookup": Lookup, "window": Window}
-    parts |= {"label": Label, "model": ModelDeclaration}
+    parts: dict[str, type[msgspec.Struct]] = {"profile": Profile, "lookup": LookupV1, "window": WindowV1}
+    parts |= {"label": LabelV1, "model": ModelDeclaration}
     for name, kind in parts.items():
         if file.data.get(name) is not None:
             file.convert(file.data[name], kind, (name,))
@@ -86,7 +76,7 @@ def _check_parts(file: YamlFile) -> None:
     for name, value in _items(file.data.get("events")):
         if value is None:  # `login:` declares an event without further details
             value = file.data["events"][name] = {}
-        file.convert(value, Event, ("events", name))
+        file.convert(value, EventV1, ("events", name))
     statistics = file.data.get("statistics")
     for index, value in enumerate(statistics if isinstance(statistics, list) else ()):
         file.convert(value, Statistic, ("statistics", index))

@@ -1,0 +1,40 @@
+"""Lengths of time as use-case files write them: `90s`, `30m`, `24h`, `7d`, `1h30m`."""
+
+from __future__ import annotations
+
+import re
+
+MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000}
+"""The units, the longest first."""
+
+_WRITTEN = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?")
+
+
+def microseconds(text: str) -> int | None:
+    """Return the length that is written, in microseconds; None if it can't be read or is 0.
+
+    >>> microseconds("1h30m"), microseconds("7d"), microseconds("0.5s"), microseconds("24"), microseconds("")
+    (5400000000, 604800000000, 500000, None, None)
+    """
+    found = _WRITTEN.fullmatch(text)
+    if not found:
+        return None
+    parts = zip(found.groups(default="0"), MICROSECONDS.values(), strict=True)
+    return round(sum(float(number) * unit for number, unit in parts)) or None
+
+
+def duration(length: int) -> str:
+    """Return a length in microseconds as it is written, in the fewest units that say it exactly.
+
+    Days are used only for whole days of two and more: a day is `24h`.
+
+    >>> duration(5_400_000_000), duration(86_400_000_000), duration(604_800_000_000), duration(500_000)
+    ('1h30m', '24h', '7d', '0.5s')
+    """
+    if length % MICROSECONDS["d"] == 0 and length >= 2 * MICROSECONDS["d"]:
+        return f"{length // MICROSECONDS['d']}d"
+    text = ""
+    for unit in ("h", "m"):
+        many, length = divmod(length, MICROSECONDS[unit])
+        text += f"{many}{unit}" if many else ""
+    return text + (f"{length / MICROSECONDS['s']:.6f}".rstrip("0").rstrip(".") + "s" if length else "") or "0s"

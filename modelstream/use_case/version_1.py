@@ -1,0 +1,105 @@
+"""Use-case files of version 1, which read on: their form, and what each part is called in version 2.
+
+A file of version 1 says four statistics of the values of events, over one window, and one value looked up with the
+profile. The names, their order and every bit of the features stay what they were.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from modelstream.use_case.declared import Clock, Event, Field, FieldType, Label, ModelDeclaration, Profile, UseCase
+from modelstream.use_case.durations import MICROSECONDS, duration
+from modelstream.use_case.vocabulary import AllTime, Form, From, Group, LookUp, Part, Statistic
+
+STATISTICS = (Statistic.SUM, Statistic.MEAN, Statistic.COUNT, Statistic.VAR)
+
+
+class EventV1(Part, frozen=True):
+    """A type of event: other names for it, and the field whose statistics are features."""
+
+    aliases: tuple[str, ...] = ()
+    value: str | None = None
+
+
+class LookupV1(Part, frozen=True):
+    """A value that is looked up in a table when the profile arrives; `default` is used if none is found."""
+
+    table: str
+    by: str
+    value: str
+    default: float = 0.0
+
+
+class WindowV1(Part, frozen=True):
+    """Events count from the first event of type `opens` on, for `hours` of event time."""
+
+    opens: str
+    hours: float
+
+
+class LabelV1(Part, frozen=True):
+    """The field that holds the outcome; `wait` is in hours of event time."""
+
+    field: str
+    positive: bool | int | str = 1
+    event: str | None = None
+    wait: float | None = None
+
+
+class UseCaseV1(Part, frozen=True):
+    """A use case as a file of version 1 declares it."""
+
+    version: int
+    name: str
+    key: str
+    time: str
+    type: str
+    fields: dict[str, FieldType | Field]
+    events: dict[str, EventV1]
+    predict_on: tuple[str, ...]
+    model: ModelDeclaration
+    title: str = ""
+    description: str = ""
+    profile: Profile | None = None
+    lookup: LookupV1 | None = None
+    window: WindowV1 | None = None
+    statistics: tuple[Statistic, ...] = STATISTICS
+    derived: tuple[str, ...] = ()
+    label: LabelV1 | None = None
+
+
+def translated(old: UseCaseV1) -> UseCase:
+    """Return the use case of version 2 that means the same.
+
+    `file.parse_use_case` has an example.
+    """
+    forms: dict[str, Form] = {}
+    if old.lookup:
+        forms[old.lookup.value] = LookUp(old.lookup.table, old.lookup.by, "profile", old.lookup.default)
+    for name, event in old.events.items():
+        if event.value is not None:
+            forms[name] = Group((name,), event.value, windows=(AllTime(),), give=old.statistics)
+    label = old.label
+    return UseCase(
+        version=2,
+        name=old.name,
+        key=old.key,
+        written_time=Clock(old.time, ahead=None),
+        type=old.type,
+        written=old.fields,
+        events={n: Event(e.aliases, (e.value,) if e.value is not None else ()) for n, e in old.events.items()},
+        predict_on=old.predict_on,
+        model=old.model,
+        title=old.title,
+        description=old.description,
+        profile=old.profile,
+        window=From(old.window.opens, _hours(old.window.hours)) if old.window else None,
+        forms=forms,
+        derived=old.derived,
+        label=msgspec.convert({**msgspec.structs.asdict(label), "wait": _hours(label.wait)}, Label) if label else None,
+    )
+
+
+def _hours(hours: float | None) -> str | None:
+    return None if hours is None else duration(round(hours * MICROSECONDS["h"]))
