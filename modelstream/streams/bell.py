@@ -45,7 +45,7 @@ class Bell:
         self._folder = Path(tempfile.gettempdir(), f"modelstream-bells-{os.getuid()}", name)
         self._pipe: tuple[int, Path] | None = None
         self._looked = -1
-        self._listeners: dict[str, int] = {}
+        self._listeners: dict[Path, int] = {}
         self._mine: bool | None = None
 
     def listen(self) -> int | None:
@@ -76,47 +76,47 @@ class Bell:
 
     def ring(self) -> None:
         """Wake all listeners."""
-        for name, pipe in list(self._found()):
+        for path, pipe in list(self._found()):
             try:
                 os.write(pipe, b"!")
             except BlockingIOError:
                 pass  # thousands of rings are in it
             except OSError:  # its process ended
-                self._drop(name)
+                self._drop(path)
 
-    def _found(self) -> Iterator[tuple[str, int]]:
+    def _found(self) -> Iterator[tuple[Path, int]]:
         """Return the pipes of all listeners, open."""
         try:
-            changed = os.stat(self._folder).st_mtime_ns
+            changed = self._folder.stat().st_mtime_ns
         except OSError:
             return iter(())  # nobody has ever listened
         if changed != self._looked and self._is_mine():
             with contextlib.suppress(OSError):
-                for name in os.listdir(self._folder):
-                    if name not in self._listeners and not name.startswith("."):
-                        self._open_listener(name)
+                for path in self._folder.iterdir():
+                    if path not in self._listeners and not path.name.startswith("."):
+                        self._open_listener(path)
                 # A pipe that is made within the clock's grain of this look (4 ms on Linux) would never be seen.
                 self._looked = changed if time.time_ns() - changed > GRAIN_NS else -1
         return iter(self._listeners.items())
 
-    def _open_listener(self, name: str) -> None:
+    def _open_listener(self, path: Path) -> None:
         with contextlib.suppress(OSError):
             try:
-                pipe = os.open(self._folder / name, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError:  # nobody reads it: its process was killed
-                os.unlink(self._folder / name)
+                path.unlink()
             else:
-                self._listeners[name] = pipe
+                self._listeners[path] = pipe
 
-    def _drop(self, name: str) -> None:
-        os.close(self._listeners.pop(name))
+    def _drop(self, path: Path) -> None:
+        os.close(self._listeners.pop(path))
         with contextlib.suppress(OSError):
-            os.unlink(self._folder / name)
+            path.unlink()
 
     def _is_mine(self) -> bool:
         """Tell whether nobody else can put pipes there."""
         if self._mine is None:
-            about = os.lstat(self._folder.parent)
+            about = self._folder.parent.lstat()
             self._mine = about.st_uid == os.getuid() and not about.st_mode & 0o077
         return self._mine
 
