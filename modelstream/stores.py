@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import msgspec
 import pyarrow as pa
 
 from modelstream.base.yamlfile import suggestion
@@ -22,7 +23,7 @@ from modelstream.streams.letters import read_letters
 from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
-from modelstream.use_case.meaning import digest, meaning_of
+from modelstream.use_case.meaning import check_meaning, digest, meaning_of
 
 if TYPE_CHECKING:
     from modelstream.logs import Log
@@ -93,8 +94,15 @@ class Stores:
 
     @cached_property
     def features(self) -> FeatureTable:
-        """The table with a row for every user."""
-        return self.tables.features(self.use_case.row_schema, self.names.features)
+        """The table with a row for every user. Raises ConfigurationError if its rows have another meaning."""
+        what = f"the rows of the table {self.names.features} at {self.urls.tables}"
+        if kept := self.tables.definition():
+            check_meaning(kept, self.use_case, what)
+        table = self.tables.features(self.use_case.row_schema, self.names.features)
+        if not kept:  # a table of an earlier version with the same columns is taken to mean the same
+            now = msgspec.json.encode(meaning_of(self.use_case)).decode()
+            check_meaning(self.tables.definition(now), self.use_case, what)  # somebody else may have been first
+        return table
 
     @cached_property
     def enrichment(self) -> LookupTable | None:
@@ -124,7 +132,7 @@ class Stores:
     def _log(self, name: str, schema: pa.Schema, epoch: int) -> Log:
         from modelstream.logs import open_log  # Parquet comes with it, 10 MB: most functions keep no log
 
-        return open_log(self.urls.logs, name, schema, epoch)
+        return open_log(self.urls.logs, name, schema, epoch, digest(meaning_of(self.use_case)) if schema else "")
 
     def check_names(self, project: Project) -> None:
         """Raise ConfigurationError where the use case looks up a table that `project.yaml` doesn't name."""

@@ -159,6 +159,45 @@ def test_a_dead_letter_that_was_sent_twice_counts_once(stores: Stores) -> None:
 # Opening.
 
 
+def test_tables_of_another_definition_are_refused_with_the_difference(tmp_path: Path, stores: Stores) -> None:
+    list(stores.make(PROJECT, SHARDS))
+    text = PROJECT.use_case_file.read_text()
+    changed, remark = tmp_path / "changed.yaml", tmp_path / "remark.yaml"
+    changed.write_text(text.replace("default: 0", "default: 3"))
+    remark.write_text(text + "# a remark\n")
+    urls = StoreUrls().within(tmp_path)
+    with Stores(urls, PROJECT.names, remark) as same:
+        assert same.features.count() == 0
+    for _ in range(2):
+        with (
+            Stores(urls, PROJECT.names, changed) as others,
+            pytest.raises(ConfigurationError, match="default: ") as told,
+        ):
+            others.features.count()
+        assert "0 before, 3 now" in str(told.value) and str(tmp_path) in str(told.value)
+
+
+def test_another_column_is_told_in_words_too(tmp_path: Path, stores: Stores) -> None:
+    list(stores.make(PROJECT, SHARDS))
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(PROJECT.use_case_file.read_text().replace("value: bet_amount", "value: amount"))
+    with (
+        Stores(StoreUrls().within(tmp_path), PROJECT.names, changed) as others,
+        pytest.raises(ConfigurationError, match="bet_amount before, amount now"),
+    ):
+        others.features.count()
+
+
+def test_tables_made_before_definitions_were_kept_are_taken_for_those_of_today(tmp_path: Path) -> None:
+    urls = StoreUrls().within(tmp_path)
+    with Stores(urls, PROJECT.names, PROJECT.use_case_file) as old:
+        old.tables.features(old.use_case.row_schema)
+        assert old.tables.definition() == ""
+    with Stores(urls, PROJECT.names, PROJECT.use_case_file) as new:
+        assert new.features.count() == 0
+        assert '"purchase"' in new.tables.definition()
+
+
 def test_stores_are_made_once_and_kept_as_they_are(stores: Stores, tmp_path: Path) -> None:
     made = list(stores.make(PROJECT, SHARDS))
     assert [(info.name, info.shards, info.epoch) for info in made] == [(n, SHARDS, 0) for n in PROJECT.params.streams]

@@ -20,6 +20,8 @@ from modelstream.cluster.config import Cluster
 from modelstream.project import Function, Project
 from modelstream.settings import PREFIX, StoreUrls
 from modelstream.streams.kafka_address import KafkaAddress
+from modelstream.use_case.file import load_use_case
+from modelstream.use_case.meaning import digest, meaning_of
 
 JOBS = {
     "prepare": "Make the streams and tables that are not there yet.",
@@ -71,6 +73,7 @@ def environment(project: Project, cluster: Cluster, function: str) -> dict[str, 
         folder=cluster.folder,
         registry=cluster.registry_url(),
     )
+    settings = msgspec.structs.replace(settings, meaning=digest(meaning_of(load_use_case(project.use_case_file))))
     own = {PREFIX + "MONITORING": "true"} if cluster.monitoring and function == project.server else {}
     if function not in project.functions:
         own = {

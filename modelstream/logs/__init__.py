@@ -22,8 +22,10 @@ from modelstream.logs.contract import Log
 __all__ = ["Log", "open_log"]
 
 
-def open_log(url: str, name: str, schema: pa.Schema, epoch: int) -> Log:
+def open_log(url: str, name: str, schema: pa.Schema, epoch: int, definition: str = "") -> Log:
     """Return a log at a URL. Raises ConfigurationError for an unknown kind of URL. Nothing is created yet.
+
+    `definition` is the hash of the definition that makes the rows, which goes into each file.
 
     The URL is a folder, as a path or `file://` and a path, or `s3://bucket/prefix`.
 
@@ -37,11 +39,11 @@ def open_log(url: str, name: str, schema: pa.Schema, epoch: int) -> Log:
     if scheme == "file":
         from modelstream.logs.parquet import ParquetLog
 
-        return ParquetLog(folder_of(url) / name, schema, epoch)
+        return ParquetLog(folder_of(url) / name, schema, epoch, definition)
     if scheme == "s3":
         from modelstream.logs.bucket import S3Log
 
-        return S3Log(f"{url.rstrip('/')}/{name}", schema, epoch)
+        return S3Log(f"{url.rstrip('/')}/{name}", schema, epoch, definition)
     raise ConfigurationError(
         f"logs can't be at {url!r}: unknown kind {scheme!r}; known: file, s3",
         remedy="give a folder, or s3://bucket/prefix",

@@ -31,8 +31,8 @@ class S3Log(Log):
     An example would need a bucket: `tests/contract/test_log_in_s3.py` has one.
     """
 
-    def __init__(self, url: str, schema: pa.Schema, epoch: int) -> None:
-        super().__init__(schema, epoch)
+    def __init__(self, url: str, schema: pa.Schema, epoch: int, definition: str = "") -> None:
+        super().__init__(schema, epoch, definition)
         self.bucket = Bucket(url)
         self._tried = False
 

@@ -64,8 +64,8 @@ class Log(PublishingStorage):
     `open_log` opens one; `parquet.ParquetLog` has an example.
     """
 
-    def __init__(self, schema: pa.Schema, epoch: int) -> None:
-        super().__init__(schema, epoch)
+    def __init__(self, schema: pa.Schema, epoch: int, definition: str = "") -> None:
+        super().__init__(schema, epoch, definition)
         self._tails: dict[int, _Tail] = {}
 
     @abstractmethod
@@ -131,6 +131,7 @@ class Log(PublishingStorage):
             shard=shard,
             number=tail.number + 1,
             commits=tail.commits + 1,
+            definition=self.definition,
             rows=tail.rows + table.num_rows,
             offset=checkpoint.offset,
             watermarks=checkpoint.watermarks.to_json(),
@@ -181,22 +182,31 @@ class Log(PublishingStorage):
         columns: Sequence[str] | None = None,
         shards: Sequence[int] | None = None,
         after: Mapping[Key, int] | None = None,
+        *,
+        same_definition: bool = False,
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows in the order in which each shard appended them: by epoch, shard, and commit.
 
         With `after`, which `row_counts` has returned, only those that were added since. What is added to a shard while
-        it is read is left out. Raises ConfigurationError for a file that can't be read, or that lacks the columns.
+        it is read is left out. Raises ConfigurationError for a file that can't be read, or that lacks the columns; with
+        `same_definition` also for one that is known to have been made with another definition than the log's.
         """
         names = None if columns is None else list(columns)
         with self._outages():
             parts, files = self._parts(), self._files()
         for key in sorted({file.key for file in (*parts, *files)}):
             if shards is None or key[1] in shards:
-                yield from self._scan_shard(self._snapshot(key, files), key, names, (after or {}).get(key, 0))
+                for footer, batches in self._scan_shard(
+                    self._snapshot(key, files), key, names, (after or {}).get(key, 0)
+                ):
+                    if same_definition:
+                        self._check_definition(footer)
+                    yield from batches
 
     def _scan_shard(
         self, snapshot: _Snapshot, key: Key, names: list[str] | None, after: int
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Iterator[tuple[Footer, Iterator[pa.RecordBatch]]]:
+        """Yield the footer of each file and part, and then its rows."""
         last, tables = snapshot
         number = -1 if last is None else last[0].number
         for file in (LogFile(*key, each) for each in range(number + 1)):
@@ -204,14 +214,24 @@ class Log(PublishingStorage):
                 opened = last[1] if last and file == last[0] else self._open(file.name)
                 with opened:
                     rows = opened.metadata.num_rows
-                    old = after - footer_of(self.place(file.name), opened.metadata.metadata).rows + rows if after else 0
+                    footer = footer_of(self.place(file.name), opened.metadata.metadata)
+                    old = after - footer.rows + rows if after else 0
                     if old < rows or not rows:
                         self._check_columns(opened.schema_arrow, names or self.schema.names)
-                        yield from _without_first(opened.iter_batches(columns=names), max(0, old))
+                        yield footer, _without_first(opened.iter_batches(columns=names), max(0, old))
         for footer, table in tables:
             self._check_columns(table.schema, names or self.schema.names)
             batches = (table if names is None else table.select(names)).to_batches()
-            yield from _without_first(batches, max(0, after - footer.rows + table.num_rows))
+            yield footer, _without_first(batches, max(0, after - footer.rows + table.num_rows))
+
+    def _check_definition(self, footer: Footer) -> None:
+        made, ours = footer.definition, self.definition
+        if made and ours and made != ours:
+            raise ConfigurationError(
+                f"{self.place(footer.file.name)} was made with another definition of the features "
+                f"({made[:8]}… instead of {ours[:8]}…)",
+                remedy="compute the vectors again from the log of events, as `train` and `replay` do by themselves",
+            )
 
     def _snapshot(self, key: Key, files: Sequence[LogFile]) -> _Snapshot:
         """Return the last file of an epoch and shard, opened, and the parts whose rows are in no file."""

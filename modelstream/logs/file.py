@@ -87,6 +87,8 @@ class Footer(msgspec.Struct, kw_only=True):
     """How many commits there were in this epoch and shard, with those of this file; None in version 1."""
     groups: int = 1
     """How many times rows were put into this file."""
+    definition: str = ""
+    """Hash of the definition that made the rows of this file (`use_case.meaning`); empty if nobody knew it."""
     rows: int
     """Rows in this file and all earlier ones of the same epoch and shard."""
     offset: int

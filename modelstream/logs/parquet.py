@@ -55,8 +55,8 @@ class ParquetLog(Log):
 
     keeps_parts = True
 
-    def __init__(self, folder: Path, schema: pa.Schema, epoch: int) -> None:
-        super().__init__(schema, epoch)
+    def __init__(self, folder: Path, schema: pa.Schema, epoch: int, definition: str = "") -> None:
+        super().__init__(schema, epoch, definition)
         self._folder = folder
         self._made = False
         self._hidden = folder.resolve().parent / f".{folder.name}.writing"

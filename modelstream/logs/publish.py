@@ -94,10 +94,13 @@ class PublishingStorage(Storage):
             found, table = decode_part(self.place(part.part), body)
             if tables and sum(each.num_rows for each in (*tables, table)) > ROWS_AT_ONCE:
                 break
+            if tables and found.definition != footer.definition:
+                break  # a footer names one
             tables.append(table)
             footer = found
         table = pa.concat_tables(tables).combine_chunks()
-        if published.footer and _groups(published) < MOST_GROUPS and not self._shared():
+        same = published.footer is not None and published.footer.definition == footer.definition
+        if same and _groups(published) < MOST_GROUPS and not self._shared():
             footer.number, footer.groups = published.number, _groups(published) + 1
             if self._lengthen(footer.file.name, table, footer):
                 return

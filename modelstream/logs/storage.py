@@ -62,9 +62,11 @@ class Storage(ABC):
     keeps_parts: ClassVar[bool] = False
     """Whether there can be parts."""
 
-    def __init__(self, schema: pa.Schema, epoch: int) -> None:
+    def __init__(self, schema: pa.Schema, epoch: int, definition: str = "") -> None:
         self.schema = schema.remove_metadata()
         self.epoch = epoch
+        self.definition = definition
+        """Hash of the definition that makes the rows that are appended; empty if nobody knows it."""
         self._published: dict[Key, Published] = {}
 
     @abstractmethod

@@ -18,6 +18,7 @@ import threading
 import time
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from modelstream.stages.base import Stage
 
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.010
-"""Seconds between two checks for new messages. A check costs about 10 µs; four hops of 10 ms each delay an event by 40
-ms."""
+"""Seconds between two checks for new messages, where a stream can't wake us. A check costs about 10 µs; four hops of 10
+ms each delay an event by 40 ms."""
+IDLE_PAUSE = 0.1
+"""The same where it can: a process that is killed between its append and the bell wakes nobody."""
 BATCH_MESSAGES, BATCH_BYTES = 2048, 8_000_000
 REPORT_EVERY = 0.2
 ACK_SECONDS = 5.0
@@ -71,6 +74,7 @@ class Worker:
         self._streams: Streams = Stores.of(self._settings).streams
         self._loop = asyncio.new_event_loop()
         self._draining = self._stopping = False
+        self._rung = asyncio.Event()
         self._stage: Stage | None = None
         self._busy = asyncio.Lock()
         self._ids = itertools.count()
@@ -118,11 +122,13 @@ class Worker:
             server.close()
         await _awaited(self.context.platform._on_signal("termination"))
         self._line.send(self._report())
+        self._streams.close()
         return 0
 
     async def _pump(self, handler: Callable[[Any, Any], Any]) -> None:
         """Deliver messages, one at a time per worker, from after the last that was acknowledged."""
         offsets = self._begin()
+        bell = self._listen()
         pause = FIRST_PAUSE
         version = None
         while not self._is_stopping():
@@ -147,8 +153,26 @@ class Worker:
                 await _awaited(self.context.platform._on_signal("drain"))
                 self._line.send(self._report())
                 offsets, version = self._begin(), None  # as in Nuclio, what was not acknowledged comes again
-            await asyncio.sleep(pause)
+            await self._rest(pause if bell is None else IDLE_PAUSE)
             pause = min(pause * 1.5, LAST_PAUSE)
+
+    def _listen(self) -> int | None:
+        """Be woken by what is appended to the stream, where it can do that."""
+        bell = self._streams.listen(self._settings.reads)
+        if bell is not None:
+
+            def wake() -> None:
+                os.read(bell, 1 << 16)
+                self._rung.set()
+
+            self._loop.add_reader(bell, wake)
+        return bell
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait for the bell or a command, but not for long."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._rung.wait(), seconds)
+        self._rung.clear()
 
     def _begin(self) -> dict[int, int]:
         """Return the offset of each shard's first message: after the last that was acknowledged."""
@@ -236,10 +260,12 @@ class Worker:
     def _follow(self, command: Command) -> None:
         if command.do == "drain":
             self._draining = True
+            self._rung.set()
         else:
             self._stopping = True
             if self._stage is not None:
                 self._stage.give_up()
+            self._rung.set()
             threading.Timer(GRACE, lambda: os._exit(0)).start()
 
     def _report(self) -> Report:

@@ -129,11 +129,22 @@ class Stage(abc.ABC):
     # What a subclass may use.
 
     def decoded(self, message: Incoming, kind: Kind) -> Decoded:
-        """Return the rows of a message. Raises UnreadableError, also if they are of another kind."""
+        """Return the rows of a message. Raises UnreadableError, also if they are of another kind.
+
+        Raises ConfigurationError for rows that another definition made, which holds the shard.
+        """
         self.check_poison(message)
         rows = decode(message.body)
         if rows.kind != kind:
             raise UnreadableError(f"a message of {rows.kind} in the stream {self.settings.reads}, which is for {kind}")
+        made, ours = rows.metadata.get("definition", ""), self.settings.meaning
+        if made and ours and made != ours:
+            raise ConfigurationError(
+                f"{rows.kind} in {self.settings.reads} were made with another definition of the features than this "
+                f"function has ({made[:8]}… instead of {ours[:8]}…), at offset {message.offset} of shard "
+                f"{message.shard}",
+                remedy="give all functions the same use-case file, and deploy them together",
+            )
         return rows
 
     def check_poison(self, message: Incoming) -> None:

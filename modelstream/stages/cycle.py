@@ -347,7 +347,7 @@ class Cycle:
         rows: Records = []
         letters: Records = []
         for shard in self._shards.values():
-            of_shard = shard.encoded()
+            of_shard = shard.encoded(self._settings.meaning)
             rows += of_shard[0]
             letters += of_shard[1]
         records = ((self._settings.writes, rows), (self._settings.dead_letters, letters))

@@ -88,15 +88,17 @@ class Shard:
         if batch.num_rows:
             self.outbox.append((shard, kind, origin, batch))
 
-    def encoded(self) -> tuple[Records, Records]:
+    def encoded(self, definition: str = "") -> tuple[Records, Records]:
         """Return what waits to be sent as records: rows, and dead letters.
 
-        Consecutive rows of one origin share a record.
+        Consecutive rows of one origin share a record. Vectors and predictions carry the hash of the definition that
+        made them.
         """
         rows: Records = []
         waiting = sorted(self.outbox, key=lambda entry: entry[0])
         for (to, kind, origin), group in itertools.groupby(waiting, key=lambda entry: entry[:3]):
             batches = [batch for *_, batch in group]
             whole = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-            rows.extend((to, encode(kind, origin, piece)) for piece in split_rows(whole))
+            described = {"definition": definition} if definition and kind in ("vectors", "predictions") else {}
+            rows.extend((to, encode(kind, origin, piece, **described)) for piece in split_rows(whole))
         return rows, [(self.number, body) for body in dead_letters.encode_letters(self.letters)]

@@ -4,7 +4,7 @@ acknowledged them.
 | what | files |
 |---|---|
 | the contract of every backend, tested by `tests/contract/streams_contract.py` | `contract` |
-| SQLite files on one machine | `sqlite`, `body_files` |
+| SQLite files on one machine | `sqlite`, `body_files`, `bell` |
 | Kafka | `kafka`, `kafka_reader`, `kafka_admin`, `kafka_client`, `kafka_address` |
 | V3IO | `v3io`, `v3io_records` |
 | a stream of others, to append to | `foreign` |

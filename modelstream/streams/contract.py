@@ -168,6 +168,14 @@ class Streams(ABC):
         the same instance returned. An instance that has read shards may report only changes of those.
         """
 
+    def listen(self, name: str) -> int | None:  # noqa: ARG002
+        """Return a file descriptor that can be read after an append on this machine; None where there is none.
+
+        Always the same one; it need not tell of every append, so look at `version` now and then. Read it empty before
+        `version` is asked for.
+        """
+        return None
+
     @abstractmethod
     def trim(self, name: str, groups: Sequence[str], older_than_us: int) -> int:
         """Delete messages that all of the groups have acknowledged and that were appended before a time (us since

@@ -20,6 +20,7 @@ from modelstream.clients.sqlite import Connection, File, Format, create, guarded
 from modelstream.errors import ConfigurationError
 from modelstream.messages.codec import row_count
 from modelstream.messages.identity import BUCKETS
+from modelstream.streams.bell import Bell
 from modelstream.streams.body_files import BodyFiles, BodyPlace
 from modelstream.streams.contract import Message, StreamInfo, Streams
 
@@ -50,6 +51,7 @@ class _Open:
     reader: File
     writer: File
     bodies: BodyFiles
+    bell: Bell
     counted: bool
     """Whether messages have their number of rows."""
 
@@ -57,6 +59,7 @@ class _Open:
         self.reader.close()
         self.writer.close()
         self.bodies.close()
+        self.bell.close()
 
 
 class SqliteStreams(Streams):
@@ -120,6 +123,7 @@ class SqliteStreams(Streams):
                 row = (offset, appended_at, len(body), *kept, *((before, rows) if stream.counted else ()))
                 writer.execute(f"INSERT INTO messages_{shard} VALUES (?{', ?' * (len(row) - 1)})", row)
                 offsets.append(offset)
+        stream.bell.ring()
         return offsets
 
     def read(self, name: str, shard: int, offset: int, limit_messages: int, limit_bytes: int) -> list[Message]:
@@ -180,6 +184,9 @@ class SqliteStreams(Streams):
             version: int = stream.reader.connection.execute("PRAGMA data_version").fetchone()[0]
         return version
 
+    def listen(self, name: str) -> int | None:
+        return self._open(name).bell.listen()
+
     def trim(self, name: str, groups: Sequence[str], older_than_us: int) -> int:
         stream = self._open(name)
         acked = [self.acked(group, name) for group in groups]
@@ -233,7 +240,9 @@ class SqliteStreams(Streams):
                 (version,) = reader.connection.execute("PRAGMA user_version").fetchone()
             bodies, counted = BodyFiles(self.folder, name), version >= COUNTED
             self.counts_rows = self.counts_rows and counted
-            stream = self._streams[name] = _Open(StreamInfo(name, shards, epoch), reader, writer, bodies, counted)
+            stream = self._streams[name] = _Open(
+                StreamInfo(name, shards, epoch), reader, writer, bodies, Bell(path), counted
+            )
         return stream
 
 

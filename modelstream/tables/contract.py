@@ -208,6 +208,13 @@ class Tables(ABC):
         """Begin the next epoch, because the streams are made again; return it."""
 
     @abstractmethod
+    def definition(self, made: str = "") -> str:
+        """Return the definition that made the rows of features: `made`, kept from now on, if there was none yet.
+
+        It is text (see `use_case.meaning`). Without `made`, nothing is kept, and "" says that there is none.
+        """
+
+    @abstractmethod
     def lookup(self, name: str) -> LookupTable:
         """Return a lookup table, made if there is none."""
 

@@ -2,7 +2,7 @@
 
 | key | type | content |
 |---|---|---|
-| `about` | hash | `version`, `epoch`, `columns` of the features, and `features`, their table's name if it is another |
+| `about` | hash | `version`, `epoch`; of the features `columns`, `definition`, and `features`, the table's other name |
 | `lookup:NAME` | hash | a lookup table: value by key, empty for null |
 | `features` | hash | the users' rows by key: position, then JSON (see `redis_rows`); or the table's other name |
 | `features:keys` | sorted set | their keys in order |
@@ -174,6 +174,13 @@ class RedisTables(Tables):
                 remedy="start over with another prefix",
             )
         return number
+
+    def definition(self, made: str = "") -> str:
+        about = self.server.key("about")
+        if made:
+            self.server.call(lambda client: client.hsetnx(about, "definition", made))
+        kept: bytes | None = self.server.call(lambda client: client.hget(about, "definition"))
+        return (kept or b"").decode()
 
     def lookup(self, name: str) -> LookupTable:
         check_table_name(name, {"registry", FEATURES})

@@ -1,8 +1,8 @@
 """Tables in a folder, each in an SQLite file that the sqlite3 shell can read. Times are us since 1970 UTC.
 
-`registry.db` holds the epoch and the inputs, `features.db` the users' rows (table `features`) and what each
-shard has applied in each epoch (`watermarks`, `shards`), and `NAME.db` the lookup table NAME. Each has a file
-of its own, since a file has one writer at a time.
+`registry.db` holds the epoch, the definition of the features and the inputs, `features.db` the users' rows (table
+`features`) and what each shard has applied in each epoch (`watermarks`, `shards`), and `NAME.db` the lookup table NAME.
+Each has a file of its own, since a file has one writer at a time.
 """
 
 from __future__ import annotations
@@ -167,6 +167,19 @@ class SqliteTables(Tables):
                 )
             connection.execute("UPDATE epoch SET number = ?", (number,))
         return number
+
+    def definition(self, made: str = "") -> str:
+        connection = self._registry.connection
+        with guarded(self._registry.path):
+            known = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'definition'").fetchone()
+            if known is None and made:  # files of earlier versions have no such table
+                with writing(connection):
+                    connection.execute("CREATE TABLE IF NOT EXISTS definition (one INTEGER PRIMARY KEY, text TEXT)")
+                    connection.execute("INSERT INTO definition VALUES (1, ?) ON CONFLICT DO NOTHING", (made,))
+            if known is None and not made:
+                return ""
+            kept: str = connection.execute("SELECT text FROM definition").fetchone()[0]
+        return kept
 
     def lookup(self, name: str) -> LookupTable:
         check_table_name(name, {"registry", FEATURES_NAME})

@@ -1,9 +1,9 @@
 """Tables of V3IO, by v3io-py: each a NoSQL table below the URL's path, which v3io-frames, Spark and Presto can read.
 
-`registry` has the epoch and the columns of the features, `inputs` the inputs, `features` a row for every user, and NAME
-the lookup table NAME (attributes `key` and `value`). See `v3io_features` for what each shard has applied. V3IO has no
-transactions and no call for several items. So a commit is many requests in flight, each with the condition that its
-position rises: any of them may be repeated, or arrive late.
+`registry` has the epoch, and the columns and the definition of the features, `inputs` the inputs, `features` a row for
+every user, and NAME the lookup table NAME (attributes `key` and `value`). See `v3io_features` for what each shard has
+applied. V3IO has no transactions and no call for several items. So a commit is many requests in flight, each with the
+condition that its position rises: any of them may be repeated, or arrive late.
 """
 
 from __future__ import annotations
@@ -188,6 +188,12 @@ class V3ioTables(Tables):
                 )
             if self._register("epoch", {"number": number}, rises("number", number)):
                 return number
+
+    def definition(self, made: str = "") -> str:
+        if made:
+            self._register("definition", {"text": made}, "not(exists(text))")
+        item = self._registered("definition")
+        return str(item["text"]["S"]) if item else ""
 
     def lookup(self, name: str) -> LookupTable:
         check_table_name(name, {REGISTRY, INPUTS, FEATURES, f"{FEATURES}-shards"})

@@ -81,6 +81,31 @@ def use_case_of(meaning: Meaning) -> UseCase:
         ) from None
 
 
+def check_meaning(kept: str, use_case: UseCase, what: str) -> None:
+    """Raise ConfigurationError, with each difference, if stored data were made with another definition than a use case.
+
+    `kept` is the meaning that was stored with them, as JSON; `what` is what the error calls them.
+
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> text = '''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number}, events: {reading: {value: celsius}},
+    ...  predict_on: [reading], model: {name: frost, prediction: will_freeze}}'''
+    >>> kept = msgspec.json.encode(meaning_of(parse_use_case(text))).decode()
+    >>> check_meaning(kept, parse_use_case(text), "the rows")
+    >>> check_meaning(kept, parse_use_case(text.replace("house: key", "house: key, x: text")), "the rows")
+    Traceback (most recent call last):
+    modelstream.errors.ConfigurationError: the rows were made with another definition: fields.x: none before, text now
+    """
+    found = differences(use_case_of(msgspec.json.decode(kept, type=Meaning)), use_case)
+    if found:
+        listed = f" {found[0]}" if len(found) == 1 else "".join(f"\n  {one}" for one in found)
+        raise ConfigurationError(
+            f"{what} were made with another definition:{listed}",
+            remedy="put the use case back, or begin anew in another place",
+        )
+
+
 def differences(before: UseCase, now: UseCase) -> list[Difference]:
     """Return in words what two use cases mean differently; nothing if they mean the same.
 

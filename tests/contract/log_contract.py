@@ -86,7 +86,7 @@ class LogContract:
     def place(self) -> Any:
         raise NotImplementedError
 
-    def open(self, place: Any, schema: pa.Schema = SCHEMA, epoch: int = 0) -> Log:
+    def open(self, place: Any, schema: pa.Schema = SCHEMA, epoch: int = 0, definition: str = "") -> Log:
         raise NotImplementedError
 
     @pytest.fixture
@@ -107,6 +107,25 @@ class LogContract:
         assert state(other.checkpoint(0)) == (-1, {}, {})
         assert pa.Table.from_batches(other.scan()).equals(table(0, 1, 2, shard=2))
         assert other.count() == 3
+
+    def test_rows_of_another_definition_are_told_where_that_matters(self, place: Any) -> None:
+        for number, definition in enumerate(("", "old", "old", "new", "new", "old", "")):
+            log = self.open(place, definition=definition)
+            log.checkpoint(0)
+            log.append(0, table(number), checkpoint(number))
+        everything = list(range(7))
+        for published in (False, True):
+            assert positions(log) == positions(log, same_definition=True) == everything
+            for name, first in (("old", 3), ("new", 1)):
+                log = self.open(place, definition=name)
+                assert positions(log) == everything
+                found = []
+                with pytest.raises(ConfigurationError, match="another definition"):
+                    for batch in log.scan(["position"], same_definition=True):
+                        found += batch.column(0).to_pylist()
+                assert found == everything[:first]
+            log = self.open(place)
+            assert published or log.publish()
 
     def test_checkpoint_returned_belongs_to_the_caller(self, log: Log) -> None:
         log.append(0, table(0), checkpoint(0, {("f", 0): 0}, events=1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import tempfile
 import time
 from collections.abc import Iterator
@@ -208,6 +210,20 @@ class StreamsContract:
             others.append("events", [(0, bytes(500_000))])
             versions.append(streams.version("events"))
         assert len(set(versions)) == 4
+
+    def test_whoever_listens_is_told_of_what_others_append(self, streams: Streams, url: str) -> None:
+        bell = streams.listen("events")
+        if bell is None:
+            return  # this backend can't wake anybody: its readers ask for the version
+        assert streams.listen("events") == bell
+        assert not select.select([bell], [], [], 0)[0]
+        with open_streams(url) as others:
+            others.append("events", [(0, b"theirs")])
+            assert select.select([bell], [], [], 10)[0]
+            os.read(bell, 100)
+            others.create("others", SHARDS)
+            others.append("others", [(0, b"not for us")])
+        assert not select.select([bell], [], [], 0)[0]
 
     def test_reader_that_polls_sees_another_process_append(self, streams: Streams, url: str) -> None:
         asked = get_context("fork").Event()

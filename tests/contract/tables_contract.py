@@ -391,6 +391,15 @@ class TablesContract:
         with open_tables(url) as others:
             assert others.epoch() == 31
 
+    def test_the_first_definition_is_kept(self, tables: Tables, url: str) -> None:
+        assert tables.definition() == ""
+        assert tables.definition('{"a": "ü"}') == '{"a": "ü"}'
+        with open_tables(url) as others:
+            assert others.definition("another") == others.definition() == '{"a": "ü"}'
+        tables.remove()
+        with open_tables(url) as others:
+            assert others.definition("another") == "another"
+
     # Removing.
 
     def test_features_may_have_another_name(self, tables: Tables, url: str) -> None:

@@ -84,8 +84,8 @@ class TestLogInAFolder(LogContract):
     def place(self, tmp_path: Path) -> Path:
         return tmp_path / "data" / "events"
 
-    def open(self, place: Path, schema: pa.Schema = SCHEMA, epoch: int = 0) -> ParquetLog:
-        return ParquetLog(place, schema, epoch)
+    def open(self, place: Path, schema: pa.Schema = SCHEMA, epoch: int = 0, definition: str = "") -> ParquetLog:
+        return ParquetLog(place, schema, epoch, definition)
 
     # Readers.
 

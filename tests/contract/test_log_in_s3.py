@@ -43,8 +43,8 @@ class TestLogInS3(LogContract):
     def place(self) -> str:
         return new_url("events")
 
-    def open(self, place: Any, schema: pa.Schema = SCHEMA, epoch: int = 0) -> S3Log:
-        return S3Log(place, schema, epoch)
+    def open(self, place: Any, schema: pa.Schema = SCHEMA, epoch: int = 0, definition: str = "") -> S3Log:
+        return S3Log(place, schema, epoch, definition)
 
     def objects(self, place: str) -> list[str]:
         log = S3Log(place, SCHEMA, 0)

@@ -48,8 +48,8 @@ class TestPublishedLogKeepsTheContract(LogContract):
     def place(self, tmp_path: Path) -> Path:
         return tmp_path / "data" / "events"
 
-    def open(self, place: Path, schema: pa.Schema = SCHEMA, epoch: int = 0) -> ParquetLog:
-        return PublishingLog(place, schema, epoch)
+    def open(self, place: Path, schema: pa.Schema = SCHEMA, epoch: int = 0, definition: str = "") -> ParquetLog:
+        return PublishingLog(place, schema, epoch, definition)
 
 
 @pytest.fixture

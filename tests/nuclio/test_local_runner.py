@@ -18,7 +18,7 @@ from modelstream import notebooks
 from modelstream.runner.line import DESCRIPTOR, Command, Line
 from modelstream.runner.worker import Assignment
 from modelstream.settings import Settings
-from modelstream.streams import Streams
+from modelstream.streams import Streams, open_streams
 from tests.nuclio import probe
 from tests.nuclio.scene import ROOT, SHARDS, Scene
 from tests.nuclio.spy import CODE, EMPTY, SEEN
@@ -33,8 +33,11 @@ class Runner:
         self._notebook, self._environment = notebook, environment
         self.running: list[tuple[subprocess.Popen[bytes], Line]] = []
 
-    def start(self, *shards: tuple[int, ...]) -> None:
-        """Start a worker for each group of shards; return when they take messages."""
+    def start(self, *shards: tuple[int, ...], idle_pause: float | None = None) -> None:
+        """Start a worker for each group of shards; return when they take messages.
+
+        With `idle_pause`, which is in seconds, a worker with nothing to do looks at its stream only so often.
+        """
         for number, mine in enumerate(shards):
             line, end = Line.pair()
             assignment = Assignment(
@@ -42,7 +45,13 @@ class Runner:
                 shards=mine,
                 worker=number,
             )
-            command = [sys.executable, "-m", "modelstream.runner.worker", msgspec.json.encode(assignment).decode()]
+            program = ["-m", "modelstream.runner.worker"]
+            if idle_pause is not None:
+                program = [
+                    "-c",
+                    f"from modelstream.runner import worker; worker.IDLE_PAUSE = {idle_pause}; worker.main()",
+                ]
+            command = [sys.executable, *program, msgspec.json.encode(assignment).decode()]
             environment = os.environ | self._environment | {DESCRIPTOR: str(end.fileno()), "PYTHONPATH": str(ROOT)}
             process = subprocess.Popen(command, env=environment, pass_fds=[end.fileno()], stdout=subprocess.DEVNULL)
             end.close()
@@ -150,6 +159,26 @@ def test_a_function_sees_what_it_sees_in_nuclios_wrapper(tmp_path: Path, runners
     wait_until(lambda: spied.exists() and len(taken()) == len(left))
     runner.stop(kill=True)
     assert sorted(taken()) == left
+
+
+def test_a_worker_with_nothing_to_do_is_woken_by_an_append(tmp_path: Path, runners: list[Runner]) -> None:
+    with open_streams(f"sqlite://{tmp_path}/streams") as streams:
+        streams.create("generated", SHARDS)
+        settings = Settings(
+            function="spy",
+            use_case="",
+            reads="generated",
+            streams=f"sqlite://{tmp_path}/streams",
+            tables=f"sqlite://{tmp_path}/tables",
+        )
+        spied = tmp_path / "spied"
+        runner = Runner(as_notebook(tmp_path / "spy.ipynb", CODE), settings.environment() | {"SPY": str(spied)})
+        runners.append(runner)
+        runner.start(tuple(range(SHARDS)), idle_pause=10 * DEADLINE)
+        for count in range(1, 4):
+            streams.append("generated", [(1, b"{}")])
+            wait_until(lambda: spied.exists() and spied.read_text().count('"taken"') == count)  # noqa: B023
+        runner.stop()
 
 
 def test_every_event_counts_once_whatever_happens_to_the_workers(tmp_path: Path, runners: list[Runner]) -> None:

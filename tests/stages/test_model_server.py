@@ -239,10 +239,11 @@ def run_stage(
     platform: Platform,
     infer: Callable[[codec.Decoded], codec.Decoded] = infer,
     until: Callable[[], object] = lambda: True,
+    **changes: Any,
 ) -> None:
     async def run() -> None:
         context = SimpleNamespace(platform=platform, logger=Logger())
-        stage = ModelServerStage(context, settings(), streams, 1, infer)
+        stage = ModelServerStage(context, settings(**changes), streams, 1, infer)
         stage.start()
         for each in messages:
             await stage.handle(each)
@@ -267,6 +268,35 @@ def test_predictions_go_to_the_same_shard_in_order(streams: Streams) -> None:
         assert table["position"].to_pylist() == list(range(100))
     assert max(platform.acks) == (5, 4)
     assert streams.range("inference", 0) == (0, 0)
+
+
+def test_predictions_carry_the_hash_of_the_definition(streams: Streams) -> None:
+    body = codec.encode("vectors", "f", VECTORS.slice(0, 10), definition="abc")
+    run_stage(streams, [message(2, 0, body)], Platform(), meaning="abc")
+    run_stage(streams, [message(3, 0, codec.encode("vectors", "f", VECTORS.slice(0, 10)))], Platform())
+    assert [rows.metadata for rows in (*sent(streams, 2), *sent(streams, 3))] == [{"definition": "abc"}, {}]
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_vectors_of_another_definition_are_neither_answered_nor_lost(streams: Streams, together: int) -> None:
+    async def run() -> str:
+        context = SimpleNamespace(platform=(platform := Platform()), logger=Logger())
+        stage = ModelServerStage(context, settings(meaning="abc"), streams, 1, infer)
+        stage.start()
+        for offset, body in enumerate(bodies):
+            await stage.handle(message(4, offset, body))
+        while not stage.held:
+            await asyncio.sleep(0.01)
+        held = stage.held
+        await stage.terminate()
+        assert platform.acks == []
+        return held
+
+    bodies = [codec.encode("vectors", "f", VECTORS.slice(i, 1), definition="other") for i in range(together)]
+    streams.append("serving", [(4, body) for body in bodies])
+    held = asyncio.run(asyncio.wait_for(run(), 30))
+    assert "vectors in serving were made with another definition" in held and "offset 0 of shard 4" in held
+    assert sent(streams, 4) == [] and list(read_letters(streams, "dead-letters")) == []
 
 
 def test_message_is_acknowledged_after_its_predictions_are_durable(streams: Streams) -> None:

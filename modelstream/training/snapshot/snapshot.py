@@ -218,7 +218,8 @@ def _read(data: Data, taker: Taker, progress: OnProgress) -> None:
     """Take the vectors that were served."""
     use_case = data.use_case
     done, total = 0, data.stores.inference_log.count()
-    for batch in data.stores.inference_log.scan([use_case.key, use_case.time, use_case.type, *use_case.features]):
+    names = [use_case.key, use_case.time, use_case.type, *use_case.features]
+    for batch in data.stores.inference_log.scan(names, same_definition=True):
         taker.take(batch)
         done += batch.num_rows
         progress("vectors", done, total)
