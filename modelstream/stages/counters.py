@@ -30,9 +30,9 @@ class Counters(msgspec.Struct, omit_defaults=True):
     commits: int = 0
     """How often a shard's state was made durable."""
     lookups: int = 0
-    """Profile events, for each of which a value was looked up."""
+    """Values that were looked up, for profile events or for any that has the field to look up by."""
     lookup_misses: int = 0
-    """Those of them for which none was found."""
+    """Those of them that were not found."""
     committed_at: float = 0.0
     """When that was last, in seconds since 1970; at first, when the stage started. 0: not started."""
 

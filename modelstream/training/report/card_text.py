@@ -179,7 +179,7 @@ def _importance(card: ModelCard) -> list[Block]:
         [_shuffled(one.name, one.features), f"{one.log_loss_rise:.4f}", f"{one.auc_drop:.4f}"]
         for one in card.importance
     ]
-    caption = "Orange: all features of an event together. Blue: each feature alone."
+    caption = "Orange: all features of a group together. Blue: each feature alone."
     table = Table(["shuffled", "rise of log loss", "drop of AUC"], rows, folded="The same as a table")
     return [text, Plot("importance", caption), table]
 
