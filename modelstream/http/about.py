@@ -39,7 +39,7 @@ def about(use_case: UseCase, data: Path, url: str) -> str:
     features = f"{len(use_case.features)} features: {', '.join(use_case.features)}"
     paths = {
         "POST /events": "a JSON object, an array of objects, or one object per line: 202 when all events are "
-        "durable; 4xx with the reason if nothing was taken; 503: send it again later",
+        "durable; 4xx with the reason if nothing was taken; 503: send it again later" + _retries(use_case),
         f"POST {model}/infer": f"predictions for vectors of {features}",
         f"GET  {model}": "its inputs and outputs; this and all of /v2 is the Open Inference Protocol",
         f"GET  {model}/ready": "tells whether the model server is ready",
@@ -56,6 +56,15 @@ def about(use_case: UseCase, data: Path, url: str) -> str:
         events=msgspec.json.encode(example_events(use_case)).decode().replace("},{", "},\n           {"),
         explain=pipeline("explain", EXAMPLE_KEY, "--data", shlex.quote(str(data))),
         help=pipeline("--help"),
+    )
+
+
+def _retries(use_case: UseCase) -> str:
+    if not use_case.id:
+        return ""
+    return (
+        f". What has the {use_case.id} of one of the last 64 events of a {use_case.key} that counted doesn't count "
+        "again, so a request without an answer may be sent again"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from modelstream.use_case.lookups import mostly_missed
@@ -35,6 +37,8 @@ class Counters(msgspec.Struct, omit_defaults=True):
     """Those of them that were not found."""
     committed_at: float = 0.0
     """When that was last, in seconds since 1970; at first, when the stage started. 0: not started."""
+    not_counted: dict[str, int] = {}
+    """Events that changed no user's features, by reason (`features.terms.REASONS`)."""
 
     @property
     def mostly_missed(self) -> bool:
@@ -43,8 +47,10 @@ class Counters(msgspec.Struct, omit_defaults=True):
 
     def __add__(self, other: Counters) -> Counters:
         """Return the sum; `committed_at` is the later one."""
-        sums = {name: getattr(self, name) + getattr(other, name) for name in Counters.__struct_fields__}
-        return Counters(**{**sums, "committed_at": max(self.committed_at, other.committed_at)})
+        names = [name for name in Counters.__struct_fields__ if name != "not_counted"]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        reasons = dict(Counter(self.not_counted) + Counter(other.not_counted))
+        return Counters(**{**sums, "committed_at": max(self.committed_at, other.committed_at), "not_counted": reasons})
 
 
 class ServedModel(msgspec.Struct, frozen=True):

@@ -250,6 +250,7 @@ class StreamToFeatures(Stage):
         counters["vectors"] = counters.get("vectors", 0) + len(applied.indices)
         for reason, number in applied.not_counted.items():
             counters[reason] = counters.get(reason, 0) + number
+            self.counters.not_counted[reason] = self.counters.not_counted.get(reason, 0) + number
         if applied.lookups:
             counters[LOOKUPS] = counters.get(LOOKUPS, 0) + applied.lookups
             counters[LOOKUP_MISSES] = counters.get(LOOKUP_MISSES, 0) + applied.lookup_misses
