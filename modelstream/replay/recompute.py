@@ -91,7 +91,7 @@ class Recomputation:
 class Piece:
     """Consecutive events, and the values that were looked up for the profiles among them, by table and key.
 
-    `StoredLookup` makes them.
+    An example would need a table of features: `StoredLookup` makes pieces of one.
     """
 
     events: pa.RecordBatch

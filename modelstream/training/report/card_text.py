@@ -173,7 +173,7 @@ def _after(vectors: float) -> str:
 def _importance(card: ModelCard) -> list[Block]:
     if not card.importance:
         return []
-    text = "What becomes of the metrics when a feature is shuffled among vectors. Features of one event tell nearly "
+    text = "What becomes of the metrics when a feature is shuffled among vectors. Features of one group tell nearly "
     text += "the same, so that each alone looks dispensable; they are shuffled together as well."
     rows = [
         [_shuffled(one.name, one.features), f"{one.log_loss_rise:.4f}", f"{one.auc_drop:.4f}"]
