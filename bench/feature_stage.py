@@ -159,7 +159,7 @@ def main() -> None:
     async def nothing(*_: object) -> None: ...
 
     context = SimpleNamespace(platform=SimpleNamespace(explicit_ack=nothing), logger=None)
-    stage = StreamToFeatures(context, settings, streams, use_case, features, lookup, 0)
+    stage = StreamToFeatures(context, settings, streams, use_case, features, lambda _, keys: lookup.get_many(keys), 0)
     cpu = time.process_time()
     seconds = asyncio.run(run(stage, bodies))
     result = {"events": stage.counters.rows_in, "vectors": stage.counters.rows_out, "seconds": seconds}

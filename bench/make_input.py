@@ -32,9 +32,9 @@ def main() -> None:
     distributions = notebooks.load(ROOT / "functions" / "data-generator.ipynb").DISTRIBUTIONS
     options = GeneratorOptions(arguments.users, arguments.events_per_user, SEED, END)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    assert use_case.lookup is not None
+    ((name, lookup),) = use_case.profile_lookups.items()
     table = pa.Table.from_batches([enrichment_table(distributions.enrichment, SEED)])
-    table = table.rename_columns([use_case.lookup.by, use_case.lookup.value])
+    table = table.rename_columns([lookup.by, name])
     csv.write_csv(table, arguments.folder / "enrichment.csv", csv.WriteOptions(quoting_style="needed"))
     with (arguments.folder / "events.ndjson").open("wb") as file:
         for text in GeneratorSource(use_case, distributions, options).texts():

@@ -96,7 +96,7 @@ def stage_for(kind: str, stores: Stores) -> Stage:
 
     context, streams = SimpleNamespace(logger=SimpleNamespace(warn_with=lambda *_, **__: None)), Any
     if kind == "events":
-        return StreamToFeatures(context, settings(), streams, CHURN, stores.features, stores.enrichment, epoch=0)  # type: ignore[arg-type]
+        return StreamToFeatures(context, settings(), streams, CHURN, stores.features, stores.look_up, epoch=0)  # type: ignore[arg-type]
     if kind == "vectors":
         scorer = Scorer(CHURN, _Model())  # type: ignore[arg-type]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ import pyarrow as pa
 from modelstream.base.yamlfile import suggestion
 from modelstream.errors import ConfigurationError
 from modelstream.messages.dead_letters import DeadLetter
-from modelstream.messages.identity import UNANSWERED
+from modelstream.messages.identity import LOOKUP_MISSES, LOOKUPS, UNANSWERED
 from modelstream.project import Project
 from modelstream.settings import Settings, StoreNames, StoreUrls
 from modelstream.streams import StreamInfo, Streams, open_streams
@@ -23,6 +23,7 @@ from modelstream.streams.letters import read_letters
 from modelstream.tables import FeatureTable, LookupTable, Tables, open_tables
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
+from modelstream.use_case.lookups import lookup_tables
 from modelstream.use_case.meaning import check_meaning, digest, meaning_of
 
 if TYPE_CHECKING:
@@ -105,9 +106,13 @@ class Stores:
         return table
 
     @cached_property
-    def enrichment(self) -> LookupTable | None:
-        """The table that the use case looks up, None if it looks nothing up."""
-        return self.tables.lookup(self.use_case.lookup.table) if self.use_case.lookup else None
+    def lookups(self) -> dict[str, LookupTable]:
+        """The tables that the use case looks up, by name."""
+        return {name: self.tables.lookup(name) for name in lookup_tables(self.use_case)}
+
+    def look_up(self, table: str, keys: Sequence[str]) -> list[float | None]:
+        """Return the value of each key in a table that the use case looks up, None for a key without one."""
+        return self.lookups[table].get_many(keys)
 
     @cached_property
     def events_log(self) -> Log:
@@ -136,13 +141,19 @@ class Stores:
 
     def check_names(self, project: Project) -> None:
         """Raise ConfigurationError where the use case looks up a table that `project.yaml` doesn't name."""
-        lookup, known = self.use_case.lookup, project.params.tables
-        if lookup is not None and (lookup.table not in known or lookup.table == self.names.features):
-            raise ConfigurationError(
-                f"{project.use_case_file} looks up the table {lookup.table!r}, "
-                "which project.yaml doesn't list under `tables`",
-                remedy=suggestion(lookup.table, [name for name in known if name != self.names.features]),
-            )
+        known = [name for name in project.params.tables if name != self.names.features]
+        for table in lookup_tables(self.use_case):
+            if table not in known:
+                raise ConfigurationError(
+                    f"{project.use_case_file} looks up the table {table!r}, "
+                    "which project.yaml doesn't list under `tables`",
+                    remedy=suggestion(table, known),
+                )
+
+    def table_names(self, project: Project) -> list[str]:
+        """Return the tables of a project that its use case has: the features, and what it looks up."""
+        used = {self.names.features, *lookup_tables(self.use_case)}
+        return [name for name in project.params.tables if name in used]
 
     def make(self, project: Project, shards: int) -> Iterator[StreamInfo]:
         """Make the streams and tables of the project that are missing; yield all streams.
@@ -153,7 +164,7 @@ class Stores:
         self.check_names(project)
         for name in project.params.streams:
             yield self.streams.create(name, shards, self.epoch)
-        _ = self.features, self.enrichment
+        _ = self.features, self.lookups
         self.tables.inputs()
 
     def lag(self, function: str, stream: str) -> int:
@@ -179,10 +190,13 @@ class Stores:
         return {name: self.lag(name, stream) if stream in made else 0 for name, stream in reads.items()}
 
     def counters(self, shards: int) -> dict[str, int]:
-        """Return what was counted in all shards: `vectors`, and events that didn't count, by reason."""
+        """Return what was counted in all shards: `vectors`, lookups, and events that didn't count, by reason."""
         found: Counter[str] = Counter()
         for shard in range(shards):
             found.update(self.features.checkpoint(shard).counters)
+        if self.use_case.event_lookups:
+            logged = self.events_log.counters()
+            found.update({name: logged[name] for name in (LOOKUPS, LOOKUP_MISSES) if name in logged})
         return dict(sorted(found.items()))
 
     def unanswered(self) -> int:
@@ -240,7 +254,7 @@ class Stores:
         for opened in ("streams", "tables"):
             if opened in self.__dict__:
                 self.__dict__.pop(opened).close()
-        for of_tables in ("features", "enrichment"):
+        for of_tables in ("features", "lookups"):
             self.__dict__.pop(of_tables, None)
 
     def __enter__(self) -> Self:

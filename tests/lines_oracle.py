@@ -144,8 +144,9 @@ def _check(values: Event, use_case: UseCase) -> None:
     if values[use_case.key] == "":
         raise Unreadable("an empty key")
     for name, event in use_case.events.items():
-        if values[use_case.type] in (name, *event.aliases) and event.value is not None and event.value not in values:
-            raise Unreadable(f"no {event.value}")
+        for field in event.needs if values[use_case.type] in (name, *event.aliases) else ():
+            if field not in values:
+                raise Unreadable(f"no {field}")
 
 
 def _taken(value: Any, field: Field) -> Any:

@@ -17,6 +17,7 @@ from modelstream.registry.registry import Registry
 from modelstream.registry.shipped import with_own_model
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
+from modelstream.use_case.lookups import lookup_tables
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(ROOT.glob("use_cases/*.yaml"))
@@ -30,8 +31,7 @@ def names_of(use_case: UseCase) -> set[str]:
     names |= {*use_case.fields, *use_case.event_codes, *use_case.features}
     if use_case.profile:
         names.add(use_case.profile.time)
-    if use_case.lookup:
-        names |= {use_case.lookup.table, use_case.lookup.value}
+    names |= {*lookup_tables(use_case), *use_case.groups, *use_case.profile_lookups, *use_case.event_lookups}
     return names - EVERYDAY
 
 

@@ -245,12 +245,12 @@ def test_another_thread_opens_the_same_stores_for_itself(stores: Stores) -> None
 
 def test_closed_stores_are_opened_again_when_they_are_used(stores: Stores) -> None:
     list(stores.make(PROJECT, SHARDS))
-    before = (stores.streams, stores.tables, stores.features, stores.enrichment)
+    before = (stores.streams, stores.tables, stores.features, stores.lookups)
     stores.close()
     stores.close()
     assert stores.lag("model-server", "serving") == 0
     assert stores.features.count() == 0
-    after = (stores.streams, stores.tables, stores.features, stores.enrichment)
+    after = (stores.streams, stores.tables, stores.features, stores.lookups)
     assert all(new is not old for new, old in zip(after, before, strict=True))
 
 

@@ -82,10 +82,11 @@ def print_explanation(found: Explanation, use_case: UseCase, table: str) -> None
 def _row(event: dict[str, Any], use_case: UseCase) -> Row:
     """Return an event's cells, the most important first: its value, whether it counted, and the prediction."""
     from modelstream.replay.explain import COUNTED
+    from modelstream.source.distributions import value_field
     from modelstream.use_case.columns import PREDICTED_AT
 
-    values = {name for event_name in use_case.value_events if (name := use_case.value_field(event_name))}
-    value = next((event[name] for name in values if event.get(name) is not None), None)
+    code = use_case.event_codes.get(event.get(use_case.type, ""))
+    field = None if code is None else value_field(use_case, use_case.event_names[code])
     predicted = event.get(use_case.prediction)
     answer = None if predicted is None else f"{predicted} ({event[use_case.probability]:.3f})"
     if predicted is None and event.get(PREDICTED_AT) is not None:
@@ -93,8 +94,8 @@ def _row(event: dict[str, Any], use_case: UseCase) -> Row:
     cells = {
         use_case.time: event[use_case.time],
         use_case.type: event.get(use_case.type),
-        "value": value,
+        "value": event.get(field) if field else None,
         COUNTED: event[COUNTED],
         use_case.prediction: answer,
     }
-    return cells | {name: other for name, other in event.items() if name not in {use_case.key, *values, *cells}}
+    return cells | {name: other for name, other in event.items() if name not in {use_case.key, field, *cells}}

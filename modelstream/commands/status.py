@@ -105,7 +105,7 @@ class Status(msgspec.Struct, frozen=True):
     logs: dict[str, LogStatus]
     vectors: int
     lookups: int
-    """Values looked up for users who registered, and how often none was found."""
+    """Values looked up for users who registered and for events, and how often none was found."""
     lookup_misses: int
     not_counted: dict[str, int]
     dead_letters: int
@@ -120,7 +120,7 @@ def status_of(view: View) -> Status:
     from modelstream.replay.misses import lookup_warnings
 
     holder = view.holder()
-    params, features = view.project.params, view.names.features
+    params = view.project.params
     made = set(view.streams.names())
     lag = view.lags(view.project)
     counters = view.counters(view.marker.shards)
@@ -134,7 +134,7 @@ def status_of(view: View) -> Status:
         process=holder,
         streams={name: _stream(view.streams, name) for name in params.streams if name in made},
         functions={name: _function(view, name, number) for name, number in lag.items()},
-        tables={name: _rows(view, name) for name in params.tables if name == features or view.use_case.lookup},
+        tables={name: _rows(view, name) for name in view.table_names(view.project)},
         logs={name: LogStatus(log.count(), log.files()) for name, log in view.parquet_logs.items()},
         vectors=counters.pop("vectors", 0),
         lookups=lookups,
@@ -173,7 +173,7 @@ def _function(view: View, name: str, lag: int) -> FunctionStatus:
 
 
 def _rows(view: View, table: str) -> int:
-    return view.features.count() if table == view.names.features else view.tables.lookup(table).count()
+    return view.features.count() if table == view.names.features else view.lookups[table].count()
 
 
 def print_status(found: Status, use_case: UseCase) -> None:

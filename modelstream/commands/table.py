@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from modelstream.commands.view import View
     from modelstream.stores import Stores
+    from modelstream.use_case.declared import UseCase
+    from modelstream.use_case.vocabulary import LookUp
 
 PAGE_ROWS = 20
 """Rows of a table that a terminal shows, and that `--by` gives, unless --limit says how many."""
@@ -63,7 +65,7 @@ def show(
         str,
         typer.Argument(
             metavar="NAME",
-            help="A table of project.yaml: features (one row per user) or enrichment (the lookup table).",
+            help="A table of project.yaml: features (one row per user), or one that is looked up, such as enrichment.",
         ),
     ],
     key: Annotated[str | None, typer.Option(metavar="KEY", help="Only the row of this key.")] = None,
@@ -107,7 +109,9 @@ def show(
 
 @app.command()
 def load(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The use case's lookup table, such as enrichment.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A table that the use case looks up, such as enrichment.")
+    ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV file whose first line names the columns.")],
     tables: Annotated[
         str,
@@ -119,12 +123,12 @@ def load(
     ] = "",
     data: Data = DATA,
 ) -> None:
-    """Load the lookup table from a CSV file.
+    """Load a lookup table from a CSV file.
 
     If any line is wrong, nothing is loaded. A key that exists gets its new value; other
     keys are kept. It may be loaded while a pipeline runs: users who register from then on
     get the new values (in Redis and V3IO, within 10 s), and those who have registered
-    keep theirs.
+    keep theirs. What is looked up at each event is in the same way that of its moment.
 
     Example: python pipeline.py table load enrichment codes.csv
     """
@@ -148,22 +152,41 @@ def load_table(stores: Stores, name: str, file: Path, *, runs: bool = False) -> 
     Raises ConfigurationError for a table that the use case doesn't look up, and for a wrong line.
     """
     from modelstream.source.enrichment import load_enrichment
+    from modelstream.use_case.lookups import lookup_tables
 
-    lookup, table = stores.use_case.lookup, stores.enrichment
-    if lookup is None or table is None or name != lookup.table:
+    use_case = stores.use_case
+    known = lookup_tables(use_case)
+    if name not in known:
+        one = len(known) == 1
         raise ConfigurationError(
-            f"{name!r} is not the lookup table of the use case {stores.use_case.name}",
-            remedy=f"give its table, {lookup.table}" if lookup else "this use case has no lookup table",
+            f"{name!r} is not {'the' if one else 'a'} lookup table of the use case {use_case.name}",
+            remedy=f"give {'its table' if one else 'one of its tables'}, {', '.join(known)}"
+            if known
+            else "this use case has no lookup table",
         )
-    count = load_enrichment(file, stores.use_case, stores.tables)
+    count = load_enrichment(file, use_case, stores.tables, name)
+    table = stores.lookups[name]
     print(f"{counted(count, 'row')} loaded; {name} has {table.count():,}", file=sys.stderr)
     when = f"within {table.delay:g} s" if table.delay else "at once"
     print(
-        f"The pipeline that {'runs on this folder' if runs else 'uses this table'} sees them {when}, for users who "
-        f"register from then on. A user who has registered keeps the {lookup.value} of that moment until a new "
-        f"{stores.use_case.profile.event if stores.use_case.profile else 'profile'} event.",
+        f"The pipeline that {'runs on this folder' if runs else 'uses this table'} sees them {when}, "
+        f"{_for_whom(use_case, known[name])}",
         file=sys.stderr,
     )
+
+
+def _for_whom(use_case: UseCase, features: Mapping[str, LookUp]) -> str:
+    """Return whose values change when a table is loaded."""
+    profile, event = ([n for n, one in features.items() if bool(one.at) is kept] for kept in (True, False))
+    told = []
+    if profile:
+        told.append(
+            f"for users who register from then on. A user who has registered keeps the {' and '.join(profile)} of that "
+            f"moment until a new {use_case.profile.event if use_case.profile else 'profile'} event."
+        )
+    if event:
+        told.append(f"for events that come from then on. An event keeps the {' and '.join(event)} of its moment.")
+    return " ".join([told[0], *(text[0].upper() + text[1:] for text in told[1:])])
 
 
 def show_table(
@@ -173,7 +196,7 @@ def show_table(
     from modelstream.commands.output import is_terminal
 
     page = page or Page()
-    check_name("table", name, view.project.params.tables)
+    check_name("table", name, tuple(view.table_names(view.project)))
     if page.by and (page.key is not None or page.after):
         raise ConfigurationError(
             "--by shows the rows with the highest values, wherever their keys stand",
@@ -243,7 +266,7 @@ def _lookup(view: View, name: str, page: Page) -> tuple[pa.Schema, Iterator[pa.R
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = view.tables.lookup(name)
+    rows = view.lookups[name]
     schema = pa.schema([("key", pa.string()), ("value", pa.float64())])
     if page.by:
         from modelstream.commands.ranking import highest
@@ -272,7 +295,7 @@ def _print(view: View, name: str, page: Page, batches: Iterator[pa.RecordBatch])
     if not page.by:  # what tells most; the profile where there is room
         first = [use_case.key, *use_case.computed]
         rows = [{column: row[column] for column in dict.fromkeys((*first, *row)) if column in row} for row in rows]
-    total = view.features.count() if name == view.names.features else view.tables.lookup(name).count()
+    total = view.features.count() if name == view.names.features else view.lookups[name].count()
     title = f"{name}: {counted(total, 'row')}"
     if page.by:
         title += f", the {len(rows)} with the highest {page.by}"

@@ -29,7 +29,7 @@ Transform = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 It may change values and leave rows out, but must decide from each row alone, because batches are cut anywhere. A value
 that does not fit its field is null, and stands in the column `extra` as it came; the row is refused only if the field
-is still null afterwards.
+is still null afterwards. Columns of values that are looked up at events are null too: they are filled afterwards.
 """
 
 

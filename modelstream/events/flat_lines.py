@@ -257,12 +257,14 @@ def _read(
     needed: Int64s,
     types: Bytes,
     type_ends: Int64s,
-    value_fields: Int64s,
+    needs: Int64s,
+    needs_ends: Int64s,
 ) -> bool:
     """Read lines into rows; return whether all are ordinary, and have what each event must have.
 
     `needed` are the fields that all events have (the first with text that is not empty, the last with the type);
-    `types`, where they end, and `value_fields` are those of the declared events.
+    `types` and where they end are the names of the declared events, and `needs[needs_ends[i]:needs_ends[i + 1]]` the
+    fields that the i-th must have.
     """
     complete = True
     fields = (names, name_ends, kinds, epochs, np.zeros(MOST_FIELDS, np.int64))
@@ -278,7 +280,9 @@ def _read(
             first, last = firsts[needed[-1], row], lasts[needed[-1], row]
             event = _field(data, first, last, types, type_ends, 0)
             complete = lasts[needed[0], row] > firsts[needed[0], row]
-            complete &= event < 0 or value_fields[event] < 0 or known[value_fields[event], row]
+            if event >= 0:
+                for place in range(needs_ends[event], needs_ends[event + 1]):
+                    complete &= known[needs[place], row]
     return complete
 
 
@@ -291,7 +295,7 @@ class Flat:
     good: Bools
     """Which lines are ordinary (bool[n])."""
     complete: bool
-    """Whether all are, and have a key, a time, a type, and a value where their type has one."""
+    """Whether all are, and have a key, a time, a type, and what an event of their type needs."""
 
 
 class FlatReader:
@@ -309,12 +313,13 @@ class FlatReader:
         places = {name: place for place, (name, _, _) in enumerate(self._fields)}
         self._needed = np.array([places[name] for name in (use_case.key, use_case.time, use_case.type)], np.int64)
         types = [
-            (name.encode(), use_case.value_field(use_case.event_names[code]))
+            (name.encode(), [places[field] for field in use_case.needs(use_case.event_names[code])])
             for name, code in use_case.event_codes.items()
         ]
         self._types = np.frombuffer(b"".join(name for name, _ in types), np.uint8)
         self._type_ends = np.cumsum([0, *(len(name) for name, _ in types)])
-        self._value_fields = np.array([-1 if field is None else places[field] for _, field in types], np.int64)
+        self._needs: Int64s = np.array([place for _, needs in types for place in needs], np.int64)
+        self._needs_ends: Int64s = np.cumsum([0, *(len(needs) for _, needs in types)])
         self._has_types = bool(types) and self._kinds[self._needed[-1]] <= IDENTIFIER
 
     def read(self, lines: pa.BinaryArray) -> Flat:
@@ -327,8 +332,11 @@ class FlatReader:
         content = np.frombuffer(data, np.uint8) if data is not None and data.size else _NOTHING
         places = np.frombuffer(ends, np.int32)[lines.offset : lines.offset + count + 1]
         fields = (self._names, self._name_ends, self._kinds, self._epochs)
-        events = (self._needed, self._types, self._type_ends, self._value_fields)
-        complete = _read(content, places, *fields, firsts, lasts, numbers, known, good, *events) and self._has_types
+        events = (self._needed, self._types, self._type_ends)
+        found = _read(
+            content, places, *fields, firsts, lasts, numbers, known, good, *events, self._needs, self._needs_ends
+        )
+        complete = found and self._has_types
         columns: dict[str, pa.Array] = {}
         some, whole = known.any(axis=1).tolist(), known.all(axis=1).tolist()
         for field, (name, code, kind) in enumerate(self._fields):

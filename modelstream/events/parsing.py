@@ -104,6 +104,8 @@ class LineParser:
         flat = self._flat.read(lines)
         columns = flat.columns
         columns[EXTRA] = nulls(count, pa.string())
+        # Never from the line: a field of such a name stands in `extra`.
+        columns |= {name: nulls(count, pa.float64()) for name in self._use_case.event_lookups}
         rejects: list[Reject] = []
         unfit: list[Unfit] = []
         if not flat.complete and not flat.good.all():
@@ -222,27 +224,30 @@ class Checker:
 
     def __init__(self, use_case: UseCase) -> None:
         self._use_case = use_case
-        self._values: dict[str, list[str]] = {}
-        for name, code in use_case.event_codes.items():
-            field = use_case.value_field(use_case.event_names[code])
-            if field is not None:
-                self._values.setdefault(field, []).append(name)
+        self._needing: dict[str, list[str]] = {}
+        """By field the names of the types that need it, in the order of the fields."""
+        for field in use_case.fields:
+            for name, code in use_case.event_codes.items():
+                if field in use_case.needs(use_case.event_names[code]):
+                    self._needing.setdefault(field, []).append(name)
 
     def check(self, events: pa.RecordBatch) -> list[Reject]:
         """Return the rejects among `events`: those without a key (or with an empty one), time or type, or without a
-        finite value where their type has one.
+        field that their type needs, which is finite if it is a number. Of several such fields the first is told.
         """
         rejects: dict[int, str] = {}
         use_case = self._use_case
         types = events.column(use_case.type)
-        for field, names in self._values.items():
-            values = events.column(field).to_numpy(zero_copy_only=False)  # NaN where there is none
-            lacking = ~np.isfinite(values)
+        for field, names in self._needing.items():
+            missing = _is_missing(events.column(field))
+            lacking = missing
+            if use_case.fields[field] == "number":  # NaN where there is none
+                lacking = ~np.isfinite(events.column(field).to_numpy(zero_copy_only=False))
             if lacking.any():
                 needing = pa.compute.is_in(types, value_set=pa.array(names)).to_numpy(zero_copy_only=False)
-                missing = _is_missing(events.column(field))
                 for index in np.flatnonzero(lacking & needing).tolist():
-                    rejects[index] = f"{field}: {'missing' if missing[index] else 'not a finite number'}"
+                    what = "missing" if missing[index] else "not a finite number"
+                    rejects.setdefault(index, f"{field}: {what}")
         for field in (use_case.type, use_case.time, use_case.key):
             missing = _is_missing(events.column(field))
             rejects.update(dict.fromkeys(np.flatnonzero(missing).tolist(), f"{field}: missing"))

@@ -20,6 +20,7 @@ from modelstream.http.app import MAX_DELAY, Edge, create_app
 from modelstream.http.intake import Intake
 from modelstream.http.overload import disk_low, overload
 from modelstream.http.server import HttpServer, bind
+from modelstream.messages.identity import LOOKUP_MISSES, LOOKUPS
 from modelstream.project import Project
 from modelstream.replay.misses import lookup_warnings, when_empty
 from modelstream.runner import rpc
@@ -93,9 +94,9 @@ def serve(project: Project, folder: DataFolder, options: ServeOptions, display: 
         display.say(pipeline.aside)
         if options.enrichment is not None:
             load_enrichment(options.enrichment, use_case, pipeline.stores.tables)
-        lookup, table = use_case.lookup, pipeline.stores.enrichment
-        if lookup and table and (empty := when_empty(lookup, table)):
-            display.say(f"warning: {empty}")
+        for name, table in pipeline.stores.lookups.items():
+            if empty := when_empty(name, table):
+                display.say(f"warning: {empty}")
         service = Service(pipeline, use_case, listener, display, options.max_delay)
         service.run(stopping)
         return service.stop()
@@ -156,7 +157,7 @@ class Service:
         warnings: list[str] = []
         with suppress(UnavailableError):  # it ends all the same
             counters = self._pipeline.stores.counters(self._pipeline.shards)
-            lookups, misses = counters.get("lookups", 0), counters.get("lookup_misses", 0)
+            lookups, misses = counters.get(LOOKUPS, 0), counters.get(LOOKUP_MISSES, 0)
             warnings = lookup_warnings(self._pipeline.stores, lookups, misses)
         return Saved(self._intake.events, answered and flushed, _saved(self._pipeline), tuple(warnings))
 

@@ -190,6 +190,8 @@ class Watermarks:
         return marks
 
 
+LOOKUPS, LOOKUP_MISSES = "lookups", "lookup_misses"
+"""The counters of values that were looked up, and of those that were not found."""
 UNANSWERED = "unanswered"
 """The counter of rows in the log of predictions that have none: there was no model yet."""
 

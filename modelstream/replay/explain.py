@@ -14,7 +14,7 @@ from modelstream.base.timestamps import rows_of
 from modelstream.features.engine import Applied, FeatureEngine, features_of, no_rows
 from modelstream.messages.identity import bucket_of
 from modelstream.project import Project
-from modelstream.replay.recompute import Recomputation, derive_in
+from modelstream.replay.recompute import Piece, Recomputation, derive_in
 from modelstream.stores import Stores
 from modelstream.use_case.columns import INGESTED_AT, MODEL_VERSION, OFFSET, ORIGIN, POSITION, PREDICTED_AT, SHARD
 from modelstream.use_case.declared import UseCase
@@ -93,21 +93,26 @@ class _Story:
 
     def tell(self, last: int) -> None:
         """Apply all events; describe the last ones."""
-        logged: pa.RecordBatch | None = None
-        ready: pa.RecordBatch | None = None
-        for batch in self._again.logged():
-            prepared = self._again.lookup.prepare(batch)
-            logged = batch if logged is None else pa.concat_batches([logged, batch])
-            ready = prepared if ready is None else pa.concat_batches([ready, prepared])
-            if (surely_earlier := logged.num_rows - last) > 0:
-                self._apply(ready.slice(0, surely_earlier))
-                logged, ready = logged.slice(surely_earlier), ready.slice(surely_earlier)
-        if logged is None or ready is None:
-            return
-        for place, event in enumerate(rows_of(logged)):
-            applied = self._apply(ready.slice(place, 1))
-            known = {name: value for name, value in event.items() if value is not None}
-            self.last.append({COUNTED: next(iter(applied.not_counted), COUNTED), **known})
+        waiting: deque[Piece] = deque()
+        rows = 0
+        for piece in self._again.pieces():
+            waiting.append(piece)
+            rows += piece.events.num_rows
+            while waiting and rows - waiting[0].events.num_rows >= last:
+                earlier = waiting.popleft()
+                rows -= earlier.events.num_rows
+                self._again.lookup.use(earlier)
+                self._apply(earlier.events)
+        for piece in waiting:
+            self._again.lookup.use(piece)
+            surely_earlier = max(0, rows - last)
+            rows -= surely_earlier
+            self._apply(piece.events.slice(0, surely_earlier))
+            logged = piece.events.slice(surely_earlier)
+            for place, event in enumerate(rows_of(logged)):
+                applied = self._apply(logged.slice(place, 1))
+                known = {name: value for name, value in event.items() if value is not None}
+                self.last.append({COUNTED: next(iter(applied.not_counted), COUNTED), **known})
 
     def _apply(self, events: pa.RecordBatch) -> Applied:
         positions = np.arange(self.events, self.events + events.num_rows)

@@ -74,6 +74,15 @@ class Exporter(Collector):
             yield _family(CounterMetricFamily(f"modelstream_{name}", help_, labels=["function"]), functions, value)
         for name, help_, value in _GAUGES:
             yield _family(GaugeMetricFamily(f"modelstream_{name}", help_, labels=["function"]), functions, value)
+        reasons = CounterMetricFamily(
+            "modelstream_not_counted",
+            "Events that changed no user's features, by the reason why not.",
+            labels=["function", "reason"],
+        )
+        for function in functions:
+            for reason, number in function.counters.not_counted.items():
+                reasons.add_metric([function.name, reason], number)
+        yield reasons
         model = GaugeMetricFamily(
             "modelstream_model", "1 for a version of the model that serves.", labels=["function", "version"]
         )
@@ -101,7 +110,7 @@ _COUNTERS: tuple[tuple[str, str, _Value], ...] = (
     ("repeated", "Rows that were delivered again and dropped.", lambda one: one.counters.repeated),
     ("restarts", "How often processes of a function died and were started again.", lambda function: function.restarts),
     ("commits", "How often a function made its state durable.", lambda function: function.counters.commits),
-    ("lookups", "Values looked up in the lookup table.", lambda function: function.counters.lookups),
+    ("lookups", "Values looked up in lookup tables.", lambda function: function.counters.lookups),
     ("lookup_misses", "Lookups that found nothing.", lambda function: function.counters.lookup_misses),
 )
 _GAUGES: tuple[tuple[str, str, _Value], ...] = (

@@ -36,7 +36,7 @@ class Totals(msgspec.Struct, kw_only=True):
     """Vectors that were kept without a prediction, because there was no model yet."""
     dead_letters: int = 0
     lookups: int = 0
-    """Values looked up for users who registered, and how often none was found."""
+    """Values looked up for users who registered and for events, and how often none was found."""
     lookup_misses: int = 0
     not_counted: dict[str, int] = {}
     """Events that made no vector, by reason."""

@@ -40,7 +40,7 @@ def kernels(project: Project) -> None:
     keys = events.column(use_case.key)
     engine = FeatureEngine(use_case)
     engine.load(engine.missing(keys.unique().to_pylist()), no_rows(use_case))
-    engine.apply(events, positions, lambda looked_up: [1.0 for _ in looked_up])
+    engine.apply(events, positions, lambda _, looked_up: [1.0 for _ in looked_up])
 
 
 def main() -> None:

@@ -95,12 +95,12 @@ class Distributions:
                 remedy="give a file of events: `python pipeline.py run --input FILE`; "
                 "or write their distributions in functions/data-generator.ipynb",
             )
-        if use_case.profile is None or use_case.lookup is None:
+        if use_case.profile is None or not use_case.profile_lookups:
             raise _wrong(f"the use case {use_case.name} needs a profile and a lookup")
         if moved := next((name for name, field in use_case.declared.items() if field.path), None):
             raise _wrong(f"generated events have {moved!r} under its own name, not where the use case reads it")
         for event in self.values:
-            if event not in use_case.events or use_case.value_field(event) is None:
+            if event not in use_case.events or value_field(use_case, event) is None:
                 raise _wrong(f"values: the use case {use_case.name} has no event {event!r} with a value")
         _check_sum("the groups' shares", [group.share for group in self.groups])
         for number, group in enumerate(self.groups):
@@ -124,6 +124,21 @@ class Distributions:
             raise _wrong(f"{name}.fields has no value for {', '.join(sorted(missing))}")
         if group.pause is not None:
             _check_range(f"{name}.pause.hours", group.pause.hours, 1)
+
+
+def value_field(use_case: UseCase, event: str) -> str | None:
+    """Return the field of an event's value: the first number that it needs; None if it needs none.
+
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> value_field(use_case, "reading")
+    'celsius'
+    """
+    return next((field for field in use_case.needs(event) if use_case.fields[field] == "number"), None)
 
 
 def _check_sum(name: str, chances: Sequence[float]) -> None:

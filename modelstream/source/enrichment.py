@@ -1,56 +1,84 @@
-"""Loads the lookup table from a CSV file."""
+"""Loads a lookup table from a CSV file."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from modelstream.errors import ConfigurationError
 from modelstream.tables import Tables
-from modelstream.use_case.declared import FieldType, Lookup, UseCase
-from modelstream.use_case.lookups import lookup_key, lookup_key_type
+from modelstream.use_case.declared import FieldType, UseCase
+from modelstream.use_case.lookups import lookup_key, lookup_tables
+
+Pair = tuple[str, str]
+"""The names of the column with the keys and of that with the values."""
 
 
-def load_enrichment(path: Path | str, use_case: UseCase, tables: Tables) -> int:
-    """Put a CSV file's rows into the table that a use case looks up, over rows with the same key; return how many.
+def load_enrichment(path: Path | str, use_case: UseCase, tables: Tables, table: str = "") -> int:
+    """Put a CSV file's rows into a table that a use case looks up, over rows with the same key; return how many.
 
-    The file's first line names its columns; the two named `lookup.by` and `lookup.value` are taken, or `key` and
-    `value`, as `table` writes them. Keys are compared as `use_case.lookups` says: 10000.0, as pandas writes it, is
-    10000. A value is a finite number, or empty for none. Raises ConfigurationError with the file and line, and
-    for a use case that looks nothing up.
+    The file's first line names its columns; the two are taken that are called as the field to look up by and as the
+    feature, or `key` and `value`, as `table` writes them. If the use case looks up several tables and `table` doesn't
+    say which, the columns do. Keys are compared as `use_case.lookups` says: 10000.0, as pandas writes it, is 10000. A
+    value is a finite number, or empty for none. Raises ConfigurationError with the file and line, and for a use case
+    that looks nothing up.
     """
-    rows = check_enrichment(path, use_case)
-    assert use_case.lookup is not None
-    return tables.lookup(use_case.lookup.table).load([rows])
+    name, rows = check_enrichment(path, use_case, table)
+    return tables.lookup(name).load([rows])
 
 
-def check_enrichment(path: Path | str, use_case: UseCase) -> pa.RecordBatch:
-    """Return the rows that `load_enrichment` would load. Raises as it does."""
-    lookup = use_case.lookup
-    if lookup is None:
+def check_enrichment(path: Path | str, use_case: UseCase, table: str = "") -> tuple[str, pa.RecordBatch]:
+    """Return the table and the rows that `load_enrichment` would load. Raises as it does."""
+    known = {
+        name: [(lookup.by, feature) for feature, lookup in features.items()]
+        for name, features in lookup_tables(use_case).items()
+    }
+    if not known:
         raise ConfigurationError(
             f"the use case {use_case.name} has no lookup, so an enrichment file is of no use",
             remedy="leave --enrichment out",
         )
-    return read_enrichment(path, lookup, lookup_key_type(use_case))
+    table = table or (next(iter(known)) if len(known) == 1 else _table_of(path, known, use_case))
+    kinds = {use_case.fields[by] for by, _ in known[table]}
+    return table, read_enrichment(path, known[table], FieldType.TEXT if kinds == {FieldType.TEXT} else kinds.pop())
 
 
-def read_enrichment(path: Path | str, lookup: Lookup, kind: FieldType) -> pa.RecordBatch:
-    """Return a CSV file's rows (key string, value float64 or null) with keys of a type; see `load_enrichment`."""
+def _table_of(path: Path | str, known: Mapping[str, Sequence[Pair]], use_case: UseCase) -> str:
+    """Return the table that a file is for, by its columns."""
+    try:
+        header = {
+            name.strip() for name in next(csv.reader(io.StringIO(_text(Path(path)), newline=""), strict=True), [])
+        }
+    except csv.Error as error:
+        raise _wrong(path, 1, str(error)) from None
+    found = [table for table, pairs in known.items() if any({*pair} <= header for pair in pairs)]
+    if len(found) == 1:
+        return found[0]
+    raise ConfigurationError(
+        f"the enrichment file {path}: its columns don't say for which of the tables {', '.join(known)} it is, "
+        f"which the use case {use_case.name} looks up",
+        remedy="call them as the field to look up by and as the feature; or `python pipeline.py table load NAME FILE`",
+    )
+
+
+def read_enrichment(path: Path | str, pairs: Sequence[Pair], kind: FieldType) -> pa.RecordBatch:
+    """Return a CSV file's rows (key string, value float64 or null) with keys of a type; see `load_enrichment`.
+
+    `pairs` are what its two columns may be called, besides `key` and `value`.
+    """
     rows = csv.reader(io.StringIO(_text(Path(path)), newline=""), strict=True)
     values: dict[str, float | None] = {}
     try:
         header = [name.strip() for name in next(rows, [])]
-        names = next((pair for pair in ((lookup.by, lookup.value), ("key", "value")) if {*pair} <= {*header}), None)
+        names = next((pair for pair in (*pairs, ("key", "value")) if {*pair} <= {*header}), None)
         if names is None:
-            found = ", ".join(header) or "nothing"
-            raise _wrong(
-                path, 1, f"the columns are {found}; it needs {lookup.by!r} and {lookup.value!r}, or 'key' and 'value'"
-            )
+            found, wanted = ", ".join(header) or "nothing", ", ".join(f"{by!r} and {name!r}" for by, name in pairs)
+            raise _wrong(path, 1, f"the columns are {found}; it needs {wanted}, or 'key' and 'value'")
         by, value = map(header.index, names)
         for row in rows:
             if not row:
@@ -59,9 +87,9 @@ def read_enrichment(path: Path | str, lookup: Lookup, kind: FieldType) -> pa.Rec
                 raise _wrong(path, rows.line_num, f"{len(row)} columns, but the first line has {len(header)}")
             key, number = lookup_key(row[by], kind), _number(row[value], path, rows.line_num)
             if not key:
-                raise _wrong(path, rows.line_num, f"{lookup.by} is empty")
+                raise _wrong(path, rows.line_num, f"{names[0]} is empty")
             if values.setdefault(key, number) != number:
-                raise _wrong(path, rows.line_num, f"{lookup.by} {key} has a different value in an earlier line")
+                raise _wrong(path, rows.line_num, f"{names[0]} {key} has a different value in an earlier line")
     except csv.Error as error:
         raise _wrong(path, rows.line_num, str(error)) from None
     return pa.record_batch({"key": pa.array(values, pa.string()), "value": pa.array(values.values(), pa.float64())})

@@ -19,7 +19,7 @@ import xxhash
 
 from modelstream.base.json_bytes import Bytes, Int64s
 from modelstream.messages.identity import buckets_of
-from modelstream.source.distributions import GROUP, Distributions, Drawn, Enrichment
+from modelstream.source.distributions import GROUP, Distributions, Drawn, Enrichment, value_field
 from modelstream.source.generator_kernels import (
     FAR,
     KEY_BYTES,
@@ -276,7 +276,7 @@ def _parts(use_case: UseCase, distributions: Distributions) -> list[bytes]:
     parts = [f'{{{key}: "']
     for event in (profile, *distributions.values):
         parts.append(f'", {kind}: {_json(event)}, {time}: "')
-        parts.append('"' if event == profile else f'", {_json(use_case.value_field(event))}: ')
+        parts.append('"' if event == profile else f'", {_json(value_field(use_case, event))}: ')
     return [part.encode() for part in parts]
 
 

@@ -12,6 +12,7 @@
 | `data_generator` | the source |
 | `event_handler` | the event-handler, and the inference logger |
 | `stretches` | the lines that the event-handler takes at once |
+| `sent` | values that were looked up for events which it has sent, and not logged |
 | `joined` | the rows of small messages, joined, as the other functions take them |
 | `stream_to_features` | stream-to-features |
 | `model_server` | the model server |

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from modelstream.use_case.lookups import mostly_missed
@@ -30,11 +32,13 @@ class Counters(msgspec.Struct, omit_defaults=True):
     commits: int = 0
     """How often a shard's state was made durable."""
     lookups: int = 0
-    """Profile events, for each of which a value was looked up."""
+    """Values that were looked up, for profile events or for any that has the field to look up by."""
     lookup_misses: int = 0
-    """Those of them for which none was found."""
+    """Those of them that were not found."""
     committed_at: float = 0.0
     """When that was last, in seconds since 1970; at first, when the stage started. 0: not started."""
+    not_counted: dict[str, int] = {}
+    """Events that changed no user's features, by reason (`features.terms.REASONS`)."""
 
     @property
     def mostly_missed(self) -> bool:
@@ -43,8 +47,10 @@ class Counters(msgspec.Struct, omit_defaults=True):
 
     def __add__(self, other: Counters) -> Counters:
         """Return the sum; `committed_at` is the later one."""
-        sums = {name: getattr(self, name) + getattr(other, name) for name in Counters.__struct_fields__}
-        return Counters(**{**sums, "committed_at": max(self.committed_at, other.committed_at)})
+        names = [name for name in Counters.__struct_fields__ if name != "not_counted"]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        reasons = dict(Counter(self.not_counted) + Counter(other.not_counted))
+        return Counters(**{**sums, "committed_at": max(self.committed_at, other.committed_at), "not_counted": reasons})
 
 
 class ServedModel(msgspec.Struct, frozen=True):

@@ -200,13 +200,11 @@ def _open_generator(distributions: Distributions, options: SourceOptions, use_ca
 
 
 def _load_table(distributions: Distributions, options: SourceOptions, use_case: UseCase, tables: Tables) -> None:
-    lookup = use_case.lookup
-    if lookup is None:
-        return
+    lookup = next(iter(use_case.profile_lookups.values()), None)
     if options.enrichment is not None:
         load_enrichment(options.enrichment, use_case, tables)
-    else:
-        tables.lookup(lookup.table).load([enrichment_table(distributions.enrichment, options.seed)])
+    elif lookup is not None:
+        tables.lookup(lookup.look_up).load([enrichment_table(distributions.enrichment, options.seed)])
 
 
 def end_time(text: str | None) -> int:

@@ -1,7 +1,8 @@
 """The event-handler: keeps every readable row of a stream in a Parquet log, once, and passes events on.
 
-It is used twice. As the event-handler it reads lines and JSON bodies, and checks them against the use case. It sends
-rows that can't be read to `dead-letters` and events to the next stream, and keeps the events in their log. As the
+It is used twice. As the event-handler it reads lines and JSON bodies, checks them against the use case, and looks up
+what the use case looks up at events. It sends rows that can't be read to `dead-letters` and events to the next stream,
+and keeps the events in their log. As the
 inference logger (`rows=predictions`, no output stream) it keeps predictions.
 """
 
@@ -21,11 +22,14 @@ import pyarrow as pa
 from modelstream.base.timestamps import LAST
 from modelstream.errors import HookError, ModelstreamError, NumberTakenError
 from modelstream.events.checking import EventChecker, MessageLines, Transform
+from modelstream.events.lookups import EventLookups, LookUpFunction
 from modelstream.logs import Log
 from modelstream.logs.publisher import Publisher
 from modelstream.messages.codec import LINE, UnreadableError, check_columns, column_or_nulls, is_framed, one_line
 from modelstream.messages.dead_letters import DeadLetter, letter
 from modelstream.messages.identity import (
+    LOOKUP_MISSES,
+    LOOKUPS,
     MAX_EVENTS_A_MESSAGE,
     UNANSWERED,
     Checkpoint,
@@ -38,11 +42,12 @@ from modelstream.messages.json_text import split_body
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Stage
 from modelstream.stages.joined import join
+from modelstream.stages.sent import Sent, ends_of
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stages.stretches import Stretch
 from modelstream.stores import Stores
 from modelstream.streams import Streams
-from modelstream.use_case.columns import EXTRA, MODEL_VERSION, OFFSET, ORIGIN, SHARD
+from modelstream.use_case.columns import EXTRA, MODEL_VERSION, OFFSET, ORIGIN, POSITION, SHARD
 from modelstream.use_case.declared import UseCase
 
 _TRUNCATED = msgspec.json.Decoder(dict[int, int])
@@ -105,13 +110,19 @@ class EventHandler(Stage):
         log: Log,
         epoch: int,
         transform: Transform | None = None,
+        look_up: LookUpFunction | None = None,
     ) -> None:
         super().__init__(context, settings, streams, epoch)
         self._use_case = use_case
         self._log = log
+        self._lookups: EventLookups | None = None
         if settings.rows == "events":
             self._checker = EventChecker(use_case, transform)
+            if use_case.event_lookups and look_up:
+                self._lookups = EventLookups(use_case, look_up)
         self._kept: dict[int, list[Kept]] = {}
+        self._sent: dict[int, Sent] = {}
+        self._told_misses = False
         self._publisher: Publisher | None = None
 
     @classmethod
@@ -124,7 +135,7 @@ class EventHandler(Stage):
         settings = from_environment()
         stores = Stores.of(settings)
         log = stores.events_log if settings.rows == "events" else stores.inference_log
-        stage = cls(context, settings, stores.streams, stores.use_case, log, stores.epoch, transform)
+        stage = cls(context, settings, stores.streams, stores.use_case, log, stores.epoch, transform, stores.look_up)
         stage._load_kernels()
         stage.start()
         again = stores.again()
@@ -149,9 +160,15 @@ class EventHandler(Stage):
             EventChecker(self._use_case).check([MessageLines("", pa.array([b"{}"]), np.zeros(1, np.int64), 0)])
 
     def open(self, shard: int) -> Checkpoint:
-        """Read the last footer of the shard's log."""
+        """Read the last footer of the shard's log, and what was looked up for events that were sent and not logged."""
         self._kept[shard] = []
-        return self._log.checkpoint(shard)
+        checkpoint = self._log.checkpoint(shard)
+        if self._lookups:
+            schema = self._use_case.event_schema
+            self._sent[shard] = Sent(pa.schema([schema.field(name) for name in (POSITION, *self._lookups.names)]))
+            own = stream_origin(self.settings.reads, shard)
+            self._sent[shard].read(self.streams, self.settings.writes, shard, checkpoint.counters, own=own)
+        return checkpoint
 
     def take(self, shard: Shard, message: Incoming) -> int:
         """Keep new predictions for the log; earlier functions have checked them.
@@ -238,13 +255,36 @@ class EventHandler(Stage):
                 remedy="run only one pipeline on this folder",
             )
         self._kept[shard.number] = []
+        self._tell_misses()
+
+    def _tell_misses(self) -> None:
+        """Write into the function's log, once, that most lookups find nothing."""
+        counters = self.counters
+        if not self._lookups or self._told_misses or not counters.mostly_missed:
+            return
+        self._told_misses = True
+        self._context.logger.warn_with(
+            "Most lookups find nothing: the default is used",
+            table=", ".join(self._lookups.tables),
+            lookups=counters.lookups,
+            misses=counters.lookup_misses,
+        )
 
     def _counted(self, checkpoint: Checkpoint, rows: pa.Table) -> Checkpoint:
-        """Return the checkpoint after rows that are to be written: with the vectors that no model has answered."""
-        missing = rows.column(MODEL_VERSION).null_count if self.settings.rows == "predictions" else 0
-        if not missing:
+        """Return the checkpoint after rows that are to be written: with the vectors that no model has answered, or the
+        values that were looked up, and where the stream ended to which the rows were sent.
+        """
+        if self._lookups:
+            found = dict(zip((LOOKUPS, LOOKUP_MISSES), self._lookups.counted(rows), strict=True))
+        elif self.settings.rows == "predictions":
+            found = {UNANSWERED: rows.column(MODEL_VERSION).null_count}
+        else:
             return checkpoint
-        counters = checkpoint.counters | {UNANSWERED: checkpoint.counters.get(UNANSWERED, 0) + missing}
+        counters = checkpoint.counters | {
+            name: checkpoint.counters.get(name, 0) + number for name, number in found.items() if number
+        }
+        if self._lookups:
+            counters |= ends_of(self.streams, self.settings.writes)
         return replace(checkpoint, counters=counters)
 
     def _still_new(self, shard: Shard, kept: list[Kept]) -> list[Kept]:
@@ -296,6 +336,8 @@ class EventHandler(Stage):
         """
         found = [stretch.lines() for stretch in stretches]  # of an unreadable one, none
         checked = self._checker.check(found)
+        if self._lookups:
+            checked = replace(checked, events=self._lookups.fill(checked.events))
         ends = np.cumsum([len(lines) for lines in found])
         rows = np.searchsorted(checked.indices, ends)
         first_line = first_row = 0
@@ -318,6 +360,11 @@ class EventHandler(Stage):
                 self.counters.repeated += len(new) - int(np.count_nonzero(new))
                 fresh = new[indices]
                 events, indices = events.filter(pa.array(fresh)), indices[fresh]
+            if self._lookups:
+                events = self._sent[shard.number].put_into(lines.origin, events)
+                lookups, misses = self._lookups.counted(events)
+                self.counters.lookups += lookups
+                self.counters.lookup_misses += misses
             self._pass_on(shard, lines.origin, events, checked.buckets[first_line:end][indices])
             self._kept[shard.number].append(Kept(events, lines.origin, offsets[indices]))
             first_line, first_row = end, row

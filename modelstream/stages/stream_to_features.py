@@ -15,18 +15,34 @@ import numpy as np
 import pyarrow as pa
 
 from modelstream.errors import OvertakenError
-from modelstream.features.engine import Applied, FeatureEngine, NoEventsError, Prepared, no_lookup, prepare
+from modelstream.features.engine import (
+    Applied,
+    FeatureEngine,
+    LookupFunction,
+    NoEventsError,
+    Prepared,
+    no_lookup,
+    prepare,
+)
 from modelstream.features.users import texts
 from modelstream.features.vectors import Derive, Vectors
 from modelstream.messages.codec import UnreadableError, check_columns
-from modelstream.messages.identity import Checkpoint, Int64s, buckets_of, positions_of, stream_positions
+from modelstream.messages.identity import (
+    LOOKUP_MISSES,
+    LOOKUPS,
+    Checkpoint,
+    Int64s,
+    buckets_of,
+    positions_of,
+    stream_positions,
+)
 from modelstream.settings import Settings, from_environment
 from modelstream.stages.base import Stage
 from modelstream.stages.joined import Joined, join
 from modelstream.stages.shard import Incoming, Shard
 from modelstream.stores import Stores
 from modelstream.streams import Streams
-from modelstream.tables import FeatureTable, LookupTable
+from modelstream.tables import FeatureTable
 from modelstream.use_case.declared import UseCase
 
 CACHED_USERS = 200_000
@@ -72,15 +88,14 @@ class StreamToFeatures(Stage):
         streams: Streams,
         use_case: UseCase,
         features: FeatureTable,
-        enrichment: LookupTable | None,
+        look_up: LookupFunction | None,
         epoch: int,
         derive: Derive | None = None,
     ) -> None:
         super().__init__(context, settings, streams, epoch)
         self._use_case = use_case
         self._features = features
-        self._look_up = enrichment.get_many if enrichment else no_lookup
-        """A key that was not found."""
+        self._look_up = look_up or no_lookup
         self._told_misses = False
         self._vectors = Vectors(use_case, derive)
         self._engines: dict[int, FeatureEngine] = {}
@@ -99,7 +114,7 @@ class StreamToFeatures(Stage):
             stores.streams,
             stores.use_case,
             stores.features,
-            stores.enrichment,
+            stores.look_up,
             stores.epoch,
             derive,
         )
@@ -235,22 +250,23 @@ class StreamToFeatures(Stage):
         counters["vectors"] = counters.get("vectors", 0) + len(applied.indices)
         for reason, number in applied.not_counted.items():
             counters[reason] = counters.get(reason, 0) + number
+            self.counters.not_counted[reason] = self.counters.not_counted.get(reason, 0) + number
         if applied.lookups:
-            counters["lookups"] = counters.get("lookups", 0) + applied.lookups
-            counters["lookup_misses"] = counters.get("lookup_misses", 0) + applied.lookup_misses
+            counters[LOOKUPS] = counters.get(LOOKUPS, 0) + applied.lookups
+            counters[LOOKUP_MISSES] = counters.get(LOOKUP_MISSES, 0) + applied.lookup_misses
             self.counters.lookups += applied.lookups
             self.counters.lookup_misses += applied.lookup_misses
         return applied
 
     def _tell_misses(self) -> None:
         """Write into the function's log, once, that most lookups find nothing."""
-        counters, lookup = self.counters, self._use_case.lookup
-        if lookup is None or self._told_misses or not counters.mostly_missed:
+        counters, lookups = self.counters, self._use_case.profile_lookups.values()
+        if self._told_misses or not counters.mostly_missed:
             return
         self._told_misses = True
         self._context.logger.warn_with(
             "Most lookups find nothing: the default is used",
-            table=lookup.table,
+            table=", ".join(dict.fromkeys(lookup.look_up for lookup in lookups)),
             lookups=counters.lookups,
             misses=counters.lookup_misses,
         )

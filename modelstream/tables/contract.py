@@ -96,7 +96,7 @@ class FeatureTable(ABC):
     """One row per user, and what each shard has applied.
 
     Rows have the schema given to `Tables.features`: first the key (string), then `applied` (int64, the stream
-    position of the last event applied to the user), then string, int64, float64, bool and timestamp columns.
+    position of the last event applied to the user), then string, int64, float64, bool, timestamp and binary columns.
 
     >>> import tempfile
     >>> from modelstream.tables import open_tables

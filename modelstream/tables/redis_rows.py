@@ -2,11 +2,12 @@
 
 `0000000000081923 {"since":"2023-11-14 22:13:20.000000","age":31,"member":true,"paid_sum":0.5}`. Positions of equal
 width compare as text, which is exact: Lua's numbers are float64. Times are UTC; NaN and the infinities, which JSON
-doesn't have, are text.
+doesn't have, are text, and bytes are Base64.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,7 +65,7 @@ def check_types(schema: pa.Schema) -> None:
     for field in schema:
         kind = field.type
         known = pa.types.is_string(kind) or pa.types.is_int64(kind) or pa.types.is_boolean(kind)
-        if not (known or pa.types.is_float64(kind) or _is_time(kind)):
+        if not (known or pa.types.is_float64(kind) or pa.types.is_binary(kind) or _is_time(kind)):
             raise ConfigurationError(f"column {field.name!r} can't be stored as {kind}", remedy="use another type")
 
 
@@ -115,10 +116,12 @@ def _plain(column: pa.Array) -> list[Any]:
             return texts
         return [value if value is None or not FIRST <= value <= LAST else _text(value) for value in numbers.to_pylist()]
     # Through numpy it is 10 times as fast as to_pylist.
-    if column.null_count or pa.types.is_string(column.type) or pa.types.is_boolean(column.type):
+    if column.null_count or not pa.types.is_primitive(column.type) or pa.types.is_boolean(column.type):
         values: list[Any] = column.to_pylist()
     else:
         values = column.to_numpy().tolist()
+    if pa.types.is_binary(column.type):
+        return [None if value is None else base64.b64encode(value).decode() for value in values]
     if pa.types.is_float64(column.type) and not pc.all(pc.is_finite(column)).as_py():
         values = [value if value is None or math.isfinite(value) else str(value) for value in values]
     return values
@@ -137,6 +140,8 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
             ]
             return pa.array(numbers, pa.int64()).view(kind)
         return pa.array(values, pa.string()).cast(pa.timestamp("us")).view(pa.int64()).view(kind)
+    if pa.types.is_binary(kind):
+        values = [None if value is None else base64.b64decode(value, validate=True) for value in values]
     if pa.types.is_float64(kind):
         values = [float(value) if type(value) is str else value for value in values]
     return pa.array(values, kind)

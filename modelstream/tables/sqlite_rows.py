@@ -1,4 +1,4 @@
-"""Arrow record batches as rows of SQLite and back: int64, timestamp (as INTEGER), float64, bool, string.
+"""Arrow record batches as rows of SQLite and back: int64, timestamp (as INTEGER), float64, bool, string, binary.
 
 And what every table has in common: how its rows are counted and read in batches.
 """
@@ -29,6 +29,8 @@ def column_type(field: pa.Field) -> str:
         return "INTEGER"
     if pa.types.is_string(kind):
         return "TEXT"
+    if pa.types.is_binary(kind):
+        return "BLOB"
     raise ConfigurationError(f"column {field.name!r} can't be stored as {kind}", remedy="use another type")
 
 
@@ -97,7 +99,7 @@ def _values(column: pa.Array) -> list[Any]:
     if _is_time(column.type):
         column = column.view(pa.int64())
     # Through numpy it is 10 times as fast as to_pylist, and half of a commit was spent there.
-    if column.null_count or pa.types.is_string(column.type) or pa.types.is_boolean(column.type):
+    if column.null_count or not pa.types.is_primitive(column.type) or pa.types.is_boolean(column.type):
         values: list[Any] = column.to_pylist()
     else:
         values = column.to_numpy().tolist()

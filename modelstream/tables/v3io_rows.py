@@ -1,8 +1,8 @@
 """Rows of Arrow as items of V3IO and back: names of items, attributes and their types.
 
 V3IO keeps 14 digits of a float. So a row has its floats twice: as numbers, for people and data frames, and all of them
-exactly in the text `_floats`, from which we read. It is text (Base64) because v3io-frames can neither read nor write a
-blob; one in a table's schema makes the table unreadable for it.
+exactly in the text `_floats`, from which we read. It is text (Base64), as bytes are, because v3io-frames can neither
+read nor write a blob; one in a table's schema makes the table unreadable for it.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def attribute_type(field: pa.Field) -> str:
         (pa.types.is_int64, "long"),
         (pa.types.is_boolean, "boolean"),
         (pa.types.is_string, "string"),
+        (pa.types.is_binary, "string"),  # Base64
     ):
         if test(kind):
             return name
@@ -126,6 +127,9 @@ def batch_of(items: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.RecordBat
             arrays.append(pa.array(values, pa.int64()).view(field.type))
         elif pa.types.is_float64(field.type):
             arrays.append(pa.array([None if value is None else float(value) for value in values], pa.float64()))
+        elif pa.types.is_binary(field.type):
+            decoded = [None if value is None else base64.b64decode(value) for value in values]
+            arrays.append(pa.array(decoded, field.type))
         else:
             arrays.append(pa.array(values, field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -170,6 +174,8 @@ def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(column.type):
         return [None if micros is None else _time(micros) for micros in column.view(pa.int64()).to_pylist()]
     values: list[Any] = column.to_pylist()
+    if pa.types.is_binary(column.type):
+        return [None if value is None else base64.b64encode(value).decode() for value in values]
     if pa.types.is_float64(column.type):
         return [value if value is not None and math.isfinite(value) else None for value in values]
     return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from modelstream.use_case.declared import FieldType, UseCase
+from modelstream.use_case.vocabulary import LookUp
 
 _WHOLE = re.compile(r"(0|-?[1-9][0-9]*)\.0+")
 """A number without a fraction, as pandas writes a column of integers in which some are missing."""
@@ -46,3 +47,18 @@ def mostly_missed(lookups: int, misses: int) -> bool:
     (False, True, False)
     """
     return 2 * misses > lookups
+
+
+def lookup_tables(use_case: UseCase) -> dict[str, dict[str, LookUp]]:
+    """Return the tables that a use case looks up: for each what is looked up there, by the name of the feature.
+
+    >>> from types import SimpleNamespace
+    >>> index, risk = LookUp("areas", by="area", at="profile"), LookUp("terminals", by="terminal")
+    >>> use_case = SimpleNamespace(profile_lookups={"index": index}, event_lookups={"risk": risk})
+    >>> {table: list(features) for table, features in lookup_tables(use_case).items()}
+    {'areas': ['index'], 'terminals': ['risk']}
+    """
+    found: dict[str, dict[str, LookUp]] = {}
+    for name, lookup in (*use_case.profile_lookups.items(), *use_case.event_lookups.items()):
+        found.setdefault(lookup.look_up, {})[name] = lookup
+    return found

@@ -31,6 +31,15 @@ ROWS = pa.schema(
         ("bet_sum", pa.float64()),
     ]
 )
+PACKED = pa.schema(
+    [
+        ("user", pa.string()),
+        ("applied", pa.int64()),
+        ("bet_sum", pa.float64()),
+        ("clock", pa.timestamp("us", tz="UTC")),
+        ("packed", pa.binary()),
+    ]
+)
 ODD_KEYS = ["", "a", "A", "a ", "a\0b", "a'b", 'a"b', "ä", "日本", "\U0001f600", "%", "1", "01", "null"]
 SOME_FLOATS = [0.0, 0.1, -1e308, 5e-324, math.inf, -math.inf, 1e300, 2.0**53 + 2]
 
@@ -225,6 +234,25 @@ class TablesContract:
             features.commit(0, rows(*((key, 0, value) for key, value in zip(keys, values, strict=True))), checkpoint(0))
             found = sums(features.get_many(keys))
         assert [struct.pack("d", found[key]) for key in keys] == [struct.pack("d", value) for value in values]
+
+    def test_bytes_and_the_clock_of_a_row_come_back_as_they_were(self, tables: Tables, url: str) -> None:
+        features = tables.features(PACKED)
+        every_byte = bytes(range(256)) * 32  # 8 KB, the most that a row may have
+        values = [every_byte, b"", None, b"\0", b"'\xff\n"]
+        stored = [{"user": str(n), "applied": 1, "clock": n or None, "packed": one} for n, one in enumerate(values)]
+        assert features.commit(0, pa.RecordBatch.from_pylist(stored, PACKED), checkpoint(0))
+        with open_tables(url) as others:
+            again = others.features(PACKED)
+            found = again.get_many([str(number) for number in range(len(values))])
+            assert found.schema == PACKED
+            packed = dict(zip(found.column("user").to_pylist(), found.column("packed").to_pylist(), strict=True))
+            assert packed == {str(number): one for number, one in enumerate(values)}
+            scanned = pa.Table.from_batches(again.scan(2), PACKED)
+            assert scanned.column("packed").to_pylist() == values
+            assert scanned.column("clock").cast(pa.int64()).to_pylist() == [None, 1, 2, 3, 4]
+            changed = pa.RecordBatch.from_pylist([{"user": "0", "applied": 2, "packed": b"new"}], PACKED)
+            assert again.commit(0, changed, checkpoint(1))
+        assert features.get("0").column("packed").to_pylist() == [b"new"]
 
     def test_row_is_written_only_if_its_position_rises(self, tables: Tables) -> None:
         features = tables.features(ROWS)

@@ -113,7 +113,7 @@ def stage_for(kind: Kind, stores: Stores) -> Stage:
     if kind == "predictions":
         return EventHandler(context, settings("predictions"), None, CHURN, stores.inference_log, epoch=0)  # type: ignore[arg-type]
     if kind == "events":
-        return StreamToFeatures(context, settings(), None, CHURN, stores.features, stores.enrichment, epoch=0)  # type: ignore[arg-type]
+        return StreamToFeatures(context, settings(), None, CHURN, stores.features, stores.look_up, epoch=0)  # type: ignore[arg-type]
     scorer = Scorer(CHURN, _Model())  # type: ignore[arg-type]
 
     def infer(rows: Decoded) -> Decoded:

@@ -318,7 +318,9 @@ class Process:
         table: Any = Faulty(self, world.tables.features(CHURN.row_schema), ("commit",))
         lookup: Any = Faulty(self, world.lookup)
         derive = (lambda _, vectors: self.hook(vectors)) if world.faults.hook else None
-        return StreamToFeatures(self.context, settings, streams, CHURN, table, lookup, world.epoch, derive)
+        return StreamToFeatures(
+            self.context, settings, streams, CHURN, table, lambda _, keys: lookup.get_many(keys), world.epoch, derive
+        )
 
 
 def probability_of(vector: list[float]) -> float:

@@ -16,6 +16,7 @@ from tests.http.serving import PRETTY, Client, serving
 def function(committed_at: float = 900.0, **changes: Any) -> FunctionState:
     counters = Counters(rows_in=10, rows_out=9, dead_letters=1, repeated=2, commits=4, lookups=8, lookup_misses=7)
     counters.committed_at = committed_at
+    counters.not_counted = {"too_late": 6}
     usual: dict[str, Any] = {"name": "event-handler", "state": "working", "restarts": 3, "lag": 5, "lag_since": 1000.0}
     return FunctionState(counters=counters, **(usual | changes))
 
@@ -56,6 +57,7 @@ def test_metrics_tell_of_functions_and_requests(client: Client) -> None:
     }
     for name, value in expected.items():
         assert found[f"modelstream_{name}", "event-handler"] == value
+    assert found["modelstream_not_counted_total", "event-handler", "too_late"] == 6
     assert found["modelstream_model_refused", "event-handler"] == 0
     assert found["modelstream_model_refused", "model-server"] == 1
     assert [key for key in found if key[0] == "modelstream_model"] == [

@@ -25,7 +25,7 @@ PROJECT = load_project(ROOT / "project.yaml")
 ORIGIN_NAME = "/somewhere/events.ndjson"
 SHARDS = 4
 
-Lookup = Callable[[Sequence[str]], Sequence[float | None]]
+Lookup = Callable[[str, Sequence[str]], Sequence[float | None]]
 
 
 def make_folder(
@@ -46,7 +46,7 @@ def make_folder(
     for name in PROJECT.params.streams:
         view.streams.create(name, shards)
     load_table(view, enrichment)
-    take(view, list(lines), view.tables.lookup("enrichment").get_many, change=change)
+    take(view, list(lines), view.look_up, change=change)
     return view
 
 

@@ -9,18 +9,18 @@ import pytest
 from modelstream.errors import ConfigurationError
 from modelstream.source.enrichment import load_enrichment, read_enrichment
 from modelstream.tables import open_tables
-from modelstream.use_case.declared import FieldType, Lookup
+from modelstream.use_case.declared import FieldType
 from modelstream.use_case.file import load_use_case
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHURN = load_use_case(Path(__file__).parents[2] / "use_cases" / "churn.yaml")
-LOOKUP = Lookup(table="areas", by="area", value="wealth")
+NAMES = [("area", "wealth")]
 
 
 def rows(tmp_path: Path, content: bytes, kind: FieldType = FieldType.IDENTIFIER) -> dict[str, list[object]]:
     file = tmp_path / "areas.csv"
     file.write_bytes(content)
-    found: dict[str, list[object]] = read_enrichment(file, LOOKUP, kind).to_pydict()
+    found: dict[str, list[object]] = read_enrichment(file, NAMES, kind).to_pydict()
     return found
 
 
@@ -105,5 +105,5 @@ def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, content: bytes
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     for name, problem in (("none.csv", "No such file"), (".", "Is a directory")):
         with pytest.raises(ConfigurationError, match=problem) as refused:
-            read_enrichment(tmp_path / name, LOOKUP, FieldType.TEXT)
+            read_enrichment(tmp_path / name, NAMES, FieldType.TEXT)
         assert str(tmp_path) in str(refused.value)

@@ -51,7 +51,9 @@ def tables(tmp_path: Path) -> Iterator[Tables]:
 def stage_of(harness: Harness, tables: Tables, derive: Any = None, epoch: int = 0, **changed: Any) -> StreamToFeatures:
     options = settings(reads=READS, writes="serving", **changed)
     table, lookup = tables.features(CHURN.row_schema), tables.lookup("enrichment")
-    return StreamToFeatures(harness.context, options, harness.streams, CHURN, table, lookup, epoch, derive)
+    return StreamToFeatures(
+        harness.context, options, harness.streams, CHURN, table, lambda _, keys: lookup.get_many(keys), epoch, derive
+    )
 
 
 def batch(lines: Sequence[bytes], first: int = 0) -> pa.RecordBatch:
@@ -261,10 +263,10 @@ def test_a_lookup_that_fails_in_the_middle_leaves_nothing_behind(harness: Harnes
     stage = stage_of(harness, tables, commit_ms=10_000.0, commit_rows=1000)
     get_many, failures = stage._look_up, [UnavailableError("away"), UnavailableError("away")]
 
-    def failing(keys: Sequence[str]) -> list[float | None]:
+    def failing(table: str, keys: Sequence[str]) -> list[float | None]:
         if failures and len(keys):
             raise failures.pop()
-        return get_many(keys)
+        return get_many(table, keys)
 
     stage._look_up = failing
     flush(harness, stage, *messages(batch(lines), [2]))

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from modelstream.training.judge.bootstrap import Array, Metrics, measure
 from modelstream.training.snapshot.examples import Examples, Int64s, ordinals
-from modelstream.use_case.declared import Statistic, UseCase
+from modelstream.use_case.declared import UseCase
+from modelstream.use_case.vocabulary import AllTime, Statistic
 
 LEAST_USERS = 20
 """Points with fewer users are left out of the curve: they say nothing."""
@@ -62,16 +63,27 @@ def event_counts(examples: Examples, use_case: UseCase) -> npt.NDArray[np.float6
     """Return how many events of the first type in `predict_on` the user had had at each vector that follows such an
     event, float64[n]; 0 at the others.
 
-    It is the feature `<event>_count`. Without it, vectors are counted, which needs all of a user's.
+    It is the count of all such events, where that is a feature. Without it, vectors are counted, which needs all of a
+    user's.
     """
-    event = use_case.predict_on[0]
-    feature = f"{event}_{Statistic.COUNT}"
+    feature = _count_of(use_case.predict_on[0], use_case)
     of_type = examples.kinds == 0
-    if feature in use_case.features:
+    if feature is not None:
         return np.where(of_type, examples.vectors[:, use_case.features.index(feature)], 0.0)
     counts = np.zeros(len(examples))
     counts[of_type] = ordinals(examples.users[of_type]) + 1
     return counts
+
+
+def _count_of(event: str, use_case: UseCase) -> str | None:
+    """Return the feature that is the number of all counted events of a type, this one included; None without one."""
+    for name, group in use_case.groups.items():
+        every = group.of == (event,) and not group.where and AllTime() in group.windows and not group.without
+        if group.value is not None and group.value not in use_case.needs(event):
+            every = False  # an event without a value is left out of the group
+        if every and Statistic.COUNT in group.give:
+            return f"{name}_{Statistic.COUNT}"
+    return None
 
 
 def rows_at_event(examples: Examples, use_case: UseCase, number: int) -> Int64s:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from modelstream.training.judge.bootstrap import LEAST, roc_auc
 from modelstream.training.snapshot.examples import Examples
 from modelstream.use_case.declared import UseCase
+from modelstream.use_case.vocabulary import Category, Group
 
 Score = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
 """Vectors float32[n, features] to probabilities float64[n]."""
@@ -20,7 +21,7 @@ MOST_VECTORS = 20_000
 
 
 class Importance(msgspec.Struct, frozen=True):
-    """What shuffling one feature, or all those of an event together, does: mean and range of the repeats."""
+    """What shuffling one feature, or all those of a group together, does: mean and range of the repeats."""
 
     name: str
     features: list[str]
@@ -34,10 +35,10 @@ class Importance(msgspec.Struct, frozen=True):
 def permutation_importance(
     score: Score, examples: Examples, *, use_case: UseCase, seed: int, repeats: int = REPEATS
 ) -> list[Importance]:
-    """Return the importance of each feature, and of all features of each event together, the greatest first.
+    """Return the importance of each feature, of each group's features together, and of those of each of its windows.
 
-    Features of one event go together (a sum and a count): the model can read one from the others, so each alone
-    looks dispensable. At most `MOST_VECTORS` vectors are used, drawn evenly.
+    The greatest is first. Features of one group go together (a sum and a count): the model can read one from the
+    others, so each alone looks dispensable. At most `MOST_VECTORS` vectors are used, drawn evenly.
     """
     draw = np.random.default_rng(seed)
     if len(examples) > MOST_VECTORS:
@@ -59,13 +60,25 @@ def permutation_importance(
 
 
 def _groups(use_case: UseCase) -> dict[str, list[int]]:
-    """Return columns by the name of what is shuffled: every feature, and every event with several."""
+    """Return columns by the name of what is shuffled: every feature, and what has several.
+
+    That are groups, windows of those with several windows, and categories with a feature for each value.
+    """
     groups = {name: [i] for i, name in enumerate(use_case.features)}
-    for event in use_case.value_events:
-        own = {f"{event}_{statistic}" for statistic in use_case.statistics}
-        columns = [i for i, name in enumerate(use_case.features) if name in own]
+    several: dict[str, set[str]] = {}
+    for name, form in use_case.forms.items():
+        if isinstance(form, Group):
+            several[f"{name}_*"] = set(form.names(name))
+            for window in form.windows:
+                if window.label and len(form.windows) > 1:
+                    alone = msgspec.structs.replace(form, windows=(window,))
+                    several[f"{name}_{window.label}_*"] = set(alone.names(name))
+        elif isinstance(form, Category):
+            several[f"{name}_*"] = set(form.names(name))
+    for name, own in several.items():
+        columns = [i for i, feature in enumerate(use_case.features) if feature in own]
         if len(columns) > 1:
-            groups[f"{event}_*"] = columns
+            groups[name] = columns
     return groups
 
 

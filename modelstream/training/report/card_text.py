@@ -173,13 +173,13 @@ def _after(vectors: float) -> str:
 def _importance(card: ModelCard) -> list[Block]:
     if not card.importance:
         return []
-    text = "What becomes of the metrics when a feature is shuffled among vectors. Features of one event tell nearly "
+    text = "What becomes of the metrics when a feature is shuffled among vectors. Features of one group tell nearly "
     text += "the same, so that each alone looks dispensable; they are shuffled together as well."
     rows = [
         [_shuffled(one.name, one.features), f"{one.log_loss_rise:.4f}", f"{one.auc_drop:.4f}"]
         for one in card.importance
     ]
-    caption = "Orange: all features of an event together. Blue: each feature alone."
+    caption = "Orange: all features of a group together. Blue: each feature alone."
     table = Table(["shuffled", "rise of log loss", "drop of AUC"], rows, folded="The same as a table")
     return [text, Plot("importance", caption), table]
 

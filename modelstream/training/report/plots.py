@@ -111,7 +111,7 @@ def gain(evaluation: Evaluation) -> Figure:
 
 @styled
 def importance(found: Sequence[Importance]) -> Figure:
-    """How much worse the log loss gets when a feature, or all of an event together, are shuffled."""
+    """How much worse the log loss gets when a feature, or all of a group together, are shuffled."""
     together = [one for one in found if len(one.features) > 1]
     alone = [one for one in found if len(one.features) == 1]
     shown = [*together, *alone]

@@ -1,7 +1,7 @@
 """Labels: the outcome of each user, from the profile, from a later event, or from a file.
 
 A label from the profile or from a file holds for all vectors of its user. One from a later event holds for the vectors
-before that event; vectors at or after it are left out, because the outcome was known by then. With `wait` (hours of
+before that event; vectors at or after it are left out, because the outcome was known by then. With `wait` (a length of
 event time) the event must follow within that time. If it does not, the label is negative; a vector is left out until
 the log covers that time after it. Where the log ends, `clock` says: an event of a time that has not come ends no wait,
 and is no label either, because nobody knows when it happened.
@@ -25,7 +25,7 @@ from modelstream.errors import ConfigurationError
 from modelstream.replay.recompute import is_of_type
 from modelstream.training.snapshot.clock import LogEnd
 from modelstream.training.snapshot.examples import Bools, Int8s, Int64s
-from modelstream.use_case.declared import MICROSECONDS_AN_HOUR, Label, UseCase
+from modelstream.use_case.declared import Label, UseCase
 
 UNKNOWN = -1
 """The label of a vector whose outcome is not known (yet)."""
@@ -119,9 +119,7 @@ class Finder:
                 _earliest(known, key, label)
             else:
                 known.setdefault(key, (UNKNOWN, ALWAYS))
-        wait = self._label.wait
-        hours = None if wait is None else round(wait * MICROSECONDS_AN_HOUR)
-        return Labels(known, hours, end.time if self._later else 0)
+        return Labels(known, self._label.wait_microseconds, end.time if self._later else 0)
 
 
 def _earliest(known: dict[str, tuple[int, int]], key: str, label: tuple[int, int]) -> None:

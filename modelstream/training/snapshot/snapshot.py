@@ -35,7 +35,7 @@ from modelstream.training.snapshot.labels import UNKNOWN, Labels
 from modelstream.training.snapshot.selection import SOURCES, OnProgress, Selection
 from modelstream.training.snapshot.users import LogUsers, read_users
 from modelstream.use_case.columns import ORIGIN
-from modelstream.use_case.declared import MICROSECONDS_AN_HOUR
+from modelstream.use_case.durations import duration
 
 MIN_USERS = 30
 """Fewest users with a known outcome to learn from: with fewer, each of five folds would be judged on five users or
@@ -256,8 +256,7 @@ def _waiting(users: LogUsers) -> str:
     wait, end = users.labels.wait, users.end
     if wait is None:
         return ""
-    hours = wait / MICROSECONDS_AN_HOUR
-    told = f". The log ends at {datetime_of(end.time):%Y-%m-%d %H:%M:%S} UTC, and `label.wait` is {hours:g} hours"
+    told = f". The log ends at {datetime_of(end.time):%Y-%m-%d %H:%M:%S} UTC, and `label.wait` is {duration(wait)}"
     if end.future and not end.simulated:
         told += f"; {end.future:,} of {end.events:,} events are dated later than they arrived, and don't move that end"
     return told
