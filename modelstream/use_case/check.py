@@ -1,37 +1,41 @@
-"""Checks that the parts of a use case fit together."""
+"""Checks that the parts of a use case fit together: what every version of its file has. `check_features` has the rest."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from modelstream.base.names import PLAIN_NAME
-from modelstream.base.yamlfile import Place, YamlFile, suggestion
+from modelstream.base.yamlfile import Place, suggestion
 from modelstream.use_case.columns import ADDED
 from modelstream.use_case.declared import UseCase
+
 
 Problem = tuple[Place, str, str]
 """Where, what, and the remedy."""
 
-VERSION = 1
-"""The version of use-case files that this code reads."""
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""What can be a column in SQL, Parquet and Python."""
+NAME_REMEDY = "use letters, digits and _, beginning with a letter"
+LONGEST = 1_000_000 * 3_600_000_000
+"""A century: the sum of two times stays an int64."""
 
 
-def check(use_case: UseCase, file: YamlFile) -> None:
-    """Raise ConfigurationError for the first mistake in `use_case`, which was read from `file`."""
-    parts = (_names, _paths, _key_time_type, _events, _profile, _lookup, _window, _features, _label, _model, _columns)
-    for part in parts:
-        for problem in part(use_case):
-            raise file.error(*problem)
+def problems(use_case: UseCase) -> Iterator[Problem]:
+    """Yield every mistake in what both versions of use-case files say.
+
+    `file.parse_use_case` raises the first.
+    """
+    for part in (_names, _paths, _key_time_type, _events, _profile, _label, _model):
+        yield from part(use_case)
 
 
-def _unknown(place: Place, what: str, word: str, known: Iterable[str]) -> Problem:
+def unknown(place: Place, what: str, word: str, known: Iterable[str]) -> Problem:
     return place, f"no {what} {word!r}", suggestion(word, known)
 
 
-def _repeated(place: Place, words: Iterable[str]) -> Iterator[Problem]:
+def repeated(place: Place, words: Iterable[str]) -> Iterator[Problem]:
     yield from ((place, f"{word!r} is listed twice", "keep one") for word, n in Counter(words).items() if n > 1)
 
 
@@ -40,16 +44,15 @@ def _names(use_case: UseCase) -> Iterator[Problem]:
     names: list[Place] = [("fields", name) for name in use_case.fields]
     names += [("events", name) for name in use_case.events]
     for place in names:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(place[-1])):
-            yield place, "not a valid name", "use letters, digits and _, beginning with a letter"
+        if not NAME.fullmatch(str(place[-1])):
+            yield place, "not a valid name", NAME_REMEDY
     for place, name in ((("name",), use_case.name), (("model", "name"), use_case.model.name)):
         if not PLAIN_NAME.fullmatch(name):
             yield place, f"{name!r} can't be part of a URL", "use letters, digits, - and _"
     added = [(("profile", "time"), use_case.profile.time)] if use_case.profile else []
-    added += [(("lookup", "value"), use_case.lookup.value)] if use_case.lookup else []
     for place, name in (*added, (("model", "prediction"), use_case.model.prediction)):
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            yield place, f"{name!r} is not a valid name", "use letters, digits and _, beginning with a letter"
+        if not NAME.fullmatch(name):
+            yield place, f"{name!r} is not a valid name", NAME_REMEDY
 
 
 def _paths(use_case: UseCase) -> Iterator[Problem]:
@@ -74,15 +77,13 @@ def _paths(use_case: UseCase) -> Iterator[Problem]:
 
 
 def _key_time_type(use_case: UseCase) -> Iterator[Problem]:
-    if use_case.version != VERSION:
-        yield ("version",), f"{use_case.version} is not a version of this format", f"write `version: {VERSION}`"
     for part, name, type_ in (
         ("key", use_case.key, "key"),
         ("time", use_case.time, "time"),
         ("type", use_case.type, "text"),
     ):
         if name not in use_case.fields:
-            yield _unknown((part,), "field", name, use_case.fields)
+            yield unknown((part,), "field", name, use_case.fields)
         elif use_case.fields[name] != type_:
             yield (part,), f"{name!r} is a {use_case.fields[name]}", f"declare it as {type_} under fields"
     for name, field_type in use_case.fields.items():
@@ -104,18 +105,12 @@ def _events(use_case: UseCase) -> Iterator[Problem]:
                     "use each name for one event only",
                 )
             seen[name] = event
-        if declared.value is None:
-            continue
-        place = ("events", event, "value")
-        if declared.value not in use_case.fields:
-            yield _unknown(place, "field", declared.value, use_case.fields)
-        elif use_case.fields[declared.value] != "number":
-            type_ = use_case.fields[declared.value]
-            yield place, f"{declared.value!r} is of type {type_}", "declare it as number under fields"
     for name in use_case.predict_on:
         if name not in use_case.events:
-            yield _unknown(("predict_on",), "event", name, use_case.events)
-    yield from _repeated(("predict_on",), use_case.predict_on)
+            yield unknown(("predict_on",), "event", name, use_case.events)
+    yield from repeated(("predict_on",), use_case.predict_on)
+    if not use_case.predict_on:
+        yield ("predict_on",), "no event asks for a prediction", "list at least one"
 
 
 def _profile(use_case: UseCase) -> Iterator[Problem]:
@@ -123,55 +118,11 @@ def _profile(use_case: UseCase) -> Iterator[Problem]:
     if profile is None:
         return
     if profile.event not in use_case.events:
-        yield _unknown(("profile", "event"), "event", profile.event, use_case.events)
-    elif use_case.events[profile.event].value is not None:
-        yield (
-            *(("events", profile.event, "value"), "the profile event can't have a value"),
-            "remove it, or take another event for the profile",
-        )
+        yield unknown(("profile", "event"), "event", profile.event, use_case.events)
     for name in profile.fields:
         if name not in use_case.fields:
-            yield _unknown(("profile", "fields"), "field", name, use_case.fields)
-    yield from _repeated(("profile", "fields"), profile.fields)
-
-
-def _lookup(use_case: UseCase) -> Iterator[Problem]:
-    lookup = use_case.lookup
-    if lookup is None:
-        return
-    if use_case.profile is None:
-        yield ("lookup",), "a lookup happens when the profile arrives, but there is no profile", "add `profile`"
-    if lookup.by not in use_case.fields:
-        yield _unknown(("lookup", "by"), "field", lookup.by, use_case.fields)
-    elif use_case.fields[lookup.by] not in ("identifier", "text", "key"):
-        type_ = use_case.fields[lookup.by]
-        yield ("lookup", "by"), f"{lookup.by!r} is of type {type_}", "declare it as identifier under fields"
-    if not math.isfinite(lookup.default):
-        yield ("lookup", "default"), "not a finite number", "give one, such as 0"
-
-
-def _window(use_case: UseCase) -> Iterator[Problem]:
-    window = use_case.window
-    if window is None:
-        return
-    if window.opens not in use_case.events:
-        yield _unknown(("window", "opens"), "event", window.opens, use_case.events)
-    elif use_case.profile and window.opens == use_case.profile.event:
-        yield ("window", "opens"), "the profile event can't open the window", "take another event"
-    if not 0 < window.hours <= 1_000_000:  # a century; the sum of two times stays an int64
-        yield ("window", "hours"), f"{window.hours} is not between 0 and 1,000,000", "give hours of event time"
-
-
-def _features(use_case: UseCase) -> Iterator[Problem]:
-    yield from _repeated(("statistics",), (statistic.value for statistic in use_case.statistics))
-    if not use_case.features:
-        yield (
-            ("events",),
-            "there is no feature",
-            "give an event a `value`, and list `statistics`",
-        )
-    if not use_case.predict_on:
-        yield ("predict_on",), "no event asks for a prediction", "list at least one"
+            yield unknown(("profile", "fields"), "field", name, use_case.fields)
+    yield from repeated(("profile", "fields"), profile.fields)
 
 
 def _label(use_case: UseCase) -> Iterator[Problem]:
@@ -179,7 +130,7 @@ def _label(use_case: UseCase) -> Iterator[Problem]:
     if label is None:
         return
     if label.field not in use_case.fields:
-        yield _unknown(("label", "field"), "field", label.field, use_case.fields)
+        yield unknown(("label", "field"), "field", label.field, use_case.fields)
     else:
         type_ = use_case.fields[label.field]
         fits = {"integer": int, "boolean": bool, "text": str, "identifier": str}.get(type_)
@@ -190,13 +141,10 @@ def _label(use_case: UseCase) -> Iterator[Problem]:
                 f"it is of type {type_}",
             )
     if label.event is not None and label.event not in use_case.events:
-        yield _unknown(("label", "event"), "event", label.event, use_case.events)
-    if label.wait is not None:
-        if label.event is None or (use_case.profile and label.event == use_case.profile.event):
-            problem = "the label comes with the profile, so there is nothing to wait for"
-            yield ("label", "wait"), problem, "name a later `event`"
-        if not 0 < label.wait <= 1_000_000:
-            yield ("label", "wait"), f"{label.wait} is not in 0 to 1,000,000", "give hours of event time"
+        yield unknown(("label", "event"), "event", label.event, use_case.events)
+    if label.wait is not None and (label.event is None or (use_case.profile and label.event == use_case.profile.event)):
+        problem = "the label comes with the profile, so there is nothing to wait for"
+        yield ("label", "wait"), problem, "name a later `event`"
 
 
 def _model(use_case: UseCase) -> Iterator[Problem]:
@@ -204,7 +152,7 @@ def _model(use_case: UseCase) -> Iterator[Problem]:
         yield ("model", "threshold"), f"{use_case.model.threshold} is not a probability", "give one, 0 to 1"
 
 
-def _columns(use_case: UseCase) -> Iterator[Problem]:
+def columns(use_case: UseCase) -> Iterator[Problem]:
     """Check that no two columns have the same name; in SQL, `A` and `a` are the same."""
     added = {name.lower() for name in ADDED}
     for name in use_case.fields:

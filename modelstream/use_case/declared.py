@@ -28,7 +28,7 @@ from modelstream.use_case.columns import (
 )
 from modelstream.use_case.durations import microseconds
 from modelstream.use_case.stored import stored_columns
-from modelstream.use_case.vocabulary import Form, From, Group, LookUp, Part, names_of
+from modelstream.use_case.vocabulary import Forms, From, Group, LookUp, Part, names_of
 
 MICROSECONDS_AN_HOUR = 3_600_000_000
 
@@ -108,8 +108,8 @@ class Clock(Part, frozen=True):
 class Label(Part, frozen=True):
     """The field that holds the outcome, and its value in the case that the model looks for.
 
-    It comes with the profile, or with a later event of the type `event`. With `wait` (such as `48h` of event time), that
-    event must follow within that time after a vector; if it does not, the other case happened.
+    It comes with the profile, or with a later event of the type `event`. With `wait` (such as `48h` of event time),
+    that event must follow within that time after a vector; if it does not, the other case happened.
     """
 
     field: str
@@ -157,7 +157,7 @@ class UseCase(Part, frozen=True, dict=True):
     profile: Profile | None = None
     window: From | None = None
     """Events count in this window only; None: all do."""
-    forms: dict[str, Form] = msgspec.field(name="features", default_factory=dict)
+    forms: Forms = msgspec.field(name="features", default_factory=dict)
     """What stands under `features`."""
     derived: tuple[str, ...] = ()
     """Features that the notebook's `derive` adds."""

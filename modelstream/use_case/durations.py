@@ -7,6 +7,7 @@ import re
 MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000}
 """The units, the longest first."""
 
+_OFFSET = re.compile(r"([+-])([01][0-9]):([0-5][0-9])")
 _WRITTEN = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?")
 
 
@@ -38,3 +39,16 @@ def duration(length: int) -> str:
         many, length = divmod(length, MICROSECONDS[unit])
         text += f"{many}{unit}" if many else ""
     return text + (f"{length / MICROSECONDS['s']:.6f}".rstrip("0").rstrip(".") + "s" if length else "") or "0s"
+
+
+def offset_microseconds(text: str) -> int | None:
+    """Return an offset from UTC, such as `+01:00`, in microseconds; None if it can't be read.
+
+    >>> offset_microseconds("-03:30"), offset_microseconds("1")
+    (-12600000000, None)
+    """
+    found = _OFFSET.fullmatch(text)
+    if not found:
+        return None
+    length = int(found[2]) * MICROSECONDS["h"] + int(found[3]) * MICROSECONDS["m"]
+    return -length if found[1] == "-" else length

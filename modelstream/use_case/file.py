@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from modelstream.base.yamlfile import YamlFile
 from modelstream.errors import ConfigurationError
-from modelstream.use_case.declared import Field, FieldType, ModelDeclaration, Profile, Unit, UseCase
-from modelstream.use_case.version_1 import EventV1, LabelV1, LookupV1, UseCaseV1, WindowV1, translated
-from modelstream.use_case.vocabulary import Statistic
+from modelstream.use_case import check, check_features, check_version_1, version_1, version_2
+from modelstream.use_case.check import Problem
+from modelstream.use_case.declared import UseCase
 
 VERSION = 2
 """The newest version of use-case files."""
@@ -29,18 +27,19 @@ def load_use_case(path: Path | str) -> UseCase:
         raise ConfigurationError(problem, remedy="give the path of a use-case file") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not UTF-8: {error}", remedy="save the file as UTF-8") from None
-    return parse_use_case(text, str(path))
+    return parse_use_case(text, str(path), Path(path).parent)
 
 
-def parse_use_case(text: str, source: str = "use case") -> UseCase:
+def parse_use_case(text: str, source: str = "use case", folder: Path | None = None) -> UseCase:
     """Return the use case that YAML text declares.
 
-    `source` is what errors call it. Raises ConfigurationError.
+    `source` is what errors call it; paths in it begin in `folder`. Raises ConfigurationError for the first mistake.
 
     >>> lines = '''
-    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ... {version: 2, name: heating, key: house, time: at, type: kind,
     ...  fields: {house: key, at: time, kind: text, celsius: number},
-    ...  events: {reading: {value: celsius, aliases: [measured]}}, predict_on: [reading],
+    ...  events: {reading: {needs: [celsius], aliases: [measured]}}, predict_on: [reading],
+    ...  features: {reading: {of: reading, value: celsius, give: [mean, count]}},
     ...  model: {name: frost, prediction: will_freeze}}'''
     >>> use_case = parse_use_case(lines)
     >>> use_case.features
@@ -49,38 +48,48 @@ def parse_use_case(text: str, source: str = "use case") -> UseCase:
     {'reading': 0, 'measured': 0}
     """
     file = YamlFile(text, source)
+    use_case, found = _read(file, folder)
+    for problem in found:
+        raise file.error(*problem)
+    assert use_case is not None
+    return use_case
+
+
+def mistakes(text: str, source: str = "use case", folder: Path | None = None) -> list[ConfigurationError]:
+    """Return every mistake in YAML text that declares a use case, none if there is none.
+
+    Where a part has a form that can't be read, that is the only one.
+
+    >>> for mistake in mistakes("{version: 2, name: a b}"): print(mistake)
+    use case, line 1: 'key' is missing
+    """
+    try:
+        file = YamlFile(text, source)
+        _, found = _read(file, folder)
+        return [file.error(*problem) for problem in found]
+    except ConfigurationError as error:
+        return [error]
+
+
+def _read(file: YamlFile, folder: Path | None) -> tuple[UseCase | None, Iterator[Problem]]:
+    """Return a use case, and what is wrong in it; None where a mistake keeps it from being made."""
     version = file.data.get("version")
     if type(version) is int and version > VERSION:
         problem = f"{version} is newer than {VERSION}, the newest known here"
         raise file.error(("version",), problem, "update modelstream")
-    _check_parts(file)
-    return translated(file.convert(file.data, UseCaseV1))
+    if type(version) is int and version == VERSION:
+        use_case = version_2.read(file, folder)
+        return use_case, _problems(use_case)
+    old = version_1.read(file)
+    before = [*check_version_1.problems(old)]
+    if before:
+        return None, iter(before)
+    use_case = version_1.translated(old)
+    return use_case, _problems(use_case)
 
 
-def _check_parts(file: YamlFile) -> None:
-    """Convert each part by itself, so that an error can name the event or field that it is about."""
-    parts: dict[str, type[msgspec.Struct]] = {"profile": Profile, "lookup": LookupV1, "window": WindowV1}
-    parts |= {"label": LabelV1, "model": ModelDeclaration}
-    for name, kind in parts.items():
-        if file.data.get(name) is not None:
-            file.convert(file.data[name], kind, (name,))
-    for name, value in _items(file.data.get("fields")):
-        if not isinstance(value, dict):
-            file.convert(value, FieldType, ("fields", name))
-            continue
-        if value.get("type") is not None:
-            file.convert(value["type"], FieldType, ("fields", name, "type"))
-        if value.get("epoch") is not None:
-            file.convert(value["epoch"], Unit, ("fields", name, "epoch"))
-        file.convert(value, Field, ("fields", name))
-    for name, value in _items(file.data.get("events")):
-        if value is None:  # `login:` declares an event without further details
-            value = file.data["events"][name] = {}
-        file.convert(value, EventV1, ("events", name))
-    statistics = file.data.get("statistics")
-    for index, value in enumerate(statistics if isinstance(statistics, list) else ()):
-        file.convert(value, Statistic, ("statistics", index))
-
-
-def _items(part: object) -> list[tuple[str, Any]]:
-    return list(part.items()) if isinstance(part, dict) else []
+def _problems(use_case: UseCase) -> Iterator[Problem]:
+    found = [*check.problems(use_case), *check_features.problems(use_case)]
+    yield from found
+    if not found:  # what follows from the parts can be made
+        yield from check.columns(use_case)

@@ -16,16 +16,22 @@ import xxhash
 
 from modelstream.base.yamlfile import Place
 from modelstream.errors import ConfigurationError
+from modelstream.base.words import counted
 from modelstream.use_case.declared import UseCase
+from modelstream.use_case.durations import duration, microseconds
+from modelstream.use_case.version_1 import UseCaseV1, translated
+from modelstream.use_case.version_2 import form_of
+from modelstream.use_case.vocabulary import AllTime, Category, From
 
 Meaning = dict[str, Any]
 """What a use case means, as plain data for JSON. Values that are their defaults are left out, so that files keep their
 meaning when the format gains a setting."""
 
 _WITHOUT_MEANING = ("version", "name", "title", "description")
-_HOURS = ("hours", "wait")
+_UNORDERED = ("needs", "aliases", "of", "where", "share")
+_DURATIONS = ("ahead", "late", "wait")
 _NOTHING: Collection[Any] = (None, "", [], {}, ())
-_ORDERED: Collection[Place] = (("fields",), ("events",))
+_ORDERED: Collection[Place] = (("fields",), ("features",))
 """Where the order of names has a meaning: that of the columns, and that of the features."""
 
 
@@ -51,7 +57,7 @@ def meaning_of(use_case: UseCase) -> Meaning:
     ...  predict_on: [reading], model: {name: frost, prediction: will_freeze, threshold: 0.5}}'''
     >>> found = meaning_of(parse_use_case(text))
     >>> found["events"], found["model"]
-    ({'reading': {'value': 'celsius'}}, {'prediction': 'will_freeze'})
+    ({'reading': {'needs': ['celsius']}}, {'prediction': 'will_freeze'})
     >>> found == meaning_of(parse_use_case(text.replace("Cold houses", "Warm houses")))
     True
     """
@@ -72,10 +78,14 @@ def use_case_of(meaning: Meaning) -> UseCase:
 
     Raises ConfigurationError for one that this version can't know.
     """
-    model = {"name": "", **meaning.get("model", {})}
+    data = {"name": "", **meaning, "model": {"name": "", **meaning.get("model", {})}}
     try:
-        return msgspec.convert({"version": 1, "name": "", **meaning, "model": model}, UseCase)
-    except msgspec.ValidationError as error:
+        if "features" not in meaning:  # stored before there was version 2
+            return translated(msgspec.convert({"version": 1, **data}, UseCaseV1))
+        forms = data.pop("features")
+        head = msgspec.convert({"version": 2, **data}, UseCase)
+        return msgspec.structs.replace(head, forms={name: form_of(form) for name, form in forms.items()})
+    except (msgspec.ValidationError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"a use case was stored by another version of modelstream: {error}", remedy="update modelstream"
         ) from None
@@ -117,7 +127,7 @@ def differences(before: UseCase, now: UseCase) -> list[Difference]:
     >>> before = parse_use_case(text)
     >>> now = parse_use_case(text.replace("24", "48").replace("mean, count", "mean"))
     >>> print(*differences(before, now), sep="; ")
-    window: 24 hours before, 48 now; statistics: mean, count before, mean now
+    window: 24h before, 48h now; features.reading.give: mean, count before, mean now
     """
     return list(changes(_plain(before, defaults=True), _plain(now, defaults=True), ordered=_ORDERED))
 
@@ -151,36 +161,59 @@ def _plain(use_case: UseCase, *, defaults: bool) -> Meaning:
     for name in ("name", "intended_use", "limits"):
         found["model"].pop(name, None)
     found["predict_on"] = sorted(found["predict_on"])
-    # The order of events with a value is that of the features; that of the others has no meaning.
-    order = [*use_case.value_events, *sorted(set(use_case.events) - set(use_case.value_events))]
-    found["events"] = {name: found["events"][name] for name in order}
-    for event in found["events"].values():
-        if "aliases" in event:
-            event["aliases"] = sorted(event["aliases"])
+    found["events"] = dict(sorted(found["events"].items()))
+    found["time"] = _builtins(use_case.clock, defaults)
+    found.setdefault("features", {})
     return found
 
 
 def _builtins(value: Any, defaults: bool) -> Any:
-    """Return declared values as plain data, with or without those that are their defaults."""
+    """Return declared values as plain data, with or without those that are their defaults.
+
+    What can be written in several ways, and means the same, is written in one.
+    """
+    if isinstance(value, AllTime):
+        return "all time"
     if isinstance(value, msgspec.Struct):
         fields = [(field, getattr(value, field.name)) for field in msgspec.structs.fields(value)]
-        return {f.encode_name: _builtins(inner, defaults) for f, inner in fields if defaults or inner != f.default}
+        found = {
+            field.encode_name: _one_way(field.encode_name, _builtins(inner, defaults))
+            for field, inner in fields
+            if defaults or inner != _default(field)
+        }
+        if isinstance(value, From):
+            found["for"] = duration(value.microseconds)
+        if isinstance(value, Category) and value.values:  # where they are missing, this is a meaning that was stored
+            rows = counted(len(value.values), "row")
+            found["table"] = f"{rows} with the hash {digest(dict(sorted(value.values.items())))}"
+            found.pop("values")
+        return found
     if isinstance(value, dict):
         return {name: _builtins(inner, defaults) for name, inner in value.items()}
-    return msgspec.to_builtins([*value] if isinstance(value, tuple) else value)
+    if isinstance(value, tuple | list):
+        return [_builtins(inner, defaults) for inner in value]
+    return msgspec.to_builtins(value)
+
+
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
+def _one_way(name: str, value: Any) -> Any:
+    """Return a setting in the one way in which it is written here."""
+    if name in _UNORDERED:
+        return dict(sorted(value.items())) if isinstance(value, dict) else sorted(value, key=str)
+    if name in _DURATIONS and isinstance(value, str):
+        return duration(microseconds(value) or 0)
+    return value
 
 
 def _difference(place: Place, old: object, new: object) -> Difference:
-    said, unit = place, ""
-    if place[-1] in _HOURS:
-        unit = " hours"
-        said = place[:-1] if place[-1] == "hours" else place
-    return Difference(
-        place, f"{'.'.join(map(str, said))}: {_words(old, unit)} before, {_words(new, '' if old else unit)} now"
-    )
+    said = place[:-1] if place[-1] == "for" and place[0] == "window" else place
+    return Difference(place, f"{'.'.join(map(str, said))}: {_words(old)} before, {_words(new)} now")
 
 
-def _words(value: object, unit: str = "") -> str:
+def _words(value: object) -> str:
     if value in _NOTHING:
         return "none"
     if isinstance(value, dict):
@@ -191,5 +224,5 @@ def _words(value: object, unit: str = "") -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:.15g}{unit}"
-    return f"{value}{unit}"
+        return f"{value:.15g}"
+    return str(value)

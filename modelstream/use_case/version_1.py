@@ -6,10 +6,14 @@ profile. The names, their order and every bit of the features stay what they wer
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
+from modelstream.base.yamlfile import YamlFile
 from modelstream.use_case.declared import Clock, Event, Field, FieldType, Label, ModelDeclaration, Profile, UseCase
 from modelstream.use_case.durations import MICROSECONDS, duration
+from modelstream.use_case.version_2 import check_fields
 from modelstream.use_case.vocabulary import AllTime, Form, From, Group, LookUp, Part, Statistic
 
 STATISTICS = (Statistic.SUM, Statistic.MEAN, Statistic.COUNT, Statistic.VAR)
@@ -69,6 +73,27 @@ class UseCaseV1(Part, frozen=True):
     label: LabelV1 | None = None
 
 
+def read(file: YamlFile) -> UseCaseV1:
+    """Return what a file says. Raises ConfigurationError; whether the parts fit together is for `check_version_1`."""
+    data = dict(file.data)
+    parts: dict[str, type[Any]] = {"profile": Profile, "lookup": LookupV1, "window": WindowV1}
+    parts |= {"label": LabelV1, "model": ModelDeclaration}
+    for name, kind in parts.items():
+        if data.get(name) is not None:
+            file.convert(data[name], kind, (name,))
+    check_fields(file)
+    events = data.get("events")
+    if isinstance(events, dict):
+        # `login:` declares an event without further details.
+        data["events"] = {name: {} if value is None else value for name, value in events.items()}
+        for name, value in data["events"].items():
+            file.convert(value, EventV1, ("events", name))
+    statistics = data.get("statistics")
+    for index, value in enumerate(statistics if isinstance(statistics, list) else ()):
+        file.convert(value, Statistic, ("statistics", index))
+    return file.convert(data, UseCaseV1)
+
+
 def translated(old: UseCaseV1) -> UseCase:
     """Return the use case of version 2 that means the same.
 
@@ -81,6 +106,7 @@ def translated(old: UseCaseV1) -> UseCase:
         if event.value is not None:
             forms[name] = Group((name,), event.value, windows=(AllTime(),), give=old.statistics)
     label = old.label
+    wait = _hours(label.wait) if label and label.wait is not None else None
     return UseCase(
         version=2,
         name=old.name,
@@ -97,9 +123,9 @@ def translated(old: UseCaseV1) -> UseCase:
         window=From(old.window.opens, _hours(old.window.hours)) if old.window else None,
         forms=forms,
         derived=old.derived,
-        label=msgspec.convert({**msgspec.structs.asdict(label), "wait": _hours(label.wait)}, Label) if label else None,
+        label=Label(label.field, label.positive, label.event, wait) if label else None,
     )
 
 
-def _hours(hours: float | None) -> str | None:
-    return None if hours is None else duration(round(hours * MICROSECONDS["h"]))
+def _hours(hours: float) -> str:
+    return duration(round(hours * MICROSECONDS["h"]))

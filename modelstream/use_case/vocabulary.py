@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -112,6 +113,10 @@ class Session(Part, frozen=True, rename={"gap": "session"}):
 
 
 Window = AllTime | From | Sliding | Session
+if TYPE_CHECKING:
+    Windows = tuple[Window, ...]
+else:  # msgspec can't tell several structs apart: `version_2` does
+    Windows = tuple[Any, ...]
 
 Constant = bool | int | float | str
 
@@ -138,7 +143,7 @@ class Group(Part, frozen=True):
     of: tuple[str, ...]
     value: str | None = None
     where: dict[str, Condition] = {}
-    windows: tuple[Window, ...] = msgspec.field(name="in", default=(AllTime(),))
+    windows: Windows = msgspec.field(name="in", default=(AllTime(),))
     give: tuple[Statistic | Recent, ...] = ()
     share: dict[str, Condition] = {}
     at_most: int = 64
@@ -202,7 +207,10 @@ class Category(Part, frozen=True):
     category: str
     one_of: tuple[str, ...] = ()
     table: str | None = None
+    """A CSV file with the columns `category` and `value`; its path begins where the use-case file is."""
     otherwise: float = 0.0
+    values: dict[str, float] = {}
+    """What the table says: read from it with the use case."""
 
     def names(self, name: str) -> tuple[str, ...]:
         """Return the names of the features of a category called `name`.
@@ -223,6 +231,10 @@ class Compute(Part, frozen=True):
 
 Form = Group | LookUp | Number | Hour | Weekday | Category | Compute
 """What stands under a name of `features`. The first name inside tells which: `of`, `look_up`, `number`, …"""
+if TYPE_CHECKING:
+    Forms = dict[str, Form]
+else:
+    Forms = dict[str, Any]
 
 FORMS: dict[str, type[Form]] = {
     "of": Group,

@@ -1,0 +1,232 @@
+"""Reads use-case files of version 2: each part by itself, so that an error can name the line that it is about."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelstream.base.yamlfile import Place, YamlFile
+from modelstream.errors import ConfigurationError
+from modelstream.use_case.declared import (
+    Clock,
+    Event,
+    Field,
+    FieldType,
+    Label,
+    ModelDeclaration,
+    Profile,
+    Unit,
+    UseCase,
+)
+from modelstream.use_case.vocabulary import (
+    FORMS,
+    AllTime,
+    Category,
+    Condition,
+    Form,
+    From,
+    Group,
+    Recent,
+    Session,
+    Sliding,
+    Statistic,
+    Window,
+)
+
+ALL_TIME = "all time"
+_WINDOWS: dict[str, type[From | Sliding | Session]] = {"from": From, "last": Sliding, "session": Session}
+_CONSTANTS = (bool, int, float, str)
+
+
+def read(file: YamlFile, folder: Path | None) -> UseCase:
+    """Return what a file says, with the tables of categories that it names. Raises ConfigurationError.
+
+    Whether the parts fit together is for `check`. Paths of tables begin in `folder`.
+    """
+    data = dict(file.data)
+    parts: dict[str, type[Any]] = {"profile": Profile, "window": From, "label": Label, "model": ModelDeclaration}
+    for name, kind in parts.items():
+        if data.get(name) is not None:
+            file.convert(data[name], kind, (name,))
+    if isinstance(data.get("time"), dict):
+        file.convert(data["time"], Clock, ("time",))
+    check_fields(file)
+    events = data.get("events")
+    if isinstance(events, dict):
+        # `login:` declares an event without further details.
+        data["events"] = {name: {} if value is None else value for name, value in events.items()}
+        for name, value in data["events"].items():
+            file.convert(value, Event, ("events", name))
+    forms = data.pop("features", None)
+    head = file.convert(data, UseCase)
+    found = dict(_forms(file, {} if forms is None else forms, folder))
+    return msgspec.structs.replace(head, forms=found)
+
+
+def check_fields(file: YamlFile) -> None:
+    """Raise ConfigurationError for what can't be the declaration of a field, in any version."""
+    fields = file.data.get("fields")
+    for name, value in fields.items() if isinstance(fields, dict) else ():
+        if not isinstance(value, dict):
+            file.convert(value, FieldType, ("fields", name))
+            continue
+        if value.get("type") is not None:
+            file.convert(value["type"], FieldType, ("fields", name, "type"))
+        if value.get("epoch") is not None:
+            file.convert(value["epoch"], Unit, ("fields", name, "epoch"))
+        file.convert(value, Field, ("fields", name))
+
+
+def _forms(file: YamlFile, data: object, folder: Path | None) -> Iterator[tuple[str, Form]]:
+    if not isinstance(data, dict):
+        raise file.error(
+            ("features",), "not a mapping of names to features", "write lines such as `age: {number: age}`"
+        )
+    for name, value in data.items():
+        place = ("features", name)
+        if not isinstance(name, str):
+            raise file.error(place, f"{name!r} is not text", "put the name in quotes")
+        if not isinstance(value, dict):
+            remedy = "write what it is, such as {number: FIELD} or {of: EVENT, give: [count]}"
+            raise file.error(place, f"{value!r} is not a feature", remedy)
+        told = [word for word in FORMS if word in value]
+        if len(told) != 1:
+            listed = f"{' and '.join(told)} are there" if told else "nothing says what kind of feature it is"
+            raise file.error(place, listed, f"give just one of: {', '.join(FORMS)}")
+        kind = FORMS[told[0]]
+        if kind is Group:
+            yield name, _group(file, value, place)
+            continue
+        plain = _texts(file, value, place, "one_of")
+        if kind is Category and "values" in value:
+            raise file.error(
+                (*place, "values"), "unknown name", "give a `table`, a file with the columns category, value"
+            )
+        form = file.convert(plain, kind, place)
+        if isinstance(form, Category) and form.table is not None:
+            form = msgspec.structs.replace(form, values=_table(file, form.table, folder, (*place, "table")))
+        yield name, form
+
+
+def form_of(data: dict[str, Any]) -> Form:
+    """Return the feature that plain data say, as `meaning` stores them.
+
+    Raises msgspec.ValidationError, or KeyError, for data of another version.
+
+    >>> form_of({"number": "celsius"})
+    Number(number='celsius', otherwise=0.0)
+    """
+    kind = FORMS[next(word for word in FORMS if word in data)]
+    rest = dict(data)
+    windows = rest.pop("in", [ALL_TIME])
+    form: Form = msgspec.convert(rest, kind)
+    if isinstance(form, Group):
+        form = msgspec.structs.replace(form, windows=tuple(map(_window_of, windows)))
+    return form
+
+
+def _window_of(data: object) -> Window:
+    if not isinstance(data, dict):
+        return AllTime()
+    return msgspec.convert(data, next(kind for word, kind in _WINDOWS.items() if word in data))
+
+
+def _texts(file: YamlFile, value: dict[str, Any], place: Place, name: str) -> dict[str, Any]:
+    """Check that a list, where there is one, is of texts: to YAML, no, on and 1 are of other types."""
+    for i, item in enumerate(value[name] if isinstance(value.get(name), list) else ()):
+        if not isinstance(item, str):
+            raise file.error((*place, name, i), f"{item!r} is not text", "put it in quotes")
+    return value
+
+
+def _group(file: YamlFile, data: dict[str, Any], place: Place) -> Group:
+    value = dict(data)
+    for name in ("of", "give"):
+        if name in value and not isinstance(value[name], list):
+            value[name] = [value[name]]
+    _texts(file, value, place, "of")
+    windows = value.pop("in", ALL_TIME)
+    listed = [(*place, "in", i) for i in range(len(windows))] if isinstance(windows, list) else [(*place, "in")]
+    windows = windows if isinstance(windows, list) else [windows]
+    for name in ("where", "share"):
+        if value.get(name) is not None:
+            value[name] = _conditions(file, value[name], (*place, name))
+    given = value.pop("give", [])
+    group = file.convert(value, Group, place)
+    return msgspec.structs.replace(
+        group,
+        windows=tuple(_window(file, one, where) for one, where in zip(windows, listed, strict=True)),
+        give=tuple(_given(file, one, (*place, "give", i)) for i, one in enumerate(given)),
+    )
+
+
+def _window(file: YamlFile, value: object, place: Place) -> Window:
+    if value == ALL_TIME:
+        return AllTime()
+    told = [word for word in _WINDOWS if isinstance(value, dict) and word in value]
+    if len(told) != 1:
+        remedy = "write `all time`, {from: EVENT, for: 24h}, {last: 1h, steps: 12} or {session: 30m}"
+        raise file.error(place, f"{value!r} is not a window", remedy)
+    return file.convert(value, _WINDOWS[told[0]], place)
+
+
+def _given(file: YamlFile, value: object, place: Place) -> Statistic | Recent:
+    if isinstance(value, dict):
+        return file.convert(value, Recent, place)
+    return file.convert(value, Statistic, place)
+
+
+def _conditions(file: YamlFile, data: object, place: Place) -> dict[str, Condition]:
+    if not isinstance(data, dict) or not data:
+        raise file.error(place, f"{data!r} is not a condition", "write {FIELD: VALUE}, or {FIELD: {above: 10}}")
+    found = {}
+    for name, value in data.items():
+        if isinstance(value, _CONSTANTS):
+            value = {"is": value}
+        condition = file.convert(value, Condition, (*place, name))
+        if condition == Condition():
+            raise file.error((*place, name), "it says nothing", "give one of: is, is_not, in, above, below")
+        found[name] = condition
+    return found
+
+
+def _table(file: YamlFile, path: str, folder: Path | None, place: Place) -> dict[str, float]:
+    """Return the values of a frozen table by category. Raises ConfigurationError."""
+
+    def wrong(problem: str, line: int = 0) -> ConfigurationError:
+        where = f"{path}, line {line}" if line else path
+        return file.error(
+            place, f"{where}: {problem}", "give a CSV file with the header category,value beside this file"
+        )
+
+    found: dict[str, float] = {}
+    try:
+        with ((folder or Path()) / path).open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.reader(lines)
+            if next(rows, None) != ["category", "value"]:
+                raise wrong("its first line is not category,value", 1)
+            for row in rows:
+                if not row:
+                    continue
+                try:
+                    category, text = row
+                    number = float(text)
+                except ValueError:
+                    raise wrong(f"{','.join(row)!r} is not a category and a number", rows.line_num) from None
+                if not math.isfinite(number):
+                    raise wrong(f"{text} is not a finite number", rows.line_num)
+                if category in found:
+                    raise wrong(f"the category {category!r} appears a second time", rows.line_num)
+                found[category] = number
+    except OSError as error:
+        raise wrong(error.strerror or str(error)) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise wrong(f"not a CSV file in UTF-8: {error}") from None
+    if not found:
+        raise wrong("it has no categories")
+    return found
