@@ -304,9 +304,7 @@ class VocabularyOracle:
             return
         found[f"{start}_{given.value}"] = self.statistic(user, name, number, window, given.value, event)
 
-    def statistic(
-        self, user: User, name: str, number: int, window: Any, statistic: str, event: Event | None
-    ) -> float:
+    def statistic(self, user: User, name: str, number: int, window: Any, statistic: str, event: Event | None) -> float:
         group, state = self.use_case.groups[name], user.groups[name]
         assert user.clock is not None
         opened = {"AllTime": state.first_taken, "From": state.opened}.get(kind(window))

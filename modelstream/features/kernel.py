@@ -238,6 +238,26 @@ def _answer(
 
 
 @compiled_in_place
+def _take_simply(plan: Plan, floats: Float64s, batch: Batch, i: int) -> None:
+    """Let the groups take an event, if each is one tally of all time with sum, mean, count and m2."""
+    takes = batch.takes[i]
+    for g in range(len(plan.groups)):
+        if (takes >> g) & 1:
+            plain = plan.groups[g, PLAIN]
+            _update(floats[plain : plain + 4], batch.values[plan.groups[g, VALUE], i])
+
+
+@compiled_in_place
+def _answer_simply(plan: Plan, floats: Float64s, vectors: Float64s, column: int) -> None:
+    """Write the features of such groups, each of which is a word of the row, or a variance."""
+    for f in range(len(plan.words)):
+        value = floats[plan.words[f]]
+        if plan.counts[f] >= 0:
+            value = value / (max(2.0, floats[plan.counts[f]]) - 1.0)
+        vectors[plan.places[f], column] = value
+
+
+@compiled_in_place
 def _found(plan: Plan, floats: Float64s, vectors: Float64s, column: int) -> None:
     """Write the values that were looked up with the profile."""
     for found in range(len(plan.lookups)):
@@ -274,10 +294,18 @@ def apply(plan: Plan, state: State, batch: Batch, output: Output) -> None:
             row[plan.opened] = time
         if plan.ids >= 0 and batch.has_id[i]:
             _remember_id(row, plan.ids, batch.ids[i])
-        _move(plan, row, floats, code, time)
         row[APPLIED] = batch.positions[i]
         state.changed[slot] = True
         predicts, column = plan.predicts[code], counts[VECTORS]
+        if plan.simple:
+            _take_simply(plan, floats, batch, i)
+            if predicts:
+                _answer_simply(plan, floats, output.vectors, column)
+                _found(plan, floats, output.vectors, column)
+                output.indices[column] = i
+                counts[VECTORS] += 1
+            continue
+        _move(plan, row, floats, code, time)
         # Twice round: what is asked as before the event, then what is asked after it. `_answer` is inlined once.
         for after in range(0 if predicts and plan.asked_before else 1, 2):
             first, last = 0, plan.asked_before
@@ -286,11 +314,7 @@ def apply(plan: Plan, state: State, batch: Batch, output: Output) -> None:
                 takes = batch.takes[i]
                 for g in range(len(plan.groups)):
                     if (takes >> g) & 1:
-                        plain = plan.groups[g, PLAIN]
-                        if plain >= 0:
-                            _update(floats[plain : plain + 4], batch.values[plan.groups[g, VALUE], i])
-                        else:
-                            _take_in(plan, row, floats, g, batch, i)
+                        _take_in(plan, row, floats, g, batch, i)
             if predicts:
                 _answer(plan, row, floats, first, last, batch, i, output, column)
         if predicts:

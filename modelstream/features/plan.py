@@ -53,6 +53,7 @@ _OTHERS = {
     Statistic.UNSEEN: terms.UNSEEN,
     Statistic.SHARE: terms.SHARE,
 }
+_SIMPLE = {terms.READ, terms.VAR}
 _WITHOUT_TALLY = {Statistic.SINCE, Statistic.SINCE_OPEN, Statistic.DISTINCT, Statistic.UNSEEN}
 
 
@@ -133,7 +134,14 @@ class _Planner:
                 for number, window in enumerate(group.windows)
             ),
         )
+        groups = _table(terms.GROUP_COLUMNS, (self._group(n, group) for n, group in use_case.groups.items()))
         asks, features, otherwise, before = self._asks()
+        simple = (
+            not (before or use_case.id or needs_clock(use_case))
+            and bool((groups[:, terms.PLAIN] >= 0).all())
+            and _SIMPLE.issuperset(features[:, terms.OPERATION].tolist())
+        )
+        words = self._simple() if simple else []
         return Plan(
             profile=names.index(use_case.profile.event) if use_case.profile else -1,
             opens=names.index(gate.opens) if gate else -1,
@@ -152,11 +160,15 @@ class _Planner:
             lengths=np.array(self._lengths, np.int64),
             froms=np.flatnonzero(windows[:, terms.KIND] == terms.FROM),
             sliding=np.flatnonzero((windows[:, terms.KIND] == terms.SLIDING) & (windows[:, terms.SIZE] > 0)),
-            groups=_table(terms.GROUP_COLUMNS, (self._group(n, group) for n, group in use_case.groups.items())),
+            groups=groups,
             windows=windows,
             asks=asks,
             asked_before=before,
             features=features,
+            simple=simple,
+            words=np.array([word for word, _ in words], np.int64),
+            counts=np.array([count for _, count in words], np.int64),
+            places=np.array(features[: len(words), terms.PLACE]),
             otherwise=otherwise,
         )
 
@@ -246,6 +258,17 @@ class _Planner:
             np.array(otherwise, np.float64),
             len(phases[0]),
         )
+
+    def _simple(self) -> list[tuple[int, int]]:
+        """Return for each feature of the groups, if all are plain, its word, and that of the count for a variance."""
+        found = []
+        for name, group in self._use_case.groups.items():
+            count = self._word.get(("column", f"{name}_count"), -1)
+            for given in group.give:
+                is_variance = given is Statistic.VAR
+                word = self._word.get(("column", f"{name}_{'m2' if is_variance else given}"), -1)
+                found.append((word, count if is_variance else -1))
+        return found
 
     def _feature(self, group: Group, window: Window, given: Statistic | Recent, back: int) -> tuple[int, int, float]:
         if isinstance(given, Recent):

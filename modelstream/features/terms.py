@@ -122,6 +122,14 @@ class Plan(NamedTuple):
     asked_before: int
     """So many of `asks` are computed before the event is taken by its groups, the others after it."""
     features: Int64s
+    simple: bool
+    """Whether every group is one tally of all time with sum, mean, count and m2, and nothing else moves with events."""
+    words: Int64s
+    """int64[features], if it is so: the word that each feature is, or that its variance is computed from."""
+    counts: Int64s
+    """int64[features], if it is so: the word of the count, for a variance, else -1."""
+    places: Int64s
+    """int64[features], if it is so: `features[:, PLACE]` in one piece."""
     otherwise: Float64s
     """float64[features]: the value of nothing; for a rate in a sliding window, its hours."""
 

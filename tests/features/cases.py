@@ -25,8 +25,8 @@ from modelstream.use_case.vocabulary import (
 )
 
 FIELDS = {
-    **{"user": FieldType.KEY, "at": FieldType.TIME, "kind": FieldType.TEXT, "id": FieldType.IDENTIFIER},
-    **{"x": FieldType.NUMBER, "y": FieldType.NUMBER, "shop": FieldType.IDENTIFIER, "n": FieldType.INTEGER},
+    "user": FieldType.KEY, "at": FieldType.TIME, "kind": FieldType.TEXT, "id": FieldType.IDENTIFIER,
+    "x": FieldType.NUMBER, "y": FieldType.NUMBER, "shop": FieldType.IDENTIFIER, "n": FieldType.INTEGER,
     "ok": FieldType.BOOLEAN,
 }
 EVENTS = {"pay": Event(("paid", "payment"), ("x",)), "back": Event(), "look": Event(), "hello": Event()}
@@ -42,8 +42,8 @@ def case(forms: Mapping[str, Form], **parts: Any) -> UseCase:
     ('spent_sum',)
     """
     whole = {
-        **{"version": 2, "name": "shops", "key": "user", "written_time": Clock("at"), "type": "kind"},
-        **{"written": FIELDS, "events": EVENTS, "predict_on": ("pay", "look"), "forms": dict(forms)},
+        "version": 2, "name": "shops", "key": "user", "written_time": Clock("at"), "type": "kind",
+        "written": FIELDS, "events": EVENTS, "predict_on": ("pay", "look"), "forms": dict(forms),
         "model": ModelDeclaration("m", "p"),
     }
     return UseCase(**(whole | parts))
@@ -170,7 +170,14 @@ class RandomEvents:
 
     def _number(self) -> float:
         rng = self._rng
-        return rng.choice([rng.uniform(-3.0, 3.0), rng.uniform(0.0, 1.0) * 10.0 ** rng.randint(-6, 6), float(rng.randint(-2, 3)), -0.0])
+        return rng.choice(
+            [
+                rng.uniform(-3.0, 3.0),
+                rng.uniform(0.0, 1.0) * 10.0 ** rng.randint(-6, 6),
+                float(rng.randint(-2, 3)),
+                -0.0,
+            ]
+        )
 
 
 def batch_of(events: Sequence[Mapping[str, Any]], use_case: UseCase) -> pa.RecordBatch:
