@@ -1,4 +1,4 @@
-"""What the features must be, written for people: dicts, one event at a time, nothing shared with the engine.
+"""What the features of version 1 must be, written for people: dicts, one event at a time, nothing shared with the engine.
 
 Also small helpers that make batches of events for tests.
 """
@@ -65,7 +65,7 @@ class Oracle:
         """Apply an event, and return the vector that stands after it, if one is wanted."""
         use_case = self.use_case
         key = event[use_case.key]
-        user = self.users.setdefault(key, User({name: Running() for name in self._value_events()}))
+        user = self.users.setdefault(key, User({name: Running() for name in self.use_case.groups}))
         name = self._name(event.get(use_case.type))
         reason = self._refusal(user, name, event[use_case.time])
         if reason:
@@ -77,25 +77,24 @@ class Oracle:
         if use_case.profile and name == use_case.profile.event:
             user.profile = {use_case.profile.time: event[use_case.time]}
             user.profile |= {field: event.get(field) for field in use_case.profile.fields}
-            if use_case.lookup:
-                user.looked_up = self.lookup.get(event.get(use_case.lookup.by, ""))
+            for lookup in use_case.profile_lookups.values():
+                user.looked_up = self.lookup.get(event.get(lookup.by, ""))
                 self.lookups += 1
                 self.lookup_misses += user.looked_up is None
         elif use_case.window and name == use_case.window.opens and user.opened is None:
             user.opened = event[use_case.time]
-        value = use_case.events[name].value
-        if value is not None:
-            user.values[name].update(event[value])
+        if name in use_case.groups:
+            user.values[name].update(event[use_case.groups[name].value])
         return self.vector(key) if name in use_case.predict_on else None
 
     def vector(self, key: str) -> list[float]:
         """Return a user's features as they stand."""
         user, use_case = self.users[key], self.use_case
         vector: list[float] = []
-        if use_case.lookup:
-            vector.append(use_case.lookup.default if user.looked_up is None else user.looked_up)
-        for running in user.values.values():
-            vector += [getattr(running, statistic.value) for statistic in use_case.statistics]
+        for lookup in use_case.profile_lookups.values():
+            vector.append(lookup.otherwise if user.looked_up is None else user.looked_up)
+        for name, running in user.values.items():
+            vector += [getattr(running, statistic.value) for statistic in use_case.groups[name].give]
         return vector
 
     def rows(self) -> list[dict[str, Any]]:
@@ -105,8 +104,8 @@ class Oracle:
     def _row(self, key: str, user: User) -> dict[str, Any]:
         use_case = self.use_case
         row: dict[str, Any] = {use_case.key: key, "applied": user.applied, **(user.profile or {})}
-        if use_case.lookup:
-            row[use_case.lookup.value] = user.looked_up
+        for lookup in use_case.profile_lookups:
+            row[lookup] = user.looked_up
         if use_case.window:
             row[f"first_{use_case.window.opens}_time"] = user.opened
         for name, running in user.values.items():
@@ -133,9 +132,6 @@ class Oracle:
             if type_ == name or type_ in event.aliases:
                 return name
         return None
-
-    def _value_events(self) -> list[str]:
-        return [name for name, event in self.use_case.events.items() if event.value is not None]
 
 
 def microseconds(text: str) -> int:
@@ -178,9 +174,9 @@ def batch_of(events: Sequence[Event], use_case: UseCase) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(wanted))
 
 
-def lookup_in(values: dict[str, float]) -> Callable[[Sequence[str]], list[float | None]]:
-    """Return the lookup function over a dict."""
-    return lambda keys: [values.get(key) for key in keys]
+def lookup_in(values: dict[str, float]) -> Callable[[str, Sequence[str]], list[float | None]]:
+    """Return the lookup function over a dict, which stands for every table."""
+    return lambda _, keys: [values.get(key) for key in keys]
 
 
 def read_values(path: Path) -> dict[str, float]:

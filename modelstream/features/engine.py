@@ -1,11 +1,12 @@
 """The feature engine: events in, feature vectors out; it keeps the users' rows in between.
 
-The use case says which events count and what the features are. The loop over events is in
-`modelstream.features.kernel`, the users' rows in memory are in `modelstream.features.users`.
+The use case says which events count and what the features are. What is read of events is in `prepared`, the loop over
+them in `kernel`, the users' rows in memory are in `users`, and features of the event itself in `own`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,21 +14,48 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.features import kernel, statistics
+from modelstream.features import kernel
+from modelstream.features.own import OwnFeatures
+from modelstream.features.plan import inputs_of, plan_of
+from modelstream.features.prepared import NoEventsError, Prepared, prepare
+from modelstream.features.terms import (
+    APPLIED,
+    COUNTED,
+    OPERATION,
+    OUTCOMES,
+    PLACE,
+    PROFILES,
+    REASONS,
+    SIZE,
+    SKIPPED,
+    UNSEEN,
+    VECTORS,
+    Batch,
+    Output,
+)
 from modelstream.features.users import Users, texts
-from modelstream.use_case.columns import STORED_STATISTICS
 from modelstream.use_case.declared import UseCase
-from modelstream.use_case.lookups import lookup_key, lookup_key_type
+from modelstream.use_case.lookups import lookup_key
+from modelstream.use_case.vocabulary import Compute, Group, LookUp, names_of
+
+__all__ = [
+    "Applied",
+    "FeatureEngine",
+    "LookupFunction",
+    "NoEventsError",
+    "Prepared",
+    "features_of",
+    "no_lookup",
+    "no_rows",
+    "prepare",
+    "replay",
+]
 
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 
-LookupFunction = Callable[[Sequence[str]], Sequence[float | None]]
-"""Returns the value of each key, None for a key without one."""
-
-
-class NoEventsError(ValueError):
-    """Rows that are no events of the use case: the event-handler lets none through. `FeatureEngine.apply` raises it."""
+LookupFunction = Callable[[str, Sequence[str]], Sequence[float | None]]
+"""Returns the value of each key in the lookup table of a name, None for a key without one."""
 
 
 @dataclass(frozen=True)
@@ -46,89 +74,13 @@ class Applied:
     counted: int
     """Events that changed their user's row, including profile events."""
     not_counted: dict[str, int]
-    """Events that changed nothing, by reason (`kernel.REASONS`); only reasons that occurred."""
+    """Events that changed nothing, by reason (`terms.REASONS`); only reasons that occurred."""
     skipped: int
     """Events that the user's row already contained."""
     lookups: int = 0
-    """Profile events, for each of which a value was looked up."""
+    """Values that were looked up: for each profile event one for each lookup."""
     lookup_misses: int = 0
-    """Those of them for which none was found, or which had no key to look up by."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What the engine reads of events, whatever its users: many shards' events may be prepared at once.
-
-    `prepare` returns it, and has an example.
-    """
-
-    events: pa.RecordBatch
-    users: list[str]
-    """The distinct keys."""
-    user: Int64s
-    """int64[n]: the place of each event's key in `users`."""
-    codes: Int64s
-    """int64[n]: types, as indices into `UseCase.event_names`, -1 for others."""
-    times: Int64s
-    values: Float64s
-    """float64[value events, n], contiguous."""
-    rows: Int64s | None = None
-    """int64[n], rising: the rows of `events` that these are, None for all of them."""
-
-    def part(self, rows: Int64s) -> Prepared:
-        """Return those events that are in `rows` (int64[k], rising)."""
-        places, user = np.unique(self.user[rows], return_inverse=True)
-        return Prepared(
-            events=self.events,
-            users=[self.users[place] for place in places.tolist()],
-            user=user,
-            codes=self.codes[rows],
-            times=self.times[rows],
-            values=np.ascontiguousarray(self.values[:, rows]),
-            rows=rows,
-        )
-
-    def places(self, which: Int64s) -> Int64s:
-        """Return the rows of `events` that some of these are."""
-        return which if self.rows is None else self.rows[which]
-
-
-def prepare(use_case: UseCase, events: pa.RecordBatch) -> Prepared:
-    """Return events of `event_schema` as `FeatureEngine.apply_prepared` takes them. Raises NoEventsError.
-
-    >>> from modelstream.use_case.file import parse_use_case
-    >>> use_case = parse_use_case('''
-    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
-    ...  fields: {house: key, at: time, kind: text, celsius: number},
-    ...  events: {reading: {value: celsius}}, predict_on: [reading],
-    ...  model: {name: frost, prediction: will_freeze}}''')
-    >>> events = pa.RecordBatch.from_pydict(
-    ...     {"house": ["h1", "h2"], "at": [0, 1], "kind": ["reading", "x"], "celsius": [20.0, None]},
-    ...     schema=pa.schema([use_case.event_schema.field(name) for name in use_case.fields]))
-    >>> found = prepare(use_case, events)
-    >>> found.users, found.codes.tolist(), found.part(np.array([1])).users
-    (['h1', 'h2'], [0, -1], ['h2'])
-    """
-    keys, times = events.column(use_case.key), events.column(use_case.time)
-    if keys.null_count or times.null_count:
-        raise NoEventsError(f"events without {use_case.key} or {use_case.time}")
-    encoded = keys.dictionary_encode()
-    user: Int64s = encoded.indices.to_numpy().astype(np.int64)
-    # Copies, as numba would compile anew for the read-only arrays that Arrow gives.
-    prepared = Prepared(
-        events,
-        texts(encoded.dictionary),
-        user,
-        _codes(events.column(use_case.type), use_case.event_codes),
-        times.to_numpy(zero_copy_only=False).astype(np.int64),
-        _values(events, use_case),
-    )
-    value_of = _value_of(use_case)
-    bad = kernel.first_without_value(value_of, prepared.codes, prepared.values)
-    if bad >= 0:
-        name = use_case.event_names[prepared.codes[bad]]
-        raise NoEventsError(f"event {bad} of the batch ({name}) has no finite {use_case.value_field(name)}")
-    return prepared
+    """Those of them that were not found, or for which there was no key to look up by."""
 
 
 class FeatureEngine:
@@ -154,8 +106,8 @@ class FeatureEngine:
     def __init__(self, use_case: UseCase) -> None:
         self.use_case = use_case
         self._users = Users(use_case)
-        self._plan = _plan(use_case)
-        self._key_type = lookup_key_type(use_case)
+        self._plan = plan_of(use_case)
+        self._own = OwnFeatures(use_case)
 
     def __len__(self) -> int:
         return len(self._users)
@@ -174,10 +126,10 @@ class FeatureEngine:
     def apply(self, events: pa.RecordBatch, stream_positions: Int64s, lookup: LookupFunction) -> Applied:
         """Apply events in order, and return the feature vectors that follow some of them.
 
-        `events`: n rows of the use case's `event_schema`, each with a key, a time and, if its type has one,
-        a value; columns that would be all null may be absent. `stream_positions`: int64[n], rising; an event
-        at or below the position that its user's row has applied is skipped. `lookup` is called at most once,
-        with distinct keys, as `use_case.lookups` writes them.
+        `events`: n rows of the use case's `event_schema`, each with a key, a time and the fields that its type needs;
+        columns that would be all null may be absent. `stream_positions`: int64[n], rising; an event at or below the
+        position that its user's row has applied is skipped. `lookup` is called at most once for each feature that is
+        looked up with the profile, with distinct keys, as `use_case.lookups` writes them.
 
         Raises NoEventsError, and applies nothing, if the events don't have this form, and ValueError if their users are
         not loaded.
@@ -188,29 +140,33 @@ class FeatureEngine:
         """Apply events that `prepare` returned, as `apply` does. Raises ValueError if their users are not loaded."""
         batch = self._batch(prepared, stream_positions, lookup)
         n = len(prepared.codes)
-        output = kernel.Output(
+        lookups = len(self._plan.lookups)
+        output = Output(
             indices=np.empty(n, np.int64),
             vectors=np.empty((len(self.use_case.computed), n)),
             profiles=np.empty(np.count_nonzero(batch.codes == self._plan.profile), np.int64),
-            counts=np.zeros(8, np.int64),
+            counts=np.zeros(OUTCOMES, np.int64),
+            scratch=np.empty(SIZE),
         )
         with np.errstate(all="ignore"):  # sums may overflow to inf; without numba numpy would warn
             kernel.apply(self._plan, self._users.state, batch, output)
         counts = output.counts.tolist()
-        reasons = zip(kernel.REASONS, counts, strict=False)  # counts has more
-        profiles = output.profiles[: counts[kernel.PROFILES]]
+        reasons = zip(REASONS, counts, strict=False)  # counts has more
+        profiles = output.profiles[: counts[PROFILES]]
         if len(profiles):
             self._users.set_profiles(batch.slots[profiles], prepared.events, prepared.places(profiles))
-        indices = output.indices[: counts[kernel.VECTORS]]
+        indices = output.indices[: counts[VECTORS]]
+        vectors = output.vectors[:, : len(indices)]
+        self._own.fill(prepared.events, prepared.places(indices), vectors)
         return Applied(
             indices=indices,
             codes=batch.codes[indices],
-            vectors=output.vectors[:, : len(indices)].T,
-            counted=counts[kernel.COUNTED],
+            vectors=vectors.T,
+            counted=counts[COUNTED],
             not_counted={reason: count for reason, count in reasons if count},
-            skipped=counts[kernel.SKIPPED],
-            lookups=len(profiles) if self._plan.lookup else 0,
-            lookup_misses=int(np.isnan(batch.looked_up[profiles]).sum()) if self._plan.lookup else 0,
+            skipped=counts[SKIPPED],
+            lookups=len(profiles) * lookups,
+            lookup_misses=int(np.isnan(batch.looked_up[:, profiles]).sum()) if lookups and len(profiles) else 0,
         )
 
     def changed(self) -> pa.RecordBatch:
@@ -229,7 +185,7 @@ class FeatureEngine:
         """Drop the least recently used stored users above `limit`; return how many."""
         return self._users.evict(limit)
 
-    def _batch(self, prepared: Prepared, positions: Int64s, lookup: LookupFunction) -> kernel.Batch:
+    def _batch(self, prepared: Prepared, positions: Int64s, lookup: LookupFunction) -> Batch:
         plan, codes = self._plan, prepared.codes
         if len(positions) != len(codes):
             raise ValueError(f"{len(codes)} events, but {len(positions)} positions")
@@ -237,67 +193,43 @@ class FeatureEngine:
             slots = self._users.use(prepared.users)[prepared.user]
         except KeyError as error:
             raise ValueError(f"user {error} was not loaded") from None
-        profiles = np.flatnonzero(codes == plan.profile) if plan.lookup else np.empty(0, np.int64)
-        profiles = profiles[positions[profiles] > self._users.state.applied[slots[profiles]]]
-        return kernel.Batch(
+        profiles = np.flatnonzero(codes == plan.profile) if len(plan.lookups) else np.empty(0, np.int64)
+        profiles = profiles[positions[profiles] > self._users.state.words[slots[profiles], APPLIED]]
+        return Batch(
             slots=slots,
             codes=codes,
             positions=np.array(positions, np.int64),
             times=prepared.times,
+            takes=prepared.takes,
+            shares=prepared.shares,
             values=prepared.values,
+            hashes=prepared.hashes,
+            ids=prepared.ids,
+            has_id=prepared.has_id,
+            early=prepared.early,
             looked_up=self._look_up(prepared, profiles, lookup),
         )
 
     def _look_up(self, prepared: Prepared, profiles: Int64s, lookup: LookupFunction) -> Float64s:
-        if not len(profiles) or self.use_case.lookup is None:
-            return np.empty(0)
-        looked_up, events = np.full(len(prepared.codes), np.nan), prepared.events
-        if self.use_case.lookup.by in events.schema.names:
-            asked = events.column(self.use_case.lookup.by).take(pa.array(prepared.places(profiles))).dictionary_encode()
-            keys = [lookup_key(text, self._key_type) for text in texts(asked.dictionary)]
-            distinct = [key for key in dict.fromkeys(keys) if key]
-            found = dict(zip(distinct, lookup(distinct), strict=True)) if distinct else {}
-            # None becomes NaN; the last is for a null key.
-            values = np.array([*map(found.get, keys), None], np.float64)
-            looked_up[profiles] = values[asked.indices.fill_null(len(keys)).to_numpy()]
+        lookups = self.use_case.profile_lookups.values()
+        if not len(profiles):
+            return np.empty((len(lookups), 0))
+        looked_up = np.full((len(lookups), len(prepared.codes)), np.nan)
+        for row, wanted in zip(looked_up, lookups, strict=True):
+            if wanted.by in prepared.events.schema.names:
+                column = prepared.events.column(wanted.by).take(pa.array(prepared.places(profiles)))
+                row[profiles] = self._values(wanted, column, lookup)
         return looked_up
 
-
-def _codes(types: pa.Array, known: dict[str, int]) -> Int64s:
-    encoded = types.dictionary_encode()
-    codes = np.array([known.get(name, -1) for name in texts(encoded.dictionary)] + [-1], np.int64)
-    indices = encoded.indices.fill_null(len(codes) - 1) if encoded.null_count else encoded.indices
-    result: Int64s = codes[indices.to_numpy()]
-    return result
-
-
-def _values(events: pa.RecordBatch, use_case: UseCase) -> Float64s:
-    values = np.full((len(use_case.value_events), events.num_rows), np.nan)
-    for row, event in zip(values, use_case.value_events, strict=True):
-        field = use_case.value_field(event)
-        if field in events.schema.names:
-            row[:] = events.column(field).to_numpy(zero_copy_only=False)
-    return values
-
-
-def _plan(use_case: UseCase) -> kernel.Plan:
-    names, lookup = use_case.event_names, use_case.lookup
-    return kernel.Plan(
-        profile=names.index(use_case.profile.event) if use_case.profile else -1,
-        opens=names.index(use_case.window.opens) if use_case.window else -1,
-        window=use_case.window.microseconds if use_case.window else 0,
-        value_of=_value_of(use_case),
-        predicts=np.array([name in use_case.predict_on for name in names], np.bool_),
-        statistics=np.array([statistics.STATISTICS[name] for name in use_case.statistics], np.int64),
-        lookup=lookup is not None,
-        default=lookup.default if lookup else 0.0,
-    )
-
-
-def _value_of(use_case: UseCase) -> Int64s:
-    """Return for each type of event the row of its values, -1 for none."""
-    names, value_events = use_case.event_names, use_case.value_events
-    return np.array([value_events.index(n) if n in value_events else -1 for n in names], np.int64)
+    def _values(self, wanted: LookUp, column: pa.Array, lookup: LookupFunction) -> Float64s:
+        asked, kind = column.dictionary_encode(), self.use_case.fields[wanted.by]
+        keys = [lookup_key(text, kind) for text in texts(asked.dictionary)]
+        distinct = [key for key in dict.fromkeys(keys) if key]
+        found = dict(zip(distinct, lookup(wanted.look_up, distinct), strict=True)) if distinct else {}
+        # None becomes NaN; the last is for a null key.
+        values = np.array([*map(found.get, keys), None], np.float64)
+        result: Float64s = values[asked.indices.fill_null(len(keys)).to_numpy()]
+        return result
 
 
 def no_rows(use_case: UseCase) -> pa.RecordBatch:
@@ -308,10 +240,10 @@ def no_rows(use_case: UseCase) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([], schema=use_case.row_schema)
 
 
-def no_lookup(keys: Sequence[str]) -> list[float | None]:
+def no_lookup(table: str, keys: Sequence[str]) -> list[float | None]:  # noqa: ARG001
     """Find nothing, for each key.
 
-    >>> no_lookup(["a", "b"])
+    >>> no_lookup("areas", ["a", "b"])
     [None, None]
     """
     return [None] * len(keys)
@@ -320,18 +252,68 @@ def no_lookup(keys: Sequence[str]) -> list[float | None]:
 def features_of(rows: pa.RecordBatch, use_case: UseCase) -> pa.RecordBatch:
     """Return stored rows (`row_schema`) in the form for people (`features_schema`).
 
-    That is key, profile, and features by name. A value that was not found is null here, not the default.
+    That is key, profile, and features by name, as they stand at the user's clock. A value that was not found is null
+    here, not the default, and so is what needs an event: its own features, and arithmetic with them.
 
     `replay` has an example.
     """
-    derived = {}
-    for event in use_case.value_events:
-        stored = np.column_stack([rows.column(f"{event}_{name}") for name in STORED_STATISTICS])
-        for name in use_case.statistics:
-            derived[f"{event}_{name}"] = statistics.get_many(stored, statistics.STATISTICS[name])
+    computed = dict(zip(use_case.computed, _view(rows, use_case), strict=True))
+    needs_event = _needing_an_event(use_case)
     schema: pa.Schema = use_case.features_schema
-    columns = [pa.array(derived[name]) if name in derived else rows.column(name) for name in schema.names]
+    columns = []
+    for field in schema:
+        if field.name in needs_event:
+            columns.append(pa.nulls(rows.num_rows, field.type))
+        elif field.name in computed and field.name not in use_case.profile_lookups:
+            columns.append(pa.array(computed[field.name]))
+        else:
+            columns.append(rows.column(field.name))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _view(rows: pa.RecordBatch, use_case: UseCase) -> Float64s:
+    """Return float64[features, rows]; nothing that needs an event is in it."""
+    plan, users, n = plan_of(use_case), Users(use_case), rows.num_rows
+    keys = texts(rows.column(0))
+    users.load(keys, rows)
+    nothing, inputs = np.empty(0, np.int64), inputs_of(use_case)
+    batch = Batch(
+        slots=users.use(keys),
+        codes=nothing,
+        positions=nothing,
+        times=nothing,
+        takes=nothing,
+        shares=nothing,
+        values=np.empty((len(inputs.numbers), 0)),
+        hashes=np.empty((len(inputs.hashed), 0), np.int64),
+        ids=nothing,
+        has_id=np.empty(0, np.bool_),
+        early=np.empty(0, np.bool_),
+        looked_up=np.empty((len(plan.lookups), 0)),
+    )
+    output = Output(nothing, np.zeros((len(use_case.computed), n)), nothing, nothing, np.empty(SIZE))
+    with np.errstate(all="ignore"):
+        kernel.view(plan, users.state, batch, output)
+    fields = [field for field in use_case.event_schema if field.name in use_case.fields]
+    no_events = pa.RecordBatch.from_arrays([pa.nulls(n, field.type) for field in fields], schema=pa.schema(fields))
+    OwnFeatures(use_case).fill(no_events, np.arange(n), output.vectors)
+    return output.vectors
+
+
+def _needing_an_event(use_case: UseCase) -> set[str]:
+    """Return the features that are of an event itself, and those that are computed from such ones."""
+    plan = plan_of(use_case)
+    unseen = plan.features[plan.features[:, OPERATION] == UNSEEN, PLACE].tolist()
+    found = {use_case.computed[place] for place in unseen}
+    for name, form in use_case.forms.items():
+        if not isinstance(form, Group | Compute) and name not in use_case.profile_lookups:
+            found.update(names_of(name, form))
+    computed = {name: form for name, form in use_case.forms.items() if isinstance(form, Compute)}
+    while True:
+        more = {n for n, form in computed.items() if not found.isdisjoint(re.findall(r"[^\W\d]\w*", form.compute))}
+        if more <= found:
+            return found
+        found |= more
 
 
 def replay(

@@ -1,4 +1,4 @@
-"""The loop that applies events to users, one by one in order: the only place where features are computed.
+"""The loop that applies events to users, one by one in order: the only place where features of a history are computed.
 
 It is used online, in replay and for training. However a user's events are batched, the features are bit for bit those
 of applying the events one at a time: nothing here looks beyond one event and its user.
@@ -6,149 +6,263 @@ of applying the events one at a time: nothing here looks beyond one event and it
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
 from modelstream.base.compiled import compiled_in_place
-from modelstream.features import statistics
+from modelstream.features import recent, sessions, statistics, tallies, windows
+from modelstream.features.terms import (
+    APPLIED,
+    ARGUMENT,
+    ASK_FEATURES,
+    ASK_FEATURES_END,
+    ASK_GROUP,
+    ASK_TALLY,
+    ASK_WINDOW,
+    CAPACITY,
+    COUNT,
+    COUNTED,
+    CURRENT,
+    DISTINCT,
+    FIRST_TAKEN,
+    FOLD,
+    HASH,
+    IN_THE_FUTURE,
+    KIND,
+    KNOWN_AT,
+    LATEST,
+    LOOKED_UP,
+    NEVER,
+    OPEN,
+    OPENED,
+    OPENER,
+    OPERATION,
+    PLACE,
+    PLAIN,
+    PROFILES,
+    RATE,
+    READ,
+    READ_OR,
+    RECENT,
+    RECENT_COUNT,
+    RECENT_VALUE,
+    RECENT_WINDOW,
+    REPEATED,
+    SHARE,
+    SHARED,
+    SINCE,
+    SINCE_OPEN,
+    SIZE,
+    SKIPPED,
+    SLIDING,
+    STD,
+    TABLE,
+    TOO_LATE,
+    UNKNOWN_TYPE,
+    UNREGISTERED,
+    VALUE,
+    VAR,
+    VECTORS,
+    WINDOW_CLOSED,
+    WINDOW_NOT_OPEN,
+    WINDOWS,
+    WINDOWS_END,
+    Batch,
+    Output,
+    Plan,
+    State,
+)
 
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
-NEVER = int(np.iinfo(np.int64).min)
-"""The time of something that has not happened."""
-
-UNKNOWN_TYPE, UNREGISTERED, WINDOW_NOT_OPEN, WINDOW_CLOSED, COUNTED, SKIPPED, PROFILES, VECTORS = range(8)
-REASONS = ("unknown_type", "unregistered", "window_not_open", "window_closed")
-"""Reasons why an event does not count; the first that applies is reported. `use_case.reasons` explains each."""
+_HOUR = 3_600_000_000.0
+_SECOND = 1_000_000.0
 
 _update = statistics.update
-_get = statistics.get
-
-
-class Plan(NamedTuple):
-    """A use case in the kernel's terms; event types are codes 0 to m-1, and -1 means none.
-
-    `apply` has an example.
-    """
-
-    profile: int
-    """The type of event that makes a user known; -1: users are known from their first event on."""
-    opens: int
-    """The event that opens the window; -1: there is no window."""
-    window: int
-    """Microseconds."""
-    value_of: Int64s
-    """int64[m]: for each type of event, the index of its value among the e values, or -1."""
-    predicts: Bools
-    """bool[m]: whether a vector follows each type of event."""
-    statistics: Int64s
-    """The statistics of each value that are features."""
-    lookup: bool
-    """Whether the first feature is the value looked up."""
-    default: float
-    """The value of that feature for a user for whom nothing was found."""
-
-
-class State(NamedTuple):
-    """The users' rows as arrays, with one place ("slot") per user; times are microseconds since 1970 UTC.
-
-    `apply` has an example.
-    """
-
-    applied: Int64s
-    """The position of the last event that changed the row; -1: none."""
-    known: Bools
-    """Whether the user has a row."""
-    changed: Bools
-    """Whether the row has changes that are not stored."""
-    known_at: Int64s
-    """The time of the profile."""
-    looked_up: Float64s
-    """NaN: nothing was found."""
-    opened: Int64s
-    """The time of the event that opened the window, or NEVER."""
-    statistics: Float64s
-    """float64[users, e, 4], see `modelstream.features.statistics`."""
-
-
-class Batch(NamedTuple):
-    """n events in order; times are microseconds since 1970 UTC.
-
-    `apply` has an example.
-    """
-
-    slots: Int64s
-    codes: Int64s
-    """-1: a type that the use case doesn't know."""
-    positions: Int64s
-    times: Int64s
-    values: Float64s
-    """float64[e, n]: each event's value in the row of its type, NaN in the other rows."""
-    looked_up: Float64s
-    """float64[n], read at profiles; empty if the batch holds none."""
-
-
-class Output(NamedTuple):
-    """The arrays that the kernel fills.
-
-    `apply` has an example.
-    """
-
-    indices: Int64s
-    """int64[n]: the events that got a vector."""
-    vectors: Float64s
-    """float64[features, n]: a vector is a column, so that a feature becomes an Arrow array without a copy."""
-    profiles: Int64s
-    """The events that were taken as profiles."""
-    counts: Int64s
-    """int64[8]: by reason, COUNTED, SKIPPED, PROFILES, VECTORS."""
+_get_variance = tallies.variance
+_take = tallies.update
+_merge = tallies.merge
+_bounds = windows.bounds
+_roll = windows.roll
+_tally_of = windows.tally_of
+_fold = windows.fold
+_move_sessions = sessions.move
+_remember_value = recent.remember_value
+_value_back = recent.value_back
+_remember_id = recent.remember_id
+_has_id = recent.has_id
+_remember_distinct = recent.remember_distinct
+_distinct = recent.distinct
+_unseen = recent.unseen
 
 
 @compiled_in_place
-def first_without_value(value_of: Int64s, codes: Int64s, values: Float64s) -> int:
-    """Return the first event that should have a value but has no finite one, or -1.
-
-    `engine.prepare` raises for it.
-    """
-    for i in range(len(codes)):
-        code = codes[i]
-        if code >= 0 and value_of[code] >= 0 and not np.isfinite(values[value_of[code], i]):
-            return i
-    return -1
-
-
-@compiled_in_place
-def _refusal(plan: Plan, state: State, slot: int, code: int, time: int) -> int:
+def _refusal(plan: Plan, row: Int64s, batch: Batch, i: int) -> int:
     """Return why an event doesn't count, or COUNTED."""
+    code, time = batch.codes[i], batch.times[i]
     if code < 0:
         return UNKNOWN_TYPE
-    if code == plan.profile:
-        return COUNTED
-    if plan.profile >= 0 and not state.known[slot]:
+    registers = code == plan.profile
+    if plan.profile >= 0 and not registers and row[APPLIED] < 0:
         return UNREGISTERED
-    if plan.opens >= 0:
-        if state.opened[slot] == NEVER:
+    if len(batch.early) and batch.early[i]:
+        return IN_THE_FUTURE
+    if plan.late >= 0 and row[plan.clock] != NEVER and time < row[plan.clock] - plan.late:
+        return TOO_LATE
+    if plan.ids >= 0 and batch.has_id[i] and _has_id(row, plan.ids, batch.ids[i]):
+        return REPEATED
+    if plan.opens >= 0 and not registers:
+        opened = row[plan.opened]
+        if opened == NEVER:
             return COUNTED if code == plan.opens else WINDOW_NOT_OPEN
-        if time - state.opened[slot] > plan.window:
+        if time - opened > plan.window:
             return WINDOW_CLOSED
+        if time < opened and not plan.before:
+            return WINDOW_NOT_OPEN
     return COUNTED
 
 
 @compiled_in_place
-def _write_vector(plan: Plan, state: State, slot: int, vectors: Float64s, column: int) -> None:
-    feature = 0
-    if plan.lookup:
-        looked_up = state.looked_up[slot]
-        vectors[0, column] = plan.default if np.isnan(looked_up) else looked_up
-        feature = 1
-    for value in range(state.statistics.shape[1]):
-        for statistic in plan.statistics:
-            vectors[feature, column] = _get(state.statistics[slot, value], statistic)
-            feature += 1
+def _move(plan: Plan, row: Int64s, floats: Float64s, code: int, time: int) -> None:
+    """Move the user's clock, and with it sessions and steps; open windows."""
+    if plan.clock >= 0:
+        clock = row[plan.clock]
+        _move_sessions(plan, row, floats, clock, time)
+        if clock == NEVER or time > clock:
+            row[plan.clock] = time
+            for k in range(len(plan.lengths)):
+                current, length = row[plan.steps + k], plan.lengths[k]
+                if clock != NEVER and time < (current + 1) * length:
+                    continue
+                step = time // length
+                row[plan.steps + k] = step
+                if clock == NEVER:
+                    continue
+                for s in range(len(plan.sliding)):
+                    window = plan.windows[plan.sliding[s]]
+                    if window[CURRENT] == plan.steps + k:
+                        _roll(window, row, floats, current, step - current)
+    for f in range(len(plan.froms)):
+        if plan.windows[plan.froms[f], OPENER] == code and row[plan.windows[plan.froms[f], OPENED]] == NEVER:
+            row[plan.windows[plan.froms[f], OPENED]] = time
+
+
+@compiled_in_place
+def _take_in(plan: Plan, row: Int64s, floats: Float64s, g: int, batch: Batch, i: int) -> None:
+    """Let a group take an event, in each of its windows that the event's time lies in."""
+    group, time, taken = plan.groups[g], batch.times[i], False
+    x = batch.values[group[VALUE], i] if group[VALUE] >= 0 else 0.0
+    shared = len(batch.shares) > 0 and ((batch.shares[i] >> g) & 1) == 1
+    for w in range(group[WINDOWS], group[WINDOWS_END]):
+        low, high = _bounds(plan.windows[w], row)
+        if low <= time <= high:
+            taken = True
+            if plan.windows[w, SIZE] > 0:
+                _take(floats, _tally_of(plan.windows[w], row, floats, time), plan.windows[w], x, shared)
+            if w == group[RECENT_WINDOW]:
+                _remember_value(row, floats, group[RECENT], group[RECENT_COUNT], x)
+    if not taken:
+        return
+    if group[LATEST] >= 0 and (row[group[LATEST]] == NEVER or time > row[group[LATEST]]):
+        row[group[LATEST]] = time
+    if group[FIRST_TAKEN] >= 0 and row[group[FIRST_TAKEN]] == NEVER:
+        row[group[FIRST_TAKEN]] = time
+    if group[TABLE] >= 0:
+        _remember_distinct(row, group[TABLE], group[CAPACITY], batch.hashes[group[HASH], i], time)
+
+
+@compiled_in_place
+def _feature(
+    plan: Plan, row: Int64s, floats: Float64s, ask: Int64s, f: int, tally: Float64s, at: int, batch: Batch, i: int
+) -> float:
+    """Return a feature; its window's tally begins at `tally[at]`. NaN for what needs an event, if `i` is -1."""
+    window, group = plan.windows[ask[ASK_WINDOW]], plan.groups[ask[ASK_GROUP]]
+    operation, argument, otherwise = plan.features[f, OPERATION], plan.features[f, ARGUMENT], plan.otherwise[f]
+    if operation == READ:
+        return float(tally[at + argument])
+    if operation == VAR:
+        return float(_get_variance(tally, at, window))
+    if operation == STD:
+        return float(np.sqrt(_get_variance(tally, at, window)))
+    if operation == READ_OR:
+        return float(tally[at + argument]) if tally[at + window[COUNT]] > 0.0 else otherwise
+    if operation == SHARE:
+        count = tally[at + window[COUNT]]
+        return float(tally[at + window[SHARED]] / count) if count > 0.0 else 0.0
+    if operation == RATE:
+        hours = otherwise
+        if window[KIND] != SLIDING:
+            opened = row[window[OPENED]]
+            hours = 0.0 if opened == NEVER else float(row[plan.clock] - opened) / _HOUR
+        return float(tally[at + window[COUNT]] / max(1.0, hours))
+    if operation == SINCE:
+        latest = row[group[LATEST]]
+        return otherwise if latest == NEVER else float(row[plan.clock] - latest) / _SECOND
+    if operation == SINCE_OPEN:
+        opened = row[window[OPENED]]
+        return 0.0 if opened == NEVER else float(row[plan.clock] - opened) / _SECOND
+    if operation == RECENT_VALUE:
+        return float(_value_back(row, floats, group[RECENT], group[RECENT_COUNT], argument, otherwise))
+    low, high = _bounds(window, row)
+    if operation == DISTINCT:
+        return float(_distinct(row, group[TABLE], group[CAPACITY], low, high))
+    if i < 0:
+        return np.nan
+    if ((batch.takes[i] >> ask[ASK_GROUP]) & 1) == 0:
+        return 0.0
+    return float(_unseen(row, group[TABLE], group[CAPACITY], batch.hashes[group[HASH], i], low, high))
+
+
+@compiled_in_place
+def _answer(
+    plan: Plan, row: Int64s, floats: Float64s, first: int, last: int, batch: Batch, i: int, output: Output, column: int
+) -> None:
+    """Write the features of some asks into a column of the vectors."""
+    for a in range(first, last):
+        ask = plan.asks[a]
+        window = plan.windows[ask[ASK_WINDOW]]
+        tally, at = floats, window[OPEN]
+        if ask[ASK_TALLY] and window[KIND] == SLIDING:
+            _fold(window, row, floats)
+            if floats[at + window[COUNT]] == 0.0:
+                at = window[FOLD]
+            elif floats[window[FOLD] + window[COUNT]] > 0.0:
+                for part in range(window[SIZE]):
+                    output.scratch[part] = floats[window[FOLD] + part]
+                _merge(output.scratch, 0, floats, at, window)
+                tally, at = output.scratch, 0
+        for f in range(ask[ASK_FEATURES], ask[ASK_FEATURES_END]):
+            value = _feature(plan, row, floats, ask, f, tally, at, batch, i)
+            output.vectors[plan.features[f, PLACE], column] = value
+
+
+@compiled_in_place
+def _take_simply(plan: Plan, floats: Float64s, batch: Batch, i: int) -> None:
+    """Let the groups take an event, if each is one tally of all time with sum, mean, count and m2."""
+    takes = batch.takes[i]
+    for g in range(len(plan.groups)):
+        if (takes >> g) & 1:
+            plain = plan.groups[g, PLAIN]
+            _update(floats[plain : plain + 4], batch.values[plan.groups[g, VALUE], i])
+
+
+@compiled_in_place
+def _answer_simply(plan: Plan, floats: Float64s, vectors: Float64s, column: int) -> None:
+    """Write the features of such groups, each of which is a word of the row, or a variance."""
+    for f in range(len(plan.words)):
+        value = floats[plan.words[f]]
+        if plan.counts[f] >= 0:
+            value = value / (max(2.0, floats[plan.counts[f]]) - 1.0)
+        vectors[plan.places[f], column] = value
+
+
+@compiled_in_place
+def _found(plan: Plan, floats: Float64s, vectors: Float64s, column: int) -> None:
+    """Write the values that were looked up with the profile."""
+    for found in range(len(plan.lookups)):
+        value = floats[LOOKED_UP + found]
+        vectors[plan.lookups[found], column] = plan.otherwise_found[found] if np.isnan(value) else value
 
 
 @compiled_in_place
@@ -157,43 +271,65 @@ def apply(plan: Plan, state: State, batch: Batch, output: Output) -> None:
 
     An event at or below the position that its user's row has applied is skipped: the row holds it already.
 
-    >>> plan = Plan(profile=-1, opens=-1, window=0, value_of=np.array([0]), predicts=np.array([True]),
-    ...     statistics=np.array([statistics.MEAN, statistics.COUNT]), lookup=False, default=0.0)
-    >>> state = State(applied=np.array([-1]), known=np.zeros(1, np.bool_), changed=np.zeros(1, np.bool_),
-    ...     known_at=np.array([NEVER]), looked_up=np.array([np.nan]), opened=np.array([NEVER]),
-    ...     statistics=np.zeros((1, 1, 4)))
-    >>> batch = Batch(slots=np.array([0, 0]), codes=np.array([0, 0]), positions=np.array([7, 8]),
-    ...     times=np.array([0, 1]), values=np.array([[20.0, 21.0]]), looked_up=np.empty(0))
-    >>> output = Output(np.empty(2, np.int64), np.empty((2, 2)), np.empty(0, np.int64), np.zeros(8, np.int64))
-    >>> apply(plan, state, batch, output)
-    >>> output.vectors.T.tolist(), state.applied.tolist(), int(output.counts[VECTORS])
-    ([[20.0, 1.0], [20.5, 2.0]], [8], 2)
+    `engine.FeatureEngine` has an example.
     """
     counts = output.counts
     for i in range(len(batch.codes)):
         slot, code, time = batch.slots[i], batch.codes[i], batch.times[i]
-        if batch.positions[i] <= state.applied[slot]:
+        row, floats = state.words[slot], state.floats[slot]
+        if batch.positions[i] <= row[APPLIED]:
             counts[SKIPPED] += 1
             continue
-        outcome = _refusal(plan, state, slot, code, time)
+        outcome = _refusal(plan, row, batch, i)
         counts[outcome] += 1
         if outcome != COUNTED:
             continue
         if code == plan.profile:
-            state.known_at[slot] = time
-            if plan.lookup:
-                state.looked_up[slot] = batch.looked_up[i]
+            row[KNOWN_AT] = time
+            for found in range(len(plan.lookups)):
+                floats[LOOKED_UP + found] = batch.looked_up[found, i]
             output.profiles[counts[PROFILES]] = i
             counts[PROFILES] += 1
-        elif code == plan.opens and state.opened[slot] == NEVER:
-            state.opened[slot] = time
-        if plan.value_of[code] >= 0:
-            value = plan.value_of[code]
-            _update(state.statistics[slot, value], batch.values[value, i])
-        state.known[slot] = True
+        elif code == plan.opens and row[plan.opened] == NEVER:
+            row[plan.opened] = time
+        if plan.ids >= 0 and batch.has_id[i]:
+            _remember_id(row, plan.ids, batch.ids[i])
+        row[APPLIED] = batch.positions[i]
         state.changed[slot] = True
-        state.applied[slot] = batch.positions[i]
-        if plan.predicts[code]:
-            _write_vector(plan, state, slot, output.vectors, counts[VECTORS])
-            output.indices[counts[VECTORS]] = i
+        predicts, column = plan.predicts[code], counts[VECTORS]
+        if plan.simple:
+            _take_simply(plan, floats, batch, i)
+            if predicts:
+                _answer_simply(plan, floats, output.vectors, column)
+                _found(plan, floats, output.vectors, column)
+                output.indices[column] = i
+                counts[VECTORS] += 1
+            continue
+        _move(plan, row, floats, code, time)
+        # Twice round: what is asked as before the event, then what is asked after it. `_answer` is inlined once.
+        for after in range(0 if predicts and plan.asked_before else 1, 2):
+            first, last = 0, plan.asked_before
+            if after:
+                first, last = plan.asked_before, len(plan.asks)
+                takes = batch.takes[i]
+                for g in range(len(plan.groups)):
+                    if (takes >> g) & 1:
+                        _take_in(plan, row, floats, g, batch, i)
+            if predicts:
+                _answer(plan, row, floats, first, last, batch, i, output, column)
+        if predicts:
+            _found(plan, floats, output.vectors, column)
+            output.indices[column] = i
             counts[VECTORS] += 1
+
+
+@compiled_in_place
+def view(plan: Plan, state: State, batch: Batch, output: Output) -> None:
+    """Write the features of the users in `batch.slots` as they stand; NaN for what needs an event.
+
+    `engine.features_of` uses it.
+    """
+    for i in range(len(batch.slots)):
+        row, floats = state.words[batch.slots[i]], state.floats[batch.slots[i]]
+        _answer(plan, row, floats, 0, len(plan.asks), batch, -1, output, i)
+        _found(plan, floats, output.vectors, i)

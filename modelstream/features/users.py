@@ -7,10 +7,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from modelstream.features.kernel import NEVER, State
+from modelstream.errors import ConfigurationError
+from modelstream.features.layout import Layout
+from modelstream.features.terms import APPLIED, KNOWN_AT, LOOKED_UP, NEVER, State
 from modelstream.use_case.columns import TIME
 from modelstream.use_case.declared import UseCase
+from modelstream.use_case.stored import PACKED, stored_columns
 
 Int64s = npt.NDArray[np.int64]
 
@@ -42,7 +46,11 @@ class Users:
         self._used = np.empty(0, np.int64)  # when a slot was last used; -1: it is free
         self._clock = 0
         self._profile = [np.empty(0, object) for _ in (use_case.profile.fields if use_case.profile else ())]
-        self.state = _empty_state(use_case, 0)
+        self._layout = Layout(use_case)
+        self._columns = [
+            (self._layout.word["column", c.name], c.type) for c in stored_columns(use_case) if c.name != PACKED
+        ]
+        self.state = self._empty_state(0)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -66,6 +74,7 @@ class Users:
         """
         if not rows.schema.equals(self._use_case.row_schema):
             raise ValueError(f"rows of another use case: {rows.schema.names}")
+        self._check_packed(rows)
         found = texts(rows.column(0))
         new = self.missing([*keys, *found])
         self._add(new)
@@ -87,21 +96,23 @@ class Users:
     def changed(self) -> pa.RecordBatch:
         """Return the rows that changed since `clean`, in the use case's `row_schema`."""
         slots = np.flatnonzero(self.state.changed)
-        state, use_case = self.state, self._use_case
+        use_case, words = self._use_case, self.state.words[slots]
+        floats = words.view(np.float64)
         schema: pa.Schema = use_case.row_schema
-        arrays = [pa.array(self._keys[slots], pa.string()), pa.array(state.applied[slots])]
+        arrays = [pa.array(self._keys[slots], pa.string()), pa.array(words[:, APPLIED])]
         if use_case.profile:
-            arrays.append(pa.array(state.known_at[slots]).cast(TIME))
+            arrays.append(pa.array(words[:, KNOWN_AT]).cast(TIME))
             types = (schema.field(name).type for name in use_case.profile.fields)
             arrays += [pa.array(held[slots], kind) for held, kind in zip(self._profile, types, strict=True)]
-        if use_case.lookup:
-            looked_up = state.looked_up[slots]
-            arrays.append(pa.array(looked_up, mask=np.isnan(looked_up)))
-        if use_case.window:
-            opened = state.opened[slots]
-            arrays.append(pa.array(opened, mask=opened == NEVER).cast(TIME))
-        statistics = state.statistics[slots].reshape(len(slots), 4 * len(use_case.value_events))
-        arrays += [pa.array(np.ascontiguousarray(column)) for column in statistics.T]
+        for found in floats[:, LOOKED_UP : LOOKED_UP + len(use_case.profile_lookups)].T:
+            arrays.append(pa.array(found, mask=np.isnan(found)))
+        for word, kind in self._columns:
+            if kind == TIME:
+                arrays.append(pa.array(words[:, word], mask=words[:, word] == NEVER).cast(TIME))
+            else:
+                arrays.append(pa.array(np.ascontiguousarray(floats[:, word])))
+        if self._layout.packed:
+            arrays.append(_packed(words[:, self._layout.packed.start : self._layout.packed.stop]))
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def clean(self) -> None:
@@ -140,8 +151,9 @@ class Users:
         self._keys = np.concatenate([self._keys, np.empty(more, object)])
         self._used = np.concatenate([self._used, np.full(more, -1, np.int64)])
         self._profile = [np.concatenate([held, np.empty(more, object)]) for held in self._profile]
-        empty = _empty_state(self._use_case, more)
-        self.state = State(*(np.concatenate(pair) for pair in zip(self.state, empty, strict=True)))
+        empty = self._empty_state(more)
+        words = np.concatenate([self.state.words, empty.words])
+        self.state = State(words, words.view(np.float64), np.concatenate([self.state.changed, empty.changed]))
         self._free.extend(range(before + more - 1, before - 1, -1))
 
     def _drop(self, slots: Sequence[int]) -> None:
@@ -152,26 +164,48 @@ class Users:
         self._keys[slots] = None
         for held in self._profile:
             held[slots] = None
-        for array, empty in zip(self.state, _empty_state(self._use_case, 1), strict=True):
-            array[slots] = empty
+        self.state.words[slots] = self._layout.empty
+        self.state.changed[slots] = False
 
     def _fill(self, slots: Int64s, rows: pa.RecordBatch) -> None:
-        state, use_case = self.state, self._use_case
-        state.known[slots] = True
+        use_case, layout = self._use_case, self._layout
+        words = np.tile(layout.empty, (len(slots), 1))
+        floats = words.view(np.float64)
         columns = iter(rows.columns[1:])
-        state.applied[slots] = next(columns).to_numpy()
+        words[:, APPLIED] = next(columns).to_numpy()
         if use_case.profile:
-            state.known_at[slots] = next(columns).cast(pa.int64()).to_numpy()
+            words[:, KNOWN_AT] = next(columns).cast(pa.int64()).to_numpy()
             for held in self._profile:
                 held[slots] = _objects(next(columns))
-        if use_case.lookup:
-            state.looked_up[slots] = next(columns).to_numpy(zero_copy_only=False)
-        if use_case.window:
-            state.opened[slots] = next(columns).cast(pa.int64()).fill_null(NEVER).to_numpy()
-        for value in range(state.statistics.shape[1]):
-            for statistic in range(state.statistics.shape[2]):
+        for found in range(LOOKED_UP, LOOKED_UP + len(use_case.profile_lookups)):
+            floats[:, found] = next(columns).to_numpy(zero_copy_only=False)
+        for word, kind in self._columns:
+            column = next(columns)
+            if kind == TIME:
+                words[:, word] = column.cast(pa.int64()).fill_null(NEVER).to_numpy()
+            else:
                 # Sums of huge numbers can overflow to NaN, which some tables give back as null.
-                state.statistics[slots, value, statistic] = next(columns).to_numpy(zero_copy_only=False)
+                floats[:, word] = column.to_numpy(zero_copy_only=False)
+        if layout.packed:
+            packed = np.frombuffer(b"".join(next(columns).to_pylist()), "<i8").reshape(len(slots), len(layout.packed))
+            words[:, layout.packed.start : layout.packed.stop] = packed
+        self.state.words[slots] = layout.finish(words)
+
+    def _check_packed(self, rows: pa.RecordBatch) -> None:
+        """Raise ConfigurationError if rows hold the state of other features."""
+        if not self._layout.packed:
+            return
+        packed, size = rows.column(PACKED), 8 * len(self._layout.packed)
+        if packed.null_count or (pc.binary_length(packed).to_numpy() != size).any():
+            raise ConfigurationError(
+                f"rows of users hold the state of another definition of {self._use_case.name}: their packed words have "
+                f"another length than {size:,} bytes",
+                remedy="go on with the use-case file that the rows were made with, or begin with new data",
+            )
+
+    def _empty_state(self, users: int) -> State:
+        words = np.tile(self._layout.empty, (users, 1))
+        return State(words, words.view(np.float64), np.zeros(users, np.bool_))
 
 
 def texts(column: pa.Array) -> list[str]:
@@ -184,16 +218,14 @@ def texts(column: pa.Array) -> list[str]:
     return result
 
 
-def _empty_state(use_case: UseCase, users: int) -> State:
-    return State(
-        applied=np.full(users, -1, np.int64),
-        known=np.zeros(users, np.bool_),
-        changed=np.zeros(users, np.bool_),
-        known_at=np.full(users, NEVER, np.int64),
-        looked_up=np.full(users, np.nan),
-        opened=np.full(users, NEVER, np.int64),
-        statistics=np.zeros((users, len(use_case.value_events), 4)),
-    )
+def _packed(words: Int64s) -> pa.Array:
+    """Return some words of each row as bytes, little-endian."""
+    content = np.ascontiguousarray(words, "<i8")
+    offsets = np.arange(len(words) + 1, dtype=np.int64) * (8 * words.shape[1])
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise OverflowError(f"{len(words):,} rows of {8 * words.shape[1]:,} packed bytes are too many for one batch")
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(content)]
+    return pa.Array.from_buffers(pa.binary(), len(words), buffers)
 
 
 def _objects(column: pa.Array) -> npt.NDArray[np.object_]:

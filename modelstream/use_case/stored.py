@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 
 from modelstream.use_case.columns import TIME
-from modelstream.use_case.vocabulary import AllTime, From, Group, Statistic
+from modelstream.use_case.vocabulary import AllTime, From, Group, Recent, Session, Sliding, Statistic, Window
 
 if TYPE_CHECKING:
     from modelstream.use_case.declared import UseCase
 
 STORED_STATISTICS = ("sum", "mean", "count", "m2")
-"""What a row stores of each group with a value; `m2` is the sum of squared differences from the mean."""
+"""What a row stores of each group with a number; `m2` is the sum of squared differences from the mean."""
+CLOCK = "clock"
+"""The column of the greatest time of a user's counted events."""
+PACKED = "packed"
+"""The column of everything that is no column of its own, as bytes."""
+OPENED, LATEST = "opened", "at"
+"""The columns of a group for when its window was opened, and for the greatest time of its events."""
+
+_MORE = ("min", "max", "first", "last", "share")
+_OF_THE_CLOCK = {Statistic.RATE, Statistic.SINCE, Statistic.SINCE_OPEN}
+_OF_DISTINCT = {Statistic.DISTINCT, Statistic.UNSEEN}
 
 
 class Stored(NamedTuple):
@@ -32,18 +42,84 @@ class Stored(NamedTuple):
 
 
 def stored_columns(use_case: UseCase) -> list[Stored]:
-    """Return the columns of a row behind those of the profile and the lookups, in their order."""
+    """Return the columns of a row behind those of the profile and the lookups, in their order.
+
+    >>> from modelstream.use_case.file import parse_use_case
+    >>> use_case = parse_use_case('''
+    ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count],
+    ...  fields: {house: key, at: time, kind: text, celsius: number},
+    ...  events: {reading: {value: celsius}}, predict_on: [reading],
+    ...  model: {name: frost, prediction: will_freeze}}''')
+    >>> [column.name for column in stored_columns(use_case)]
+    ['reading_sum', 'reading_mean', 'reading_count', 'reading_m2']
+    """
     columns = []
     if use_case.first_time:
         columns.append(Stored(use_case.first_time, TIME))
+    if needs_clock(use_case):
+        columns.append(Stored(CLOCK, TIME))
     for name, group in use_case.groups.items():
-        columns += [Stored(f"{name}_{part}", pa.float64(), name, part) for part in _parts(group)]
+        columns += [Stored(f"{name}_{part}", TIME, name, part) for part in _times(group)]
+        if unlabelled(group):
+            columns += [Stored(f"{name}_{part}", pa.float64(), name, part) for part in stored_parts(use_case, group)]
+    if _is_packed(use_case):
+        columns.append(Stored(PACKED, pa.binary()))
     return columns
 
 
-def _parts(group: Group) -> tuple[str, ...]:
-    if not any(isinstance(window, AllTime | From) for window in group.windows):
-        return ()
-    parts = STORED_STATISTICS if group.value is not None else ("count",)
+def unlabelled(group: Group) -> bool:
+    """Tell whether a group has a window of all time or one that an event opens: its tally is columns of the row."""
+    return any(isinstance(window, AllTime | From) for window in group.windows)
+
+
+def stored_parts(use_case: UseCase, group: Group) -> tuple[str, ...]:
+    """Return the parts of the tally of a group's unlabelled window, in the order of their columns."""
+    parts = STORED_STATISTICS if is_numeric(use_case, group) else ("count",)
     given = {one.value for one in group.give if isinstance(one, Statistic)}
-    return (*parts, *(part for part in ("min", "max", "first", "last") if part in given))
+    return (*parts, *("shared" if part == "share" else part for part in _MORE if part in given))
+
+
+def is_numeric(use_case: UseCase, group: Group) -> bool:
+    """Tell whether a group's value is a number that has statistics, and not one whose distinct values are counted."""
+    return group.value is not None and use_case.fields[group.value] == "number"
+
+
+def has_table(group: Group) -> bool:
+    """Tell whether a group keeps a table of its distinct values."""
+    return bool(_OF_DISTINCT.intersection(_statistics(group)))
+
+
+def is_opened_by_its_first(group: Group) -> bool:
+    """Tell whether a row keeps when a group of all time took its first event."""
+    asked = {Statistic.RATE, Statistic.SINCE_OPEN}.intersection(_statistics(group))
+    return bool(asked) and any(isinstance(window, AllTime) for window in group.windows)
+
+
+def needs_clock(use_case: UseCase) -> bool:
+    """Tell whether a row holds the clock of its user."""
+    return use_case.clock.late is not None or any(map(_needs_clock, use_case.groups.values()))
+
+
+def _needs_clock(group: Group) -> bool:
+    windows: tuple[Window, ...] = group.windows
+    return any(isinstance(w, Sliding | Session) for w in windows) or bool(
+        _OF_THE_CLOCK.intersection(_statistics(group))
+    )
+
+
+def _times(group: Group) -> tuple[str, ...]:
+    opened = any(isinstance(window, From) for window in group.windows) or is_opened_by_its_first(group)
+    return (*((OPENED,) if opened else ()), *((LATEST,) if Statistic.SINCE in group.give else ()))
+
+
+def _is_packed(use_case: UseCase) -> bool:
+    return use_case.id is not None or any(
+        has_table(group)
+        or any(isinstance(one, Recent) for one in group.give)
+        or any(isinstance(window, Sliding | Session) for window in group.windows)
+        for group in use_case.groups.values()
+    )
+
+
+def _statistics(group: Group) -> list[Statistic]:
+    return [one for one in group.give if isinstance(one, Statistic)]
