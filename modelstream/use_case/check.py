@@ -10,6 +10,7 @@ from modelstream.base.names import PLAIN_NAME
 from modelstream.base.yamlfile import Place, suggestion
 from modelstream.use_case.columns import ADDED
 from modelstream.use_case.declared import UseCase
+from modelstream.use_case.vocabulary import names_of
 
 
 Problem = tuple[Place, str, str]
@@ -164,4 +165,6 @@ def columns(use_case: UseCase) -> Iterator[Problem]:
     ):
         for name, count in Counter(name.lower() for name in schema.names).items():
             if count > 1:
-                yield (), f"two columns would be called {name!r}", "rename the field, the event or the value"
+                forms = [n for n, form in use_case.forms.items() if name in (one.lower() for one in names_of(n, form))]
+                place: Place = ("features", forms[-1]) if forms else ()
+                yield place, f"two columns would be called {name!r}", "rename the field, the event or the feature"

@@ -27,12 +27,12 @@ def microseconds(text: str) -> int | None:
 def duration(length: int) -> str:
     """Return a length in microseconds as it is written, in the fewest units that say it exactly.
 
-    Days are used only for whole days of two and more: a day is `24h`.
+    Days are used only from three on: two are `48h`.
 
     >>> duration(5_400_000_000), duration(86_400_000_000), duration(604_800_000_000), duration(500_000)
     ('1h30m', '24h', '7d', '0.5s')
     """
-    if length % MICROSECONDS["d"] == 0 and length >= 2 * MICROSECONDS["d"]:
+    if length % MICROSECONDS["d"] == 0 and length >= 3 * MICROSECONDS["d"]:
         return f"{length // MICROSECONDS['d']}d"
     text = ""
     for unit in ("h", "m"):

@@ -29,17 +29,6 @@ def lookup_key(text: str, kind: FieldType) -> str:
     return whole[1] if whole else text
 
 
-def lookup_key_type(use_case: UseCase) -> FieldType:
-    """Return the type of the field that a use case looks up by; text if it looks nothing up.
-
-    >>> from types import SimpleNamespace
-    >>> use_case = SimpleNamespace(lookup=SimpleNamespace(by="area"), fields={"area": FieldType.IDENTIFIER})
-    >>> lookup_key_type(use_case).value
-    'identifier'
-    """
-    return use_case.fields[use_case.lookup.by] if use_case.lookup else FieldType.TEXT
-
-
 def mostly_missed(lookups: int, misses: int) -> bool:
     """Tell whether most lookups found nothing, which hardly anybody wants.
 

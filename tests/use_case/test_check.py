@@ -14,16 +14,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelstream.base.yamlfile import YamlFile
 from modelstream.errors import ConfigurationError
 from modelstream.events.parsing import Checker, LineParser
 from modelstream.features.engine import FeatureEngine, no_rows
-from modelstream.use_case.check import check
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import parse_use_case
 
 ROOT = Path(__file__).parents[2]
-CHURN: dict[str, Any] = yaml.safe_load((ROOT / "use_cases" / "churn.yaml").read_text("utf-8"))
+CHURN: dict[str, Any] = yaml.safe_load((ROOT / "tests" / "use_cases" / "churn_version_1.yaml").read_text("utf-8"))
 BOILERS: dict[str, Any] = yaml.safe_load((ROOT / "tests" / "use_cases" / "boilers.yaml").read_text("utf-8"))
 
 
@@ -47,10 +45,8 @@ def without_features(data: dict[str, Any]) -> None:
 def test_what_does_not_fit_is_told(change: Callable[[dict[str, Any]], object], problem: str) -> None:
     data = copy.deepcopy(CHURN)
     change(data)
-    file = YamlFile(yaml.safe_dump(data), "it.yaml")
-    use_case = file.convert(file.data, UseCase)
     with pytest.raises(ConfigurationError) as told:
-        check(use_case, file)
+        parse_use_case(yaml.safe_dump(data), "it.yaml")
     assert problem in f"{told.value}; {told.value.remedy}"
     assert str(told.value).startswith("it.yaml, line ")
 
@@ -114,7 +110,7 @@ def test_use_case_that_passes_can_be_used_and_the_others_are_told(data: Any) -> 
     assert list(Checker(use_case).check(parsed.events)) == []
     engine = FeatureEngine(use_case)
     engine.load(engine.missing(["u1"]), no_rows(use_case))
-    engine.apply(parsed.events, np.arange(len(lines)), lambda keys: [1.0 for _ in keys])
+    engine.apply(parsed.events, np.arange(len(lines)), lambda _, keys: [1.0 for _ in keys])
     assert set(use_case.features) <= set(use_case.vector_schema.names)
     assert all(name in use_case.fields for name in (use_case.key, use_case.time, use_case.type))
     for schema in (use_case.event_schema, use_case.row_schema, use_case.inference_log_schema):

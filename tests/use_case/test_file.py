@@ -8,8 +8,6 @@ import pyarrow as pa
 import pytest
 
 from modelstream.errors import ConfigurationError
-from modelstream.features.statistics import STATISTICS
-from modelstream.use_case.declared import Statistic
 from modelstream.use_case.file import load_use_case, parse_use_case
 
 ROOT = Path(__file__).parents[2]
@@ -46,8 +44,8 @@ def test_aliases_have_the_code_of_their_event() -> None:
         *(("purchase", 1), ("new_purchase", 1), ("new_purchases", 1)),
         *(("bet", 2), ("new_bet", 2), ("win", 3), ("new_win", 3)),
     ]
-    values = [churn.value_field(name) for name in churn.event_names]
-    assert values == [None, "amount", "bet_amount", "win_amount"]
+    needs = [churn.needs(name) for name in churn.event_names]
+    assert needs == [(), ("amount",), ("bet_amount",), ("win_amount",)]
 
 
 def test_schemas_name_and_type_every_column() -> None:
@@ -105,11 +103,7 @@ def test_window_is_counted_in_microseconds() -> None:
     assert window and window.microseconds == 1_800_000_000
 
 
-def test_every_statistic_that_can_be_declared_can_be_computed() -> None:
-    assert {statistic.value for statistic in Statistic} == set(STATISTICS)
-
-
-CHURN_TEXT = CHURN.read_text("utf-8")
+CHURN_TEXT = (ROOT / "tests" / "use_cases" / "churn_version_1.yaml").read_text("utf-8")
 MISTAKES = {
     "unknown section": ("window:", "windw:", "windw: unknown name", "'window'"),
     "features are not declared": (
@@ -223,7 +217,7 @@ MISTAKES = {
         "ms",
     ),
     "no type": ("amount: number", "amount: {path: a}", "fields.amount: 'type' is missing", "type"),
-    "newer version": ("version: 1", "version: 2", "version: 2 is newer", "update"),
+    "newer version": ("version: 1", "version: 3", "version: 3 is newer", "update"),
     "older version": ("version: 1", "version: 0", "version: 0 is not a version", "version: 1"),
     "no version": ("version: 1\n", "", "'version' is missing", "version"),
     "not YAML": ("key: user_id", "key: [user_id", "not YAML", "line"),

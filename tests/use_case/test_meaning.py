@@ -12,7 +12,7 @@ from modelstream.use_case.file import load_use_case, parse_use_case
 from modelstream.use_case.meaning import changes, differences, digest, meaning_of, use_case_of
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "use_cases" / "churn.yaml").read_text("utf-8")
+TEXT = (ROOT / "tests" / "use_cases" / "churn_version_1.yaml").read_text("utf-8")
 CHURN = parse_use_case(TEXT)
 BOILERS = load_use_case(ROOT / "tests" / "use_cases" / "boilers.yaml")
 KEY_TIME = "key: user_id\ntime: event_time\n"
@@ -31,17 +31,23 @@ def changed(*replaced: tuple[str, str]) -> str:
 @pytest.mark.parametrize(
     ("replaced", "said"),
     [
-        (("hours: 24", "hours: 48"), ["window: 24 hours before, 48 now"]),
-        (("hours: 24", "hours: 0.5"), ["window: 24 hours before, 0.5 now"]),
-        (("default: 0", "default: -1.5"), ["lookup.default: 0 before, -1.5 now"]),
+        (("hours: 24", "hours: 48"), ["window: 24h before, 48h now"]),
+        (("hours: 24", "hours: 0.5"), ["window: 24h before, 30m now"]),
+        (("default: 0", "default: -1.5"), ["features.socioeconomic_idx.otherwise: 0 before, -1.5 now"]),
         (("predict_on: [bet, win]", "predict_on: [bet]"), ["predict_on: bet, win before, bet now"]),
-        (("[sum, mean, count, var]", "[sum, mean]"), ["statistics: sum, mean, count, var before, sum, mean now"]),
-        (("[sum, mean, count, var]", "[mean, sum, count, var]"), None),
+        (("[sum, mean, count, var]", "[sum, mean]"), [f"features.{name}.give: sum, mean, count, var before, sum, mean now" for name in ("purchase", "bet", "win")]),
+        (
+            ("[sum, mean, count, var]", "[mean, sum, count, var]"),
+            [
+                f"features.{name}.give: sum, mean, count, var before, mean, sum, count, var now"
+                for name in ("purchase", "bet", "win")
+            ],
+        ),
         (("derived: []", "derived: [hour]"), ["derived: none before, hour now"]),
         (("positive: 1", "positive: 2"), ["label.positive: 1 before, 2 now"]),
         (
             ("positive: 1", "positive: 1\n  event: win\n  wait: 3"),
-            ["label.event: none before, win now", "label.wait: none before, 3 hours now"],
+            ["label.event: none before, win now", "label.wait: none before, 3h now"],
         ),
         (("  city: text\n", "  city: identifier\n"), ["fields.city: text before, identifier now"]),
         (
@@ -105,7 +111,7 @@ def test_the_place_of_events_without_a_value_makes_no_difference() -> None:
 def test_part_that_is_added_or_left_out_is_one_difference() -> None:
     lookup = TEXT[TEXT.index("lookup:\n") : TEXT.index("# Events count from")]
     without = parse_use_case(changed((lookup, "")))
-    said = "lookup: table enrichment, by postcode, value socioeconomic_idx, default 0 before, none now"
+    said = "features.socioeconomic_idx: look_up enrichment, by postcode, at profile, otherwise 0 before, none now"
     assert list(map(str, differences(CHURN, without))) == [said]
 
 
@@ -118,6 +124,13 @@ def test_stored_meaning_comes_back_as_a_use_case_that_means_the_same(use_case: o
     assert differences(CHURN, BOILERS)
 
 
+def test_meaning_stored_before_version_2_is_the_same_as_today() -> None:
+    stored = (ROOT / "tests" / "use_cases" / "churn_meaning_of_version_1.json").read_bytes()
+    old = use_case_of(msgspec.json.decode(stored))
+    assert differences(old, CHURN) == []
+    assert digest(meaning_of(old)) == digest(meaning_of(CHURN))
+
+
 def test_stored_meaning_of_another_version_is_told() -> None:
     with pytest.raises(ConfigurationError, match=r"another version of modelstream.*unheard") as told:
         use_case_of({**meaning_of(CHURN), "unheard_of": 1})
@@ -126,7 +139,7 @@ def test_stored_meaning_of_another_version_is_told() -> None:
 
 def test_difference_says_where_it_stands() -> None:
     now = parse_use_case(changed(("hours: 24", "hours: 48")))
-    assert [one.place for one in differences(CHURN, now)] == [("window", "hours")]
+    assert [one.place for one in differences(CHURN, now)] == [("window", "for")]
     assert [one.place for one in changes({"a": {"b": 1}}, {"a": {"c": 1}})] == [("a", "c"), ("a", "b")]
 
 
