@@ -35,7 +35,13 @@ def changed(*replaced: tuple[str, str]) -> str:
         (("hours: 24", "hours: 0.5"), ["window: 24h before, 30m now"]),
         (("default: 0", "default: -1.5"), ["features.socioeconomic_idx.otherwise: 0 before, -1.5 now"]),
         (("predict_on: [bet, win]", "predict_on: [bet]"), ["predict_on: bet, win before, bet now"]),
-        (("[sum, mean, count, var]", "[sum, mean]"), [f"features.{name}.give: sum, mean, count, var before, sum, mean now" for name in ("purchase", "bet", "win")]),
+        (
+            ("[sum, mean, count, var]", "[sum, mean]"),
+            [
+                f"features.{name}.give: sum, mean, count, var before, sum, mean now"
+                for name in ("purchase", "bet", "win")
+            ],
+        ),
         (
             ("[sum, mean, count, var]", "[mean, sum, count, var]"),
             [

@@ -15,7 +15,11 @@ def test_every_reason_of_the_kernel_is_explained_in_the_terms_of_the_use_case() 
     lines = explained(REASONS, CHURN)
     told = {name: said for name, _, said in (line.partition(": ") for line in lines)}
     assert list(told) == list(REASONS)
-    assert "24h" in told["window_closed"] and "purchase" in told["window_closed"] and "registration" in told["unregistered"]
+    assert (
+        "24h" in told["window_closed"]
+        and "purchase" in told["window_closed"]
+        and "registration" in told["unregistered"]
+    )
 
 
 def test_a_reason_of_another_version_is_left_out() -> None:

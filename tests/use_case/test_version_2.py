@@ -115,7 +115,12 @@ def test_a_table_of_categories_is_part_of_the_meaning(tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "not a feature": ("amount: {number: amount}", "amount: 3", "features.amount: 3 is not a feature", "{number: FIELD}"),
+    "not a feature": (
+        "amount: {number: amount}",
+        "amount: 3",
+        "features.amount: 3 is not a feature",
+        "{number: FIELD}",
+    ),
     "nothing tells what it is": (
         *("amount: {number: amount}", "amount: {field: amount}"),
         *("features.amount: nothing says what kind of feature", "just one of: of, look_up, number"),
@@ -133,7 +138,12 @@ MISTAKES = {
     "unknown statistic": ("give: [sum,", "give: [summ,", "features.spend.give.0: 'summ' is unknown", "'sum'"),
     "statistic twice": ("give: [sum,", "give: [mean,", "features.spend.give: 'mean' is listed twice", "keep one"),
     "no statistic": ("give: [count, since_open]", "give: []", "features.abroad.give: it gives no statistic", "list"),
-    "sum of text": ("give: [distinct,", "give: [sum,", "sum needs a number, but 'merchant' is of type identifier", "value"),
+    "sum of text": (
+        "give: [distinct,",
+        "give: [sum,",
+        "sum needs a number, but 'merchant' is of type identifier",
+        "value",
+    ),
     "sum of nothing": ("give: [count, since_open]", "give: [sum]", "sum needs a number, but the group has no", "value"),
     "distinct of nothing": (
         *("give: [count, since_open]", "give: [distinct]"),
@@ -141,7 +151,12 @@ MISTAKES = {
     ),
     "share of nothing": ("    share: {category: travel}\n", "", "latest.give: `share` is to be given", "add `share"),
     "share for nothing": ("{last: 3}, share,", "{last: 3},", "features.latest.share: nothing gives this share", "add"),
-    "not a window": ("{session: 30m}", "{sesion: 30m}", "features.abroad.in: {'sesion': '30m'} is not a window", "last"),
+    "not a window": (
+        "{session: 30m}",
+        "{sesion: 30m}",
+        "features.abroad.in: {'sesion': '30m'} is not a window",
+        "last",
+    ),
     "no steps": ("{last: 1h, steps: 12}", "{last: 1h}", "features.spend.in.0: 'steps' is missing", "steps"),
     "too many steps": ("steps: 12}", "steps: 65}", "features.spend.in.0.steps: 65 is not in 1 to 64", "fewer"),
     "step that does not divide": (
@@ -169,8 +184,18 @@ MISTAKES = {
         *("features.abroad.give.1: the last 1h never open", "session"),
     ),
     "profile opens a window": ("{from: payment, for", "{from: issued, for", "the profile event can't open", "another"),
-    "condition on nothing": ("where: {country: {is_not: DE}, ", "where: {land: DE, ", "where.land: no field 'land'", "known"),
-    "condition of another type": ("{is_not: DE}", "{is_not: 3}", "3 is not a value of 'country', which is of type text", "one"),
+    "condition on nothing": (
+        "where: {country: {is_not: DE}, ",
+        "where: {land: DE, ",
+        "where.land: no field 'land'",
+        "known",
+    ),
+    "condition of another type": (
+        "{is_not: DE}",
+        "{is_not: 3}",
+        "3 is not a value of 'country', which is of type text",
+        "one",
+    ),
     "condition that says nothing": ("{is_not: DE}", "{}", "features.abroad.where.country: it says nothing", "above"),
     "more than a text": ("country: {is_not: DE}", "country: {above: 3}", "is not above or below anything", "number"),
     "event in a condition": (
@@ -180,7 +205,12 @@ MISTAKES = {
     "YAML's no": ("one_of: [food, travel]", "one_of: [food, no]", "category.one_of.1: False is not text", "quotes"),
     "category that is no name": ("[food, travel]", "[food, a b]", "'a b' can't be part of a feature's name", "table"),
     "neither list nor table": (", one_of: [food, travel]", "", "features.category: it needs either", "file"),
-    "table that is missing": ("merchants.csv", "merchant.csv", "merchant_risk.table: merchant.csv: No such file", "CSV"),
+    "table that is missing": (
+        "merchants.csv",
+        "merchant.csv",
+        "merchant_risk.table: merchant.csv: No such file",
+        "CSV",
+    ),
     "values of a table": (
         *("table: merchants.csv", "values: {a: 1}"),
         *("features.merchant_risk.values: unknown name", "table"),
@@ -206,7 +236,12 @@ MISTAKES = {
     "time is text": ("{field: at,", "{field: kind,", "time: 'kind' is a text", "time"),
     "without what": ("without: this", "without: that", "features.spend.without: 'that' is unknown", "this"),
     "too many values": ("at_most: 8", "at_most: 65", "features.merchants.at_most: 65 is not in 1 to 64", "number"),
-    "needs what is not there": ("needs: [amount]", "needs: [amout]", "events.refund.needs: no field 'amout'", "'amount'"),
+    "needs what is not there": (
+        "needs: [amount]",
+        "needs: [amout]",
+        "events.refund.needs: no field 'amout'",
+        "'amount'",
+    ),
     "of version 1": ("predict_on:", "statistics: [sum]\npredict_on:", "statistics: unknown name", "features"),
     "no features": (
         *(TEXT[TEXT.index("  income:") : TEXT.index("predict_on")], "  {}\n"),
@@ -246,7 +281,11 @@ def test_table_of_categories_that_is_wrong_is_told_with_its_line(tmp_path: Path,
 
 
 def test_all_mistakes_are_found_at_once() -> None:
-    text = TEXT.replace("{number: amount}", "{number: amout}").replace("steps: 12", "steps: 0").replace("for: 7d", "for: 0s")
+    text = (
+        TEXT.replace("{number: amount}", "{number: amout}")
+        .replace("steps: 12", "steps: 0")
+        .replace("for: 7d", "for: 0s")
+    )
     found = [str(one) for one in mistakes(text, "mine.yaml", FOLDER)]
     assert len(found) == 3
     assert ["amount.number" in found[0], "spend.in.0.steps" in found[1], "latest.in" in found[2]] == [True] * 3

@@ -1,0 +1,91 @@
+"""Arithmetic over features gives what Python gives, one value at a time, and lets nothing else be computed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelstream.use_case.arithmetic import LONGEST, ExpressionError, evaluate, names, parse
+
+VALUES = st.floats(-1e9, 1e9, allow_nan=False)
+LEAVES = st.sampled_from(["a", "b", "spend_1h_sum", "2", "0.5", "1e3"])
+WRITTEN: st.SearchStrategy[str] = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.builds("({} {} {})".format, inner, st.sampled_from("+-*/"), inner),
+        st.builds("{}({}, {})".format, st.sampled_from(["min", "max"]), inner, inner),
+        st.builds("-{}".format, inner),
+        st.builds("log1p(max({}, 0))".format, inner),
+    ),
+    max_leaves=12,
+)
+
+
+def slowly(text: str, values: dict[str, float]) -> float:
+    """Compute with Python's own numbers, which divide by zero only with an error."""
+
+    class Number(float):
+        pass
+
+    functions: dict[str, Any] = {"min": min, "max": max, "log1p": math.log1p, "__builtins__": {}}
+    try:
+        return float(eval(text, functions, values))  # noqa: S307 (only what WRITTEN makes)
+    except (ZeroDivisionError, OverflowError, ValueError):
+        return math.nan
+
+
+@given(WRITTEN, st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=5))
+def test_values_are_those_of_python_to_the_bit(text: str, rows: list[tuple[float, float, float]]) -> None:
+    columns = {name: np.array(values) for name, values in zip(("a", "b", "spend_1h_sum"), zip(*rows, strict=True))}
+    with np.errstate(all="ignore"):
+        found = np.broadcast_to(evaluate(parse(text), columns.__getitem__), len(rows))
+    for got, row in zip(found.tolist(), rows, strict=True):
+        wanted = slowly(text, dict(zip(("a", "b", "spend_1h_sum"), row, strict=True)))
+        if math.isfinite(wanted):
+            assert math.isclose(got, wanted, rel_tol=1e-15 if "log1p" in text else 0) or got == wanted
+        elif "log1p" not in text and "m" not in text:
+            assert not math.isfinite(got) or "/" in text
+
+
+def test_names_are_found_once_in_their_order() -> None:
+    assert names(parse("b / (a + b) - log1p(c)")) == ["b", "a", "c"]
+    assert names(parse("1 + 2")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a **", "can't be read from column"),
+        ("", "can't be read from column"),
+        ("a = 1", "can't be read from column"),
+        ("a if b else c", "'a if b else c' can't be computed"),
+        ("a.b", "'a.b' can't be computed"),
+        ("a[0]", "'a[0]' can't be computed"),
+        ("__import__('os')", "can't be computed"),
+        ("(lambda: 1)()", "can't be computed"),
+        ("sum(a, b)", "'sum(a, b)' can't be computed"),
+        ("min(a)", "min takes 2 values, not 1"),
+        ("log1p(a, b)", "log1p takes 1 value, not 2"),
+        ("max(a, key=b)", "can't be computed"),
+        ("'a' + b", "can't be computed"),
+        ("True + a", "can't be computed"),
+        ("1j", "can't be computed"),
+        ("1e999", "can't be computed"),
+        ("a < b", "can't be computed"),
+        ("+a", "can't be computed"),
+        ("a // b", "can't be computed"),
+        ("a\0b", "it can't be read"),
+        ("-" * (LONGEST - 1) + "a", "too deeply"),
+        ("(" * 400 + "a" + ")" * 400, "can't be read"),
+        ("a + " * 300 + "a", "longer than 1,000 characters"),
+    ],
+)
+def test_anything_else_is_told(text: str, problem: str) -> None:
+    with pytest.raises(ExpressionError) as told:
+        parse(text)
+    assert problem in str(told.value)
