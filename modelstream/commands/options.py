@@ -69,10 +69,11 @@ Logs = Annotated[
     ),
 ]
 Enrichment = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(
         metavar="FILE",
-        help="CSV file with the lookup table; its columns are named as in the use case, or key and value.",
+        help="CSV file with a lookup table; its columns are named as in the use case, or key and value. May be given "
+        "several times.",
     ),
 ]
 Workers = Annotated[
@@ -96,7 +97,8 @@ def given_options(context: typer.Context, **instead: str) -> str:
         name = parameter.name or ""
         if is_given(context, name):
             value = instead.get(name, context.params[name])
-            words += [parameter.opts[0], *([] if value is True else [str(value)])]
+            for one in value if isinstance(value, list | tuple) else [value]:
+                words += [parameter.opts[0], *([] if one is True else [str(one)])]
     return shlex.join(words)
 
 

@@ -136,7 +136,7 @@ def run(
         source = {"input": input}
         if input != "-":  # a wrong name must not begin a folder, let alone empty one
             check_input(Path(input).expanduser(), pipeline("run", given_options(context, input="-")))
-    source |= {"enrichment": str(enrichment) if enrichment else None, "rate": rate}
+    source |= {"enrichment": [str(file) for file in enrichment] if enrichment else None, "rate": rate}
     project = load_project()
     try:
         with Display(quiet=quiet or (as_json and not sys.stderr.isatty()), title=f"{project.name} → {data}") as display:

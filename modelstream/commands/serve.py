@@ -59,7 +59,9 @@ def serve(
             folder = open_folder(data.resolve(), project, shards=shards, urls=urls)
             if folder.note:
                 display.say(f"note: {folder.note}")
-            saved = service.serve(project, folder, service.ServeOptions(port, workers, enrichment, max_delay), display)
+            saved = service.serve(
+                project, folder, service.ServeOptions(port, workers, enrichment or [], max_delay), display
+            )
     except KeyboardInterrupt:
         print("Stopped at once; nothing is lost. The same command goes on where it stopped.", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -33,7 +33,7 @@ from modelstream.runner.retention import Trimmer
 from modelstream.runner.signals import on_ending
 from modelstream.runner.state import FunctionState, PipelineState
 from modelstream.runner.supervisor import Supervisor
-from modelstream.source.enrichment import load_enrichment
+from modelstream.source.enrichment import load_enrichment_files
 from modelstream.use_case.declared import UseCase
 
 COMMIT_MS = 5000.0
@@ -50,7 +50,7 @@ class ServeOptions:
 
     port: int
     workers: int
-    enrichment: Path | None = None
+    enrichment: Sequence[Path] = ()
     max_delay: float = MAX_DELAY
 
 
@@ -92,8 +92,7 @@ def serve(project: Project, folder: DataFolder, options: ServeOptions, display: 
         use_case = pipeline.stores.use_case
         pipeline.prepare()
         display.say(pipeline.aside)
-        if options.enrichment is not None:
-            load_enrichment(options.enrichment, use_case, pipeline.stores.tables)
+        load_enrichment_files(options.enrichment, use_case, pipeline.stores.tables)
         for name, table in pipeline.stores.lookups.items():
             if empty := when_empty(name, table):
                 display.say(f"warning: {empty}")

@@ -49,13 +49,13 @@ def check(project: Project, source: dict[str, Any]) -> None:
 
 def look(project: Project, source: dict[str, Any]) -> None:
     """Do so in this process. Raises ModelstreamError."""
-    from modelstream.source.enrichment import check_enrichment
+    from modelstream.source.enrichment import check_enrichment, files_of
     from modelstream.stages.data_generator import end_time
     from modelstream.use_case.file import load_use_case
 
     use_case = load_use_case(project.use_case_file)
-    if source.get("enrichment") is not None:
-        check_enrichment(source["enrichment"], use_case)
+    for path in files_of(source.get("enrichment")):
+        check_enrichment(path, use_case)
     end_time(source.get("end"))
     for name in (project.chain.source, *project.chain.consumers):
         function, notebook = project.functions[name], project.notebook(name)

@@ -15,6 +15,8 @@ from modelstream.tables import Tables
 from modelstream.use_case.declared import FieldType, UseCase
 from modelstream.use_case.lookups import lookup_key, lookup_tables
 
+Files = str | Path | Sequence[str | Path] | None
+"""A CSV file, several, or none."""
 Pair = tuple[str, str]
 """The names of the column with the keys and of that with the values."""
 
@@ -30,6 +32,28 @@ def load_enrichment(path: Path | str, use_case: UseCase, tables: Tables, table: 
     """
     name, rows = check_enrichment(path, use_case, table)
     return tables.lookup(name).load([rows])
+
+
+def load_enrichment_files(files: Files, use_case: UseCase, tables: Tables) -> list[str]:
+    """Load CSV files, each into the table that its columns name; return these tables.
+
+    All files are read before the first is loaded. Raises as `load_enrichment` does.
+    """
+    found = [check_enrichment(path, use_case) for path in files_of(files)]
+    for table, rows in found:
+        tables.lookup(table).load([rows])
+    return [table for table, _ in found]
+
+
+def files_of(files: Files) -> list[Path | str]:
+    """Return the files of an option or parameter, which may be one or several.
+
+    >>> files_of("codes.csv"), files_of(["a.csv", "b.csv"]), files_of(None)
+    (['codes.csv'], ['a.csv', 'b.csv'], [])
+    """
+    if files is None:
+        return []
+    return [files] if isinstance(files, str | Path) else [*files]
 
 
 def check_enrichment(path: Path | str, use_case: UseCase, table: str = "") -> tuple[str, pa.RecordBatch]:

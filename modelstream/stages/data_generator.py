@@ -20,7 +20,7 @@ from modelstream.base.timestamps import datetime_of
 from modelstream.errors import ConfigurationError
 from modelstream.settings import from_environment
 from modelstream.source.distributions import Distributions
-from modelstream.source.enrichment import load_enrichment
+from modelstream.source.enrichment import Files, load_enrichment_files
 from modelstream.source.generator import GeneratorOptions, GeneratorSource, enrichment_table
 from modelstream.source.lines import Progress
 from modelstream.source.mixing import check_file, check_generated, check_read
@@ -43,8 +43,8 @@ class SourceOptions:
 
     input: str | None = None
     """A file of JSON lines, `-` for standard input, or nothing for generated events."""
-    enrichment: str | None = None
-    """A CSV file with the lookup table. Generated events come with their own."""
+    enrichment: Files = None
+    """A CSV file with a lookup table, or several. Generated events come with their own."""
     users: int = 2000
     events_per_user: int = 1000
     seed: int = 1
@@ -164,8 +164,7 @@ def open_source(
         check_read(known)
     else:
         check_file(Path(options.input).expanduser().resolve(), known)
-    if options.enrichment is not None:
-        load_enrichment(options.enrichment, use_case, tables)
+    load_enrichment_files(options.enrichment, use_case, tables)
     block = chunk_bytes(shards)
     if options.input == "-":
         return open_stdin(use_case.key_path, tables.inputs(), descriptor=STDIN, block=block)
@@ -201,9 +200,8 @@ def _open_generator(distributions: Distributions, options: SourceOptions, use_ca
 
 def _load_table(distributions: Distributions, options: SourceOptions, use_case: UseCase, tables: Tables) -> None:
     lookup = next(iter(use_case.profile_lookups.values()), None)
-    if options.enrichment is not None:
-        load_enrichment(options.enrichment, use_case, tables)
-    elif lookup is not None:
+    given = load_enrichment_files(options.enrichment, use_case, tables)
+    if lookup is not None and lookup.look_up not in given:
         tables.lookup(lookup.look_up).load([enrichment_table(distributions.enrichment, options.seed)])
 
 

@@ -109,12 +109,13 @@ def test_input_of_a_wrong_format_is_refused_with_a_way_out_that_keeps_the_other_
     file = tmp_path / "my events"
     file.write_bytes(gzip.compress(b"{}\n"))
     (tmp_path / "areas.csv").write_text("")
-    options = ("--enrichment", tmp_path / "areas.csv", "--data", tmp_path / "mine", "--fresh")
+    table = f"--enrichment {tmp_path}/areas.csv --enrichment {tmp_path}/shops.csv"
+    options = (*table.split(), "--data", tmp_path / "mine", "--fresh")
     assert pipeline("run", "--input", file, *options) == 3
     said = " ".join(capsys.readouterr().err.split())
     assert f"gzip -dc '{file}' | " in said
-    assert f"run --input - --enrichment {tmp_path}/areas.csv --fresh --data {tmp_path}/mine" in said or (
-        f"run --input - --enrichment {tmp_path}/areas.csv --data {tmp_path}/mine --fresh" in said
+    assert f"run --input - {table} --fresh --data {tmp_path}/mine" in said or (
+        f"run --input - {table} --data {tmp_path}/mine --fresh" in said
     )
     assert not (tmp_path / "mine").exists()
 

@@ -44,7 +44,7 @@ def test_status_counts_what_is_there(view: View, capsys: pytest.CaptureFixture[s
 
 def test_status_names_no_lookup_table_for_a_use_case_without_lookup(view: View) -> None:
     assert view.features.count() and view.events_log.count()  # they are opened
-    view.__dict__["use_case"] = msgspec.structs.replace(view.use_case, lookup=None)
+    view.__dict__["use_case"] = msgspec.structs.replace(view.use_case, forms={**view.use_case.groups})
     assert list(status_of(view).tables) == ["features"]
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from modelstream.errors import ConfigurationError
-from modelstream.source.enrichment import load_enrichment, read_enrichment
+from modelstream.source.enrichment import load_enrichment, load_enrichment_files, read_enrichment
 from modelstream.tables import open_tables
 from modelstream.use_case.declared import FieldType
 from modelstream.use_case.file import load_use_case
+from tests.events.payments import PAYMENTS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CHURN = load_use_case(Path(__file__).parents[2] / "use_cases" / "churn.yaml")
@@ -107,3 +108,26 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=problem) as refused:
             read_enrichment(tmp_path / name, NAMES, FieldType.TEXT)
         assert str(tmp_path) in str(refused.value)
+
+
+# Several tables.
+
+
+def test_a_file_goes_into_the_table_that_its_columns_name(tmp_path: Path) -> None:
+    terminals, shops, keys = (tmp_path / name for name in ("terminals.csv", "shops.csv", "keys.csv"))
+    terminals.write_text("merchant,merchant_risk\n7.0,0.5\n")
+    shops.write_text("shop_risk,shop\n0.25,7.0\n")
+    keys.write_text("key,value\n8,1\n")
+    with open_tables(f"sqlite://{tmp_path}") as tables:
+        assert load_enrichment_files([str(terminals), shops], PAYMENTS, tables) == ["terminals", "shops"]
+        assert tables.lookup("terminals").get_many(["7"]) == [0.5]
+        assert tables.lookup("shops").get_many(["7.0", "7"]) == [
+            0.25,
+            None,
+        ]  # looked up by a text, which stays as it is
+        terminals.write_text("merchant,merchant_risk\n7,0.75\n")
+        with pytest.raises(ConfigurationError, match="columns don't say for which of the tables terminals, shops"):
+            load_enrichment_files([terminals, keys], PAYMENTS, tables)
+        assert load_enrichment(keys, PAYMENTS, tables, "shops") == 1
+        assert tables.lookup("shops").get_many(["8"]) == [1.0]
+        assert tables.lookup("terminals").get_many(["7"]) == [0.5], "no file is loaded if one is wrong"

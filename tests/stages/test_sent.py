@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -113,7 +113,7 @@ def test_looked_up_values_are_sent_and_logged_and_counted(streams: Streams, tmp_
 
 @pytest.mark.parametrize("made", [from_file, from_client])
 def test_an_event_that_was_sent_and_not_logged_is_logged_as_it_was_sent(
-    streams: Streams, tmp_path: Path, made: type[Incoming]
+    streams: Streams, tmp_path: Path, made: Callable[..., Incoming]
 ) -> None:
     messages = [made(0, 7), made(1, 7, 8), made(2, 7)]
     first = Process(streams, tmp_path, {"7": 0.5})

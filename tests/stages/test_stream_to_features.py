@@ -266,7 +266,7 @@ def test_a_lookup_that_fails_in_the_middle_leaves_nothing_behind(harness: Harnes
     def failing(table: str, keys: Sequence[str]) -> list[float | None]:
         if failures and len(keys):
             raise failures.pop()
-        return get_many(table, keys)
+        return [*get_many(table, keys)]
 
     stage._look_up = failing
     flush(harness, stage, *messages(batch(lines), [2]))

@@ -66,7 +66,7 @@ def event_counts(examples: Examples, use_case: UseCase) -> npt.NDArray[np.float6
     It is the count of all such events, where that is a feature. Without it, vectors are counted, which needs all of a
     user's.
     """
-    feature = _count_of(use_case.predict_on[0], use_case)
+    feature = count_of(use_case.predict_on[0], use_case)
     of_type = examples.kinds == 0
     if feature is not None:
         return np.where(of_type, examples.vectors[:, use_case.features.index(feature)], 0.0)
@@ -75,7 +75,7 @@ def event_counts(examples: Examples, use_case: UseCase) -> npt.NDArray[np.float6
     return counts
 
 
-def _count_of(event: str, use_case: UseCase) -> str | None:
+def count_of(event: str, use_case: UseCase) -> str | None:
     """Return the feature that is the number of all counted events of a type, this one included; None without one."""
     for name, group in use_case.groups.items():
         every = group.of == (event,) and not group.where and AllTime() in group.windows and not group.without

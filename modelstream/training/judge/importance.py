@@ -45,7 +45,7 @@ def permutation_importance(
         examples = examples.where(np.sort(draw.choice(len(examples), MOST_VECTORS, replace=False)))
     auc, loss = _judge(examples.labels, score(examples.vectors))
     found = []
-    for name, columns in _groups(use_case).items():
+    for name, columns in together(use_case).items():
         drops, rises = [], []
         for _ in range(repeats):
             shuffled = examples.vectors.copy()
@@ -59,8 +59,8 @@ def permutation_importance(
     return sorted(found, key=lambda one: -one.log_loss_rise)
 
 
-def _groups(use_case: UseCase) -> dict[str, list[int]]:
-    """Return columns by the name of what is shuffled: every feature, and what has several.
+def together(use_case: UseCase) -> dict[str, list[int]]:
+    """Return columns by the name of what is shuffled: every feature, and what has several of them.
 
     That are groups, windows of those with several windows, and categories with a feature for each value.
     """
