@@ -47,6 +47,9 @@ class _Recording:
         self._world = world
         self.first_offset = world.streams.first_offset
 
+    def expect_appends(self) -> None:
+        pass
+
     def append(self, name: str, records: list[tuple[int, bytes]]) -> list[int]:
         offsets = self._world.streams.append(name, records)
         for (shard, body), offset in zip(records, offsets, strict=True):
@@ -134,7 +137,7 @@ class World:
         if self.ack_may_fall:  # as on V3IO, where a lower acknowledgement moves the checkpoint back
             self._acks[function, shard] = offset
         else:
-            self.streams.ack(function, _reads(function), shard, offset)
+            self.streams.ack(function, _reads(function), {shard: offset})
 
     def processes(self) -> list[Process]:
         """Return those that run, or seem to."""
