@@ -47,9 +47,6 @@ class _Recording:
         self._world = world
         self.first_offset = world.streams.first_offset
 
-    def expect_appends(self) -> None:
-        pass
-
     def append(self, name: str, records: list[tuple[int, bytes]]) -> list[int]:
         offsets = self._world.streams.append(name, records)
         for (shard, body), offset in zip(records, offsets, strict=True):
