@@ -25,8 +25,14 @@ from modelstream.use_case.vocabulary import (
 )
 
 FIELDS = {
-    "user": FieldType.KEY, "at": FieldType.TIME, "kind": FieldType.TEXT, "id": FieldType.IDENTIFIER,
-    "x": FieldType.NUMBER, "y": FieldType.NUMBER, "shop": FieldType.IDENTIFIER, "n": FieldType.INTEGER,
+    "user": FieldType.KEY,
+    "at": FieldType.TIME,
+    "kind": FieldType.TEXT,
+    "id": FieldType.IDENTIFIER,
+    "x": FieldType.NUMBER,
+    "y": FieldType.NUMBER,
+    "shop": FieldType.IDENTIFIER,
+    "n": FieldType.INTEGER,
     "ok": FieldType.BOOLEAN,
 }
 EVENTS = {"pay": Event(("paid", "payment"), ("x",)), "back": Event(), "look": Event(), "hello": Event()}
@@ -42,8 +48,15 @@ def case(forms: Mapping[str, Form], **parts: Any) -> UseCase:
     ('spent_sum',)
     """
     whole = {
-        "version": 2, "name": "shops", "key": "user", "written_time": Clock("at"), "type": "kind",
-        "written": FIELDS, "events": EVENTS, "predict_on": ("pay", "look"), "forms": dict(forms),
+        "version": 2,
+        "name": "shops",
+        "key": "user",
+        "written_time": Clock("at"),
+        "type": "kind",
+        "written": FIELDS,
+        "events": EVENTS,
+        "predict_on": ("pay", "look"),
+        "forms": dict(forms),
         "model": ModelDeclaration("m", "p"),
     }
     return UseCase(**(whole | parts))
