@@ -1,4 +1,4 @@
-"""Arithmetic over features, as `compute` in a use-case file writes it: `amount / max(spend_7d_mean, 1)`.
+"""Arithmetic over features, as `compute` in a use-case file writes it: `celsius / max(heat_7d_mean, 1)`.
 
 It is read with Python's grammar, of which only numbers, names, + - * /, parentheses and the FUNCTIONS are let through:
 nothing else is ever evaluated.
@@ -37,11 +37,11 @@ class ExpressionError(ValueError):
 def parse(text: str) -> ast.expr:
     """Return the expression that is written. Raises ExpressionError.
 
-    >>> names(parse("amount / (1 + spend_7d_mean)"))
-    ['amount', 'spend_7d_mean']
-    >>> parse("amount ** 2")
+    >>> names(parse("celsius / (1 + heat_7d_mean)"))
+    ['celsius', 'heat_7d_mean']
+    >>> parse("celsius ** 2")
     Traceback (most recent call last):
-    modelstream.use_case.arithmetic.ExpressionError: 'amount ** 2' can't be computed: there are + - * / and min, max, log1p
+    modelstream.use_case.arithmetic.ExpressionError: 'celsius ** 2' can't be computed: there are + - * / and min, max, log1p
     """
     if len(text) > LONGEST:
         raise ExpressionError(f"it is longer than {LONGEST:,} characters")
