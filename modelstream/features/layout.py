@@ -139,7 +139,7 @@ def row_bytes(use_case: UseCase) -> dict[str, int]:
 def tally_parts(use_case: UseCase, group: Group, window: Window) -> tuple[str, ...]:
     """Return what the tally of a window keeps, in its order: columns of the row, or only what the statistics need.
 
-    `Layout` uses it.
+    `Layout`, which uses it, has an example.
     """
     if isinstance(window, AllTime | From):
         return stored_parts(use_case, group)

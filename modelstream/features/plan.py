@@ -58,7 +58,10 @@ _WITHOUT_TALLY = {Statistic.SINCE, Statistic.SINCE_OPEN, Statistic.DISTINCT, Sta
 
 
 class Inputs(NamedTuple):
-    """The fields whose values the kernel needs of each event."""
+    """The fields whose values the kernel needs of each event.
+
+    `plan_of` has an example.
+    """
 
     numbers: tuple[str, ...]
     """As they are, in the rows of `Batch.values`."""
@@ -285,7 +288,7 @@ class _Planner:
 
 
 def _given(name: str, group: Group, window: Window) -> Iterator[tuple[str, Statistic | Recent, int]]:
-    """Yield the features of a window as `Group.names` names them: name, statistic, and for the last values how far back."""
+    """Yield the features of a window as `Group.names` names them: name, statistic, and how far back a last value is."""
     start = f"{name}_{window.label}" if window.label else name
     for given in group.give:
         if isinstance(given, Recent):
