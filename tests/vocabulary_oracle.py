@@ -234,7 +234,7 @@ class VocabularyOracle:
             return bool(window.before) or time >= opened
         if kind(window) == "Sliding":
             step = length_of(window.length) // window.steps
-            return user.clock // step - window.steps + 1 <= time // step <= user.clock // step
+            return bool(user.clock // step - window.steps + 1 <= time // step <= user.clock // step)
         return time >= user.sessions[length_of(window.gap)][0]
 
     def take(self, user: User, name: str, event: Event) -> None:

@@ -26,8 +26,8 @@ OTHERS, SESSIONS, IDENTITIES = "times and values looked up", "sessions", "ids"
 class Layout:
     """The words of a row by what they hold.
 
-    Keys are `("column", NAME)` for columns of the stored row; `("ids",)`, `("session", GAP)`; of a group `("table", G)` and
-    `("recent", G)`; of its windows by their number `("tally" | "held" | "ring", G, W)`; and, in memory only,
+    Keys are `("column", NAME)` for columns of the stored row; `("ids",)`, `("session", GAP)`; of a group `("table", G)`
+    and `("recent", G)`; of its windows by their number `("tally" | "held" | "ring", G, W)`; and, in memory only,
     `("step", LENGTH)` and `("folded" | "fold", G, W)`.
 
     >>> from modelstream.use_case.file import parse_use_case

@@ -25,6 +25,7 @@ OPENED, LATEST = "opened", "at"
 
 _MORE = ("min", "max", "first", "last", "share")
 _OF_THE_CLOCK = {Statistic.RATE, Statistic.SINCE, Statistic.SINCE_OPEN}
+_WITHOUT_TALLY = {Statistic.SINCE, Statistic.SINCE_OPEN, Statistic.DISTINCT, Statistic.UNSEEN}
 _OF_DISTINCT = {Statistic.DISTINCT, Statistic.UNSEEN}
 
 
@@ -119,6 +120,11 @@ def has_table(group: Group) -> bool:
     return bool(_OF_DISTINCT.intersection(_statistics(group)))
 
 
+def has_tally(group: Group) -> bool:
+    """Tell whether a sliding window of a group has a tally: for `since` and the distinct values it needs none."""
+    return not _WITHOUT_TALLY.issuperset(_statistics(group))
+
+
 def is_opened_by_its_first(group: Group) -> bool:
     """Tell whether a row keeps when a group of all time took its first event."""
     asked = {Statistic.RATE, Statistic.SINCE_OPEN}.intersection(_statistics(group))
@@ -146,7 +152,8 @@ def _is_packed(use_case: Declaration) -> bool:
     return use_case.id is not None or any(
         has_table(group)
         or any(isinstance(one, Recent) for one in group.give)
-        or any(isinstance(window, Sliding | Session) for window in group.windows)
+        or any(isinstance(window, Session) for window in group.windows)
+        or (any(isinstance(window, Sliding) for window in group.windows) and has_tally(group))
         for group in use_case.groups.values()
     )
 

@@ -77,3 +77,9 @@ def test_the_state_of_another_definition_is_refused(content: bytes | None) -> No
     with pytest.raises(ConfigurationError, match="state of another definition of shops"):
         engine.load(["u"], with_packed(stored(MANY), content))
     assert engine.missing(["u"]) == ["u"]
+
+
+def test_a_sliding_window_without_a_tally_stores_nothing() -> None:
+    use_case = case({"spent": Group(("pay",), windows=(Sliding("1h", 6),), give=(SINCE,))})
+    assert use_case.row_schema.names == ["user", "applied", "clock", "spent_at"]
+    assert stored(use_case).num_rows == 1

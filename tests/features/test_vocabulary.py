@@ -143,7 +143,8 @@ COUNTED = {"n": Group(("pay", "look"), give=(Statistic.COUNT,))}
 
 def outcomes(case: UseCase, *events: dict[str, Any]) -> list[str]:
     """Return for each event its reason, or `counted`; the oracle agrees."""
-    served, oracle, found = Served(random.Random(0), case), VocabularyOracle(case, LOOKED_UP), []
+    served, oracle = Served(random.Random(0), case), VocabularyOracle(case, LOOKED_UP)
+    found: list[str] = []
     for event in events:
         before = dict(served.not_counted)
         served.apply([{"user": "u", "kind": "pay", "x": 1.0, **event}])
@@ -173,14 +174,15 @@ def test_what_lies_in_the_future_does_not_move_the_clock() -> None:
 
 def test_an_id_is_repeated_while_it_is_among_the_last_64_that_counted() -> None:
     case = plain(COUNTED, id="id")
-    events = [{"at": 0, "id": str(i)} for i in [*range(64), 0, 63, 64, 0, 1]] + [{"at": 0}] * 2
+    events: list[dict[str, Any]] = [{"at": 0, "id": str(i)} for i in [*range(64), 0, 63, 64, 0, 1]]
+    events += [{"at": 0}] * 2
     assert outcomes(case, *events)[64:] == ["repeated", "repeated", "counted", "counted", "counted"] + ["counted"] * 2
 
 
 @pytest.mark.parametrize(("before", "expected"), [(True, "counted"), (False, "window_not_open")])
 def test_what_happened_before_the_window_opened(before: bool, expected: str) -> None:
     case = plain(COUNTED, window=From("pay", "1h", before))
-    events = [{"at": 5, "kind": "look"}, {"at": 5}, {"at": 4}, {"at": 5 + HOUR}, {"at": 6 + HOUR}]
+    events: list[dict[str, Any]] = [{"at": 5, "kind": "look"}, {"at": 5}, {"at": 4}, {"at": 5 + HOUR}, {"at": 6 + HOUR}]
     assert outcomes(case, *events) == ["window_not_open", "counted", expected, "counted", "window_closed"]
 
 
