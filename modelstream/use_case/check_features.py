@@ -222,7 +222,7 @@ def _given(use_case: UseCase, group: Group, place: Place) -> Iterator[Problem]:
         yield where, "it gives no statistic", f"list some: {', '.join(one.value for one in Statistic)}, or {{last: 3}}"
     yield from repeated(where, (str(one.count) if isinstance(one, Recent) else one.value for one in group.give))
     kind = use_case.fields.get(group.value) if group.value is not None else None
-    numeric = kind in (*_NUMBERS, "boolean")
+    numeric = kind == FieldType.NUMBER
     shared = Statistic.SHARE in group.give
     if shared != bool(group.share):
         there = "give" if shared else "share"
@@ -233,7 +233,7 @@ def _given(use_case: UseCase, group: Group, place: Place) -> Iterator[Problem]:
         of_values = isinstance(one, Recent) or one in _OF_VALUES
         if of_values and not numeric:
             told = f"{group.value!r} is of type {kind}" if kind else "the group has no `value`"
-            yield (*where, i), f"{_told(one)} needs a number, but {told}", "give a `value` that is a number"
+            yield (*where, i), f"{_told(one)} needs a number, but {told}", "give a `value` whose type is number"
         if isinstance(one, Statistic) and one in _OF_TABLES and group.value is None:
             yield (*where, i), f"{one.value} needs values to tell apart", "give a `value`, the field that holds them"
         if isinstance(one, Recent) and not 1 <= one.count <= MOST_VALUES:
