@@ -43,7 +43,9 @@ class SqliteFeatureTable(FeatureTable):
             FEATURES,
             cache_bytes=CACHE_BYTES,
             statements=[
-                f"CREATE TABLE features ({', '.join(columns)}) WITHOUT ROWID",
+                # In the order in which users came, with an index of the keys: new users share pages. Files of earlier
+                # checkouts are in the order of the keys (WITHOUT ROWID), and stay so.
+                f"CREATE TABLE features ({', '.join(columns)})",
                 "CREATE TABLE watermarks (epoch INTEGER, shard INTEGER, origin TEXT, bucket INTEGER, "
                 "position INTEGER NOT NULL, PRIMARY KEY (epoch, shard, origin, bucket)) WITHOUT ROWID",
                 'CREATE TABLE shards (epoch INTEGER, shard INTEGER, "offset" INTEGER NOT NULL, '
@@ -114,7 +116,7 @@ class SqliteFeatureTable(FeatureTable):
         return rose
 
     def _values(self, parts: Sequence[pa.RecordBatch]) -> Iterator[tuple[Any, ...]]:
-        """Yield rows in the order of their keys, in which the table is stored: each page is looked up once a commit.
+        """Yield rows in the order of their keys, as in the index: each of its pages is looked up once a commit.
 
         They become Python's objects a slice at a time, since those of 100,000 take 100 MB.
         """

@@ -20,7 +20,7 @@ from modelstream.clients import sqlite as sqlite_files
 from modelstream.errors import ConfigurationError, GoneError, UnavailableError
 from modelstream.tables import Input, Tables, open_tables
 from modelstream.tables.sqlite_features import SqliteFeatureTable
-from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, held, rows, same
+from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, held, rows, same, sums
 
 
 def commit_until_killed(url: str, shard: int, confirmed: Any) -> None:
@@ -121,6 +121,26 @@ class TestSqliteTables(TablesContract):
                 assert same(features.checkpoint(shard), checkpoint(stored, {("f", shard): stored}, vectors=stored))
             assert set(held(features).values()) == {(stored, float(stored))}
         assert last > 10
+
+    def test_table_of_an_earlier_checkout_in_the_order_of_its_keys_goes_on(self, url: str, folder: Path) -> None:
+        with open_tables(url) as tables:
+            assert tables.features(ROWS).commit(0, rows(), checkpoint(0, {("f", 0): 1}))
+        connection = sqlite3.connect(folder / "features.db")
+        (made,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'features'").fetchone()
+        assert "ROWID" not in made
+        connection.executescript(f"DROP TABLE features; {made} WITHOUT ROWID;")
+        connection.execute("INSERT INTO features (user, applied, bet_sum) VALUES ('b', 5, 0.5)")
+        connection.commit()
+        connection.close()
+        with open_tables(url) as tables:
+            features = tables.features(ROWS)
+            many = rows(("c", 1, 1.0), ("a", 1, 1.0), ("b", 4, 4.0))
+            assert (
+                features.commit_all([(0, many, checkpoint(1)), (1, rows(("d", 9, 9.0)), checkpoint(0))]) == [True] * 2
+            )
+            assert held(features) == {"a": (1, 1.0), "b": (5, 0.5), "c": (1, 1.0), "d": (9, 9.0)}
+            assert sums(features.get_many(["b", "x", "c"])) == {"b": 0.5, "c": 1.0}
+            assert features.count() == 4
 
     def test_person_can_read_the_features(self, tables: Tables, folder: Path) -> None:
         stored = rows(("a", 1, 1_700_000_000_000_000, "Köln", 5, True, None, 0.5))
