@@ -12,7 +12,6 @@ from modelstream.use_case.columns import ADDED
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.vocabulary import names_of
 
-
 Problem = tuple[Place, str, str]
 """Where, what, and the remedy."""
 

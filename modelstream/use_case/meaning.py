@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 import xxhash
 
+from modelstream.base.words import counted
 from modelstream.base.yamlfile import Place
 from modelstream.errors import ConfigurationError
-from modelstream.base.words import counted
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.durations import duration, microseconds
 from modelstream.use_case.version_1 import UseCaseV1, translated

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from modelstream.base.yamlfile import YamlFile
 from modelstream.use_case.declared import Clock, Event, Field, FieldType, Label, ModelDeclaration, Profile, UseCase
 from modelstream.use_case.durations import MICROSECONDS, duration
