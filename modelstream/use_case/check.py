@@ -1,4 +1,4 @@
-"""Checks that the parts of a use case fit together: what every version of its file has. `check_features` has the rest."""
+"""Checks that the parts of a use case fit together: those that every version of its file has."""
 
 from __future__ import annotations
 

@@ -43,8 +43,10 @@ DURATION = "write a time such as 90s, 30m, 24h, 7d or 1h30m"
 _NUMBERS = ("number", "integer")
 _NAMES = ("text", "identifier", "key")
 _OF_VALUES = frozenset(
-    (Statistic.SUM, Statistic.MEAN, Statistic.VAR, Statistic.STD)
-    + (Statistic.MIN, Statistic.MAX, Statistic.FIRST, Statistic.LAST)
+    (
+        *(Statistic.SUM, Statistic.MEAN, Statistic.VAR, Statistic.STD),
+        *(Statistic.MIN, Statistic.MAX, Statistic.FIRST, Statistic.LAST),
+    )
 )
 _OF_TABLES = frozenset((Statistic.DISTINCT, Statistic.UNSEEN))
 
