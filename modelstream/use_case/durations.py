@@ -20,8 +20,8 @@ def microseconds(text: str) -> int | None:
     found = _WRITTEN.fullmatch(text)
     if not found:
         return None
-    parts = zip(found.groups(default="0"), MICROSECONDS.values(), strict=True)
-    return round(sum(float(number) * unit for number, unit in parts)) or None
+    *whole, seconds = zip(found.groups(default="0"), MICROSECONDS.values(), strict=True)
+    return sum(int(number) * unit for number, unit in whole) + round(float(seconds[0]) * seconds[1]) or None
 
 
 def duration(length: int) -> str:
