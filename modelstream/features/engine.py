@@ -6,7 +6,6 @@ them in `kernel`, the users' rows in memory are in `users`, and features of the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.features import kernel
+from modelstream.features.layout import check_row
 from modelstream.features.own import OwnFeatures
 from modelstream.features.plan import inputs_of, plan_of
 from modelstream.features.prepared import NoEventsError, Prepared, prepare
@@ -36,7 +36,7 @@ from modelstream.features.terms import (
 from modelstream.features.users import Users, texts
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.lookups import lookup_key
-from modelstream.use_case.vocabulary import Compute, Group, LookUp, names_of
+from modelstream.use_case.vocabulary import LookUp
 
 __all__ = [
     "Applied",
@@ -104,6 +104,7 @@ class FeatureEngine:
     """
 
     def __init__(self, use_case: UseCase) -> None:
+        check_row(use_case)
         self.use_case = use_case
         self._users = Users(use_case)
         self._plan = plan_of(use_case)
@@ -262,22 +263,19 @@ def features_of(rows: pa.RecordBatch, use_case: UseCase) -> pa.RecordBatch:
 
     `replay` has an example.
     """
-    computed = dict(zip(use_case.computed, _view(rows, use_case), strict=True))
-    needs_event = _needing_an_event(use_case)
+    known = dict(zip(use_case.computed, _view(rows, use_case), strict=True))
+    shown = {name: pa.array(values) for name, values in known.items()}
+    for name in _unseen(use_case):
+        known[name], shown[name] = np.full(rows.num_rows, np.nan), pa.nulls(rows.num_rows, pa.float64())
+    shown |= OwnFeatures(use_case).readable(known, rows.num_rows)
+    shown |= {name: rows.column(name) for name in use_case.profile_lookups}
     schema: pa.Schema = use_case.features_schema
-    columns = []
-    for field in schema:
-        if field.name in needs_event:
-            columns.append(pa.nulls(rows.num_rows, field.type))
-        elif field.name in computed and field.name not in use_case.profile_lookups:
-            columns.append(pa.array(computed[field.name]))
-        else:
-            columns.append(rows.column(field.name))
+    columns = [shown[name] if name in shown else rows.column(name) for name in schema.names]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _view(rows: pa.RecordBatch, use_case: UseCase) -> Float64s:
-    """Return float64[features, rows]; nothing that needs an event is in it."""
+    """Return float64[features, rows]: what the kernel computes. The rest is 0."""
     plan, users, n = plan_of(use_case), Users(use_case), rows.num_rows
     keys = texts(rows.column(0))
     users.load(keys, rows)
@@ -299,26 +297,13 @@ def _view(rows: pa.RecordBatch, use_case: UseCase) -> Float64s:
     output = Output(nothing, np.zeros((len(use_case.computed), n)), nothing, nothing, np.empty(SIZE))
     with np.errstate(all="ignore"):
         kernel.view(plan, users.state, batch, output)
-    fields = [field for field in use_case.event_schema if field.name in use_case.fields]
-    no_events = pa.RecordBatch.from_arrays([pa.nulls(n, field.type) for field in fields], schema=pa.schema(fields))
-    OwnFeatures(use_case).fill(no_events, np.arange(n), output.vectors)
     return output.vectors
 
 
-def _needing_an_event(use_case: UseCase) -> set[str]:
-    """Return the features that are of an event itself, and those that are computed from such ones."""
-    plan = plan_of(use_case)
-    unseen = plan.features[plan.features[:, OPERATION] == UNSEEN, PLACE].tolist()
-    found = {use_case.computed[place] for place in unseen}
-    for name, form in use_case.forms.items():
-        if not isinstance(form, Group | Compute) and name not in use_case.profile_lookups:
-            found.update(names_of(name, form))
-    computed = {name: form for name, form in use_case.forms.items() if isinstance(form, Compute)}
-    while True:
-        more = {n for n, form in computed.items() if not found.isdisjoint(re.findall(r"[^\W\d]\w*", form.compute))}
-        if more <= found:
-            return found
-        found |= more
+def _unseen(use_case: UseCase) -> list[str]:
+    """Return the features that say whether an event's value is new."""
+    features = plan_of(use_case).features
+    return [use_case.computed[place] for place in features[features[:, OPERATION] == UNSEEN, PLACE].tolist()]
 
 
 def replay(

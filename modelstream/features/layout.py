@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from modelstream.errors import ConfigurationError
 from modelstream.features.terms import IDS, KNOWN_AT, LOOKED_UP, NEVER, PARTS
 from modelstream.use_case.columns import APPLIED, TIME
 from modelstream.use_case.declared import UseCase
@@ -21,6 +22,9 @@ Key = tuple[str | int, ...]
 
 OTHERS, SESSIONS, IDENTITIES = "times and values looked up", "sessions", "ids"
 """What parts of a row are called that belong to no group."""
+
+MOST_BYTES = 8192
+"""Most bytes of a user's row, without texts: two pages of SQLite."""
 
 
 class Layout:
@@ -134,6 +138,21 @@ def row_bytes(use_case: UseCase) -> dict[str, int]:
     {'times and values looked up': 16, 'reading': 32}
     """
     return Layout(use_case).parts
+
+
+def check_row(use_case: UseCase) -> None:
+    """Raise ConfigurationError if a user's row would take more than MOST_BYTES: every commit writes rows whole.
+
+    `row_bytes` has the numbers.
+    """
+    parts = row_bytes(use_case)
+    if (size := sum(parts.values())) > MOST_BYTES:
+        largest = sorted(parts.items(), key=lambda one: -one[1])[:3]
+        raise ConfigurationError(
+            f"the use case {use_case.name} would keep {size:,} bytes for each user; {MOST_BYTES:,} are possible. The "
+            f"largest parts: {', '.join(f'{name} {number:,}' for name, number in largest)}",
+            remedy="take fewer steps or windows, or a smaller `at_most`, in these groups",
+        )
 
 
 def tally_parts(use_case: UseCase, group: Group, window: Window) -> tuple[str, ...]:

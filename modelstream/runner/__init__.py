@@ -16,6 +16,7 @@
 | `data_folder` | the folder, its lock and its marker file |
 | `definition` | what the data in it mean, which it remembers |
 | `entries` | what in it is the pipeline's own |
+| `trial` | a use case, tried on the first lines of a file |
 | `preflight` | what would refuse a run is looked at before data are deleted |
 | `store_urls` | URLs of stores on the command line |
 | `state` | the state of all functions at one moment |

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -132,14 +132,22 @@ def totals_of(stores: Stores, shards: int) -> Totals:
 
 
 def reasons_since(stores: Stores, before: Before) -> dict[str, int]:
-    """Return the most frequent reasons of the dead letters of a run, and how many have each.
+    """Return the most frequent reasons of the dead letters of a run, and how many have each."""
+    return most_frequent(letter.reason for letter in stores.dead_letters(after=before.letters))
+
+
+def most_frequent(reasons: Iterable[str]) -> dict[str, int]:
+    """Return the most frequent of some reasons of dead letters, and how many have each.
 
     The place in a line is left out, and the value if there are several for a reason: both differ from line to line.
+
+    >>> most_frequent(["at: missing", "at: missing", "kind: missing"])
+    {'at: missing': 2, 'kind: missing': 1}
     """
     found: Counter[str] = Counter()
     only: dict[str, str] = {}
-    for letter in stores.dead_letters(after=before.letters):
-        reason = _PLACE.sub("", letter.reason)
+    for told in reasons:
+        reason = _PLACE.sub("", told)
         without = _VALUE.sub("", reason)
         found[without] += 1
         if only.setdefault(without, reason) != reason:
