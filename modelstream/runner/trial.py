@@ -96,16 +96,16 @@ def try_lines(use_case: UseCase, path: Path, most: int = MOST_LINES) -> Trial:
 
 
 def _first_lines(use_case: UseCase, path: Path, most: int) -> MessageLines:
-    found: list[bytes] = []
+    lines: list[bytes] = []
     positions: list[int] = []
     sizes: dict[int, int] = {}
-    for chunk in FileSource(path.resolve(), use_case.key_path).chunks(lambda: len(found) >= most):
-        first = chunk.lines.slice(0, most - len(found))
-        found += first.texts()
+    for chunk in FileSource(path.resolve(), use_case.key_path).chunks(lambda: len(lines) >= most):
+        first = chunk.lines.slice(0, most - len(lines))
+        lines += first.texts()
         positions += first.positions.tolist()
         sizes |= first.truncated
     return MessageLines(
-        str(path), pa.array(found, pa.binary()), np.array(positions, np.int64), time.time_ns() // 1000, sizes
+        str(path), pa.array(lines, pa.binary()), np.array(positions, np.int64), time.time_ns() // 1000, sizes
     )
 
 
