@@ -43,6 +43,7 @@ if stale := installed.problem(command_line.FOLDER):
 import typer
 
 from modelstream.commands import models, table
+from modelstream.commands.check import check
 from modelstream.commands.deploy import deploy, undeploy
 from modelstream.commands.drift import drift
 from modelstream.commands.endings import errors_in_words
@@ -88,6 +89,9 @@ app.command(rich_help_panel=LOOK)(peek)
 app.add_typer(table.app, name="table", rich_help_panel=LOOK)
 app.command(rich_help_panel=LOOK)(explain)
 app.command(rich_help_panel=LOOK)(replay)
+
+# Bring your own case: a file says what the events, the features and the model are.
+app.command(rich_help_panel="Bring another use case")(check)
 
 # Learn from it. A version that is promoted serves within seconds: `modelstream/registry/watch.py`.
 TRAIN = "Train the model anew"

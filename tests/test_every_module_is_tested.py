@@ -19,6 +19,7 @@ COVERED: Covered = {
     # "modelstream.<module>": ("tests/<file that fails when the module is broken>", "<by what way>")
     "base.without_pandas": ("base/test_without_pandas.py", "in processes of their own"),
     "cluster.compile": ("cluster/test_workflow.py", "in a process of the environment with Kubeflow's compiler"),
+    "commands.check": ("commands/test_check.py", BY_COMMAND),
     "commands.deploy": ("commands/test_command_line.py", BY_COMMAND),
     "commands.drift": ("training/drift/test_drift.py", BY_COMMAND),
     "commands.formats": ("commands/test_table.py", BY_COMMAND),

@@ -13,6 +13,7 @@ takes long to import is imported inside functions.
 | `ranking` | shared: the highest rows of a table, for `table --by` |
 | `explain` | the events and features behind a prediction |
 | `replay` | recompute all features, and compare them |
+| `check` | the mistakes in a use-case file, and what becomes of a sample of events |
 | `train` | train a model |
 | `models` | versions of the model, and which of them serves |
 | `drift` | served vectors against the training data |

@@ -143,7 +143,7 @@ def row_bytes(use_case: UseCase) -> dict[str, int]:
 def check_row(use_case: UseCase) -> None:
     """Raise ConfigurationError if a user's row would take more than MOST_BYTES: every commit writes rows whole.
 
-    `row_bytes` has the numbers.
+    `row_bytes` has the numbers, and an example.
     """
     parts = row_bytes(use_case)
     if (size := sum(parts.values())) > MOST_BYTES:

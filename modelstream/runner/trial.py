@@ -99,7 +99,9 @@ def _first_lines(use_case: UseCase, path: Path, most: int) -> MessageLines:
     lines: list[bytes] = []
     positions: list[int] = []
     sizes: dict[int, int] = {}
-    for chunk in FileSource(path.resolve(), use_case.key_path).chunks(lambda: len(lines) >= most):
+    for chunk in FileSource(path.resolve(), use_case.key_path).chunks(lambda: False):
+        if len(lines) >= most:
+            break
         first = chunk.lines.slice(0, most - len(lines))
         lines += first.texts()
         positions += first.positions.tolist()

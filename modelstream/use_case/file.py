@@ -20,14 +20,21 @@ def load_use_case(path: Path | str) -> UseCase:
 
     Raises ConfigurationError: the file, the place in it, and a remedy.
     """
+    return parse_use_case(read_text(path), str(path), Path(path).parent)
+
+
+def read_text(path: Path | str) -> str:
+    """Return the text of a use-case file. Raises ConfigurationError.
+
+    `mistakes` takes it; `pipeline.py check` is an example.
+    """
     try:
-        text = Path(path).read_text("utf-8")
+        return Path(path).read_text("utf-8")
     except OSError as error:
         problem = f"the use-case file {path} can't be read: {error.strerror or error}"
         raise ConfigurationError(problem, remedy="give the path of a use-case file") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not UTF-8: {error}", remedy="save the file as UTF-8") from None
-    return parse_use_case(text, str(path), Path(path).parent)
 
 
 def parse_use_case(text: str, source: str = "use case", folder: Path | None = None) -> UseCase:
