@@ -46,10 +46,10 @@ def errors_in_words(status: int = 1) -> Iterator[None]:
 def looking(data: Path) -> Iterator[View]:
     """Open a data folder, which a pipeline may be using, to print what it holds."""
     from modelstream.commands.view import View
-    from modelstream.project import load_project
+    from modelstream.runner.chosen import project_for
 
     try:
-        with View(data, load_project()) as view:
+        with View(data, project_for(data)) as view:
             yield view
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

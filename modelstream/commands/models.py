@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modelstream.base.command_line import pipeline
 from modelstream.base.words import counted
-from modelstream.commands.options import FLAG, AsJson
+from modelstream.commands.options import FLAG, AsJson, UseCaseFile
 from modelstream.errors import ModelstreamError
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
 
+    from modelstream.project import Project
     from modelstream.registry.registry import Registered, Registry
     from modelstream.training.promotion import Comparison
-    from modelstream.use_case.declared import UseCase
 
 Name = Annotated[
     str,
@@ -43,7 +44,7 @@ def models(context: typer.Context) -> None:
 
 
 @app.command("list")
-def list_versions(name: Name = "", as_json: AsJson = False) -> None:
+def list_versions(name: Name = "", use_case: UseCaseFile = None, as_json: AsJson = False) -> None:
     """List all versions: the one that comes with the project, and the registered ones.
 
     Example: python pipeline.py models list --json
@@ -54,7 +55,7 @@ def list_versions(name: Name = "", as_json: AsJson = False) -> None:
 
     from modelstream.commands.output import console, no_model_yet, plain_table, print_json
 
-    registry = open_registry(name)
+    registry = open_registry(name, use_case=use_case)
     found = registry.versions()
     if as_json:
         print_json(found)
@@ -73,7 +74,7 @@ def list_versions(name: Name = "", as_json: AsJson = False) -> None:
 
 
 @app.command("show")
-def show_version(version: Version, name: Name = "", as_json: AsJson = False) -> None:
+def show_version(version: Version, name: Name = "", use_case: UseCaseFile = None, as_json: AsJson = False) -> None:
     """Show a version and its model card.
 
     Example: python pipeline.py models show 2
@@ -82,7 +83,7 @@ def show_version(version: Version, name: Name = "", as_json: AsJson = False) -> 
 
     from modelstream.commands.output import console, print_json
 
-    registry = open_registry(name)
+    registry = open_registry(name, use_case=use_case)
     place = registry.place_of(version)
     found = next(one for one in registry.versions() if one.folder == place)
     features = registry.load(version).spec.features
@@ -106,6 +107,7 @@ def show_version(version: Version, name: Name = "", as_json: AsJson = False) -> 
 def promote(
     version: Version,
     name: Name = "",
+    use_case: UseCaseFile = None,
     force: Annotated[
         bool, typer.Option("--force", metavar=FLAG, help="Also if it is worse than the one that serves: don't ask.")
     ] = False,
@@ -118,11 +120,13 @@ def promote(
 
     Example: python pipeline.py models promote 2
     """
-    if not promote_compared(open_registry(name), version, force=force):
+    from modelstream.runner.chosen import project_for
+
+    if not promote_compared(project_for(use_case=use_case), name, version, force=force):
         raise typer.Exit(1)
 
 
-def promote_compared(registry: Registry, version: str, *, force: bool) -> bool:
+def promote_compared(project: Project, name: str, version: str, *, force: bool) -> bool:
     """Promote a version, and print how it compares with the one that serves; return whether it was promoted.
 
     If it is worse or can't be compared, ask on a terminal. Raises ModelstreamError where nobody can be asked.
@@ -131,9 +135,11 @@ def promote_compared(registry: Registry, version: str, *, force: bool) -> bool:
 
     from modelstream.commands.output import console
     from modelstream.training.promotion import decide, in_doubt
+    from modelstream.use_case.file import load_use_case
 
+    registry = open_registry(name, project)
     before = registry.current() or registry.shipped_version()
-    found = decide(registry, version, _use_case().threshold)
+    found = decide(registry, version, load_use_case(project.use_case_file).threshold)
     if found.comparison is not None:
         console().print(_compared(found.comparison))
     elif found.unknown:
@@ -170,12 +176,12 @@ def _compared(found: Comparison) -> Group:
 
 
 @app.command()
-def rollback(name: Name = "") -> None:
+def rollback(name: Name = "", use_case: UseCaseFile = None) -> None:
     """Serve the previous version again.
 
     Example: python pipeline.py models rollback
     """
-    registry = open_registry(name)
+    registry = open_registry(name, use_case=use_case)
     before = registry.current() or registry.shipped_version()
     version = registry.rollback()
     print(f"{registry.name} {version} serves again{_instead(before, version)}. {_when()}")
@@ -185,19 +191,14 @@ def _when() -> str:
     return f"A running pipeline switches to it within 5 s (`{pipeline('status')}`)."
 
 
-def open_registry(name: str = "") -> Registry:
-    """Return the registry of the project's model, or of another one by name."""
-    from modelstream.project import load_project
+def open_registry(name: str = "", project: Project | None = None, use_case: Path | None = None) -> Registry:
+    """Return the registry of the model of a use case, or of another one by name."""
     from modelstream.registry.registry import Registry
-
-    return Registry.of_project(load_project(), _use_case(), name)
-
-
-def _use_case() -> UseCase:
-    from modelstream.project import load_project
+    from modelstream.runner.chosen import project_for
     from modelstream.use_case.file import load_use_case
 
-    return load_use_case(load_project().use_case_file)
+    project = project or project_for(use_case=use_case)
+    return Registry.of_project(project, load_use_case(project.use_case_file), name)
 
 
 def _cells(one: Registered, measures: list[str]) -> list[str | Text]:

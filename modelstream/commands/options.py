@@ -31,6 +31,15 @@ KeptIn = Annotated[
         rich_help_panel=KEPT,
     ),
 ]
+UseCaseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--use-case",
+        metavar="FILE",
+        help="The use-case file (default: that of the data folder, or else the one that project.yaml names).",
+        show_default=False,
+    ),
+]
 Shards = Annotated[
     int | None,
     typer.Option(

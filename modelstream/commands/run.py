@@ -21,6 +21,7 @@ from modelstream.commands.options import (
     Shards,
     Streams,
     Tables,
+    UseCaseFile,
     Workers,
     given_options,
     is_given,
@@ -98,6 +99,7 @@ def run(
         bool,
         typer.Option("--strict", metavar=FLAG, help="End with status 3 if anything in the input could not be read."),
     ] = False,
+    use_case: UseCaseFile = None,
     shards: Shards = None,
     streams: Streams = "",
     tables: Tables = "",
@@ -107,7 +109,7 @@ def run(
 
     If it stops for any reason, run it again with the same folder: it continues where it
     stopped, and counts nothing twice. Ctrl-C saves the work in progress. The folder
-    remembers --streams, --tables and --logs, so give them only the first time.
+    remembers --use-case, --streams, --tables and --logs, so give them only the first time.
 
     The exit status is 3 if nothing of the input could be read; with --strict, also if
     some of it couldn't.
@@ -117,9 +119,9 @@ def run(
     from modelstream.base.command_line import pipeline
     from modelstream.commands.output import print_json
     from modelstream.commands.run_summary import print_summary
-    from modelstream.project import load_project
     from modelstream.runner import preflight
     from modelstream.runner import run as runs
+    from modelstream.runner.chosen import project_for
     from modelstream.runner.data_folder import open_folder
     from modelstream.runner.display import Display
     from modelstream.runner.store_urls import checked
@@ -137,7 +139,7 @@ def run(
         if input != "-":  # a wrong name must not begin a folder, let alone empty one
             check_input(Path(input).expanduser(), pipeline("run", given_options(context, input="-")))
     source |= {"enrichment": [str(file) for file in enrichment] if enrichment else None, "rate": rate}
-    project = load_project()
+    project = project_for(data, use_case)
     try:
         with Display(quiet=quiet or (as_json and not sys.stderr.isatty()), title=f"{project.name} → {data}") as display:
             urls = checked(StoreUrls(streams, tables, logs), project)

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelstream.base.words import counted
-from modelstream.commands.options import DATA, Enrichment, KeptIn, Logs, Quiet, Shards, Streams, Tables, Workers
+from modelstream.commands.options import (
+    DATA,
+    Enrichment,
+    KeptIn,
+    Logs,
+    Quiet,
+    Shards,
+    Streams,
+    Tables,
+    UseCaseFile,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from modelstream.http.service import Saved
@@ -31,6 +42,7 @@ def serve(
     ] = 30.0,
     quiet: Quiet = False,
     data: KeptIn = DATA,
+    use_case: UseCaseFile = None,
     shards: Shards = None,
     streams: Streams = "",
     tables: Tables = "",
@@ -40,19 +52,19 @@ def serve(
 
     POST a JSON object, an array or NDJSON to /events; 202 means that it is stored. GET
     / describes the other paths. Ctrl-C finishes and saves the work in progress; the
-    next start with the same folder continues. The folder also remembers --streams,
-    --tables and --logs.
+    next start with the same folder continues. The folder also remembers --use-case,
+    --streams, --tables and --logs.
 
     Example: python pipeline.py serve --port 8080 --data data-mine
     """
     from modelstream.http import service
-    from modelstream.project import load_project
+    from modelstream.runner.chosen import project_for
     from modelstream.runner.data_folder import open_folder
     from modelstream.runner.display import Display
     from modelstream.runner.store_urls import checked
     from modelstream.settings import StoreUrls
 
-    project = load_project()
+    project = project_for(data, use_case)
     try:
         with Display(quiet=quiet, title=f"{project.name} → {data}") as display:
             urls = checked(StoreUrls(streams, tables, logs), project)

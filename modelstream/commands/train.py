@@ -106,9 +106,9 @@ def train(
 
     from modelstream.base.command_line import pipeline
     from modelstream.commands.output import console, print_json
-    from modelstream.project import load_project
+    from modelstream.runner.chosen import project_for
 
-    project = load_project()
+    project = project_for(data)
     options = {"labels": str(labels) if labels else None, "candidates": candidates, "seed": seed, "name": name}
     options |= {"source": source, "since": since, "until": until}
     try:
@@ -121,17 +121,17 @@ def train(
     else:
         console().print(_summary(_card(project, name, results), results))
     if promote:
-        _promote(results["version"], name, force=force, to_errors=as_json)
+        _promote(project, results["version"], name, force=force, to_errors=as_json)
     elif not as_json:
         console().print(f"To let it serve: {escape(pipeline('models promote', results['version']))}")
 
 
-def _promote(version: str, name: str, *, force: bool, to_errors: bool) -> None:
+def _promote(project: Project, version: str, name: str, *, force: bool, to_errors: bool) -> None:
     """Promote the new version. What is said of it goes to standard error where the output is JSON."""
-    from modelstream.commands.models import open_registry, promote_compared
+    from modelstream.commands.models import promote_compared
 
     with redirect_stdout(sys.stderr) if to_errors else nullcontext():
-        promoted = promote_compared(open_registry(name), version, force=force)
+        promoted = promote_compared(project, name, version, force=force)
     if not promoted:
         raise typer.Exit(1)
 

@@ -13,6 +13,7 @@
 | `job` | such a process: a job, such as the source |
 | `line` | between the supervisor and a worker |
 | `rpc` | requests to the model server's worker |
+| `chosen` | the project, with the use case that was chosen for a folder |
 | `data_folder` | the folder, its lock and its marker file |
 | `definition` | what the data in it mean, which it remembers |
 | `entries` | what in it is the pipeline's own |

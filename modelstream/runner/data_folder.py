@@ -16,7 +16,7 @@ import msgspec
 from modelstream.base.durable import check_there, identity
 from modelstream.base.words import counted
 from modelstream.errors import ConfigurationError, GoneError, UnavailableError
-from modelstream.project import Project
+from modelstream.project import Project, load_project
 from modelstream.runner import definition, entries
 from modelstream.runner.definition import Definition, definition_of
 from modelstream.runner.entries import LOCK, MARKER
@@ -41,6 +41,8 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shards: int
     use_case: str
     """Name of the use case whose columns the tables and logs have."""
+    use_case_file: str = ""
+    """Its file, where that was chosen for the folder; empty: the one that `project.yaml` names."""
     urls: StoreUrls = msgspec.field(default=StoreUrls(), name="places")
     """URLs of the streams, tables and logs that are outside of the folder."""
     definition: Definition | None = None
@@ -319,8 +321,16 @@ def _begin(path: Path, shards: int, project: Project, urls: StoreUrls, made: Def
     if not (path / MARKER).exists():
         _check_empty(path)
     version = 1 if urls == NOWHERE_ELSE else VERSION
-    use_case = project.use_case_file.stem
-    marker = Marker(version=version, shards=shards, use_case=use_case, urls=urls, definition=made)
+    use_case = project.use_case_file
+    chosen = "" if use_case == load_project(project.file).use_case_file else str(use_case)
+    marker = Marker(
+        version=version,
+        shards=shards,
+        use_case=use_case.stem,
+        use_case_file=chosen,
+        urls=urls,
+        definition=made,
+    )
     _write(path, marker)
     return marker
 

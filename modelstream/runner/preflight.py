@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from modelstream import notebooks
 from modelstream.base.process_environment import ONE_THREAD
 from modelstream.errors import ConfigurationError, ModelstreamError
 from modelstream.project import Project, load_project
+from modelstream.runner.chosen import with_use_case
 from modelstream.use_case.declared import UseCase
 
 
@@ -33,7 +35,7 @@ def check(project: Project, source: dict[str, Any]) -> None:
     """
     command = [sys.executable, "-m", "modelstream.runner.preflight", str(project.file.resolve())]
     done = subprocess.run(
-        [*command, msgspec.json.encode(source).decode()],
+        [*command, str(project.use_case_file.resolve()), msgspec.json.encode(source).decode()],
         env={**os.environ, **ONE_THREAD},
         capture_output=True,
         check=False,
@@ -85,7 +87,8 @@ def _look_at_model(project: Project, use_case: UseCase) -> None:
 def main() -> None:
     """Look, and print the refusal, if there is one."""
     try:
-        look(load_project(sys.argv[1]), msgspec.json.decode(sys.argv[2]))
+        project = with_use_case(load_project(sys.argv[1]), Path(sys.argv[2]))
+        look(project, msgspec.json.decode(sys.argv[3]))
     except ModelstreamError as error:
         print(msgspec.json.encode(Refusal(str(error), error.remedy)).decode(), flush=True)
         os._exit(1)

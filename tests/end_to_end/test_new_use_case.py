@@ -78,20 +78,17 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walked]:
         shutil.copy(ROOT / name, root)
     shutil.copy(EVENTS, root / "loans.ndjson")
     (root / "use_cases" / "loans.yaml").write_text(blocks("yaml")[0])
-    project = (root / "project.yaml").read_text()
-    assert project.count("use_case: use_cases/churn.yaml") == 1
-    (root / "project.yaml").write_text(project.replace("use_cases/churn.yaml", "use_cases/loans.yaml"))
     walk = Walked(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.delenv("MODELSTREAM_REGISTRY", raising=False)
         steps = [step[2:] if step[0] == "python" else step for step in commands()]
-        assert [step[0] for step in steps] == ["run", "peek", "explain", "serve", "train", "curl"]
-        for step in steps[:3]:
+        assert [step[0] for step in steps] == ["check", "run", "peek", "explain", "serve", "train", "curl"]
+        for step in steps[:4]:
             walk.run(step[0], *step)
         walk.run("status", "status", "--data", "data-loans")
         walk.unanswered = pd.read_parquet(walk.data / "inference")
-        served, trained, curl = steps[3:]
+        served, trained, curl = steps[4:]
         path, body = curl[1].removeprefix("localhost:8080"), curl[3].encode()
         with serving(walk.data, *served[1:], root=root) as service:
             until(lambda: "starting" not in str(service.ask(path, body)[1]), 90)
@@ -119,7 +116,7 @@ def test_events_on_the_page_are_of_the_use_case_on_the_page() -> None:
 
 def test_profile_on_the_page_fits_the_use_case_on_the_page() -> None:
     small, profile = blocks("yaml")
-    events = "events:\n  payment: {value: amount}\n  closed: {}\n"
+    events = "events:\n  payment: {needs: [amount]}\n  closed: {}\n"
     fields = "defaulted: boolean}"
     assert events in small
     assert fields in small
