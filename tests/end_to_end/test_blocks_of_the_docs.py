@@ -29,6 +29,8 @@ COMPARED = {
     ("use-case.md", "key: user_id"): "tests/stages/test_envelopes.py",
     ("cluster-plans.md", "The project modelstream"): "tests/cluster/test_plan.py",
     ("cluster-plans.md", "project: modelstream"): "tests/cluster/test_plan.py",
+    ("vocabulary.md", "features:"): "tests/use_case/test_vocabulary_page.py",
+    ("vocabulary.md", "time:"): "tests/use_case/test_vocabulary_page.py",
 }
 """Blocks that are no commands, by their page and the beginning of their text, and where they are compared."""
 MINUTES = "minutes; it is what CI does"
