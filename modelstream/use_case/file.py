@@ -68,7 +68,7 @@ def mistakes(text: str, source: str = "use case", folder: Path | None = None) ->
     Where a part has a form that can't be read, that is the only one.
 
     >>> for mistake in mistakes("{version: 2, name: a b}"): print(mistake)
-    use case, line 1: 'key' is missing
+    use case: 'key' is missing
     """
     try:
         file = YamlFile(text, source)

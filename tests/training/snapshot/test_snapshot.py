@@ -122,8 +122,8 @@ def test_how_the_log_is_cut_into_batches_changes_nothing(
     whole = take(data, source=source)
     scan = ParquetLog.scan
 
-    def slowly(*args: Any) -> Iterator[pa.RecordBatch]:
-        for batch in scan(*args):
+    def slowly(*args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        for batch in scan(*args, **options):
             yield from (batch.slice(start, 97) for start in range(0, batch.num_rows, 97))
 
     monkeypatch.setattr(ParquetLog, "scan", slowly)
