@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from modelstream.base.yamlfile import Place
+from modelstream.base.yamlfile import OTHERS, Place
 from modelstream.use_case import arithmetic
 from modelstream.use_case.check import LONGEST, NAME, NAME_REMEDY, Problem, repeated, unknown
 from modelstream.use_case.declared import FieldType, UseCase
-from modelstream.use_case.durations import microseconds, offset_microseconds
+from modelstream.use_case.durations import DURATION, microseconds, offset_microseconds
 from modelstream.use_case.vocabulary import (
     Category,
     Compute,
@@ -38,9 +38,10 @@ MOST_VALUES = 64
 MOST_CATEGORIES = 64
 SHORTEST_STEP = 1_000_000
 """In microseconds."""
-DURATION = "write a time such as 90s, 30m, 24h, 7d or 1h30m"
 
 _NUMBERS = ("number", "integer")
+_COUNTS = ("integer", "boolean")
+"""A group only tells their values apart."""
 _NAMES = ("text", "identifier", "key")
 _OF_VALUES = frozenset(
     (Statistic.SUM, Statistic.MEAN, Statistic.VAR, Statistic.STD)
@@ -218,11 +219,11 @@ def _label(place: Place, window: Window) -> Iterator[Problem]:
 
 def _given(use_case: UseCase, group: Group, place: Place) -> Iterator[Problem]:
     where = (*place, "give")
-    if not group.give:
-        yield where, "it gives no statistic", f"list some: {', '.join(one.value for one in Statistic)}, or {{last: 3}}"
-    yield from repeated(where, (str(one.count) if isinstance(one, Recent) else one.value for one in group.give))
+    yield from repeated(where, (one.value for one in group.give if isinstance(one, Statistic)))
+    if sum(isinstance(one, Recent) for one in group.give) > 1:
+        yield where, "the last values are listed twice", "keep the longer: it has the others"
     kind = use_case.fields.get(group.value) if group.value is not None else None
-    numeric = kind in (*_NUMBERS, "boolean")
+    numeric = kind == FieldType.NUMBER
     shared = Statistic.SHARE in group.give
     if shared != bool(group.share):
         there = "give" if shared else "share"
@@ -233,7 +234,10 @@ def _given(use_case: UseCase, group: Group, place: Place) -> Iterator[Problem]:
         of_values = isinstance(one, Recent) or one in _OF_VALUES
         if of_values and not numeric:
             told = f"{group.value!r} is of type {kind}" if kind else "the group has no `value`"
-            yield (*where, i), f"{_told(one)} needs a number, but {told}", "give a `value` that is a number"
+            remedy = (
+                f"declare {group.value} as number under fields" if kind in _COUNTS else "give a `value` of type number"
+            )
+            yield (*where, i), f"{_told(one)} needs a number, but {told}", remedy
         if isinstance(one, Statistic) and one in _OF_TABLES and group.value is None:
             yield (*where, i), f"{one.value} needs values to tell apart", "give a `value`, the field that holds them"
         if isinstance(one, Recent) and not 1 <= one.count <= MOST_VALUES:
@@ -264,7 +268,9 @@ def _conditions(use_case: UseCase, conditions: Mapping[str, Condition], place: P
         constants = [one for one in (condition.is_, condition.is_not, *(condition.in_ or ())) if one is not None]
         for constant in constants:
             if not _fits(constant, kind):
-                yield where, f"{constant!r} is not a value of {name!r}, which is of type {kind}", "give one that it has"
+                said = str(constant).lower() if isinstance(constant, bool) else repr(constant)
+                remedy = f"put it in quotes: {OTHERS}" if kind in _NAMES else "give one that it has"
+                yield where, f"{said} is not a value of {name!r}, which is of type {kind}", remedy
             elif name == use_case.type and constant not in use_case.events:
                 yield unknown(where, "event", str(constant), use_case.events)
         for limit in (condition.above, condition.below):

@@ -13,7 +13,7 @@ import msgspec
 from modelstream.base.yamlfile import YamlFile
 from modelstream.use_case.declared import Clock, Event, Field, FieldType, Label, ModelDeclaration, Profile, UseCase
 from modelstream.use_case.durations import MICROSECONDS, duration
-from modelstream.use_case.version_2 import check_fields
+from modelstream.use_case.version_2 import Errors, check_fields, check_names, events_of
 from modelstream.use_case.vocabulary import AllTime, Form, From, Group, LookUp, Part, Statistic
 
 STATISTICS = (Statistic.SUM, Statistic.MEAN, Statistic.COUNT, Statistic.VAR)
@@ -73,25 +73,29 @@ class UseCaseV1(Part, frozen=True):
     label: LabelV1 | None = None
 
 
-def read(file: YamlFile) -> UseCaseV1:
-    """Return what a file says. Raises ConfigurationError; whether the parts fit together is for `check_version_1`."""
+def read(file: YamlFile, errors: Errors) -> UseCaseV1 | None:
+    """Return what a file says, None if that can't be read; `errors` then says why.
+
+    Whether the parts fit together is for `check_version_1`.
+    """
     data = dict(file.data)
     parts: dict[str, type[Any]] = {"profile": Profile, "lookup": LookupV1, "window": WindowV1}
     parts |= {"label": LabelV1, "model": ModelDeclaration}
     for name, kind in parts.items():
         if data.get(name) is not None:
-            file.convert(data[name], kind, (name,))
-    check_fields(file)
-    events = data.get("events")
-    if isinstance(events, dict):
-        # `login:` declares an event without further details.
-        data["events"] = {name: {} if value is None else value for name, value in events.items()}
-        for name, value in data["events"].items():
-            file.convert(value, EventV1, ("events", name))
+            with errors:
+                file.convert(data[name], kind, (name,))
+    check_fields(file, errors)
+    data["events"] = events_of(file, EventV1, errors)
     statistics = data.get("statistics")
     for index, value in enumerate(statistics if isinstance(statistics, list) else ()):
-        file.convert(value, Statistic, ("statistics", index))
-    return file.convert(data, UseCaseV1)
+        with errors:
+            file.convert(value, Statistic, ("statistics", index))
+    check_names(file, UseCaseV1, errors)
+    if not errors:
+        with errors:
+            return file.convert(data, UseCaseV1)
+    return None
 
 
 def translated(old: UseCaseV1) -> UseCase:

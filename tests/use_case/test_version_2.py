@@ -136,6 +136,13 @@ MISTAKES = {
     "offset": ('"+01:00"', '"1"', "features.hour.offset: '1' is not an offset from UTC", '"+01:00"'),
     "unknown event": ("of: payment\n", "of: paymnt\n", "features.spend.of: no event 'paymnt'", "'payment'"),
     "unknown statistic": ("give: [sum,", "give: [summ,", "features.spend.give.0: 'summ' is unknown", "'sum'"),
+    "last values twice": ("[{last: 3}, share,", "[{last: 3}, {last: 2}, share,", "listed twice", "the longer"),
+    "YAML's on": ("give: [distinct,", "give: [on,", "features.merchants.give.0: expected str, got bool", "in quotes"),
+    "no values": ("{last: 3}", "{last: 0}", "features.latest.give.0: 0 is not in 1 to 64", "number"),
+    "sum of integers": (
+        *("value: amount\n    in: [{last", "value: online\n    in: [{last"),
+        *("features.spend.give.0: sum needs a number, but 'online' is of type boolean", "declare online as number"),
+    ),
     "statistic twice": ("give: [sum,", "give: [mean,", "features.spend.give: 'mean' is listed twice", "keep one"),
     "no statistic": ("give: [count, since_open]", "give: []", "features.abroad.give: it gives no statistic", "list"),
     "sum of text": (
@@ -165,7 +172,10 @@ MISTAKES = {
     ),
     "step below a second": ("{last: 1h, steps: 12}", "{last: 30s, steps: 60}", "shorter than a second", "fewer"),
     "length of time": ("{last: 1h,", "{last: 1 hour,", "'1 hour' is not a length of time", "30m"),
-    "length as a number": ("wait: 60d", "wait: 60", "label.wait: expected str", "type"),
+    "window as a number": ("{last: 1h,", "{last: 60,", "spend.in.0.last: 60 is not a length of time", "30m"),
+    "offset as a number": ('"+01:00"', "+10:00", "features.hour.offset: expected str, got int", "in quotes"),
+    "no limit": ("ahead: 10m", "ahead: ", "time.ahead: it says nothing", "write `unlimited`, or a time such as"),
+    "length as a number": ("wait: 60d", "wait: 60", "label.wait: 60 is not a length of time", "30m"),
     "century": ("for: 7d", "for: 99999999h", "features.latest.in.0.for: 99999999h is more than a century", "shorter"),
     "the same window twice": (
         *("{last: 24h, steps: 24}, all time", "{last: 1h, steps: 6}, all time"),
@@ -194,8 +204,13 @@ MISTAKES = {
         "{is_not: DE}",
         "{is_not: 3}",
         "3 is not a value of 'country', which is of type text",
-        "one",
+        "quotes",
     ),
+    "YAML's NO in a condition": (
+        *("country: {is_not: DE}", "country: {in: [DE, NO]}"),
+        *("where.country: false is not a value of 'country', which is of type text", "put it in quotes"),
+    ),
+    "condition out of one": ("{is_not: DE}", "{in: DE}", "where.country.in: expected array", "a list"),
     "condition that says nothing": ("{is_not: DE}", "{}", "features.abroad.where.country: it says nothing", "above"),
     "more than a text": ("country: {is_not: DE}", "country: {above: 3}", "is not above or below anything", "number"),
     "event in a condition": (
@@ -293,10 +308,37 @@ def test_all_mistakes_are_found_at_once() -> None:
     assert [str(one) for one in mistakes("[", "mine.yaml")][0].startswith("mine.yaml, line 1: not YAML")
 
 
+def test_what_cannot_be_read_is_told_with_all_the_rest() -> None:
+    text = (
+        TEXT.replace("amount: number", "amount: nummer")
+        .replace("wait: 60d", "wait: 60")
+        .replace("id: payment_id", "idd: payment_id")
+        .replace("give: [count, since_open]", "give: [cuont]")
+        .replace("{number: online}", "{}")
+        .replace("model: {name: cards, prediction: is_fraud, threshold: 0.9}", "")
+    )
+    found = [str(one).partition(": ")[0].rpartition(", ")[2] for one in mistakes(text, "mine.yaml", FOLDER)]
+    assert found == [
+        *("label.wait", "fields.amount", "idd", "mine.yaml"),
+        *("features.online", "features.abroad.give.0"),
+    ]
+
+
+def test_features_that_can_be_read_are_checked_beside_those_that_cannot() -> None:
+    text = (
+        TEXT.replace("give: [sum,", "give: [summ,").replace("at_most: 8", "at_most: 0").replace("late: 30d", "late: x")
+    )
+    found = [str(one).partition(": ")[0].rpartition(", ")[2] for one in mistakes(text, "mine.yaml", FOLDER)]
+    assert found == ["features.spend.give.0", "time.late", "features.merchants.at_most"]  # and not: no spend_mean
+
+
 def test_the_parts_of_reading_can_be_used_by_themselves() -> None:
     file = YamlFile(TEXT, "cards.yaml")
-    use_case = version_2.read(file, FOLDER)
+    errors = version_2.Errors()
+    use_case = version_2.read(file, FOLDER, errors)
+    assert use_case is not None
     assert [*check.problems(use_case)] == [*check_features.problems(use_case)] == [*check.columns(use_case)] == []
-    old = version_1.read(YamlFile((FOLDER / "boilers.yaml").read_text("utf-8"), "boilers.yaml"))
+    old = version_1.read(YamlFile((FOLDER / "boilers.yaml").read_text("utf-8"), "boilers.yaml"), errors)
+    assert old is not None and not errors
     assert [*check_version_1.problems(old)] == []
     assert isinstance(next(iter(version_1.translated(old).groups.values())), Group)
