@@ -33,8 +33,8 @@ class OwnFeatures:
     >>> use_case = parse_use_case('''
     ... {version: 2, name: heating, key: house, time: at, type: kind,
     ...  fields: {house: key, at: time, kind: text, celsius: number, room: text}, events: {reading: },
-    ...  features: {celsius: {number: celsius}, hour: {hour: at, offset: "+01:00"}, room: {category: room, one_of: [bath]},
-    ...             kelvin: {compute: celsius + 273}},
+    ...  features: {celsius: {number: celsius}, hour: {hour: at, offset: "+01:00"},
+    ...             room: {category: room, one_of: [bath]}, kelvin: {compute: celsius + 273}},
     ...  predict_on: [reading], model: {name: frost, prediction: will_freeze}}''')
     >>> use_case.computed
     ('celsius', 'hour', 'room_bath', 'room_other', 'kelvin')

@@ -13,6 +13,7 @@ from modelstream.errors import ConfigurationError
 from modelstream.project import Project
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import load_use_case
+from modelstream.use_case.lookups import lookup_tables
 from modelstream.use_case.meaning import Difference, Meaning, changes, differences, digest, meaning_of, use_case_of
 
 
@@ -38,10 +39,9 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
         def named(*keys: str) -> set[str]:
             return {wire[key] for wire in wiring for key in keys if key in wire}
 
-        looked_up = {self.use_case["lookup"]["table"]} if "lookup" in self.use_case else set()
         return {
             "streams": {*named("reads", "writes"), self.project["dead_letters"]},
-            "tables": {*named("table"), *looked_up},
+            "tables": {*named("table"), *lookup_tables(use_case_of(self.use_case))},
             "logs": named("log"),
         }
 

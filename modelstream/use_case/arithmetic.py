@@ -39,9 +39,9 @@ def parse(text: str) -> ast.expr:
 
     >>> names(parse("amount / (1 + spend_7d_mean)"))
     ['amount', 'spend_7d_mean']
-    >>> parse("amount ** 2")
+    >>> parse("a[2]")
     Traceback (most recent call last):
-    modelstream.use_case.arithmetic.ExpressionError: 'amount ** 2' can't be computed: there are + - * / and min, max, log1p
+    modelstream.use_case.arithmetic.ExpressionError: 'a[2]' can't be computed: there are + - * / and min, max, log1p
     """
     if len(text) > LONGEST:
         raise ExpressionError(f"it is longer than {LONGEST:,} characters")
@@ -55,6 +55,18 @@ def parse(text: str) -> ast.expr:
             raise
         raise ExpressionError("it can't be read: it is nested too deeply, or has characters of other kinds") from None
     return tree
+
+
+def rewritten(text: str) -> str:
+    """Return an expression in the one way in which it is written here; as it is where it can't be read.
+
+    >>> rewritten("(amount/2)+1")
+    'amount / 2 + 1'
+    """
+    try:
+        return ast.unparse(parse(text))
+    except ExpressionError:
+        return text
 
 
 def _check(node: ast.expr) -> None:

@@ -1,4 +1,4 @@
-"""Checks that the parts of a use case fit together: what every version of its file has. `check_features` has the rest."""
+"""Checks that the parts of a use case fit together: what files of every version have; `check_features` has more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from modelstream.base.yamlfile import Place, suggestion
 from modelstream.use_case.columns import ADDED
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.vocabulary import names_of
-
 
 Problem = tuple[Place, str, str]
 """Where, what, and the remedy."""

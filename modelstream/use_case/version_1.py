@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from modelstream.base.yamlfile import YamlFile
 from modelstream.use_case.declared import Clock, Event, Field, FieldType, Label, ModelDeclaration, Profile, UseCase
 from modelstream.use_case.durations import MICROSECONDS, duration
@@ -128,6 +126,39 @@ def translated(old: UseCaseV1) -> UseCase:
         forms=forms,
         derived=old.derived,
         label=Label(label.field, label.positive, label.event, wait) if label else None,
+    )
+
+
+def closest(use_case: UseCase) -> UseCaseV1:
+    """Return the use case of version 1 that comes closest to one of version 2: of what it can't say, nothing is left.
+
+    Two use cases mean the same if `translated` gives back what the first means, and so it is found out whether the
+    first can be said in version 1 (`meaning.meaning_of`).
+    """
+    groups, window, label = use_case.groups, use_case.window, use_case.label
+    values = {group.of[0]: group.value for group in groups.values() if group.of}
+    given = next((group.give for group in groups.values()), STATISTICS)
+    lookups = [LookupV1(one.look_up, one.by, name, one.otherwise) for name, one in use_case.profile_lookups.items()]
+    wait = label.wait_microseconds if label else None
+    ordered = [name for name in dict.fromkeys((*values, *sorted(use_case.events))) if name in use_case.events]
+    return UseCaseV1(
+        version=1,
+        name=use_case.name,
+        key=use_case.key,
+        time=use_case.time,
+        type=use_case.type,
+        fields=use_case.written,
+        events={name: EventV1(use_case.events[name].aliases, values.get(name)) for name in ordered},
+        predict_on=use_case.predict_on,
+        model=use_case.model,
+        profile=use_case.profile,
+        lookup=lookups[0] if lookups else None,
+        window=WindowV1(window.event, window.hours) if window else None,
+        statistics=tuple(one for one in given if isinstance(one, Statistic) and one in STATISTICS),
+        derived=use_case.derived,
+        label=LabelV1(label.field, label.positive, label.event, wait / MICROSECONDS["h"] if wait else None)
+        if label
+        else None,
     )
 
 

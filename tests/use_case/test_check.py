@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from modelstream.events.parsing import Checker, LineParser
 from modelstream.features.engine import FeatureEngine, no_rows
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.file import mistakes, parse_use_case
+from modelstream.use_case.meaning import differences, meaning_of, use_case_of
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "use_cases"
@@ -89,7 +91,7 @@ def use_cases(draw: st.DrawFn) -> Any:
         how = draw(st.sampled_from(["gone", "gone", "other", "renamed"]))
         value = part.pop(last)
         if how == "other":
-            value = draw(VALUES)
+            value = copy.deepcopy(draw(VALUES))
         if how != "gone" and isinstance(part, list):
             part.insert(last, value)
         elif how != "gone":
@@ -114,6 +116,9 @@ def test_use_case_that_passes_can_be_used_and_the_others_are_told(data: Any) -> 
         assert str(error) in map(str, mistakes(text, "it.yaml", FOLDER))
         return
     assert mistakes(text, "it.yaml", FOLDER) == []
+    stored = msgspec.json.encode(meaning_of(use_case))
+    again = use_case_of(msgspec.json.decode(stored))
+    assert differences(again, use_case) == [] and msgspec.json.encode(meaning_of(again)) == stored
     lines = [line_of(use_case, event) for event in use_case.event_names]
     parsed = LineParser(use_case).parse(lines, np.arange(len(lines)), ingested_at=0)
     assert parsed.rejects == []

@@ -305,7 +305,7 @@ def test_all_mistakes_are_found_at_once() -> None:
     assert len(found) == 3
     assert ["amount.number" in found[0], "spend.in.0.steps" in found[1], "latest.in" in found[2]] == [True] * 3
     assert mistakes(TEXT, "mine.yaml", FOLDER) == []
-    assert [str(one) for one in mistakes("[", "mine.yaml")][0].startswith("mine.yaml, line 1: not YAML")
+    assert str(mistakes("[", "mine.yaml")[0]).startswith("mine.yaml, line 1: not YAML")
 
 
 def test_what_cannot_be_read_is_told_with_all_the_rest() -> None:
