@@ -66,8 +66,8 @@ class FromOne(WrappedStreams):
     def rows(self, name: str, parts: Mapping[int, tuple[int, int]]) -> int:
         return super().rows(name, {shard: (first - 1, end - 1) for shard, (first, end) in parts.items()})
 
-    def ack(self, group: str, name: str, shard: int, offset: int) -> None:
-        super().ack(group, name, shard, offset - 1)
+    def ack(self, group: str, name: str, offsets: Mapping[int, int]) -> None:
+        super().ack(group, name, {shard: offset - 1 for shard, offset in offsets.items()})
 
     def acked(self, group: str, name: str) -> dict[int, int]:
         return {shard: offset + 1 for shard, offset in super().acked(group, name).items()}
@@ -95,7 +95,7 @@ def test_lag_is_the_number_of_rows_after_the_last_message_that_was_acknowledged(
             elif sent[shard]:
                 place = min(number, sent[shard] - 1)
                 group = "model-server" if what == "ack" else "another"
-                streams.ack(group, "serving", shard, place + streams.first_offset)
+                streams.ack(group, "serving", {shard: place + streams.first_offset})
                 if what == "ack":
                     acked[shard] = max(acked[shard], place)
         expected = [rows[shard, place] for shard in range(SHARDS) for place in waiting[shard] if place > acked[shard]]
@@ -108,7 +108,7 @@ def test_lags_are_of_the_functions_between_streams_in_their_order(stores: Stores
     assert stores.streams.names() == []
     list(stores.make(PROJECT, SHARDS))
     stores.streams.append("serving", [(1, b"x"), (2, b"y")])
-    stores.streams.ack("model-server", "serving", 2, 0)
+    stores.streams.ack("model-server", "serving", {2: 0})
     found = stores.lags(PROJECT)
     assert [*found.items()] == [
         ("event-handler", 0),

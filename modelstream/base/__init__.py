@@ -10,6 +10,7 @@
 | `arrays` | Arrow arrays of numpy's |
 | `json_bytes` | the grammar of JSON over bytes, for compiled loops |
 | `names` | what a stream, a table or a log may be called |
+| `prefetch` | asks for memory before a compiled loop needs it |
 | `process_environment` | environment variables for processes with numpy, Arrow and MLRun |
 | `timestamps` | times as values, and rows with times for people |
 | `times` | text to times: ISO 8601, and "15m" for how long ago |

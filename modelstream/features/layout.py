@@ -74,6 +74,8 @@ class Layout:
                 self.word[key] = place
                 place += words
         self.words = place
+        self.touched = starts[3]
+        """So many words are what most events touch."""
         self.packed = range(starts[2], place)
         """The words that are stored packed."""
         self.empty = self._empty(use_case)

@@ -162,6 +162,8 @@ class _Planner:
             sliding=np.flatnonzero((windows[:, terms.KIND] == terms.SLIDING) & (windows[:, terms.SIZE] > 0)),
             groups=groups,
             windows=windows,
+            touched=self._layout.touched,
+            bits=terms.BITS,
             asks=asks,
             asked_before=before,
             features=features,
@@ -189,7 +191,6 @@ class _Planner:
             row[terms.OPENED] = word["session", window.microseconds]
         if isinstance(window, Sliding):
             row[terms.KIND], row[terms.LENGTH], row[terms.STEPS] = terms.SLIDING, window.step, window.steps
-            row[terms.KEPT] = -1 if window.steps == 64 else (1 << window.steps) - 1
             row[terms.CURRENT] = word["step", window.step]
             row[terms.HELD] = word.get(("held", name, number), -1)
             row[terms.RING] = word.get(("ring", name, number), -1)

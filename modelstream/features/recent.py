@@ -17,6 +17,15 @@ Int64s = npt.NDArray[np.int64]
 
 
 @compiled_in_place
+def _holds(hashes: Int64s, hash_: int) -> bool:
+    """Tell whether a hash is among some. All are looked at, as machines compare several at once then."""
+    found = 0
+    for i in range(len(hashes)):
+        found |= hashes[i] == hash_
+    return found != 0
+
+
+@compiled_in_place
 def remember_value(row: Int64s, floats: Float64s, ring: int, count: int, x: float) -> None:
     """Put a number into a ring of the last `count`; `floats` is the same memory as `row`.
 
@@ -60,10 +69,7 @@ def has_id(row: Int64s, ring: int, hash_: int) -> bool:
 
     `remember_id` has an example.
     """
-    for i in range(ring + 1, ring + 1 + min(row[ring], IDS)):
-        if row[i] == hash_:
-            return True
-    return False
+    return _holds(row[ring + 1 : ring + 1 + min(row[ring], IDS)], hash_)
 
 
 @compiled_in_place
@@ -76,24 +82,27 @@ def remember_distinct(row: Int64s, table: int, capacity: int, hash_: int, time: 
     >>> row.tolist()
     [2, 70, 80, 5, 3]
     """
-    used, hashes = row[table], table + 1
-    times = hashes + capacity
-    for i in range(used):
-        if row[hashes + i] == hash_:
-            row[times + i] = max(row[times + i], time)
-            return
+    used = row[table]
+    hashes, times = row[table + 1 : table + 1 + used], row[table + 1 + capacity : table + 1 + capacity + used]
+    if _holds(hashes, hash_):
+        for i in range(len(hashes)):
+            if hashes[i] == hash_:
+                times[i] = max(times[i], time)
+        return
     place = used
     if used < capacity:
         row[table] = used + 1
     else:
-        place = 0
-        for i in range(1, capacity):
-            if row[times + i] < row[times + place]:
-                place = i
-        if time < row[times + place]:
+        least = times[0]
+        for i in range(len(times)):
+            least = min(least, times[i])
+        if time < least:
             return
-    row[hashes + place] = hash_
-    row[times + place] = time
+        place = 0
+        while times[place] != least:
+            place += 1
+    row[table + 1 + place] = hash_
+    row[table + 1 + capacity + place] = time
 
 
 @compiled_in_place
@@ -103,11 +112,11 @@ def distinct(row: Int64s, table: int, capacity: int, low: int, high: int) -> flo
     >>> distinct(np.array([2, 70, 80, 5, 3]), 0, 2, 4, 9)
     1.0
     """
-    times, found = table + 1 + capacity, 0.0
-    for i in range(times, times + row[table]):
-        if low <= row[i] <= high:
-            found += 1.0
-    return found
+    first = table + 1 + capacity
+    times, found = row[first : first + row[table]], 0
+    for i in range(len(times)):
+        found += (times[i] >= low) & (times[i] <= high)
+    return float(found)
 
 
 @compiled_in_place
@@ -118,8 +127,9 @@ def unseen(row: Int64s, table: int, capacity: int, hash_: int, low: int, high: i
     >>> unseen(row, 0, 2, 80, 4, 9), unseen(row, 0, 2, 80, 3, 9)
     (1.0, 0.0)
     """
-    hashes = table + 1
-    for i in range(hashes, hashes + row[table]):
-        if row[i] == hash_:
-            return 0.0 if low <= row[i + capacity] <= high else 1.0
+    hashes = row[table + 1 : table + 1 + row[table]]
+    if _holds(hashes, hash_):
+        for i in range(len(hashes)):
+            if hashes[i] == hash_ and low <= row[table + 1 + capacity + i] <= high:
+                return 0.0
     return 1.0

@@ -54,6 +54,24 @@ def update(words: Float64s, at: int, shape: Int64s, x: float, shared: bool) -> N
 
 
 @compiled_in_place
+def merge_more(older: Float64s, at: int, newer: Float64s, newer_at: int, shape: Int64s, empty: bool) -> None:
+    """Merge what a tally keeps besides count, sum, mean and m2, in place; `empty`: the older one is of nothing.
+
+    `merge` uses it, and has an example.
+    """
+    if shape[MIN] >= 0 and (empty or newer[newer_at + shape[MIN]] < older[at + shape[MIN]]):
+        older[at + shape[MIN]] = newer[newer_at + shape[MIN]]
+    if shape[MAX] >= 0 and (empty or newer[newer_at + shape[MAX]] > older[at + shape[MAX]]):
+        older[at + shape[MAX]] = newer[newer_at + shape[MAX]]
+    if shape[FIRST] >= 0 and empty:
+        older[at + shape[FIRST]] = newer[newer_at + shape[FIRST]]
+    if shape[LAST] >= 0:
+        older[at + shape[LAST]] = newer[newer_at + shape[LAST]]
+    if shape[SHARED] >= 0:
+        older[at + shape[SHARED]] += newer[newer_at + shape[SHARED]]
+
+
+@compiled_in_place
 def merge(older: Float64s, at: int, newer: Float64s, newer_at: int, shape: Int64s) -> None:
     """Merge the tally at `newer[newer_at]` into the one at `older[at]`, in place.
 
@@ -82,14 +100,7 @@ def merge(older: Float64s, at: int, newer: Float64s, newer_at: int, shape: Int64
         if shape[M2] >= 0:
             older[at + shape[M2]] = older[at + shape[M2]] + newer[newer_at + shape[M2]] + d * d * (a * b / n)
     if shape[MORE]:
-        if shape[MIN] >= 0 and newer[newer_at + shape[MIN]] < older[at + shape[MIN]]:
-            older[at + shape[MIN]] = newer[newer_at + shape[MIN]]
-        if shape[MAX] >= 0 and newer[newer_at + shape[MAX]] > older[at + shape[MAX]]:
-            older[at + shape[MAX]] = newer[newer_at + shape[MAX]]
-        if shape[LAST] >= 0:
-            older[at + shape[LAST]] = newer[newer_at + shape[LAST]]
-        if shape[SHARED] >= 0:
-            older[at + shape[SHARED]] += newer[newer_at + shape[SHARED]]
+        merge_more(older, at, newer, newer_at, shape, False)
 
 
 @compiled_in_place

@@ -46,9 +46,7 @@ COUNT, SUM, MEAN, M2, MIN, MAX, FIRST, LAST, SHARED, SIZE, MORE = range(11)
 PARTS = ("count", "sum", "mean", "m2", "min", "max", "first", "last", "shared")
 
 # The further columns of `Plan.windows`; words are places in a row, -1 for what the window does not have.
-KIND, OPEN, LENGTH, OPENED, BEFORE, STEPS, KEPT, HELD, RING, FOLD, FOLDED, CURRENT, OPENER, WINDOW_COLUMNS = range(
-    11, 25
-)
+KIND, OPEN, LENGTH, OPENED, BEFORE, STEPS, HELD, RING, FOLD, FOLDED, CURRENT, OPENER, WINDOW_COLUMNS = range(11, 24)
 ALL_TIME, FROM, SLIDING, SESSION = range(4)
 
 # The columns of `Plan.groups`.
@@ -74,6 +72,11 @@ ASK_WINDOW, ASK_GROUP, ASK_FEATURES, ASK_FEATURES_END, ASK_TALLY, ASK_COLUMNS = 
 # The columns of `Plan.features`: what is computed, the row of the vectors that it goes to, and a number that it needs.
 OPERATION, PLACE, ARGUMENT, FEATURE_COLUMNS = range(4)
 READ, READ_OR, VAR, STD, RATE, SHARE, SINCE, SINCE_OPEN, DISTINCT, UNSEEN, RECENT_VALUE = range(11)
+
+BIT_FACTOR = 0x03F79D71B4CB0A89
+BITS: Int64s = np.zeros(64, np.int64)
+"""The number of a bit b, at the six highest bits of `b * BIT_FACTOR` (a de Bruijn sequence: each six bits are others)."""
+BITS[[((1 << bit) * BIT_FACTOR >> 58) & 63 for bit in range(64)]] = np.arange(64)
 
 
 class Plan(NamedTuple):
@@ -118,6 +121,10 @@ class Plan(NamedTuple):
     """The windows with steps."""
     groups: Int64s
     windows: Int64s
+    touched: int
+    """So many words of a row are what most events touch."""
+    bits: Int64s
+    """`BITS`."""
     asks: Int64s
     asked_before: int
     """So many of `asks` are computed before the event is taken by its groups, the others after it."""

@@ -74,6 +74,7 @@ class Intake:
 
     def _open(self) -> None:
         self._streams = self._open_streams()
+        self._streams.expect_appends()
         self._shards = self._streams.describe(self._stream).shards
 
     async def _collect(self) -> None:

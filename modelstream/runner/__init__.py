@@ -9,6 +9,7 @@
 | `signals` | those that end it |
 | `supervisor` | starts a process for each worker, and restarts those that die |
 | `worker` | such a process: a function on some shards |
+| `acknowledging` | what a worker acknowledges, of all shards at once |
 | `job` | such a process: a job, such as the source |
 | `line` | between the supervisor and a worker |
 | `rpc` | requests to the model server's worker |

@@ -16,8 +16,10 @@ from modelstream.base.without_pandas import start_without_pandas
 from modelstream.errors import GoneError, ModelstreamError, UnavailableError
 from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
 from modelstream.runner.signals import leave_to_the_supervisor
+from modelstream.settings import from_environment
 from modelstream.source.key_finder import KeyFinder
 from modelstream.stages.counters import Counters
+from modelstream.stores import Stores
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -29,7 +31,10 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class JobContext:
-    """What a job's handler gets in place of MLRun's `MLClientCtx`: a logger, results, progress."""
+    """What a job's handler gets in place of MLRun's `MLClientCtx`: a logger, results, progress; the source also gets
+    its stores, which were getting ready before it was asked to begin."""
+
+    stores: Stores | None = None
 
     def __init__(self, line: Line) -> None:
         self.logger = nuclio_sdk.logger.Logger(logging.INFO, "job")
@@ -72,6 +77,10 @@ def main() -> None:
     status = 0
     try:
         handler = getattr(notebooks.load(job.notebook), job.handler)
+        settings = from_environment()
+        if settings.writes:
+            context.stores = Stores.of(settings)
+            context.stores.streams.expect_appends()
         KeyFinder("key").find(b"\n")  # loads the kernel, half a second of CPU: part of getting ready
         line.send(Report(ready=True))
         go.wait()

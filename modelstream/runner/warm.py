@@ -24,7 +24,7 @@ def kernels(project: Project) -> None:
     """Compile every kernel for the types that the pipeline calls it with, by a small run over generated lines."""
     from modelstream import notebooks
     from modelstream.events.parsing import LineParser
-    from modelstream.features.engine import FeatureEngine, no_rows
+    from modelstream.features.engine import FeatureEngine, features_of, no_rows
     from modelstream.source.generator import GeneratorOptions, GeneratorSource
     from modelstream.source.lines import LineSplitter
     from modelstream.use_case.file import load_use_case
@@ -40,7 +40,8 @@ def kernels(project: Project) -> None:
     keys = events.column(use_case.key)
     engine = FeatureEngine(use_case)
     engine.load(engine.missing(keys.unique().to_pylist()), no_rows(use_case))
-    engine.apply(events, positions, lambda _, looked_up: [1.0 for _ in looked_up])
+    engine.apply(events, positions, lambda _, keys: [1.0] * len(keys))
+    features_of(engine.changed(), use_case)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import time
 import types
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from modelstream import notebooks
 from modelstream.base.timestamps import datetime_of
 from modelstream.base.without_pandas import start_without_pandas
 from modelstream.errors import GoneError, ModelstreamError, UnavailableError
+from modelstream.runner.acknowledging import Acknowledgements
 from modelstream.runner.line import OUTAGE, Command, Line, Report, obey
 from modelstream.runner.signals import leave_to_the_supervisor
 from modelstream.settings import from_environment
@@ -47,7 +49,6 @@ IDLE_PAUSE = 0.1
 """The same where it can: a process that is killed between its append and the bell wakes nobody."""
 BATCH_MESSAGES, BATCH_BYTES = 2048, 8_000_000
 REPORT_EVERY = 0.2
-ACK_SECONDS = 5.0
 GRACE = 3.0
 """Seconds in which a worker may flush when it is asked to stop; after that it ends at once, and loses nothing."""
 
@@ -77,6 +78,7 @@ class Worker:
         self._rung = asyncio.Event()
         self._stage: Stage | None = None
         self._busy = asyncio.Lock()
+        self._acks = Acknowledgements(partial(self._streams.ack, self._settings.function), self._cannot_acknowledge)
         self._ids = itertools.count()
         self.context = self._new_context()
 
@@ -121,6 +123,8 @@ class Worker:
         if server is not None:
             server.close()
         await _awaited(self.context.platform._on_signal("termination"))
+        with suppress(ModelstreamError):  # the messages will be repeated
+            self._acks.make()
         self._line.send(self._report())
         self._streams.close()
         return 0
@@ -178,6 +182,7 @@ class Worker:
         """Return the offset of each shard's first message: after the last that was acknowledged."""
         while not self._is_stopping():
             try:
+                self._acks.make()
                 acked = self._streams.acked(self._settings.function, self._settings.reads)
                 ranges = self._streams.ranges(self._settings.reads)
                 return {shard: max(acked.get(shard, -1) + 1, ranges[shard][0]) for shard in self.assignment.shards}
@@ -205,6 +210,9 @@ class Worker:
         self.context.logger.warn_with("Can't read", stream=self._settings.reads, why=str(error))
         time.sleep(REPORT_EVERY)
 
+    def _cannot_acknowledge(self, error: ModelstreamError) -> None:
+        self.context.logger.warn_with("Can't acknowledge yet", stream=self._settings.reads, why=str(error))
+
     def _event(self, message: Message) -> Any:
         stream = self._settings.reads
         return nuclio_sdk.Event(
@@ -228,20 +236,7 @@ class Worker:
 
     async def _acknowledge(self, message: dict[str, Any]) -> None:
         attributes = message["attributes"]
-        deadline = time.monotonic() + ACK_SECONDS
-        while True:
-            try:
-                self._streams.ack(
-                    self._settings.function,
-                    attributes["topic"],
-                    attributes["partition"],
-                    attributes["offset"],
-                )
-                return
-            except UnavailableError:  # an acknowledgement may be late: the stage makes it with its next ones
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.1)
+        self._acks.note(attributes["topic"], attributes["partition"], attributes["offset"])
 
     async def _serve_http(self, module: types.ModuleType) -> asyncio.Server | None:
         if not self.assignment.socket:

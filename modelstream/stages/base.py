@@ -187,6 +187,7 @@ class Stage(abc.ABC):
         platform.set_drain_callback(self.drain)
         platform.set_termination_callback(self.terminate)
         platform.stage = self
+        self.streams.expect_appends()
         self.cycle.start()
 
     def check(self, shards: Sequence[int]) -> None:

@@ -88,7 +88,7 @@ def send(context: Any, distributions: Distributions, options: SourceOptions) -> 
     settings = from_environment()
     stopped = context.stopped.is_set if hasattr(context, "stopped") else lambda: False
     clock, teller = Clock(stopped), _Teller(context)
-    with Stores.of(settings) as stores:
+    with getattr(context, "stores", None) or Stores.of(settings) as stores:
 
         def begin() -> tuple[Source, bool]:
             shards = stores.streams.describe(settings.writes).shards

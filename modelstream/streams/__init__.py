@@ -5,7 +5,7 @@ acknowledged them.
 |---|---|
 | the contract of every backend, tested by `tests/contract/streams_contract.py` | `contract` |
 | SQLite files on one machine | `sqlite`, `body_files`, `bell` |
-| Kafka | `kafka`, `kafka_reader`, `kafka_admin`, `kafka_client`, `kafka_address` |
+| Kafka | `kafka`, `kafka_reader`, `kafka_writer`, `kafka_admin`, `kafka_client`, `kafka_address` |
 | V3IO | `v3io`, `v3io_records` |
 | a stream of others, to append to | `foreign` |
 | dead letters, read once each | `letters` |

@@ -64,7 +64,7 @@ class Streams(ABC):
     ...     info = streams.create("incoming", shards=2)
     ...     offsets = streams.append("incoming", [(1, b"first"), (1, b"second")])
     ...     found = streams.read("incoming", shard=1, offset=0, limit_messages=10, limit_bytes=1 << 20)
-    ...     streams.ack("my-function", "incoming", 1, found[0].offset)
+    ...     streams.ack("my-function", "incoming", {1: found[0].offset})
     ...     acked = streams.acked("my-function", "incoming")
     >>> info, [message.body for message in found], acked
     (StreamInfo(name='incoming', shards=2, epoch=0), [b'first', b'second'], {0: -1, 1: 0})
@@ -95,6 +95,9 @@ class Streams(ABC):
     @abstractmethod
     def names(self) -> list[str]:
         """Return the names of all streams, sorted."""
+
+    def expect_appends(self) -> None:  # noqa: B027 where there is nothing to get ready, it does nothing
+        """Get ready in the background, so that the first append needn't wait. It raises nothing, and may do nothing."""
 
     @abstractmethod
     def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
@@ -150,8 +153,8 @@ class Streams(ABC):
         return self.read(name, shard, offset, limit_messages, limit_bytes)
 
     @abstractmethod
-    def ack(self, group: str, name: str, shard: int, offset: int) -> None:
-        """Record that a group has processed a shard up to and including an offset. A lower offset changes nothing.
+    def ack(self, group: str, name: str, offsets: Mapping[int, int]) -> None:
+        """Record that a group has processed shards, each up to and including an offset. A lower one changes nothing.
 
         A power failure may lose it; the messages are then delivered again.
         """

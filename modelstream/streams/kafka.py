@@ -7,13 +7,8 @@ Offsets of a topic rise by one as long as nobody appends to it in transactions a
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka import Message as Delivered
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from modelstream.base.names import PLAIN_NAME
 from modelstream.errors import ConfigurationError
@@ -23,6 +18,7 @@ from modelstream.streams.kafka_address import KafkaAddress
 from modelstream.streams.kafka_admin import Admin
 from modelstream.streams.kafka_client import Clients
 from modelstream.streams.kafka_reader import KafkaReader
+from modelstream.streams.kafka_writer import KafkaWriter
 
 
 class KafkaStreams(Streams):
@@ -39,6 +35,7 @@ class KafkaStreams(Streams):
     def __init__(self, url: str | KafkaAddress) -> None:
         self.address = url if isinstance(url, KafkaAddress) else KafkaAddress.of(url)
         self._own = Clients(self.address)
+        self._kept_writer: KafkaWriter | None = None
         self._readers: dict[str, KafkaReader] = {}
         self._infos: dict[str, StreamInfo] = {}
 
@@ -47,7 +44,15 @@ class KafkaStreams(Streams):
         if not self._own.of_this_process():
             self._own = Clients(self.address)
             self._readers = {}
+            self._kept_writer = None
         return self._own
+
+    @property
+    def _writer(self) -> KafkaWriter:
+        clients = self._clients
+        if self._kept_writer is None:
+            self._kept_writer = KafkaWriter(clients)
+        return self._kept_writer
 
     @property
     def _admin(self) -> Admin:
@@ -89,13 +94,17 @@ class KafkaStreams(Streams):
     def names(self) -> list[str]:
         return sorted(self._all())
 
+    def expect_appends(self) -> None:
+        # The library asks for an idempotent producer's number half a second after it was made, and every half second
+        # until it has a connection: the first append took 1.0 to 1.6 s.
+        with suppress(ConfigurationError):  # the append says it
+            self._clients.producer  # noqa: B018
+
     def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
         info = self.describe(name)
         for shard, _ in records:
             info.check(shard)
-        offsets = [-1] * len(records)
-        for turn in _turns(records):
-            self._append_turn(info, records, turn, offsets)
+        offsets = self._writer.append(self._topic(info), records, f"can't append to {info.name}")
         reader = self._readers.get(name)
         if reader is not None and self._own.of_this_process():
             for (shard, _), offset in zip(records, offsets, strict=True):
@@ -120,14 +129,17 @@ class KafkaStreams(Streams):
         info = self.describe(name)
         return self._admin.ranges(self._topic(info), range(info.shards))
 
-    def ack(self, group: str, name: str, shard: int, offset: int) -> None:
+    def ack(self, group: str, name: str, offsets: Mapping[int, int]) -> None:
         info = self.describe(name)
-        info.check(shard)
-        admin, topic = self._admin, self._topic(info)
+        for shard in offsets:
+            info.check(shard)
+        admin, topic, group = self._admin, self._topic(info), self.address.group(group)
         # Kafka itself would go back. Between these two an owner that is late could still lower what another has just
         # committed: messages then come again, and are dropped as seen.
-        if admin.committed(self.address.group(group), topic, [shard])[shard] <= offset:
-            admin.commit(self.address.group(group), topic, shard, offset + 1)
+        committed = admin.committed(group, topic, offsets) if offsets else {}
+        risen = {shard: offset + 1 for shard, offset in offsets.items() if offset >= committed[shard]}
+        if risen:
+            admin.commit(group, topic, risen)
 
     def acked(self, group: str, name: str) -> dict[int, int]:
         info = self.describe(name)
@@ -173,6 +185,7 @@ class KafkaStreams(Streams):
             for reader in self._readers.values():
                 reader.close()
             self._own.close()
+        self._kept_writer = None
         self._readers = {}
         self._infos = {}
 
@@ -196,66 +209,3 @@ class KafkaStreams(Streams):
             reader = KafkaReader(clients, topic, lambda shard: Admin(clients).ranges(topic, [shard])[shard])
             self._readers[name] = reader
         return reader
-
-    def _append_turn(
-        self, info: StreamInfo, records: Sequence[tuple[int, bytes]], turn: Sequence[int], offsets: list[int]
-    ) -> None:
-        """Append records of different shards, and wait until each is confirmed."""
-        clients, topic, what = self._clients, self._topic(info), f"can't append to {info.name}"
-        producer = clients.producer
-        waiting = set(turn)
-        errors: list[KafkaError] = []
-
-        def confirm(index: int, error: KafkaError | None, message: Delivered) -> None:
-            waiting.discard(index)
-            if error is not None:
-                errors.append(error)
-            else:
-                offset = message.offset()
-                offsets[index] = -1 if offset is None else offset
-
-        for index in turn:
-            shard, body = records[index]
-            try:
-                producer.produce(topic, body, partition=shard, on_delivery=_of(confirm, index))
-            except (KafkaException, BufferError) as error:
-                waiting.discard(index)
-                errors.append(_error_of(error))
-        # The library reports every record at its own time limit; beyond that, something is wrong with it.
-        deadline = time.monotonic() + 2 * clients.address.timeout
-        while waiting and time.monotonic() < deadline:
-            producer.poll(0.1)
-        if waiting or any(error.fatal() for error in errors):
-            clients.drop_producer()
-        if errors:
-            problems = [clients.error(error, what) for error in errors]
-            raise next((one for one in problems if isinstance(one, ConfigurationError)), problems[0])
-        if waiting:
-            raise clients.outage(what)
-        clients.answered()
-
-
-def _of(confirm: Callable[[int, Any, Any], None], index: int) -> Callable[[Any, Any], None]:
-    return lambda error, message: confirm(index, error, message)
-
-
-def _error_of(error: Exception) -> KafkaError:
-    if isinstance(error, KafkaException):
-        found: KafkaError = error.args[0]
-        return found
-    return KafkaError(KafkaError._QUEUE_FULL, str(error))
-
-
-def _turns(records: Sequence[tuple[int, bytes]]) -> Iterator[list[int]]:
-    """Yield the records' places: first the first of every shard, then the second…
-
-    At most one record of a shard is unconfirmed at any time, so none can overtake an earlier one.
-
-    >>> list(_turns([(0, b"a"), (0, b"b"), (3, b"c"), (0, b"d")]))
-    [[0, 2], [1], [3]]
-    """
-    of_shard: dict[int, list[int]] = {}
-    for index, (shard, _) in enumerate(records):
-        of_shard.setdefault(shard, []).append(index)
-    for turn in itertools.zip_longest(*of_shard.values()):
-        yield [index for index in turn if index is not None]

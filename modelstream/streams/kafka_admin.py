@@ -174,11 +174,11 @@ class Admin:
         found = self._told(what, Consumer.committed, self._clients.group(group), asked)
         return {place.partition: max(0, place.offset) for place in found}
 
-    def commit(self, group: str, topic: str, shard: int, offset: int) -> None:
-        """Note the next offset that a group would read."""
+    def commit(self, group: str, topic: str, offsets: Offsets) -> None:
+        """Note the next offset of each partition that a group would read."""
         what = f"can't acknowledge for {group}"
         self._clients.listening(what)
-        places = [TopicPartition(topic, shard, offset)]
+        places = [TopicPartition(topic, shard, offset) for shard, offset in offsets.items()]
         try:
             found = self._clients.group(group).commit(offsets=places, asynchronous=False)
         except KafkaException as error:

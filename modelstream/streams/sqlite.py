@@ -155,15 +155,16 @@ class SqliteStreams(Streams):
         with guarded(stream.writer.path):
             return sum(_rows_between(stream.reader.connection, shard, *parts[shard]) for shard in parts)
 
-    def ack(self, group: str, name: str, shard: int, offset: int) -> None:
+    def ack(self, group: str, name: str, offsets: Mapping[int, int]) -> None:
         info = self._open(name).info
-        info.check(shard)
+        for shard in offsets:
+            info.check(shard)
         connection = self._offsets.connection
         with guarded(self._offsets.path), writing(connection):
-            connection.execute(
+            connection.executemany(
                 "INSERT INTO acks VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
                 'SET "offset" = excluded."offset" WHERE excluded."offset" > acks."offset"',
-                (name, info.epoch, group, shard, offset),
+                [(name, info.epoch, group, shard, offset) for shard, offset in offsets.items()],
             )
 
     def acked(self, group: str, name: str) -> dict[int, int]:

@@ -147,10 +147,13 @@ class V3ioStreams(Streams):
     def ranges(self, name: str) -> dict[int, tuple[int, int]]:
         return self._ranges(name, range(self.describe(name).shards))
 
-    def ack(self, group: str, name: str, shard: int, offset: int) -> None:
-        self.describe(name).check(shard)
-        attribute = f"{_attribute(group)}_{shard}"
-        self._write_state(name, {attribute: offset}, rises(attribute, offset))
+    def ack(self, group: str, name: str, offsets: Mapping[int, int]) -> None:
+        info = self.describe(name)
+        for shard in offsets:
+            info.check(shard)
+        for shard, offset in offsets.items():  # a condition holds for all attributes of a request, or for none
+            attribute = f"{_attribute(group)}_{shard}"
+            self._write_state(name, {attribute: offset}, rises(attribute, offset))
 
     def acked(self, group: str, name: str) -> dict[int, int]:
         info = self.describe(name)

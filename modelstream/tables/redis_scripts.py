@@ -7,13 +7,13 @@ from __future__ import annotations
 
 _PUT = """
 local HEAD, STEP = 16, 2000  -- unpack takes no more than 8,000 values
-local function put(hash, index, first, last)  -- fields and values in turn, each written if it rises
-  for from = first, last, 2 * STEP do
-    local to, fields = math.min(from + 2 * STEP - 1, last), {}
-    for i = from, to, 2 do fields[#fields + 1] = ARGV[i] end
+local function put(hash, index, pairs)  -- fields and values in turn, each written if it rises
+  for from = 1, #pairs, 2 * STEP do
+    local to, fields = math.min(from + 2 * STEP - 1, #pairs), {}
+    for i = from, to, 2 do fields[#fields + 1] = pairs[i] end
     local old, changed, new = redis.call('HMGET', hash, unpack(fields)), {}, {}
     for i = 1, #fields do
-      local value = ARGV[from + 2 * i - 1]
+      local value = pairs[from + 2 * i - 1]
       if not old[i] or string.sub(old[i], 1, HEAD) < string.sub(value, 1, HEAD) then
         changed[#changed + 1] = fields[i]
         changed[#changed + 1] = value
@@ -34,12 +34,11 @@ COMMIT = (
     + """
 -- KEYS: rows, their keys in order, watermarks, shards
 -- ARGV: field of the shard, the offset known to be stored (or ''), the new one with counters (or ''),
---       number of rows; then rows, then watermarks, as fields and values in turn
+--       rows, and watermarks, both as fields and values in turn, in MessagePack
 local stored = redis.call('HGET', KEYS[4], ARGV[1])
 if ARGV[2] ~= '' and (not stored or string.sub(stored, 1, HEAD) < ARGV[2]) then return -1 end
-local rows_end = 4 + 2 * tonumber(ARGV[4])
-put(KEYS[1], KEYS[2], 5, rows_end)
-put(KEYS[3], nil, rows_end + 1, #ARGV)
+put(KEYS[1], KEYS[2], cmsgpack.unpack(ARGV[4]))
+put(KEYS[3], nil, cmsgpack.unpack(ARGV[5]))
 if ARGV[3] == '' then return 1 end
 if stored and string.sub(stored, 1, HEAD) >= string.sub(ARGV[3], 1, HEAD) then return 0 end
 redis.call('HSET', KEYS[4], ARGV[1], ARGV[3])

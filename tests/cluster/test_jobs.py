@@ -93,7 +93,7 @@ def test_drained_waits_for_every_function(urls: dict[str, str], monkeypatch: pyt
         assert stores.lag("inference-logger", "inference") == 2
 
         def acknowledge(_: float) -> None:
-            streams.ack("inference-logger", "inference", 1, 1)
+            streams.ack("inference-logger", "inference", {1: 1})
 
         with pytest.raises(
             RuntimeError,
@@ -133,7 +133,7 @@ def test_trim_deletes_what_is_old_and_every_reader_has_acknowledged(urls: dict[s
         first = streams.range("inference", 1)[0]
         jobs.trim(CONTEXT, hours=0)
         assert streams.range("inference", 1)[0] == first, "nothing is acknowledged"
-        streams.ack("inference-logger", "inference", 1, first + 1)
+        streams.ack("inference-logger", "inference", {1: first + 1})
         jobs.trim(CONTEXT, hours=1)
         assert streams.range("inference", 1)[0] == first, "nothing is old"
         jobs.trim(CONTEXT, hours=0)
@@ -146,7 +146,7 @@ def fill(urls: dict[str, str], logs: str) -> None:
     with open_streams(urls["streams"]) as streams, open_tables(urls["tables"]) as tables:
         for name in PROJECT.params.streams:
             streams.append(name, [(0, b"a"), (1, b"b")])
-            streams.ack("anyone", name, 0, streams.first_offset)
+            streams.ack("anyone", name, {0: streams.first_offset})
         features = tables.features(USE_CASE.row_schema)
         features.commit(0, features.get_many([]), Checkpoint(3))
         tables.lookup("enrichment").load([pa.record_batch({"key": ["a"], "value": [1.0]})])

@@ -148,7 +148,7 @@ class StreamsContract:
             lambda: streams.read("evnets", 0, 0, 1, 1),
             lambda: streams.range("evnets", 0),
             lambda: streams.describe("evnets"),
-            lambda: streams.ack("group", "evnets", 0, 0),
+            lambda: streams.ack("group", "evnets", {0: 0}),
             lambda: streams.acked("group", "evnets"),
             lambda: streams.version("evnets"),
         ):
@@ -180,23 +180,23 @@ class StreamsContract:
     def test_names_are_sorted(self, streams: Streams) -> None:
         streams.create("serving", 1, epoch=2)
         streams.create("dead-letters", 64)
-        streams.ack("group", "events", 0, 0)
+        streams.ack("group", "events", {0: 0})
         assert streams.names() == ["dead-letters", "events", "serving"]
         assert streams.describe("serving").epoch == 2
 
     def test_acks_only_rise(self, streams: Streams, url: str) -> None:
         none = streams.first_offset - 1
         assert streams.acked("handler", "events") == dict.fromkeys(range(SHARDS), none)
-        streams.ack("handler", "events", 1, 5)
-        streams.ack("handler", "events", 1, 3)
-        streams.ack("logger", "events", 1, 4)
+        streams.ack("handler", "events", {1: 5})
+        streams.ack("handler", "events", {1: 3})
+        streams.ack("logger", "events", {1: 4})
         with open_streams(url) as others:
             assert others.acked("handler", "events") == {0: none, 1: 5, 2: none}
             assert others.acked("logger", "events") == {0: none, 1: 4, 2: none}
 
     def test_acks_of_streams_are_apart(self, streams: Streams) -> None:
         streams.create("other", SHARDS)
-        streams.ack("handler", "other", 0, 9)
+        streams.ack("handler", "other", {0: 9})
         assert streams.acked("handler", "events")[0] == streams.first_offset - 1
 
     def test_version_changes_with_every_append(self, streams: Streams, url: str) -> None:
@@ -260,11 +260,28 @@ class StreamsContract:
         streams.append("events", [(0, b"parent again")])
         assert [m.body for m in read_all(streams, 0)] == [b"parent", b"child" * 50_000, b"parent again"]
 
+    def test_shards_are_acknowledged_together_and_each_only_rises(self, streams: Streams) -> None:
+        first = streams.first_offset
+        streams.append("events", [(shard, b"%d" % number) for number in range(5) for shard in range(SHARDS)])
+        streams.ack("handler", "events", {0: first + 2, 1: first + 1})
+        assert streams.acked("handler", "events") == {0: first + 2, 1: first + 1, 2: first - 1}
+        streams.ack("handler", "events", {0: first + 1, 1: first + 3, 2: first})
+        assert streams.acked("handler", "events") == {0: first + 2, 1: first + 3, 2: first}
+        streams.ack("handler", "events", {})
+        with pytest.raises(ConfigurationError, match="shard"):
+            streams.ack("handler", "events", {0: first + 4, SHARDS: first})
+        assert streams.acked("handler", "events") == {0: first + 2, 1: first + 3, 2: first}
+
+    def test_append_that_was_expected_is_like_any_other(self, streams: Streams) -> None:
+        streams.expect_appends()
+        streams.expect_appends()
+        assert streams.append("events", [(0, b"a")]) == [streams.first_offset]
+
     def test_trim_deletes_what_all_groups_have_acknowledged(self, streams: Streams) -> None:
         first = streams.first_offset
         streams.append("events", [(0, b"%d" % number) for number in range(10)] + [(1, b"kept")])
-        streams.ack("handler", "events", 0, first + 6)
-        streams.ack("logger", "events", 0, first + 3)
+        streams.ack("handler", "events", {0: first + 6})
+        streams.ack("logger", "events", {0: first + 3})
         assert streams.trim("events", ["handler", "logger"], FOREVER) == 4
         assert streams.range("events", 0) == (first + 4, first + 10)
         assert [m.body for m in streams.read("events", 0, first, 2, MEGABYTE)] == [b"4", b"5"]
@@ -273,7 +290,7 @@ class StreamsContract:
 
     def test_trim_without_an_acknowledgement_or_groups_keeps_everything(self, streams: Streams) -> None:
         streams.append("events", [(0, b"a")])
-        streams.ack("handler", "events", 0, streams.first_offset)
+        streams.ack("handler", "events", {0: streams.first_offset})
         assert streams.trim("events", ["handler", "logger"], FOREVER) == 0
         assert streams.trim("events", [], FOREVER) == 0
         assert len(read_all(streams, 0)) == 1
@@ -282,7 +299,7 @@ class StreamsContract:
         streams.append("events", [(0, b"old")])
         time.sleep(0.002)
         streams.append("events", [(0, b"young")])
-        streams.ack("handler", "events", 0, streams.first_offset + 1)
+        streams.ack("handler", "events", {0: streams.first_offset + 1})
         appended_at = read_all(streams, 0)[1].appended_at
         assert streams.trim("events", ["handler"], appended_at) == 1
         assert [m.body for m in read_all(streams, 0)] == [b"young"]
@@ -290,7 +307,7 @@ class StreamsContract:
     def test_offsets_go_on_after_everything_was_trimmed(self, streams: Streams, url: str) -> None:
         first = streams.first_offset
         streams.append("events", [(0, b"a"), (0, bytes(300_000))])
-        streams.ack("handler", "events", 0, first + 1)
+        streams.ack("handler", "events", {0: first + 1})
         assert streams.trim("events", ["handler"], FOREVER) == 2
         streams.close()
         with open_streams(url) as others:
@@ -301,7 +318,7 @@ class StreamsContract:
     def test_ranges_are_those_of_every_shard(self, streams: Streams) -> None:
         first = streams.first_offset
         streams.append("events", [(0, b"a"), (2, b"b"), (2, b"c")])
-        streams.ack("handler", "events", 2, first)
+        streams.ack("handler", "events", {2: first})
         streams.trim("events", ["handler"], FOREVER)
         assert streams.ranges("events") == {0: (first, first + 1), 1: (first, first), 2: (first + 1, first + 2)}
 
@@ -326,8 +343,8 @@ class StreamsContract:
         streams.create("other", 1)
         streams.append("events", [(0, b"old"), (0, bytes(300_000))])
         streams.append("other", [(0, b"kept")])
-        streams.ack("handler", "events", 0, streams.first_offset)
-        streams.ack("handler", "other", 0, streams.first_offset)
+        streams.ack("handler", "events", {0: streams.first_offset})
+        streams.ack("handler", "other", {0: streams.first_offset})
         streams.remove("events")
         streams.remove("events")
         assert streams.names() == ["other"]
@@ -370,7 +387,7 @@ class StreamsContract:
                 elif action == "ack":
                     group, shard, offset = value
                     offset = min(offset, len(bodies[shard]) - 1)
-                    streams.ack(group, "events", shard, streams.first_offset + offset)
+                    streams.ack(group, "events", {shard: streams.first_offset + offset})
                     acked[group][shard] = max(acked[group][shard], offset)
                 elif action == "trim":
                     keep = [1 + min(acked[group][shard] for group in "ab") for shard in range(SHARDS)]

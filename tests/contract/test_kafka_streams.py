@@ -7,23 +7,25 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from multiprocessing import get_context
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from modelstream.errors import ConfigurationError, UnavailableError
 from modelstream.streams import Streams, kafka_reader, open_streams
 from modelstream.streams.kafka import KafkaStreams
 from modelstream.streams.kafka_address import KafkaAddress, variable_of
-from modelstream.streams.kafka_client import MAX_MESSAGE
+from modelstream.streams.kafka_client import MAX_MESSAGE, Clients
 from servers.base import free_port
 from servers.kafka import PASSWORD, USER, KafkaServer
 from tests.contract.streams_contract import FOREVER, MEGABYTE, SHARDS, StreamsContract, read_all
@@ -97,7 +99,7 @@ class TestKafkaStreams(StreamsContract):
         prefix = KafkaAddress.of(url).prefix
         with open_streams(url.replace(prefix, f"{prefix}.more")) as others:
             others.create("events", 1)
-            streams.ack("handler", "events", 0, 7)
+            streams.ack("handler", "events", {0: 7})
             assert others.acked("handler", "events") == {0: -1}
             assert streams.names() == others.names() == ["events"]
             streams.remove("events")
@@ -111,18 +113,16 @@ class TestKafkaStreams(StreamsContract):
 
     # Sending.
 
-    def test_a_shard_has_at_most_one_unconfirmed_record(
-        self, streams: Streams, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_first_record_of_a_shard_goes_alone_and_the_others_together(self, streams: Streams) -> None:
         assert isinstance(streams, KafkaStreams)
         under_way: Counter[int] = Counter()
-        most: Counter[int] = Counter()
+        seen: list[tuple[int, int]] = []
         real = streams._clients.producer
 
         class Watched:
             def produce(self, topic: str, body: bytes, partition: int, on_delivery: Any) -> None:
                 under_way[partition] += 1
-                most[partition] = max(most[partition], under_way[partition])
+                seen.append((partition, under_way[partition]))
 
                 def delivered(error: Any, message: Any) -> None:
                     under_way[partition] -= 1
@@ -134,9 +134,65 @@ class TestKafkaStreams(StreamsContract):
                 return real.poll(seconds)
 
         streams._clients._producer = Watched()  # type: ignore[assignment]
-        streams.append("events", [(number % 2, b"%d" % number) for number in range(40)])
-        assert most == {0: 1, 1: 1}
-        assert [int(m.body) for m in read_all(streams, 1)] == list(range(1, 40, 2))
+        streams.append("events", [(number % 2, b"%d" % number) for number in range(6)])
+        assert seen == [(0, 1), (1, 1), (0, 1), (1, 1), (0, 2), (1, 2)]
+        seen.clear()
+        streams.append("events", [(number % 3, b"%d" % number) for number in range(6, 12)])
+        assert seen == [(0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (2, 1)]
+        assert [int(m.body) for m in read_all(streams, 1)] == [1, 3, 5, 7, 10]
+
+    def test_expected_append_has_its_producer_before_it_is_called(self, streams: Streams, url: str) -> None:
+        assert isinstance(streams, KafkaStreams)
+        with closing(KafkaStreams(url)) as other:
+            producers = [other._clients._producer]
+            other.expect_appends()
+            producers.append(other._clients._producer)
+            other.append("events", [(0, b"a")])
+            producers.append(other._clients._producer)
+            assert producers == [None, producers[1], producers[1]]
+            assert producers[1] is not None
+        with open_streams("kafka://h:1/churn?security.protocol=NONE") as wrong:
+            wrong.expect_appends()  # that the address is wrong is for the append to say
+
+    @pytest.fixture
+    def records_by_themselves(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let each record be a request of its own, as those that don't fit together are."""
+        made = Clients._made
+
+        def single(clients: Clients, kind: Any, properties: dict[str, Any]) -> Any:
+            return made(clients, kind, properties | ({"batch.num.messages": 1} if kind is Producer else {}))
+
+        monkeypatch.setattr(Clients, "_made", single)
+
+    @pytest.mark.usefixtures("records_by_themselves")
+    @pytest.mark.parametrize("before", [[], [(0, b"before")]])
+    def test_no_record_overtakes_one_that_the_broker_refuses(
+        self, url: str, admin: AdminClient, before: list[tuple[int, bytes]]
+    ) -> None:
+        """Where the producer is new in the partition a broker would take the second, and with a new number always."""
+        name = f"{KafkaAddress.of(url).prefix}.events"
+        topic = NewTopic(name, SHARDS, 1, config={"max.message.bytes": "1000"})
+        admin.create_topics([topic])[name].result(10)
+        with open_streams(url) as streams:
+            streams.create("events", SHARDS)
+            streams.append("events", before)
+            for _ in range(3):
+                with pytest.raises(ConfigurationError):
+                    streams.append("events", [(0, bytes(5000)), *((0, b"after %d" % number) for number in range(20))])
+                streams.append("events", [(1, b"beside")])
+            assert [(0, m.body) for m in read_all(streams, 0)] == before
+
+    def test_records_that_fit_one_by_one_only_are_appended_when_tried_again(self, url: str, admin: AdminClient) -> None:
+        name = f"{KafkaAddress.of(url).prefix}.events"
+        topic = NewTopic(name, SHARDS, 1, config={"max.message.bytes": "1000"})
+        admin.create_topics([topic])[name].result(10)
+        records = [(0, bytes([number]) * 400) for number in range(9)]
+        with open_streams(url) as streams:
+            streams.create("events", SHARDS)
+            with suppress(ConfigurationError):
+                streams.append("events", records)
+            streams.append("events", records)
+            assert without_repeats([m.body for m in read_all(streams, 0)]) == [body for _, body in records]
 
     def test_nothing_of_a_shard_is_appended_after_a_record_that_was_refused(self, url: str, admin: AdminClient) -> None:
         name = f"{KafkaAddress.of(url).prefix}.events"
@@ -192,7 +248,7 @@ class TestKafkaStreams(StreamsContract):
                     assert caught.value.remedy
                 for action in (
                     lambda: streams.range("events", 0),
-                    lambda: streams.ack("handler", "events", 0, 1),
+                    lambda: streams.ack("handler", "events", {0: 1}),
                     lambda: streams.acked("handler", "events"),
                     lambda: streams.create("others", 1),
                     lambda: streams.names(),
@@ -208,7 +264,7 @@ class TestKafkaStreams(StreamsContract):
     def test_everything_goes_on_after_a_restart_of_the_broker(self, streams: Streams, url: str, how: str) -> None:
         with open_streams(url) as reader:
             streams.append("events", [(0, b"%d" % number) for number in range(5)])
-            streams.ack("handler", "events", 0, 3)
+            streams.ack("handler", "events", {0: 3})
             assert len(read_all(reader, 0)) == 5
             getattr(self.broker, how)()
             self.broker.start()
@@ -225,6 +281,32 @@ class TestKafkaStreams(StreamsContract):
             assert found == [b"after"]
             assert self._when_it_answers(lambda: reader.acked("handler", "events")) == {0: 3, 1: -1, 2: -1}
             assert [m.body for m in read_all(reader, 2)] == [b"after"]
+
+    @pytest.mark.usefixtures("records_by_themselves")
+    def test_records_of_a_shard_have_no_gap_when_the_broker_stands_still_at_any_moment(self, url: str) -> None:
+        """It does for less than the time limit, and for more: then the same records are appended again."""
+        rng = random.Random(3)
+        count = 40
+        with open_streams(url.replace("timeout=15", "timeout=0.5")) as streams:
+            streams.create("events", SHARDS)
+
+            def disturb() -> None:
+                for _ in range(8):
+                    time.sleep(rng.random())  # at any moment of an append
+                    with self.broker.suspended():
+                        time.sleep(rng.choice((0.1, 0.6, 1.0)))
+
+            disturber = threading.Thread(target=disturb)
+            disturber.start()
+            rounds = 0
+            while disturber.is_alive():
+                records = [(number % 2, b"%d %d" % (rounds, number)) for number in range(count)]
+                self._when_it_answers(lambda records=records: streams.append("events", records))
+                rounds += 1
+            for shard in (0, 1):
+                found = without_repeats([m.body for m in self._when_it_answers(lambda n=shard: read_all(streams, n))])
+                sent = [b"%d %d" % (n, number) for n in range(rounds) for number in range(shard, count, 2)]
+                assert found == sent
 
     def _when_it_answers(self, action: Any) -> Any:
         deadline = time.monotonic() + 60
@@ -267,7 +349,7 @@ class TestKafkaStreams(StreamsContract):
         streams.append("events", [(0, b"%d" % number) for number in range(10)])
         with open_streams(url) as reader:
             assert len(reader.read("events", 0, 0, 2, MEGABYTE)) == 2
-            streams.ack("handler", "events", 0, 9)
+            streams.ack("handler", "events", {0: 9})
             assert streams.trim("events", ["handler"], FOREVER) == 10
             streams.append("events", [(0, b"next")])
             reader.close()

@@ -197,12 +197,12 @@ class TestSqliteStreams(StreamsContract):
         for number in range(6):
             streams.append("events", [(number % 2, bytes([number]) * LARGE)])
         assert len(list(folder.glob("*.bodies"))) == 6
-        streams.ack("handler", "events", 0, 2)
+        streams.ack("handler", "events", {0: 2})
         streams.trim("events", ["handler"], FOREVER)
         assert [path.name for path in sorted(folder.glob("*.bodies"))] == [
             f"events.{number:06d}.bodies" for number in (1, 2, 3, 4, 5)
         ], "the first file left holds a message of shard 1"
-        streams.ack("handler", "events", 1, 2)
+        streams.ack("handler", "events", {1: 2})
         streams.trim("events", ["handler"], FOREVER)
         assert [path.name for path in folder.glob("*.bodies")] == ["events.000005.bodies"]
         streams.append("events", [(0, b"z" * LARGE)])
@@ -215,7 +215,7 @@ class TestSqliteStreams(StreamsContract):
         for number in range(4):
             streams.append("events", [(0, bytes([number]) * LARGE)])
         for upto, files in ((0, 2), (1, 1)):
-            streams.ack("handler", "events", 0, upto)
+            streams.ack("handler", "events", {0: upto})
             streams.trim("events", ["handler"], FOREVER)
             assert len(list(folder.glob("*.bodies"))) == files
             assert [m.body[0] for m in read_all(streams, 0)] == list(range(upto + 1, 4))
@@ -223,7 +223,7 @@ class TestSqliteStreams(StreamsContract):
     def test_trim_of_many_messages_goes_in_pieces(self, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sqlite_streams, "TRIM_AT_ONCE", 7)
         streams.append("events", [(0, b"%d" % number) for number in range(40)])
-        streams.ack("handler", "events", 0, 35)
+        streams.ack("handler", "events", {0: 35})
         assert streams.trim("events", ["handler"], FOREVER) == 36
         assert [m.body for m in read_all(streams, 0)] == [b"36", b"37", b"38", b"39"]
 
@@ -233,7 +233,7 @@ class TestSqliteStreams(StreamsContract):
         monkeypatch.setattr(body_files_module, "FILE_BYTES", LARGE)
         streams.append("events", [(0, b"a" * LARGE)])
         streams.append("events", [(0, b"b" * LARGE)])
-        streams.ack("handler", "events", 0, 0)
+        streams.ack("handler", "events", {0: 0})
         read_rows = sqlite_streams._rows
 
         def overtaken(*arguments: Any) -> Any:
@@ -319,7 +319,7 @@ class TestSqliteStreams(StreamsContract):
                 streams.append("events", [(shard, b"\n".join([b"{}"] * rows))])
                 of_shard[shard].append(rows)
                 if data.draw(st.booleans()):
-                    streams.ack("g", "events", shard, data.draw(st.integers(0, len(of_shard[shard]) - 1)))
+                    streams.ack("g", "events", {shard: data.draw(st.integers(0, len(of_shard[shard]) - 1))})
                     streams.trim("events", ["g"], FOREVER)
             for shard, (first, end) in streams.ranges("events").items():
                 for start in range(first, end + 1):
@@ -393,10 +393,10 @@ def test_an_append_to_files_that_are_gone_is_refused_at_once(tmp_path: Path, nam
 def test_an_acknowledgement_in_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
     with SqliteStreams(tmp_path) as streams:
         streams.create("events", shards=1)
-        streams.ack("readers", "events", 0, 5)
+        streams.ack("readers", "events", {0: 5})
         (tmp_path / "offsets.db").unlink()
         with pytest.raises(GoneError, match=r"offsets\.db was deleted"):
-            streams.ack("readers", "events", 0, 6)
+            streams.ack("readers", "events", {0: 6})
 
 
 def test_a_file_that_is_deleted_during_a_commit_is_noticed_after_it(

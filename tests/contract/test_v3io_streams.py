@@ -100,7 +100,7 @@ class TestV3ioStreams(StreamsContract):
             lambda: streams.read("events", 0, 1, 1, 1),
             lambda: streams.range("events", 0),
             lambda: streams.version("events"),
-            lambda: streams.ack("group", "events", 0, 1),
+            lambda: streams.ack("group", "events", {0: 1}),
             lambda: streams.create("events", SHARDS),
             lambda: streams.names(),
         ):
@@ -111,7 +111,7 @@ class TestV3ioStreams(StreamsContract):
 
     def test_restart_of_the_server_is_an_outage_that_ends(self, streams: Streams, url: str) -> None:
         streams.append("events", [(0, b"before")])
-        streams.ack("group", "events", 0, 1)
+        streams.ack("group", "events", {0: 1})
         self.server.kill()
         with pytest.raises(UnavailableError, match="V3IO at http"):
             streams.append("events", [(0, b"meanwhile")])

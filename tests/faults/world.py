@@ -134,7 +134,7 @@ class World:
         if self.ack_may_fall:  # as on V3IO, where a lower acknowledgement moves the checkpoint back
             self._acks[function, shard] = offset
         else:
-            self.streams.ack(function, _reads(function), shard, offset)
+            self.streams.ack(function, _reads(function), {shard: offset})
 
     def processes(self) -> list[Process]:
         """Return those that run, or seem to."""

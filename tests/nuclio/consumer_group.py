@@ -206,7 +206,7 @@ class ConsumerGroup:
             if self._rng.random() < 0.7:  # otherwise it shows late
                 for shard, offset in self.committed.items():
                     if offset >= 0:
-                        self._streams.ack(self._function.name, self._stream, shard, offset)
+                        self._streams.ack(self._function.name, self._stream, {shard: offset})
             self._owner = {shard: self._rng.choice(self.workers) for shard in self._messages}
             if rewind:
                 self._rewind()

@@ -107,7 +107,7 @@ def _take_shard(view: View, shard: int, events: pa.RecordBatch, lines: list[byte
     known = known.append_column(ORIGIN, pa.array([ORIGIN_NAME] * known.num_rows, pa.string()))
     view.inference_log.append(shard, known.select(use_case.inference_log_schema.names), Checkpoint(0))
     for function in PROJECT.chain.consumers:
-        view.streams.ack(function, PROJECT.reads(function), shard, 0)
+        view.streams.ack(function, PROJECT.reads(function), {shard: 0})
 
 
 def _predictions(

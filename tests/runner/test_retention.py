@@ -34,10 +34,10 @@ def test_messages_go_when_all_readers_are_done_and_they_are_old(tmp_path: Path) 
         for name in ("generated", "serving", "dead-letters"):
             streams.create(name, 2)
             streams.append(name, [(0, b"first"), (0, b"second"), (1, b"third")])
-        streams.ack("event-handler", "generated", 0, 1)
-        streams.ack("event-handler", "generated", 1, 0)
-        streams.ack("auditor", "generated", 0, 0)
-        streams.ack("model-server", "serving", 0, 1)
+        streams.ack("event-handler", "generated", {0: 1})
+        streams.ack("event-handler", "generated", {1: 0})
+        streams.ack("auditor", "generated", {0: 0})
+        streams.ack("model-server", "serving", {0: 1})
         assert trim(streams, GROUPS, time.time() - 3600) == 0, "too young"
         assert trim(streams, GROUPS, time.time() + 3600) == 3
         left = {(name, shard): streams.range(name, shard) for name in streams.names() for shard in (0, 1)}
@@ -57,7 +57,7 @@ def test_a_stream_that_is_away_is_left_for_the_next_time(tmp_path: Path) -> None
             streams.create(name, 1)
             streams.append(name, [(0, b"x")])
             for group in groups:
-                streams.ack(group, name, 0, 0)
+                streams.ack(group, name, {0: 0})
         later = time.time() + 60
         assert trim(Away(streams), GROUPS, later) == 1
         assert [streams.range(name, 0) for name in GROUPS] == [(0, 1), (1, 1)]
@@ -83,7 +83,7 @@ def test_the_trimmer_looks_soon_and_then_now_and_then_for_what_is_a_day_old(
     with open_streams(stores.urls.streams) as streams:
         streams.create("serving", 1)
         streams.append("serving", [(0, b"x")])
-        streams.ack("model-server", "serving", 0, 0)
+        streams.ack("model-server", "serving", {0: 0})
 
         def sleep(seconds: float) -> None:
             assert "streams" not in vars(stores), "what isn't used is closed"

@@ -70,6 +70,9 @@ class MemoryStreams:
         """The last offset of each shard that was acknowledged."""
         self._effects = effects
 
+    def expect_appends(self) -> None:
+        pass
+
     def append(self, name: str, records: list[tuple[int, bytes]]) -> list[int]:
         if self.failures:
             raise self.failures.pop(0)

@@ -22,6 +22,9 @@ class WrappedStreams(Streams):
     def names(self) -> list[str]:
         return self.wrapped.names()
 
+    def expect_appends(self) -> None:
+        self.wrapped.expect_appends()
+
     def append(self, name: str, records: Sequence[tuple[int, bytes]]) -> list[int]:
         return self.wrapped.append(name, records)
 
@@ -37,8 +40,8 @@ class WrappedStreams(Streams):
     def rows(self, name: str, parts: Mapping[int, tuple[int, int]]) -> int:
         return self.wrapped.rows(name, parts)
 
-    def ack(self, group: str, name: str, shard: int, offset: int) -> None:
-        self.wrapped.ack(group, name, shard, offset)
+    def ack(self, group: str, name: str, offsets: Mapping[int, int]) -> None:
+        self.wrapped.ack(group, name, offsets)
 
     def acked(self, group: str, name: str) -> dict[int, int]:
         return self.wrapped.acked(group, name)
