@@ -27,6 +27,7 @@ Commands that the sections run, each of use by itself too:
 | `peer_quix` | the same job in Quix Streams, over Kafka |
 | `peers` | checks that peers give the golden vectors |
 | `feature_stage` | the feature stage alone |
+| `feature_kernel` | the kernel alone, for 40 features over three sliding windows |
 | `foreign` | single records of another producer on Kafka into the log of events |
 | `scoring` | scoring alone |
 | `small_messages` | what messages of one event cost each function, by how many wait |

@@ -86,7 +86,7 @@ def messages(use_case: UseCase, path: Path) -> Iterator[tuple[int, bytes]]:
 
     def message(shard: int) -> tuple[int, bytes]:
         positions: Int64s = np.array(places[shard], np.int64)
-        batch = parser.parse(waiting[shard], positions, 0).events
+        batch = parser.parse(waiting[shard], positions, 1_800_000_000_000_000).events
         waiting[shard], places[shard] = [], []
         return shard, encode("events", path.name, batch)
 

@@ -66,7 +66,7 @@ def events() -> list[bytes]:
 def sent() -> list[tuple[int, bytes]]:
     """Return events as a source with a rate sends them: a message each."""
     lines = LineSplitter(CHURN.key_path).feed(b"\n".join(events()) + b"\n", last=True).lines
-    return messages(lines, SHARDS, "a.ndjson", 5, most=1)
+    return messages(lines, SHARDS, "a.ndjson", 1_800_000_000_000_000, most=1)
 
 
 def posted() -> list[tuple[int, bytes]]:
@@ -76,7 +76,7 @@ def posted() -> list[tuple[int, bytes]]:
 
 def passed_on(kind: Kind) -> list[tuple[int, bytes]]:
     """Return messages of one row between functions."""
-    lines = MessageLines("a.ndjson", pa.array(events(), pa.binary()), np.arange(COUNT), 5)
+    lines = MessageLines("a.ndjson", pa.array(events(), pa.binary()), np.arange(COUNT), 1_800_000_000_000_000)
     batch = EventChecker(CHURN).check([lines]).events.drop_columns(["extra"])
     if kind != "events":
         schema = CHURN.vector_schema if kind == "vectors" else CHURN.prediction_schema
@@ -120,7 +120,7 @@ def groups(stage: Stage, found: Sequence[tuple[int, bytes]]) -> list[tuple[Shard
     of_shard: dict[int, list[Incoming]] = {}
     for number, body in found:
         waiting = of_shard.setdefault(number, [])
-        waiting.append(Incoming(number, len(waiting), body, 5))
+        waiting.append(Incoming(number, len(waiting), body, 1_800_000_000_000_000))
     return [(Shard(number, stage.open(number) or Checkpoint(), saved=-1), many) for number, many in of_shard.items()]
 
 

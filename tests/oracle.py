@@ -1,4 +1,4 @@
-"""What the features of version 1 must be, written for people: dicts, one event at a time, nothing shared with the engine.
+"""What the features of version 1 must be, for people: dicts, one event at a time, nothing shared with the engine.
 
 Also small helpers that make batches of events for tests.
 """
@@ -90,9 +90,8 @@ class Oracle:
     def vector(self, key: str) -> list[float]:
         """Return a user's features as they stand."""
         user, use_case = self.users[key], self.use_case
-        vector: list[float] = []
-        for lookup in use_case.profile_lookups.values():
-            vector.append(lookup.otherwise if user.looked_up is None else user.looked_up)
+        lookups = use_case.profile_lookups.values()
+        vector = [lookup.otherwise if user.looked_up is None else user.looked_up for lookup in lookups]
         for name, running in user.values.items():
             vector += [getattr(running, statistic.value) for statistic in use_case.groups[name].give]
         return vector

@@ -1,6 +1,6 @@
-"""What the features of version 2 must be, written for people: plain Python, one event at a time, nothing shared with the
-engine.
+"""What the features of version 2 must be, written for people: plain Python, one event at a time.
 
+Nothing is shared with the engine.
 It reads the declaration (an object with the attributes of a use case) and follows `docs/vocabulary.md` sentence by
 sentence. Times are microseconds since 1970 UTC, events are dicts; a field that an event does not have is not there.
 """
@@ -30,7 +30,10 @@ class Tally:
 
     def __init__(self) -> None:
         self.count = self.sum = self.mean = self.m2 = self.shared = 0.0
-        self.min = self.max = self.first = self.last = None
+        self.min: float | None = None
+        self.max: float | None = None
+        self.first: float | None = None
+        self.last: float | None = None
 
     def add(self, x: float | None, shared: bool) -> None:
         self.count += 1
@@ -48,7 +51,7 @@ class Tally:
 
     def get(self, statistic: str, otherwise: float) -> float:
         if statistic in {"min", "max", "first", "last"}:
-            value = getattr(self, statistic)
+            value: float | None = getattr(self, statistic)
             return otherwise if value is None else value
         if statistic == "var":
             return self.m2 / (max(2, self.count) - 1)
@@ -56,7 +59,8 @@ class Tally:
             return math.sqrt(self.m2 / (max(2, self.count) - 1))
         if statistic == "share":
             return self.shared / self.count if self.count else 0.0
-        return getattr(self, statistic)
+        found: float = getattr(self, statistic)
+        return found
 
 
 def merge(a: Tally, b: Tally) -> Tally:
@@ -72,7 +76,7 @@ def merge(a: Tally, b: Tally) -> Tally:
     both.m2 = a.m2 + b.m2 + d * d * (a.count * b.count / both.count)
     both.sum = a.sum + b.sum
     both.shared = a.shared + b.shared
-    if a.min is not None:
+    if a.min is not None and b.min is not None and a.max is not None and b.max is not None:
         both.min, both.max = min(a.min, b.min), max(a.max, b.max)
         both.first, both.last = a.first, b.last
     return both
@@ -137,6 +141,7 @@ class VocabularyOracle:
         return list((self.features(user, event, as_before=False) | before).values())
 
     def name(self, event: Event) -> str | None:
+        name: str
         written = event.get(self.use_case.type)
         for name, declared in self.use_case.events.items():
             if written == name or written in declared.aliases:
@@ -226,10 +231,10 @@ class VocabularyOracle:
             opened = user.groups[name].opened
             if opened is None or time - opened > length_of(window.length):
                 return False
-            return window.before or time >= opened
+            return bool(window.before) or time >= opened
         if kind(window) == "Sliding":
             step = length_of(window.length) // window.steps
-            return user.clock // step - window.steps + 1 <= time // step <= user.clock // step
+            return bool(user.clock // step - window.steps + 1 <= time // step <= user.clock // step)
         return time >= user.sessions[length_of(window.gap)][0]
 
     def take(self, user: User, name: str, event: Event) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ def _made() -> Prefetch:
     if os.environ.get("MODELSTREAM_NUMBA", "1") == "0":
         return _nothing
     try:
-        from llvmlite import ir
+        from llvmlite import ir  # type: ignore[import-untyped]
         from numba.core import types
         from numba.extending import intrinsic
         from numba.np.arrayobj import make_array
@@ -35,7 +35,7 @@ def _made() -> Prefetch:
 
     def typed(_: Any, table: Any, row: Any, word: Any) -> Any:  # noqa: ARG001
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            array = make_array(signature.args[0])(context, builder, arguments[0])
+            array = make_array(signature.args[0])(context, builder, arguments[0])  # type: ignore[no-untyped-call]
             row_starts = builder.mul(arguments[1], builder.extract_value(array.strides, 0))
             place = builder.add(row_starts, builder.mul(arguments[2], ir.Constant(long, 8)))
             kind = ir.FunctionType(ir.VoidType(), [byte, short, short, short])
@@ -47,8 +47,7 @@ def _made() -> Prefetch:
 
         return types.void(table, types.int64, types.int64), code
 
-    result: Prefetch = intrinsic(typed)
-    return result
+    return cast(Prefetch, intrinsic(typed))
 
 
 prefetch = _made()

@@ -37,8 +37,9 @@ def hashes_of(column: pa.Array) -> Int64s:
 def _eight_bytes(column: pa.Array) -> UInt64s:
     if pa.types.is_floating(column.type):
         floats = column.to_numpy(zero_copy_only=False).astype(np.float64) + 0.0  # which makes 0.0 of -0.0
-        return floats.view(np.uint64)
-    return column.cast(pa.int64()).fill_null(0).to_numpy().astype(np.int64).view(np.uint64)
+        return np.asarray(floats, np.float64).view(np.uint64)
+    integers = column.cast(pa.int64()).fill_null(0).to_numpy()
+    return np.array(integers, np.int64).view(np.uint64)
 
 
 def _of_numbers(numbers: UInt64s) -> Int64s:

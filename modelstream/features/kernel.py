@@ -339,7 +339,7 @@ def apply(plan: Plan, state: State, batch: Batch, output: Output) -> None:
 def view(plan: Plan, state: State, batch: Batch, output: Output) -> None:
     """Write the features of the users in `batch.slots` as they stand; NaN for what needs an event.
 
-    `engine.features_of` uses it.
+    `engine.replay` has an example, of `engine.features_of`, which uses it.
     """
     for i in range(len(batch.slots)):
         row, floats = state.words[batch.slots[i]], state.floats[batch.slots[i]]

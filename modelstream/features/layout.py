@@ -26,8 +26,8 @@ OTHERS, SESSIONS, IDENTITIES = "times and values looked up", "sessions", "ids"
 class Layout:
     """The words of a row by what they hold.
 
-    Keys are `("column", NAME)` for columns of the stored row; `("ids",)`, `("session", GAP)`; of a group `("table", G)` and
-    `("recent", G)`; of its windows by their number `("tally" | "held" | "ring", G, W)`; and, in memory only,
+    Keys are `("column", NAME)` for columns of the stored row; `("ids",)`, `("session", GAP)`; of a group `("table", G)`
+    and `("recent", G)`; of its windows by their number `("tally" | "held" | "ring", G, W)`; and, in memory only,
     `("step", LENGTH)` and `("folded" | "fold", G, W)`.
 
     >>> from modelstream.use_case.file import parse_use_case
@@ -139,7 +139,7 @@ def row_bytes(use_case: UseCase) -> dict[str, int]:
 def tally_parts(use_case: UseCase, group: Group, window: Window) -> tuple[str, ...]:
     """Return what the tally of a window keeps, in its order: columns of the row, or only what the statistics need.
 
-    `Layout` uses it.
+    `Layout`, which uses it, has an example.
     """
     if isinstance(window, AllTime | From):
         return stored_parts(use_case, group)

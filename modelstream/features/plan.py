@@ -1,4 +1,4 @@
-"""Puts a use case into the kernel's terms: which groups, windows and features there are, and in which words they lie."""
+"""Puts a use case into the kernel's terms: its groups, windows and features, and the words in which they lie."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ _WITHOUT_TALLY = {Statistic.SINCE, Statistic.SINCE_OPEN, Statistic.DISTINCT, Sta
 
 
 class Inputs(NamedTuple):
-    """The fields whose values the kernel needs of each event."""
+    """The fields whose values the kernel needs of each event.
+
+    `plan_of` has an example.
+    """
 
     numbers: tuple[str, ...]
     """As they are, in the rows of `Batch.values`."""
@@ -107,6 +110,8 @@ class _Planner:
     """Numbers the windows of all groups one after the other, and the features by what asks for them."""
 
     def __init__(self, use_case: UseCase) -> None:
+        for name, group in use_case.groups.items():
+            _check(name, group)
         self._use_case = use_case
         self._layout = Layout(use_case)
         self._word = self._layout.word
@@ -221,7 +226,7 @@ class _Planner:
         return row
 
     def _is_plain(self, name: str, group: Group) -> bool:
-        """Tell whether a group is one tally of all time with sum, mean, count and m2, as `statistics.update` takes it."""
+        """Tell whether a group is one tally of all time, with sum, mean, count and m2 in this order."""
         more = {("table", name), ("recent", name), ("column", f"{name}_{OPENED}"), ("column", f"{name}_{LATEST}")}
         parts = tally_parts(self._use_case, group, group.windows[0])
         return (
@@ -284,16 +289,21 @@ class _Planner:
         return _OTHERS[given], -1, group.otherwise
 
 
+def _check(name: str, group: Group) -> None:
+    labels = [window.label for window in group.windows if window.label]
+    for given in group.give:
+        if isinstance(given, Recent) and labels:
+            raise ConfigurationError(
+                f"the group {name} gives its last {given.count} values in the window {labels[0]}",
+                remedy="ask for the last values in the window `all time` or `from` only, in a group of its own",
+            )
+
+
 def _given(name: str, group: Group, window: Window) -> Iterator[tuple[str, Statistic | Recent, int]]:
-    """Yield the features of a window as `Group.names` names them: name, statistic, and for the last values how far back."""
+    """Yield the features of a window as `Group.names` names them: name, statistic, and how far back a last value is."""
     start = f"{name}_{window.label}" if window.label else name
     for given in group.give:
         if isinstance(given, Recent):
-            if window.label:
-                raise ConfigurationError(
-                    f"the group {name} gives its last {given.count} values in the window {window.label}",
-                    remedy="ask for the last values in the window `all time` or `from` only, in a group of its own",
-                )
             yield from ((f"{start}_last_{back + 1}", given, back) for back in range(given.count))
         elif given is Statistic.SINCE:
             yield f"{name}_since", given, 0

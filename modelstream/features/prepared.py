@@ -106,7 +106,7 @@ def prepare(use_case: UseCase, events: pa.RecordBatch) -> Prepared:
     codes = _codes(events.column(use_case.type), use_case.event_codes)
     columns = _Columns(use_case, events, codes)
     columns.check_needs()
-    inputs = inputs_of(use_case)
+    inputs = columns.asked.inputs
     values = np.empty((len(inputs.numbers), events.num_rows))
     for row, field in zip(values, inputs.numbers, strict=True):
         row[:] = columns.number(field)
@@ -122,10 +122,43 @@ def prepare(use_case: UseCase, events: pa.RecordBatch) -> Prepared:
     )
 
 
+class _Asked:
+    """What follows from a use case alone; worked out once, as it takes as long as an event."""
+
+    def __init__(self, use_case: UseCase) -> None:
+        names, groups = use_case.event_names, use_case.groups.values()
+        self.inputs = inputs_of(use_case)
+        needed: dict[str, list[int]] = {}
+        for code, name in enumerate(names):
+            for field in use_case.needs(name):
+                needed.setdefault(field, []).append(code)
+        self.needed = {field: _flags(codes, len(names)) for field, codes in needed.items()}
+        self.groups = np.zeros(len(names) + 1, np.int64)
+        """int64[types + 1]: the bits of the groups of each type; an unknown type, -1, is the last."""
+        for g, group in enumerate(groups):
+            self.groups[[names.index(name) for name in group.of]] |= 1 << g
+        self.shares = any(group.share for group in groups)
+        self.conditional = [
+            (g, group, group.value is not None and any(group.value not in use_case.needs(name) for name in group.of))
+            for g, group in enumerate(groups)
+        ]
+        """The groups that don't take every event of their types, and whether their value may be missing."""
+        self.conditional = [each for each in self.conditional if each[1].where or each[1].share or each[2]]
+
+
+def _asked(use_case: UseCase) -> _Asked:
+    kept = vars(use_case)  # where its cached properties are
+    if "_asked" not in kept:
+        kept["_asked"] = _Asked(use_case)
+    asked: _Asked = kept["_asked"]
+    return asked
+
+
 class _Columns:
     """The columns of a batch of events; a field that no event has is not there."""
 
     def __init__(self, use_case: UseCase, events: pa.RecordBatch, codes: Int64s) -> None:
+        self.asked = _asked(use_case)
         self._use_case = use_case
         self._events = events
         self._codes = codes
@@ -143,15 +176,10 @@ class _Columns:
     def check_needs(self) -> None:
         """Raise NoEventsError if an event is without a field that its type needs."""
         use_case, bad = self._use_case, []
-        needed: dict[str, list[int]] = {}
-        for code, name in enumerate(use_case.event_names):
-            for field in use_case.needs(name):
-                needed.setdefault(field, []).append(code)
-        for field, codes in needed.items():
-            needs = _flags(codes, len(use_case.event_names))[self._codes]
-            lacking = np.flatnonzero(needs & ~self._known(field))
-            if len(lacking):
-                bad.append((int(lacking[0]), field))
+        for field, flags in self.asked.needed.items():
+            lacking = flags[self._codes] & ~self._known(field)
+            if lacking.any():
+                bad.append((int(np.argmax(lacking)), field))
         if bad:
             row, field = min(bad)
             finite = "finite " if use_case.fields[field] == FieldType.NUMBER else ""
@@ -160,18 +188,17 @@ class _Columns:
 
     def takes_and_shares(self) -> tuple[Int64s, Int64s]:
         """Return the bits of the groups that take each event, and whose share it counts for."""
-        use_case, codes = self._use_case, self._codes
-        of_code = np.zeros(len(use_case.event_names) + 1, np.int64)  # an unknown type, -1, is the last
-        for g, group in enumerate(use_case.groups.values()):
-            of_code[[use_case.event_names.index(name) for name in group.of]] |= 1 << g
-        takes: Int64s = of_code[codes]
-        shares = np.zeros(len(codes) if any(g.share for g in use_case.groups.values()) else 0, np.int64)
-        conditions = Conditions(use_case, self._events, codes)
-        for g, group in enumerate(use_case.groups.values()):
+        codes, asked = self._codes, self.asked
+        takes: Int64s = asked.groups[codes]
+        shares = np.zeros(len(codes) if asked.shares else 0, np.int64)
+        if not asked.conditional:
+            return takes, shares
+        conditions = Conditions(self._use_case, self._events, codes)
+        for g, group, may_be_missing in asked.conditional:
             if group.where:
                 takes &= np.where(conditions.met(group.where), -1, ~(1 << g))
-            if group.value is not None and any(group.value not in use_case.needs(name) for name in group.of):
-                takes &= np.where(self._known(group.value), -1, ~(1 << g))
+            if may_be_missing:
+                takes &= np.where(self._known(group.value or ""), -1, ~(1 << g))
             if group.share:
                 shares |= np.where(conditions.met(group.share), 1 << g, 0)
         return takes, shares

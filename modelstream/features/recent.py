@@ -1,7 +1,7 @@
 """What a row remembers of single events: the last values, the last ids, and the distinct values with their times.
 
-Rings begin with the number of everything that was put in; a table begins with the number of its entries, then come their
-hashes, then their times.
+Rings begin with the number of everything that was put in; a table begins with the number of its entries, then come
+their hashes, then their times.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def move(plan: Plan, row: Int64s, floats: Float64s, clock: int, time: int) -> No
 
     One that lies more than the gap before the start belongs to a session that is over: nothing changes.
 
-    `kernel.apply` has an example.
+    Every session of `tests/features/test_vocabulary.py` is an example.
     """
     for session in range(len(plan.gaps)):
         word, gap = plan.sessions + session, plan.gaps[session]

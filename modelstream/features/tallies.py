@@ -107,7 +107,7 @@ def merge(older: Float64s, at: int, newer: Float64s, newer_at: int, shape: Int64
 def clear(words: Float64s, at: int, shape: Int64s) -> None:
     """Make the tally at `words[at]` one of nothing.
 
-    `windows.roll` does it to a step that is over.
+    `merge` has an example of a tally; `windows.roll` clears that of a step that is over.
     """
     for part in range(shape[SIZE]):
         words[at + part] = 0.0

@@ -75,7 +75,7 @@ READ, READ_OR, VAR, STD, RATE, SHARE, SINCE, SINCE_OPEN, DISTINCT, UNSEEN, RECEN
 
 BIT_FACTOR = 0x03F79D71B4CB0A89
 BITS: Int64s = np.zeros(64, np.int64)
-"""The number of a bit b, at the six highest bits of `b * BIT_FACTOR` (a de Bruijn sequence: each six bits are others)."""
+"""The number of a bit b, at the six highest bits of `b * BIT_FACTOR` (a de Bruijn sequence)."""
 BITS[[((1 << bit) * BIT_FACTOR >> 58) & 63 for bit in range(64)]] = np.arange(64)
 
 
@@ -142,7 +142,10 @@ class Plan(NamedTuple):
 
 
 class State(NamedTuple):
-    """The users' rows, with one place ("slot") per user; times are microseconds since 1970 UTC."""
+    """The users' rows, with one place ("slot") per user; times are microseconds since 1970 UTC.
+
+    `engine.FeatureEngine`, which makes it for the kernel, has an example.
+    """
 
     words: Int64s
     """int64[users, words], as `layout.Layout` says."""
@@ -153,7 +156,10 @@ class State(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """n events in order; times are microseconds since 1970 UTC."""
+    """n events in order; times are microseconds since 1970 UTC.
+
+    `engine.FeatureEngine`, which makes it for the kernel, has an example.
+    """
 
     slots: Int64s
     codes: Int64s
@@ -179,7 +185,10 @@ class Batch(NamedTuple):
 
 
 class Output(NamedTuple):
-    """The arrays that the kernel fills."""
+    """The arrays that the kernel fills.
+
+    `engine.FeatureEngine`, which makes it for the kernel, has an example.
+    """
 
     indices: Int64s
     """int64[n]: the events that got a vector."""

@@ -2,8 +2,8 @@
 
 A sliding window has a tally for its open step, which holds the user's clock, and a ring of tallies for the closed ones,
 with a bit for each that is not empty, the oldest that can be held is bit 0. Its value is the left fold of the
-closed steps, oldest first, and of the open one. Nothing is ever subtracted, so it depends on nothing but the events. The
-fold of the closed steps is kept in memory until one of them drops out or takes a late event.
+closed steps, oldest first, and of the open one. Nothing is ever subtracted, so it depends on nothing but the events.
+The fold of the closed steps is kept in memory until one of them drops out or takes a late event.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def bounds(window: Int64s, row: Int64s) -> tuple[int, int]:
 
     The clock of the user is not before any event, so that only a window that is closed has a last time.
 
-    `kernel.apply` has an example.
+    Every statistic of `tests/features/test_vocabulary.py` is an example.
     """
     kind = window[KIND]
     if kind == ALL_TIME:
@@ -72,7 +72,7 @@ def bounds(window: Int64s, row: Int64s) -> tuple[int, int]:
 def roll(window: Int64s, row: Int64s, floats: Float64s, before: int, steps: int) -> None:
     """Let a sliding window go on by some steps, from the step `before`.
 
-    `kernel.apply` has an example.
+    Every statistic of `tests/features/test_vocabulary.py` is an example.
     """
     opened, last = window[OPEN], window[STEPS] - 1
     filled, held = floats[opened + window[COUNT]] > 0.0, row[window[HELD]]
@@ -102,13 +102,13 @@ def roll(window: Int64s, row: Int64s, floats: Float64s, before: int, steps: int)
 def tally_of(window: Int64s, row: Int64s, floats: Float64s, time: int) -> int:
     """Return the word of the tally that takes an event whose time lies in a window.
 
-    `kernel.apply` has an example.
+    Every statistic of `tests/features/test_vocabulary.py` is an example.
     """
     if window[KIND] != SLIDING:
-        return window[OPEN]
+        return int(window[OPEN])
     current, length = row[window[CURRENT]], window[LENGTH]
     if time >= current * length:
-        return window[OPEN]
+        return int(window[OPEN])
     step, last = time // length, window[STEPS] - 1
     ring = window[RING] + (step % last) * window[SIZE]
     bit = np.int64(1) << (last - current + step)
@@ -116,14 +116,14 @@ def tally_of(window: Int64s, row: Int64s, floats: Float64s, time: int) -> int:
         row[window[HELD]] |= bit
         _clear(floats, ring, window)
     row[window[FOLDED]] = 0
-    return ring
+    return int(ring)
 
 
 @compiled_in_place
 def fold(window: Int64s, row: Int64s, floats: Float64s, bits: Int64s) -> None:
     """Bring the fold of the closed steps of a sliding window up to date, oldest first; `bits` is `terms.BITS`.
 
-    `kernel.apply` has an example.
+    Every statistic of `tests/features/test_vocabulary.py` is an example.
     """
     if row[window[FOLDED]]:
         return

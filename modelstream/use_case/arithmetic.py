@@ -1,4 +1,4 @@
-"""Arithmetic over features, as `compute` in a use-case file writes it: `amount / max(spend_7d_mean, 1)`.
+"""Arithmetic over features, as `compute` in a use-case file writes it: `celsius / max(heat_7d_mean, 1)`.
 
 It is read with Python's grammar, of which only numbers, names, + - * /, parentheses and the FUNCTIONS are let through:
 nothing else is ever evaluated.
@@ -37,8 +37,8 @@ class ExpressionError(ValueError):
 def parse(text: str) -> ast.expr:
     """Return the expression that is written. Raises ExpressionError.
 
-    >>> names(parse("amount / (1 + spend_7d_mean)"))
-    ['amount', 'spend_7d_mean']
+    >>> names(parse("celsius / (1 + heat_7d_mean)"))
+    ['celsius', 'heat_7d_mean']
     >>> parse("a[2]")
     Traceback (most recent call last):
     modelstream.use_case.arithmetic.ExpressionError: 'a[2]' can't be computed: there are + - * / and min, max, log1p
@@ -60,8 +60,8 @@ def parse(text: str) -> ast.expr:
 def rewritten(text: str) -> str:
     """Return an expression in the one way in which it is written here; as it is where it can't be read.
 
-    >>> rewritten("(amount/2)+1")
-    'amount / 2 + 1'
+    >>> rewritten("(celsius/2)+1")
+    'celsius / 2 + 1'
     """
     try:
         return ast.unparse(parse(text))

@@ -298,7 +298,7 @@ def _arithmetic(use_case: UseCase) -> Iterator[Problem]:
         try:
             used = arithmetic.names(arithmetic.parse(form.compute))
         except arithmetic.ExpressionError as error:
-            yield place, str(error), "write arithmetic over features, such as amount / spend_7d_mean"
+            yield place, str(error), "write arithmetic over features, such as celsius / heat_7d_mean"
             continue
         graph[name] = used
         for one in used:

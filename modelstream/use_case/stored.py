@@ -6,15 +6,13 @@ many parts, such as the steps of a sliding window, lies in one column of bytes, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
 from modelstream.use_case.columns import TIME
 from modelstream.use_case.vocabulary import AllTime, From, Group, Recent, Session, Sliding, Statistic, Window
-
-if TYPE_CHECKING:
-    from modelstream.use_case.declared import UseCase
 
 STORED_STATISTICS = ("sum", "mean", "count", "m2")
 """What a row stores of each group with a number; `m2` is the sum of squared differences from the mean."""
@@ -27,7 +25,40 @@ OPENED, LATEST = "opened", "at"
 
 _MORE = ("min", "max", "first", "last", "share")
 _OF_THE_CLOCK = {Statistic.RATE, Statistic.SINCE, Statistic.SINCE_OPEN}
+_WITHOUT_TALLY = {Statistic.SINCE, Statistic.SINCE_OPEN, Statistic.DISTINCT, Statistic.UNSEEN}
 _OF_DISTINCT = {Statistic.DISTINCT, Statistic.UNSEEN}
+
+
+class Limits(Protocol):
+    """What the columns of a row need to know of `declared.Clock`."""
+
+    @property
+    def late(self) -> str | None:
+        """How far an event may lie behind the user's clock."""
+
+
+class Declaration(Protocol):
+    """What the columns of a row need to know of `declared.UseCase`, which has them as its schema."""
+
+    @property
+    def first_time(self) -> str | None:
+        """The column of the time of the event that opened the window of all."""
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The types of fields."""
+
+    @property
+    def groups(self) -> Mapping[str, Group]:
+        """The groups of statistics."""
+
+    @property
+    def clock(self) -> Limits:
+        """The limits of times."""
+
+    @property
+    def id(self) -> str | None:
+        """The field of the id."""
 
 
 class Stored(NamedTuple):
@@ -41,7 +72,7 @@ class Stored(NamedTuple):
     """What it holds of the group: `sum`, …, or `opened`, `at`."""
 
 
-def stored_columns(use_case: UseCase) -> list[Stored]:
+def stored_columns(use_case: Declaration) -> list[Stored]:
     """Return the columns of a row behind those of the profile and the lookups, in their order.
 
     >>> from modelstream.use_case.file import parse_use_case
@@ -72,14 +103,14 @@ def unlabelled(group: Group) -> bool:
     return any(isinstance(window, AllTime | From) for window in group.windows)
 
 
-def stored_parts(use_case: UseCase, group: Group) -> tuple[str, ...]:
+def stored_parts(use_case: Declaration, group: Group) -> tuple[str, ...]:
     """Return the parts of the tally of a group's unlabelled window, in the order of their columns."""
     parts = STORED_STATISTICS if is_numeric(use_case, group) else ("count",)
     given = {one.value for one in group.give if isinstance(one, Statistic)}
     return (*parts, *("shared" if part == "share" else part for part in _MORE if part in given))
 
 
-def is_numeric(use_case: UseCase, group: Group) -> bool:
+def is_numeric(use_case: Declaration, group: Group) -> bool:
     """Tell whether a group's value is a number that has statistics, and not one whose distinct values are counted."""
     return group.value is not None and use_case.fields[group.value] == "number"
 
@@ -89,13 +120,18 @@ def has_table(group: Group) -> bool:
     return bool(_OF_DISTINCT.intersection(_statistics(group)))
 
 
+def has_tally(group: Group) -> bool:
+    """Tell whether a sliding window of a group has a tally: for `since` and the distinct values it needs none."""
+    return not _WITHOUT_TALLY.issuperset(_statistics(group))
+
+
 def is_opened_by_its_first(group: Group) -> bool:
     """Tell whether a row keeps when a group of all time took its first event."""
     asked = {Statistic.RATE, Statistic.SINCE_OPEN}.intersection(_statistics(group))
     return bool(asked) and any(isinstance(window, AllTime) for window in group.windows)
 
 
-def needs_clock(use_case: UseCase) -> bool:
+def needs_clock(use_case: Declaration) -> bool:
     """Tell whether a row holds the clock of its user."""
     return use_case.clock.late is not None or any(map(_needs_clock, use_case.groups.values()))
 
@@ -112,11 +148,12 @@ def _times(group: Group) -> tuple[str, ...]:
     return (*((OPENED,) if opened else ()), *((LATEST,) if Statistic.SINCE in group.give else ()))
 
 
-def _is_packed(use_case: UseCase) -> bool:
+def _is_packed(use_case: Declaration) -> bool:
     return use_case.id is not None or any(
         has_table(group)
         or any(isinstance(one, Recent) for one in group.give)
-        or any(isinstance(window, Sliding | Session) for window in group.windows)
+        or any(isinstance(window, Session) for window in group.windows)
+        or (any(isinstance(window, Sliding) for window in group.windows) and has_tally(group))
         for group in use_case.groups.values()
     )
 

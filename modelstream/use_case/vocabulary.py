@@ -153,9 +153,9 @@ class Group(Part, frozen=True):
     def names(self, name: str) -> tuple[str, ...]:
         """Return the names of the features of a group called `name`, in the order of the vector.
 
-        >>> group = Group(of=("bet",), windows=(AllTime(), Sliding("1h", 6)), give=(Statistic.COUNT, Statistic.SINCE))
-        >>> group.names("bets")
-        ('bets_count', 'bets_since', 'bets_1h_count')
+        >>> group = Group(of=("reading",), windows=(AllTime(), Sliding("1h", 6)), give=(Statistic.COUNT, Statistic.SINCE))
+        >>> group.names("heat")
+        ('heat_count', 'heat_since', 'heat_1h_count')
         """
         found = []
         for window in self.windows:
@@ -250,7 +250,7 @@ FORMS: dict[str, type[Form]] = {
 def names_of(name: str, form: Form) -> tuple[str, ...]:
     """Return the names of the features that stand under a name.
 
-    >>> names_of("hour", Hour("at")), names_of("bets", Group(of=("bet",), give=(Statistic.COUNT,)))
-    (('hour',), ('bets_count',))
+    >>> names_of("hour", Hour("at")), names_of("heat", Group(of=("reading",), give=(Statistic.COUNT,)))
+    (('hour',), ('heat_count',))
     """
     return form.names(name) if isinstance(form, Group | Category) else (name,)

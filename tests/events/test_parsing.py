@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 BOILERS = load_use_case(ROOT / "tests" / "use_cases" / "boilers.yaml")
-INGESTED = 1_764_000_000_000_000
+INGESTED = 1_800_000_000_000_000
 
 GOOD = b'{"user_id": "u1", "event_time": "2026-03-28 20:00:00", "event_type": "bet", "bet_amount": 2.5}'
 

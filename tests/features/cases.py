@@ -47,7 +47,7 @@ def case(forms: Mapping[str, Form], **parts: Any) -> UseCase:
     >>> case({"spent": Group(("pay",), "x", give=(Statistic.SUM,))}).features
     ('spent_sum',)
     """
-    whole = {
+    whole: dict[str, Any] = {
         "version": 2,
         "name": "shops",
         "key": "user",
@@ -90,7 +90,7 @@ def random_group(rng: random.Random) -> Group:
     windows: list[Window] = some(
         rng, [AllTime(), From("pay", "1m", rng.random() < 0.5), From("back", "6h", rng.random() < 0.5)], 0, 1
     )
-    sliding = {text: steps for text, steps in some(rng, SLIDING, 0 if windows else 1, 3)}
+    sliding = dict(some(rng, SLIDING, 0 if windows else 1, 3))
     windows += [Sliding(text, steps) for text, steps in sliding.items()]
     windows += [Session(gap) for gap in some(rng, ["5s", "10m"], 0, 2)]
     rng.shuffle(windows)

@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelstream.features.engine import FeatureEngine, features_of, no_rows, replay
-from modelstream.use_case.declared import UseCase
+from modelstream.errors import ConfigurationError
+from modelstream.features.engine import FeatureEngine, NoEventsError, features_of, no_rows, prepare, replay
+from modelstream.use_case.declared import Clock, UseCase
+from modelstream.use_case.vocabulary import From, Group, Recent, Sliding, Statistic
 from tests.features.cases import LOOKED_UP, RandomEvents, batch_of, random_case
+from tests.features.cases import case as plain
 from tests.vocabulary_oracle import VocabularyOracle
 
 BEGINNINGS = (1_700_000_000_000_000, -7_200_000_000)
@@ -132,3 +135,74 @@ def test_features_of_many_events_equal_the_oracle_to_the_bit(seed: int) -> None:
 def test_no_rows_have_the_columns_of_the_use_case() -> None:
     case = random_case(random.Random(1))
     assert no_rows(case).schema.equals(case.row_schema)
+
+
+HOUR = 3_600_000_000
+COUNTED = {"n": Group(("pay", "look"), give=(Statistic.COUNT,))}
+
+
+def outcomes(case: UseCase, *events: dict[str, Any]) -> list[str]:
+    """Return for each event its reason, or `counted`; the oracle agrees."""
+    served, oracle = Served(random.Random(0), case), VocabularyOracle(case, LOOKED_UP)
+    found: list[str] = []
+    for event in events:
+        before = dict(served.not_counted)
+        served.apply([{"user": "u", "kind": "pay", "x": 1.0, **event}])
+        oracle.apply({"user": "u", "kind": "pay", "x": 1.0, **event})
+        assert served.not_counted == oracle.not_counted
+        new = [reason for reason, count in served.not_counted.items() if count != before.get(reason, 0)]
+        found.append(*(new or ["counted"]))
+    return found
+
+
+def test_how_far_behind_the_clock_an_event_may_lie() -> None:
+    case = plain(COUNTED, written_time=Clock("at", None, "1h"))
+    events = [{"at": at} for at in (5 * HOUR, 4 * HOUR, 4 * HOUR - 1, 6 * HOUR, 5 * HOUR - 1)]
+    assert outcomes(case, *events) == ["counted", "counted", "too_late", "counted", "too_late"]
+
+
+def test_how_far_ahead_of_its_arrival_an_event_may_lie() -> None:
+    case = plain(COUNTED, written_time=Clock("at", "1h"))
+    events = [{"at": at, "ingested_at": HOUR} for at in (2 * HOUR + 1, 2 * HOUR, 0)]
+    assert outcomes(case, *events, {"at": 9 * HOUR}) == ["in_the_future", "counted", "counted", "counted"]
+
+
+def test_what_lies_in_the_future_does_not_move_the_clock() -> None:
+    case = plain(COUNTED, written_time=Clock("at", "1h", "1h"))
+    assert outcomes(case, {"at": 9 * HOUR, "ingested_at": 0}, {"at": 0}) == ["in_the_future", "counted"]
+
+
+def test_an_id_is_repeated_while_it_is_among_the_last_64_that_counted() -> None:
+    case = plain(COUNTED, id="id")
+    events: list[dict[str, Any]] = [{"at": 0, "id": str(i)} for i in [*range(64), 0, 63, 64, 0, 1]]
+    events += [{"at": 0}] * 2
+    assert outcomes(case, *events)[64:] == ["repeated", "repeated", "counted", "counted", "counted"] + ["counted"] * 2
+
+
+@pytest.mark.parametrize(("before", "expected"), [(True, "counted"), (False, "window_not_open")])
+def test_what_happened_before_the_window_opened(before: bool, expected: str) -> None:
+    case = plain(COUNTED, window=From("pay", "1h", before))
+    events: list[dict[str, Any]] = [{"at": 5, "kind": "look"}, {"at": 5}, {"at": 4}, {"at": 5 + HOUR}, {"at": 6 + HOUR}]
+    assert outcomes(case, *events) == ["window_not_open", "counted", expected, "counted", "window_closed"]
+
+
+def test_a_repeated_event_is_skipped_by_its_position_before_anything_else() -> None:
+    case = plain(COUNTED, id="id")
+    engine = FeatureEngine(case)
+    engine.load(["u"], no_rows(case))
+    events = batch_of([{"user": "u", "at": 0, "kind": "pay", "x": 1.0, "id": "a"}], case)
+    assert engine.apply(events, np.array([3]), lookup).counted == 1
+    assert engine.apply(events, np.array([3]), lookup).skipped == 1
+    assert engine.apply(events, np.array([4]), lookup).not_counted == {"repeated": 1}
+
+
+def test_an_event_without_what_its_type_needs_is_refused() -> None:
+    events = [{"user": "u", "at": 0, "kind": "look"}, {"user": "u", "at": 0, "kind": "paid"}]
+    with pytest.raises(NoEventsError, match=r"event 1 of the batch \(pay\) has no finite x"):
+        prepare(plain(COUNTED), batch_of(events, plain(COUNTED)))
+
+
+def test_a_use_case_cannot_ask_for_the_last_values_of_a_sliding_window() -> None:
+    group = Group(("pay",), "x", windows=(Sliding("1h", 6),), give=(Recent(2),))
+    with pytest.raises(ConfigurationError, match="gives its last 2 values in the window 1h"):
+        FeatureEngine(plain({"spent": group}))

@@ -31,7 +31,7 @@ def test_the_page_shows_commands_that_work(client: Client) -> None:
 
 def test_the_example_leads_to_a_prediction() -> None:
     lines = [json.dumps(event).encode() for event in example_events(CHURN)]
-    events = LineParser(CHURN).parse(lines, np.arange(len(lines)), 0).events
+    events = LineParser(CHURN).parse(lines, np.arange(len(lines)), 1_800_000_000_000_000).events
     engine = FeatureEngine(CHURN)
     engine.load(engine.missing(events.column(CHURN.key).to_pylist()), no_rows(CHURN))
     assert len(engine.apply(events, np.arange(len(lines)), no_lookup).indices) == 1

@@ -48,7 +48,7 @@ def tables(tmp_path: Path) -> Iterator[Tables]:
 def events(*rows: dict[str, Any]) -> pa.RecordBatch:
     usual = {"at": "2026-03-28 20:00", "kind": "opened"}
     lines = [json.dumps(usual | row).encode() for row in rows]
-    return LineParser(SHOPS).parse(lines, np.arange(len(lines)), 0).events
+    return LineParser(SHOPS).parse(lines, np.arange(len(lines)), 1_800_000_000_000_000).events
 
 
 def stored(tables: Tables, *rows: dict[str, Any], profiles: dict[str, int]) -> StoredLookup:

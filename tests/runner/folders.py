@@ -65,7 +65,7 @@ def take(
 ) -> None:
     """Let lines go through all functions of a new folder."""
     use_case = view.use_case
-    parsed = LineParser(use_case).parse(lines, np.arange(len(lines)) + first_line, ingested_at=1_700_000_000_000_000)
+    parsed = LineParser(use_case).parse(lines, np.arange(len(lines)) + first_line, ingested_at=1_800_000_000_000_000)
     rejects = [*parsed.rejects, *Checker(use_case).check(parsed.events)]
     assert all(reject in parsed.rejects for reject in rejects), "this helper takes only events that are complete"
     letters = [letter(one.reason, ORIGIN_NAME, one.index, ("generated", 0, 0), lines[one.index]) for one in rejects]

@@ -235,7 +235,7 @@ def test_events_look_like_the_reference() -> None:
 
 def test_every_event_is_readable() -> None:
     lines = texts(REFERENCE_SIZE)
-    parsed = LineParser(USE_CASE).parse(lines, np.arange(len(lines)), ingested_at=0)
+    parsed = LineParser(USE_CASE).parse(lines, np.arange(len(lines)), ingested_at=1_800_000_000_000_000)
     assert not parsed.rejects
     assert not list(Checker(USE_CASE).check(parsed.events))
     assert parsed.events["extra"].null_count == len(lines)

@@ -74,7 +74,7 @@ class Job:
                     rows = decode(message.body)
                     lines = rows.batch["line"].to_pylist()
                     positions = rows.batch["position"].to_numpy()
-                    events = LineParser(USE_CASE).parse(lines, positions, 0).events
+                    events = LineParser(USE_CASE).parse(lines, positions, 1_800_000_000_000_000).events
                     keep = marks.advance(rows.origin, positions, buckets_of(events["user_id"]))
                     taken += [(rows.origin, int(positions[i]), lines[i]) for i in np.flatnonzero(keep)]
         return sorted(taken)

@@ -29,6 +29,7 @@ from tests.stages.harness import Harness, event, settings
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
+INGESTED = 1_800_000_000_000_000
 CHURN = load_use_case(ROOT / "use_cases" / "churn.yaml")
 READS = "incoming-events"
 
@@ -57,7 +58,7 @@ def stage_of(harness: Harness, tables: Tables, derive: Any = None, epoch: int = 
 
 
 def batch(lines: Sequence[bytes], first: int = 0) -> pa.RecordBatch:
-    parsed = LineParser(CHURN).parse(list(lines), np.arange(first, first + len(lines)), 0)
+    parsed = LineParser(CHURN).parse(list(lines), np.arange(first, first + len(lines)), INGESTED)
     assert not parsed.rejects
     return parsed.events.drop_columns(["extra"])
 
