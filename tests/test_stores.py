@@ -163,7 +163,7 @@ def test_tables_of_another_definition_are_refused_with_the_difference(tmp_path: 
     list(stores.make(PROJECT, SHARDS))
     text = PROJECT.use_case_file.read_text()
     changed, remark = tmp_path / "changed.yaml", tmp_path / "remark.yaml"
-    changed.write_text(text.replace("default: 0", "default: 3"))
+    changed.write_text(text.replace("at: profile}", "at: profile, otherwise: 3}"))
     remark.write_text(text + "# a remark\n")
     urls = StoreUrls().within(tmp_path)
     with Stores(urls, PROJECT.names, remark) as same:
@@ -171,7 +171,7 @@ def test_tables_of_another_definition_are_refused_with_the_difference(tmp_path: 
     for _ in range(2):
         with (
             Stores(urls, PROJECT.names, changed) as others,
-            pytest.raises(ConfigurationError, match="default: ") as told,
+            pytest.raises(ConfigurationError, match="otherwise: ") as told,
         ):
             others.features.count()
         assert "0 before, 3 now" in str(told.value) and str(tmp_path) in str(told.value)

@@ -119,7 +119,7 @@ def test_events_on_the_page_are_of_the_use_case_on_the_page() -> None:
 
 def test_profile_on_the_page_fits_the_use_case_on_the_page() -> None:
     small, profile = blocks("yaml")
-    events = "events:\n  payment: {value: amount}\n  closed: {}\n"
+    events = "events:\n  payment: {needs: [amount]}\n  closed: {}\n"
     fields = "defaulted: boolean}"
     assert events in small
     assert fields in small

@@ -27,10 +27,14 @@ USE_CASE, WIRING = "use_cases/churn.yaml", "project.yaml"
 SAID = [
     (
         USE_CASE,
-        [("hours: 24", "hours: 48")],
-        "window: 24 hours before, 48 now (use_cases/churn.yaml: line {rs: 24})",
+        [("for: 24h", "for: 48h")],
+        "window: 24h before, 48h now (use_cases/churn.yaml: line {window:})",
     ),
-    (USE_CASE, [("default: 0", "default: 5")], "lookup.default: 0 before, 5 now (use_cases/churn.yaml: line {lt: 0})"),
+    (
+        USE_CASE,
+        [("at: profile}", "at: profile, otherwise: 5}")],
+        "features.socioeconomic_idx.otherwise: 0 before, 5 now (use_cases/churn.yaml: line {socioeconomic_idx:})",
+    ),
     (USE_CASE, [("predict_on: [bet, win]", "predict_on: [win]")], "predict_on: bet, win before, win now"),
     (USE_CASE, [("positive: 1", "positive: 2")], "label.positive: 1 before, 2 now"),
     (USE_CASE, [("  city: text\n", "")], "fields.city: text before, none now (use_cases/churn.yaml: line {fields:})"),
@@ -67,13 +71,14 @@ def test_another_meaning_is_refused_with_the_difference_and_its_line(
 def line_of(text: str) -> int:
     """Return the line of the use-case file that has a text."""
     lines = (ROOT / USE_CASE).read_text().splitlines()
-    return next(number for number, line in enumerate(lines, 1) if line.split("#")[0].rstrip().endswith(text))
+    return next(number for number, line in enumerate(lines, 1) if line.strip().startswith(text))
 
 
+TIME = "time: {field: event_time, ahead: unlimited}\n"
 SAME = [
     (USE_CASE, [("title: Churn", "title: Leaving"), ("  A player registers", "  A gambler registers")]),
     (USE_CASE, [("# After each counted event", "# Whenever an event counts")]),
-    (USE_CASE, [("key: user_id\ntime: event_time\n", "time: event_time\nkey: user_id\n")]),
+    (USE_CASE, [(TIME, ""), ("key: user_id\n", f"{TIME}key: user_id\n")]),
     (WIRING, [("shards: 8 ", "shards: 4 ")]),
     (WIRING, [("description: Events", "description: Some events")]),
     (
@@ -94,14 +99,14 @@ def test_what_has_no_meaning_may_change(tmp_path: Path, file: str, replaced: lis
 def test_all_differences_are_listed(tmp_path: Path) -> None:
     data = tmp_path / "data"
     opened(data)
-    project = changed(tmp_path / "project", USE_CASE, ("hours: 24", "hours: 48"), ("threshold: 0.5", "threshold: 0.6"))
+    project = changed(tmp_path / "project", USE_CASE, ("for: 24h", "for: 48h"), ("threshold: 0.5", "threshold: 0.6"))
     with pytest.raises(ConfigurationError) as told:
         opened(data, project=project)
     first, *lines = str(told.value).splitlines()
     assert first.endswith("another definition:")
     assert [line.split(" (")[0].strip() for line in lines] == [
         "model.threshold: 0.5 before, 0.6 now",
-        "window: 24 hours before, 48 now",
+        "window: 24h before, 48h now",
     ]
 
 
@@ -125,8 +130,8 @@ def test_folder_of_an_earlier_version_is_taken_over_once_with_a_note(tmp_path: P
     assert "was made by an earlier version" in notes[0] and notes[1] == ""
     found = read_marker(data)
     assert found is not None and found.definition == definition_of(PROJECT)
-    with pytest.raises(ConfigurationError, match="window: 24 hours before, 48 now"):
-        opened(data, project=changed(tmp_path / "project", USE_CASE, ("hours: 24", "hours: 48")))
+    with pytest.raises(ConfigurationError, match="window: 24h before, 48h now"):
+        opened(data, project=changed(tmp_path / "project", USE_CASE, ("for: 24h", "for: 48h")))
 
 
 def test_folder_of_an_earlier_version_that_is_refused_is_not_taken_over(tmp_path: Path) -> None:
@@ -142,7 +147,7 @@ def test_function_that_starts_after_the_use_case_has_changed_is_refused(tmp_path
     settings = settings_in(tmp_path / "data", require(tmp_path / "data", project), project, "stream-to-features")
     with Stores.of(from_environment(settings.environment())) as stores:
         assert stores.use_case.title.startswith("Leaving"), "the title may change"
-    project.use_case_file.write_text(project.use_case_file.read_text().replace("hours: 24", "hours: 48"))
+    project.use_case_file.write_text(project.use_case_file.read_text().replace("for: 24h", "for: 48h"))
     with (
         Stores.of(settings) as stores,
         pytest.raises(ConfigurationError, match="has changed its meaning since") as told,
