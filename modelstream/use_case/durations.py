@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000}
 """The units, the longest first."""
@@ -23,7 +24,7 @@ def microseconds(text: str) -> int | None:
     if not found:
         return None
     parts = zip(found.groups(default="0"), MICROSECONDS.values(), strict=True)
-    return round(sum(float(number) * unit for number, unit in parts)) or None
+    return round(sum(Fraction(number) * unit for number, unit in parts)) or None
 
 
 def duration(length: int) -> str:

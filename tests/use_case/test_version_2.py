@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from modelstream.base.yamlfile import YamlFile
 from modelstream.errors import ConfigurationError
 from modelstream.use_case import check, check_features, check_version_1, version_1, version_2
 from modelstream.use_case.file import load_use_case, mistakes, parse_use_case
 from modelstream.use_case.meaning import differences, digest, meaning_of
+from modelstream.use_case.stored import stored_columns
 from modelstream.use_case.vocabulary import AllTime, Condition, From, Group, Recent, Session, Sliding, Statistic
 
-FOLDER = Path(__file__).parents[1] / "use_cases"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "tests" / "use_cases"
 TEXT = (FOLDER / "cards.yaml").read_text("utf-8")
 CARDS = load_use_case(FOLDER / "cards.yaml")
 
@@ -306,6 +311,57 @@ def test_all_mistakes_are_found_at_once() -> None:
     assert ["amount.number" in found[0], "spend.in.0.steps" in found[1], "latest.in" in found[2]] == [True] * 3
     assert mistakes(TEXT, "mine.yaml", FOLDER) == []
     assert str(mistakes("[", "mine.yaml")[0]).startswith("mine.yaml, line 1: not YAML")
+
+
+def test_examples_in_the_docs_can_be_read() -> None:
+    page = (ROOT / "docs" / "vocabulary.md").read_text("utf-8")
+    found: dict[str, Any] = {
+        "version": 2,
+        "name": "page",
+        "key": "card",
+        "time": "at",
+        "type": "kind",
+        "predict_on": ["payment"],
+        "profile": {"event": "issued", "time": "issued_at"},
+        "model": {"name": "page", "prediction": "fraud"},
+        "events": dict.fromkeys(("payment", "refund", "purchase", "issued")),
+        "fields": {"card": "key", "at": "time", "kind": "text", "amount": "number", "country": "text"},
+        "features": {},
+    }
+    found["fields"] |= dict.fromkeys(("merchant", "payment_id", "postcode", "terminal"), "identifier")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)]
+    assert len(blocks) == 7
+    for block in blocks:
+        found["features"] |= block.pop("features", {})
+        found |= block
+    # What stands in tables: windows, and conditions.
+    windows = dict.fromkeys(re.findall(r"\{(?:from|last|session): [^…}]*[0-9][a-z0-9: ,]*\}", page))
+    windows.pop("{last: 3}")
+    assert len(windows) == 5, windows
+    for i, window in enumerate(windows):
+        found["features"][f"window_{i}"] = {"of": "payment", "in": yaml.safe_load(window), "give": "count"}
+    text = yaml.safe_dump(found, sort_keys=False)
+    assert [*map(str, mistakes(text, "page", FOLDER))] == []
+    names = parse_use_case(text, "page", FOLDER).features
+    for name in re.findall(r"\b(?:usual|shops|visit|abroad|spend|country)_[\w]+", page):
+        assert name in names or name == "country_", name
+
+
+def test_row_has_columns_for_what_anybody_can_read_and_one_for_the_rest() -> None:
+    columns = [column.name for column in stored_columns(CARDS)]
+    assert columns[0] == "clock" and columns[-1] == "packed"
+    assert {"spend_at", "spend_sum", "spend_m2", "spend_min", "latest_opened", "latest_shared"} <= {*columns}
+    assert not any("1h" in column or "session" in column for column in columns)
+
+
+def test_rewritten_use_case_means_what_it_meant() -> None:
+    old, new = (load_use_case(path) for path in (FOLDER / "churn_version_1.yaml", ROOT / "use_cases" / "churn.yaml"))
+    assert differences(old, new) == []
+    assert digest(meaning_of(old)) == digest(meaning_of(new))
+    assert old.features == new.features
+    for one in ("event_schema", "row_schema", "vector_schema", "events_log_schema", "inference_log_schema"):
+        assert getattr(old, one).equals(getattr(new, one)), one
+    assert (old.intended_use, old.model, old.label) == (new.intended_use, new.model, new.label)
 
 
 def test_what_cannot_be_read_is_told_with_all_the_rest() -> None:
