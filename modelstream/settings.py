@@ -91,10 +91,11 @@ class Settings(StoreNames, frozen=True, kw_only=True):
     """Longest time that a row waits for others before it is sent on. Four hops of it stay below 100 ms."""
     commit_ms: float = 1000.0
     """Longest time that applied messages wait for their commit and acknowledgement; a crash repeats at most that much.
-    """
+    While messages keep coming and commits take more than an eighth of it, up to three times as long."""
     commit_rows: int = 30_000
-    """A shard with this many applied rows is committed before `commit_ms` is over. With twice as many, eight shards
-    took 100 MB more; with half as many, writing files is a tenth slower."""
+    """A shard with this many applied rows is committed before `commit_ms` is over; where a commit is of all shards, if
+    they have as many on average. With twice as many, eight shards took 100 MB more; with half as many, writing files is
+    a tenth slower."""
 
     @property
     def urls(self) -> StoreUrls:

@@ -112,6 +112,11 @@ class FeatureEngine:
     def __len__(self) -> int:
         return len(self._users)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the users in memory take."""
+        return self._users.nbytes
+
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Return the keys, each once, whose rows are not in memory: `load` them before `apply`."""
         return self._users.missing(keys)

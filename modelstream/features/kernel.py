@@ -40,7 +40,6 @@ from modelstream.features.terms import (
     OPENER,
     OPERATION,
     PLACE,
-    PLAIN,
     PROFILES,
     RATE,
     READ,
@@ -244,14 +243,11 @@ def _answer(
 
 @compiled_in_place
 def _take_simply(plan: Plan, floats: Float64s, batch: Batch, i: int) -> None:
-    """Let the groups take an event, if each is one tally of all time with sum, mean, count and m2."""
-    takes = batch.takes[i]
-    while takes != 0:  # bit by bit: a branch for each group would be mispredicted at every other event
-        lowest = takes & -takes
-        takes ^= lowest
-        g = plan.bits[((lowest * BIT_FACTOR) >> 58) & 63]
-        plain = plan.groups[g, PLAIN]
-        _update(floats[plain : plain + 4], batch.values[plan.groups[g, VALUE], i])
+    """Let the one group of the event's type take it, if it is one tally of all time with sum, mean, count and m2."""
+    if batch.takes[i] != 0:
+        code = batch.codes[i]
+        tally = plan.tallies[code]
+        _update(floats[tally : tally + 4], batch.values[plan.numbers[code], i])
 
 
 @compiled_in_place
@@ -273,6 +269,55 @@ def _found(plan: Plan, floats: Float64s, vectors: Float64s, column: int) -> None
 
 
 @compiled_in_place
+def _counts(plan: Plan, state: State, batch: Batch, i: int, output: Output) -> bool:
+    """Tell whether an event counts, note its outcome, and what it says of its user and the window of all."""
+    slot, code, counts = batch.slots[i], batch.codes[i], output.counts
+    if i + _AHEAD < len(batch.codes):
+        for word in range(0, plan.touched, 8):  # 64 bytes come at once
+            prefetch(state.words, batch.slots[i + _AHEAD], word)
+    row, floats = state.words[slot], state.floats[slot]
+    if batch.positions[i] <= row[APPLIED]:
+        counts[SKIPPED] += 1
+        return False
+    outcome = _refusal(plan, row, batch, i)
+    counts[outcome] += 1
+    if outcome != COUNTED:
+        return False
+    if code == plan.profile:
+        row[KNOWN_AT] = batch.times[i]
+        for found in range(len(plan.lookups)):
+            floats[LOOKED_UP + found] = batch.looked_up[found, i]
+        output.profiles[counts[PROFILES]] = i
+        counts[PROFILES] += 1
+    elif code == plan.opens and row[plan.opened] == NEVER:
+        row[plan.opened] = batch.times[i]
+    row[APPLIED] = batch.positions[i]
+    state.changed[slot] = True
+    return True
+
+
+@compiled_in_place
+def _noted(plan: Plan, floats: Float64s, i: int, output: Output) -> None:
+    """Complete the vector of an event, and note it."""
+    column = output.counts[VECTORS]
+    _found(plan, floats, output.vectors, column)
+    output.indices[column] = i
+    output.counts[VECTORS] += 1
+
+
+@compiled_in_place
+def _apply_simply(plan: Plan, state: State, batch: Batch, output: Output) -> None:
+    """Apply events to plain groups: half of the time of `apply`'s loop, which does everything."""
+    for i in range(len(batch.codes)):
+        if _counts(plan, state, batch, i, output):
+            floats = state.floats[batch.slots[i]]
+            _take_simply(plan, floats, batch, i)
+            if plan.predicts[batch.codes[i]]:
+                _answer_simply(plan, floats, output.vectors, output.counts[VECTORS])
+                _noted(plan, floats, i, output)
+
+
+@compiled_in_place
 def apply(plan: Plan, state: State, batch: Batch, output: Output) -> None:
     """Apply the events of `batch` to `state` in order, and fill `output`.
 
@@ -280,42 +325,17 @@ def apply(plan: Plan, state: State, batch: Batch, output: Output) -> None:
 
     `engine.FeatureEngine` has an example.
     """
-    counts = output.counts
+    if plan.simple:
+        _apply_simply(plan, state, batch, output)
+        return
     for i in range(len(batch.codes)):
-        slot, code, time = batch.slots[i], batch.codes[i], batch.times[i]
-        if i + _AHEAD < len(batch.codes):
-            for word in range(0, plan.touched, 8):  # 64 bytes come at once
-                prefetch(state.words, batch.slots[i + _AHEAD], word)
-        row, floats = state.words[slot], state.floats[slot]
-        if batch.positions[i] <= row[APPLIED]:
-            counts[SKIPPED] += 1
+        if not _counts(plan, state, batch, i, output):
             continue
-        outcome = _refusal(plan, row, batch, i)
-        counts[outcome] += 1
-        if outcome != COUNTED:
-            continue
-        if code == plan.profile:
-            row[KNOWN_AT] = time
-            for found in range(len(plan.lookups)):
-                floats[LOOKED_UP + found] = batch.looked_up[found, i]
-            output.profiles[counts[PROFILES]] = i
-            counts[PROFILES] += 1
-        elif code == plan.opens and row[plan.opened] == NEVER:
-            row[plan.opened] = time
+        row, floats = state.words[batch.slots[i]], state.floats[batch.slots[i]]
         if plan.ids >= 0 and batch.has_id[i]:
             _remember_id(row, plan.ids, batch.ids[i])
-        row[APPLIED] = batch.positions[i]
-        state.changed[slot] = True
-        predicts, column = plan.predicts[code], counts[VECTORS]
-        if plan.simple:
-            _take_simply(plan, floats, batch, i)
-            if predicts:
-                _answer_simply(plan, floats, output.vectors, column)
-                _found(plan, floats, output.vectors, column)
-                output.indices[column] = i
-                counts[VECTORS] += 1
-            continue
-        _move(plan, row, floats, code, time)
+        _move(plan, row, floats, batch.codes[i], batch.times[i])
+        predicts = plan.predicts[batch.codes[i]]
         # Twice round: what is asked as before the event, then what is asked after it. `_answer` is inlined once.
         for after in range(0 if predicts and plan.asked_before else 1, 2):
             first, last = 0, plan.asked_before
@@ -325,14 +345,11 @@ def apply(plan: Plan, state: State, batch: Batch, output: Output) -> None:
                 while takes != 0:
                     lowest = takes & -takes
                     takes ^= lowest
-                    g = plan.bits[((lowest * BIT_FACTOR) >> 58) & 63]
-                    _take_in(plan, row, floats, g, batch, i)
+                    _take_in(plan, row, floats, plan.bits[((lowest * BIT_FACTOR) >> 58) & 63], batch, i)
             if predicts:
-                _answer(plan, row, floats, first, last, batch, i, output, column)
+                _answer(plan, row, floats, first, last, batch, i, output, output.counts[VECTORS])
         if predicts:
-            _found(plan, floats, output.vectors, column)
-            output.indices[column] = i
-            counts[VECTORS] += 1
+            _noted(plan, floats, i, output)
 
 
 @compiled_in_place

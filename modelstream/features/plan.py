@@ -141,8 +141,10 @@ class _Planner:
         )
         groups = _table(terms.GROUP_COLUMNS, (self._group(n, group) for n, group in use_case.groups.items()))
         asks, features, otherwise, before = self._asks()
+        by_type = {name: g for g, group in enumerate(use_case.groups.values()) for name in group.of}
         simple = (
-            not (before or use_case.id or needs_clock(use_case))
+            len(by_type) == sum(len(group.of) for group in use_case.groups.values()) > 0
+            and not (before or use_case.id or needs_clock(use_case))
             and bool((groups[:, terms.PLAIN] >= 0).all())
             and _SIMPLE.issuperset(features[:, terms.OPERATION].tolist())
         )
@@ -173,6 +175,8 @@ class _Planner:
             asked_before=before,
             features=features,
             simple=simple,
+            tallies=np.array([groups[by_type.get(name, 0), terms.PLAIN] for name in names if simple], np.int64),
+            numbers=np.array([groups[by_type.get(name, 0), terms.VALUE] for name in names if simple], np.int64),
             words=np.array([word for word, _ in words], np.int64),
             counts=np.array([count for _, count in words], np.int64),
             places=np.array(features[: len(words), terms.PLACE]),

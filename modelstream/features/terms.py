@@ -130,7 +130,12 @@ class Plan(NamedTuple):
     """So many of `asks` are computed before the event is taken by its groups, the others after it."""
     features: Int64s
     simple: bool
-    """Whether every group is one tally of all time with sum, mean, count and m2, and nothing else moves with events."""
+    """Whether every group is one tally of all time with sum, mean, count and m2, no type is taken by two of them, and
+    nothing else moves with events."""
+    tallies: Int64s
+    """int64[m], if it is so: the word of the tally that takes each type of event."""
+    numbers: Int64s
+    """int64[m], if it is so: the row of the values of each type of event."""
     words: Int64s
     """int64[features], if it is so: the word that each feature is, or that its variance is computed from."""
     counts: Int64s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from sys import getsizeof
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from modelstream.use_case.stored import PACKED, stored_columns
 Int64s = npt.NDArray[np.int64]
 
 FIRST_CAPACITY = 1024
+
+SLOT_BYTES = getsizeof(1 << 20)
+"""Of the number of a slot, a Python object, which is in the dictionary or among those that are free."""
 
 
 class Users:
@@ -45,6 +49,7 @@ class Users:
         self._keys = np.empty(0, object)
         self._used = np.empty(0, np.int64)  # when a slot was last used; -1: it is free
         self._clock = 0
+        self._sizes = np.empty(0, np.int64)  # bytes of the objects that a slot holds: its key and its profile
         self._profile = [np.empty(0, object) for _ in (use_case.profile.fields if use_case.profile else ())]
         self._layout = Layout(use_case)
         self._columns = [
@@ -54,6 +59,13 @@ class Users:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that all this takes: arrays, dictionary, and the texts and numbers that they point to."""
+        arrays = (self.state.words, self.state.changed, self._used, self._sizes, self._keys, *self._profile)
+        lists = getsizeof(self._slots) + getsizeof(self._free) + SLOT_BYTES * len(self._keys)
+        return sum(array.nbytes for array in arrays) + lists + int(self._sizes.sum())
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """Return the keys, each once, that have no slot."""
@@ -92,6 +104,7 @@ class Users:
             held[slots] = None
             if name in events.schema.names:
                 held[slots] = _objects(events.column(name).take(pa.array(indices)))
+        self._measure(slots)
 
     def changed(self) -> pa.RecordBatch:
         """Return the rows that changed since `clean`, in the use case's `row_schema`."""
@@ -125,7 +138,10 @@ class Users:
         self._drop([self._slots[key] for key in doomed])
 
     def evict(self, limit: int) -> int:
-        """Drop the least recently used stored users above `limit`; return how many. Changed ones stay."""
+        """Drop the least recently used stored users above `limit`, and their room; return how many.
+
+        Changed ones stay.
+        """
         excess = len(self._slots) - limit
         if excess <= 0:
             return 0
@@ -133,6 +149,8 @@ class Users:
         if excess < len(clean):
             clean = clean[np.argpartition(self._used[clean], excess)[:excess]]
         self._drop(clean.tolist())
+        if len(self._keys) > FIRST_CAPACITY and len(self._free) > len(self._keys) // 4:
+            self._shrink()
         return len(clean)
 
     def _add(self, keys: Sequence[str]) -> None:
@@ -142,7 +160,14 @@ class Users:
             slot = self._free.pop()
             self._slots[key] = slot
             self._keys[slot] = key
-        self.use(keys)
+        self._measure(self.use(keys))
+
+    def _measure(self, slots: Int64s) -> None:
+        """Note the size of what is in some slots."""
+        sizes = np.zeros(len(slots), np.int64)
+        for objects in (self._keys, *self._profile):
+            sizes += np.fromiter(map(getsizeof, objects[slots]), np.int64, len(slots))
+        self._sizes[slots] = sizes
 
     def _grow(self) -> None:
         """Double the arrays; amortised, a user costs one copy of its row."""
@@ -150,17 +175,28 @@ class Users:
         more = max(before, FIRST_CAPACITY)
         self._keys = np.concatenate([self._keys, np.empty(more, object)])
         self._used = np.concatenate([self._used, np.full(more, -1, np.int64)])
+        self._sizes = np.concatenate([self._sizes, np.zeros(more, np.int64)])
         self._profile = [np.concatenate([held, np.empty(more, object)]) for held in self._profile]
         empty = self._empty_state(more)
         words = np.concatenate([self.state.words, empty.words])
         self.state = State(words, words.view(np.float64), np.concatenate([self.state.changed, empty.changed]))
         self._free.extend(range(before + more - 1, before - 1, -1))
 
+    def _shrink(self) -> None:
+        """Give back the room of free slots."""
+        kept = np.flatnonzero(self._used >= 0)
+        self._keys, self._used, self._sizes = self._keys[kept], self._used[kept], self._sizes[kept]
+        self._profile = [held[kept] for held in self._profile]
+        words = self.state.words[kept]
+        self.state = State(words, words.view(np.float64), self.state.changed[kept])
+        self._slots = {key: slot for slot, key in enumerate(self._keys.tolist())}
+        self._free = []
+
     def _drop(self, slots: Sequence[int]) -> None:
         for slot in slots:
             del self._slots[self._keys[slot]]
         self._free.extend(slots)
-        self._used[slots] = -1
+        self._used[slots], self._sizes[slots] = -1, 0
         self._keys[slots] = None
         for held in self._profile:
             held[slots] = None
@@ -177,6 +213,7 @@ class Users:
             words[:, KNOWN_AT] = next(columns).cast(pa.int64()).to_numpy()
             for held in self._profile:
                 held[slots] = _objects(next(columns))
+            self._measure(slots)
         for found in range(LOOKED_UP, LOOKED_UP + len(use_case.profile_lookups)):
             floats[:, found] = next(columns).to_numpy(zero_copy_only=False)
         for word, kind in self._columns:

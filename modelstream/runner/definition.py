@@ -39,9 +39,10 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
         def named(*keys: str) -> set[str]:
             return {wire[key] for wire in wiring for key in keys if key in wire}
 
+        looked_up = lookup_tables(use_case_of(self.use_case))
         return {
             "streams": {*named("reads", "writes"), self.project["dead_letters"]},
-            "tables": {*named("table"), *lookup_tables(use_case_of(self.use_case))},
+            "tables": {*named("table"), *looked_up},
             "logs": named("log"),
         }
 

@@ -15,7 +15,7 @@ import abc
 import asyncio
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,14 @@ class Stage(abc.ABC):
         """
         self.save(shards[0])
         return shards[:1]
+
+    @property
+    def saves_together(self) -> bool:
+        """Whether `save_all` makes many shards durable at once."""
+        return False
+
+    def drop(self, shards: Iterable[int]) -> None:  # noqa: B027 (most keep nothing beside the checkpoint)
+        """Forget what is in memory of shards, which may be another worker's from now on."""
 
     # What a subclass may use.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
@@ -34,6 +34,11 @@ PATIENCE = 1.0
 returned; a message that found no room is read from the stream later."""
 DRAIN_SECONDS = 1.0
 """Seconds in which steps of a drain are repeated. A drain then takes less than 2 s; a rebalance waits longer."""
+PAUSE = 0.1
+"""Seconds without a message after which what was applied waits for its commit no longer than it has to."""
+COMMIT_SHARE, LONGEST_WAIT = 8, 3
+"""While messages keep coming, commits take at most an eighth of the time: those of a table of millions of rows write a
+page for almost every row, unless they have many. They wait at most three times as long for that."""
 AHEAD_MESSAGES, AHEAD_BYTES = 256, 1_000_000
 """Of a shard that is behind, the stage itself reads so much for one cycle."""
 
@@ -46,8 +51,15 @@ _OF_ONE_MOMENT = (
 class Steps(Protocol):
     """What a stage does in a cycle: see `stages.base.Stage`, which has an example."""
 
+    @property
+    def saves_together(self) -> bool:
+        """Whether `save_all` makes many shards durable at once."""
+
     def open(self, shard: int) -> Checkpoint | None:
         """Read the durable state of a shard."""
+
+    def drop(self, shards: Iterable[int]) -> None:
+        """Forget what is in memory of shards, which may be another worker's from now on."""
 
     def take_all(self, groups: Sequence[tuple[Shard, list[Incoming]]]) -> list[int]:
         """Apply messages to the state in memory; return the rows of each shard."""
@@ -83,6 +95,10 @@ class Cycle:
         self._alarm: asyncio.TimerHandle | None = None
         self._ended = -math.inf
         """When the last cycle ended."""
+        self._applied = -math.inf
+        """When the last messages were applied."""
+        self._saving = 0.0
+        """Seconds that the last commit took."""
 
     # What the platform calls.
 
@@ -122,6 +138,7 @@ class Cycle:
         async with self.lock:
             await self._cycle(everything=True)
             self._inbox.clear()
+            self._steps.drop(self._shards)
             self._shards.clear()
             self._unsent.clear()
             self._room.set()
@@ -142,7 +159,8 @@ class Cycle:
 
     def forget(self, shard: int) -> None:
         """Drop a shard whose durable state is ahead of this one; its next message reads that state first."""
-        self._shards.pop(shard, None)
+        if self._shards.pop(shard, None):
+            self._steps.drop([shard])
 
     # When.
 
@@ -173,9 +191,15 @@ class Cycle:
             await asyncio.sleep(min(QUIET, self._settings.linger_ms / 1000))
 
     def _next_commit(self) -> float:
-        """Return when the oldest message that is not durable is due."""
+        """Return when the oldest message that is not durable is due, if no other comes."""
         times = (shard.since for shard in self._shards.values() if shard.unsaved)
-        return min(times, default=math.inf) + self._settings.commit_ms / 1000
+        due = min(times, default=math.inf) + self._settings.commit_ms / 1000
+        return max(due, self._applied + PAUSE) if self._longer() else due
+
+    def _longer(self) -> float:
+        """Return how many seconds longer than usual a commit waits while messages keep coming."""
+        usual = self._settings.commit_ms / 1000
+        return max(0.0, min(COMMIT_SHARE * self._saving, LONGEST_WAIT * usual) - usual)
 
     async def once(self) -> None:
         """Run one cycle."""
@@ -222,7 +246,7 @@ class Cycle:
 
     def _open(self, number: int) -> Shard:
         """Read a shard's durable state."""
-        self._shards.pop(number, None)
+        self.forget(number)
         kept = self._steps.open(number)
         self._suspects[number] = self._poison.suspects(number)
         checkpoint = Checkpoint(self._done_before(number)) if kept is None else kept
@@ -306,7 +330,7 @@ class Cycle:
             raise
         finally:
             self._poison.taking({})
-        now = asyncio.get_running_loop().time()
+        self._applied = now = asyncio.get_running_loop().time()
         for (shard, messages), count in zip(groups, rows, strict=True):
             shard.since = shard.since if shard.unsaved else now
             shard.checkpoint.offset = messages[-1].offset
@@ -361,16 +385,28 @@ class Cycle:
     # Save, and acknowledge.
 
     def _due(self, *, everything: bool) -> list[Shard]:
-        """Return the shards to save, the oldest first: all that are half as old as one that is due go with it."""
+        """Return the shards to save, the oldest first.
+
+        All that are half as old as one that is due go with it; where many are saved at once, all.
+        """
         unsaved = sorted((shard for shard in self._shards.values() if shard.unsaved), key=lambda shard: shard.since)
         if everything or not unsaved:
             return unsaved
         now, seconds = asyncio.get_running_loop().time(), self._settings.commit_ms / 1000
+        seconds += self._longer() if now < self._applied + PAUSE else 0.0
         least = seconds / 2 if now >= unsaved[0].since + seconds else math.inf
-        return [one for one in unsaved if now >= one.since + least or one.rows >= self._settings.commit_rows]
+        rows = self._settings.commit_rows
+        if self._steps.saves_together:
+            many = sum(one.rows for one in unsaved) >= rows * len(self._shards)
+            return unsaved if many or now >= unsaved[0].since + seconds else []
+        return [one for one in unsaved if now >= one.since + least or one.rows >= rows]
 
     def _save(self, due: Sequence[Shard]) -> None:
-        for shard in self._steps.save_all(due):
+        now = asyncio.get_running_loop().time
+        begun = now()
+        saved = self._steps.save_all(due)
+        self._saving = now() - begun
+        for shard in saved:
             self._done[shard.number] = shard.saved = shard.checkpoint.offset
             # What a stage without state takes again may be acknowledged already, though not to be seen yet: on V3IO, an
             # acknowledgement of less would move the checkpoint back.

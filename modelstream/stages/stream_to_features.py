@@ -7,7 +7,7 @@ watermarks are committed together, after the vectors have been sent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,9 +45,19 @@ from modelstream.streams import Streams
 from modelstream.tables import FeatureTable
 from modelstream.use_case.declared import UseCase
 
-CACHED_USERS = 200_000
-"""For this many users per shard, rows stay in memory (about 500 bytes each); the rows of others are read again when the
-users return."""
+CACHED_BYTES = 256 << 20
+"""Rows of users stay in memory until they take so much, of all shards of the worker together; those of others are read
+again when the users return. A user of churn takes 550 bytes, so it is half a million of them, and a row read again
+costs 5 us. What is not committed yet stays beside them."""
+SPARED = 0.75
+"""When rows take more than that, they are cut down to this part of it: cutting moves all that stay."""
+
+FEW_ROWS = 4_000
+"""So many rows are committed at once while a shard is waiting for its commit: they take 40 ms, and as long, events have
+to wait."""
+MANY_EVENTS = 60_000
+"""When so many events were applied since the last commits, all shards are committed at once, whatever it takes: nobody
+waits for one of them. Shards share the pages of the table, each of which is then written once, not eight times."""
 
 
 class StreamToFeatures(Stage):
@@ -217,12 +227,48 @@ class StreamToFeatures(Stage):
 
         Raises UnavailableError while the table is away.
         """
-        engine = self._engines[shard.number]
-        if not self._features.commit(shard.number, engine.changed(), shard.checkpoint):
-            self.forget(shard.number)  # another owner was here, and is further
-        engine.clean()
-        engine.evict(CACHED_USERS)
+        self._commit([(shard, self._engines[shard.number].changed())])
+
+    @property
+    def saves_together(self) -> bool:
+        """Whether the table commits many shards in one transaction."""
+        return self._features.together
+
+    def save_all(self, shards: Sequence[Shard]) -> Sequence[Shard]:
+        """Save several shards at once: all after many events, else the oldest, with few rows together."""
+        many = sum(shard.rows for shard in shards) >= MANY_EVENTS
+        changed: list[tuple[Shard, pa.RecordBatch]] = []
+        count = 0
+        for shard in shards if self.saves_together else shards[:1]:
+            rows = self._engines[shard.number].changed()
+            count += rows.num_rows
+            if changed and count > FEW_ROWS and not many:
+                break
+            changed.append((shard, rows))
+        self._commit(changed)
+        return [shard for shard, _ in changed]
+
+    def drop(self, shards: Iterable[int]) -> None:
+        """Forget the users of shards."""
+        for shard in shards:
+            self._engines.pop(shard, None)
+
+    def _commit(self, changed: Sequence[tuple[Shard, pa.RecordBatch]]) -> None:
+        rose = self._features.commit_all([(shard.number, rows, shard.checkpoint) for shard, rows in changed])
+        for (shard, _), alone in zip(changed, rose, strict=True):
+            if alone:
+                self._engines[shard.number].clean()
+            else:
+                self.forget(shard.number)  # another owner was here, and is further
+        self._make_room()
         self._tell_misses()
+
+    def _make_room(self) -> None:
+        """Forget stored users, of each shard the same part of them, if rows take too much memory."""
+        taken = sum(engine.nbytes for engine in self._engines.values())
+        if taken > CACHED_BYTES:
+            for engine in self._engines.values():
+                engine.evict(int(len(engine) * SPARED * CACHED_BYTES / taken))
 
     def _load(self, events: Sequence[tuple[Shard, Prepared]]) -> None:
         """Read the rows of users that are not in memory, of all shards at once."""

@@ -113,6 +113,9 @@ class FeatureTable(ABC):
 
     schema: pa.Schema
 
+    together: ClassVar[bool] = False
+    """Whether `commit_all` is one transaction, and so costs less than a commit for each shard."""
+
     @abstractmethod
     def get_many(self, keys: Sequence[str]) -> pa.RecordBatch:
         """Return the rows of those of the keys that have one, in no special order."""
@@ -135,6 +138,10 @@ class FeatureTable(ABC):
         its answer was lost. Raises LostStateError, and changes nothing, if a backend finds that its store has lost what
         it confirmed to this instance.
         """
+
+    def commit_all(self, commits: Sequence[tuple[int, pa.RecordBatch, Checkpoint]]) -> list[bool]:
+        """Commit shards, each once; return for each what `commit` returns. With `together`, all are stored or none."""
+        return [self.commit(*one) for one in commits]
 
     @abstractmethod
     def get(self, key: str) -> pa.RecordBatch:

@@ -20,7 +20,7 @@ from modelstream.messages.identity import MAX_EPOCH
 from modelstream.tables.contract import FEATURES as FEATURES_NAME
 from modelstream.tables.contract import FeatureTable, Input, InputTable, LookupTable, Tables, check_table_name
 from modelstream.tables.sqlite_features import FEATURES, SqliteFeatureTable
-from modelstream.tables.sqlite_rows import count_rows, rows_of, scan_rows
+from modelstream.tables.sqlite_rows import count_rows, parts, rows_of, scan_rows
 
 REGISTRY = Format("registry of inputs", b"msr1")
 LOOKUP = Format("lookup table", b"msl1")
@@ -51,9 +51,14 @@ class SqliteLookupTable(LookupTable):
     def get_many(self, keys: Sequence[str]) -> list[float | None]:
         connection = self.file.connection
         with guarded(self.file.path), reading(connection):
-            query = "SELECT value FROM lookup WHERE key = ?"
-            found = [connection.execute(query, (key,)).fetchone() for key in keys]
-        return [row and row[0] for row in found]
+            found = {
+                key: value
+                for part in parts(sorted(set(keys)))
+                for key, value in connection.execute(
+                    f"SELECT key, value FROM lookup WHERE key IN ({', '.join('?' * len(part))})", part
+                )
+            }
+        return [found.get(key) for key in keys]
 
     def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
         return scan_rows(self.file, "lookup", _LOOKUP_SCHEMA, batch_size, after)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from modelstream.clients.sqlite import File, Format, guarded, quoted, reading, writing
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import Checkpoint
 from modelstream.tables.contract import FeatureTable
-from modelstream.tables.sqlite_rows import batch_of, column_type, count_rows, rows_of, scan_rows
+from modelstream.tables.sqlite_rows import batch_of, column_type, count_rows, parts, rows_of, scan_rows
 
 FEATURES = Format("table of features", b"msf1")
 CACHE_BYTES = 32 << 20
 """Pages of the table that stay in memory: those of 150,000 users. With SQLite's 2 MB, each commit of a table that has
 more users reads most of its pages from the file again."""
+SLICE_ROWS = 8_192
 
 
 class SqliteFeatureTable(FeatureTable):
@@ -26,6 +28,8 @@ class SqliteFeatureTable(FeatureTable):
 
     `FeatureTable` has an example.
     """
+
+    together = True
 
     def __init__(self, path: Path, schema: pa.Schema, epoch: int) -> None:
         self.schema = schema
@@ -39,7 +43,9 @@ class SqliteFeatureTable(FeatureTable):
             FEATURES,
             cache_bytes=CACHE_BYTES,
             statements=[
-                f"CREATE TABLE features ({', '.join(columns)}) WITHOUT ROWID",
+                # In the order in which users came, with an index of the keys: new users share pages. Files of earlier
+                # checkouts are in the order of the keys (WITHOUT ROWID), and stay so.
+                f"CREATE TABLE features ({', '.join(columns)})",
                 "CREATE TABLE watermarks (epoch INTEGER, shard INTEGER, origin TEXT, bucket INTEGER, "
                 "position INTEGER NOT NULL, PRIMARY KEY (epoch, shard, origin, bucket)) WITHOUT ROWID",
                 'CREATE TABLE shards (epoch INTEGER, shard INTEGER, "offset" INTEGER NOT NULL, '
@@ -61,7 +67,7 @@ class SqliteFeatureTable(FeatureTable):
         with guarded(self.file.path), reading(connection):
             found = [
                 row
-                for part in _parts(sorted(keys))
+                for part in parts(sorted(keys))
                 for row in connection.execute(f"{self._select} ({', '.join('?' * len(part))})", part)
             ]
         return batch_of(found, self.schema)
@@ -88,27 +94,47 @@ class SqliteFeatureTable(FeatureTable):
         return result
 
     def commit(self, shard: int, rows: pa.RecordBatch, checkpoint: Checkpoint) -> bool:
-        marks = set(checkpoint.watermarks.items())
-        risen = marks - self._stored.pop(shard, set())
-        counters = msgspec.json.encode(checkpoint.counters).decode()
-        # In the order of the keys, in which the table is stored, each of its pages is looked up once a commit.
-        values = sorted(rows_of(rows.select(self.schema.names)), key=itemgetter(0))
+        return self.commit_all([(shard, rows, checkpoint)])[0]
+
+    def commit_all(self, commits: Sequence[tuple[int, pa.RecordBatch, Checkpoint]]) -> list[bool]:
+        marks = {shard: set(checkpoint.watermarks.items()) for shard, _, checkpoint in commits}
+        risen = [
+            (self.epoch, shard, *mark)
+            for shard, of_shard in marks.items()
+            for mark in of_shard - self._stored.pop(shard, set())
+        ]
         connection = self.file.connection
         with guarded(self.file.path), writing(connection):
-            connection.executemany(self._upsert, values)
+            connection.executemany(self._upsert, self._values([rows for _, rows, _ in commits]))
             connection.executemany(
                 "INSERT INTO watermarks VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
                 "SET position = excluded.position WHERE excluded.position > watermarks.position",
-                [(self.epoch, shard, *mark) for mark in risen],
+                risen,
             )
-            changed = connection.execute(
-                "INSERT INTO shards VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
-                'SET "offset" = excluded."offset", counters = excluded.counters '
-                'WHERE excluded."offset" > shards."offset"',
-                (self.epoch, shard, checkpoint.offset, counters),
-            ).rowcount
-        self._stored[shard] = marks
-        return bool(changed)
+            rose = [self._put_offset(shard, checkpoint) for shard, _, checkpoint in commits]
+        self._stored.update(marks)
+        return rose
+
+    def _values(self, parts: Sequence[pa.RecordBatch]) -> Iterator[tuple[Any, ...]]:
+        """Yield rows in the order of their keys, as in the index: each of its pages is looked up once a commit.
+
+        They become Python's objects a slice at a time, since those of 100,000 take 100 MB.
+        """
+        if parts:
+            rows = pa.concat_batches([part.select(self.schema.names) for part in parts])
+            order = pc.sort_indices(rows.column(0))
+            for start in range(0, rows.num_rows, SLICE_ROWS):
+                yield from rows_of(rows.take(order.slice(start, SLICE_ROWS)))
+
+    def _put_offset(self, shard: int, checkpoint: Checkpoint) -> bool:
+        counters = msgspec.json.encode(checkpoint.counters).decode()
+        written = self.file.connection.execute(
+            "INSERT INTO shards VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+            'SET "offset" = excluded."offset", counters = excluded.counters '
+            'WHERE excluded."offset" > shards."offset"',
+            (self.epoch, shard, checkpoint.offset, counters),
+        ).rowcount
+        return bool(written)
 
     def scan(self, batch_size: int = 10_000, after: str = "") -> Iterator[pa.RecordBatch]:
         return scan_rows(self.file, "features", self.schema, batch_size, after)
@@ -126,15 +152,3 @@ class SqliteFeatureTable(FeatureTable):
                 f"{self.file.path} was made for another use case (differing columns: {', '.join(differing)})",
                 remedy="go back to the use case that it was made for, or begin anew in another folder",
             )
-
-
-def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield the keys in parts of a few sizes, so that SQLite has few statements to compile.
-
-    A key costs 1.5 us in a part of many, and 5 us alone.
-    """
-    at = 0
-    for size in (512, 64, 8, 1):
-        while len(keys) - at >= size:
-            yield keys[at : at + size]
-            at += size

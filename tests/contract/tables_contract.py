@@ -275,6 +275,23 @@ class TablesContract:
             assert held(mine) == {"a": (30, 3.0)}
             assert mine.commit(0, rows(), checkpoint(4, {("f", 0): 40}, vectors=4))
 
+    def test_shards_that_are_committed_at_once_are_told_each_what_a_commit_tells(
+        self, tables: Tables, url: str
+    ) -> None:
+        mine = tables.features(ROWS)
+        mine.commit(1, rows(("b", 10, 1.0)), checkpoint(5, {("f", 1): 10}))
+        first = (0, rows(("a", 3, 3.0)), checkpoint(2, {("f", 0): 3}, vectors=1))
+        late = (1, rows(("b", 9, 9.0), ("c", 1, 1.0)), checkpoint(4, {("f", 1): 9, ("g", 1): 7}, vectors=2))
+        none = (2, rows(), checkpoint(0))
+        assert mine.commit_all([late, first, none]) == [False, True, True]
+        assert mine.commit_all([]) == []
+        with open_tables(url) as others:
+            theirs = others.features(ROWS)
+            assert held(theirs) == {"a": (3, 3.0), "b": (10, 1.0), "c": (1, 1.0)}
+            assert same(theirs.checkpoint(0), first[2])
+            assert same(theirs.checkpoint(1), checkpoint(5, {("f", 1): 10, ("g", 1): 7}))
+            assert same(theirs.checkpoint(2), none[2])
+
     def test_checkpoint_without_rows_is_kept(self, tables: Tables) -> None:
         features = tables.features(ROWS)
         committed = checkpoint(8, {("f", 1): 3}, unknown_type=2)

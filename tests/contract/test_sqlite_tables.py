@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from modelstream.clients import sqlite as sqlite_files
 from modelstream.errors import ConfigurationError, GoneError, UnavailableError
 from modelstream.tables import Input, Tables, open_tables
 from modelstream.tables.sqlite_features import SqliteFeatureTable
-from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, held, rows
+from tests.contract.tables_contract import ROWS, TablesContract, checkpoint, held, rows, same, sums
 
 
 def commit_until_killed(url: str, shard: int, confirmed: Any) -> None:
@@ -30,6 +31,25 @@ def commit_until_killed(url: str, shard: int, confirmed: Any) -> None:
         while True:
             done = rows(*((f"{shard}-{user}", number, float(number)) for user in range(50)))
             assert features.commit(shard, done, checkpoint(number, {("f", shard): number}, vectors=number))
+            confirmed.send(number)
+            number += 1
+
+
+def commit_two_until_killed(url: str, confirmed: Any) -> None:
+    """Commit the number n for two shards at once, as rows, watermarks, offsets and counts, for n = 0, 1, …"""
+    with open_tables(url) as tables:
+        features = tables.features(ROWS)
+        number = features.checkpoint(0).offset + 1
+        while True:
+            commits = [
+                (
+                    shard,
+                    rows(*((f"{user}-{shard}", number, float(number)) for user in range(500))),
+                    checkpoint(number, {("f", shard): number}, vectors=number),
+                )
+                for shard in range(2)
+            ]
+            assert features.commit_all(commits) == [True, True]
             confirmed.send(number)
             number += 1
 
@@ -79,6 +99,49 @@ class TestSqliteTables(TablesContract):
                     assert features.get(f"{shard}-{user}").equals(expected)
         assert min(last) > 10
 
+    def test_killed_committers_of_two_shards_leave_both_or_none(self, tables: Tables, url: str) -> None:
+        choice, last = random.Random(2), -1
+        for _ in range(12):
+            parent, child = get_context("fork").Pipe(duplex=False)
+            worker = get_context("fork").Process(target=commit_two_until_killed, args=(url, child))
+            worker.start()
+            child.close()
+            assert parent.poll(30)
+            time.sleep(choice.random() * 0.05)
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.join()
+            with suppress(EOFError):
+                while True:
+                    last = parent.recv()
+            features = tables.features(ROWS)
+            stored = features.checkpoint(0).offset
+            assert stored in (last, last + 1)
+            for shard in range(2):
+                assert same(features.checkpoint(shard), checkpoint(stored, {("f", shard): stored}, vectors=stored))
+            assert set(held(features).values()) == {(stored, float(stored))}
+        assert last > 10
+
+    def test_table_of_an_earlier_checkout_in_the_order_of_its_keys_goes_on(self, url: str, folder: Path) -> None:
+        with open_tables(url) as tables:
+            assert tables.features(ROWS).commit(0, rows(), checkpoint(0, {("f", 0): 1}))
+        connection = sqlite3.connect(folder / "features.db")
+        (made,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'features'").fetchone()
+        assert "ROWID" not in made
+        connection.executescript(f"DROP TABLE features; {made} WITHOUT ROWID;")
+        connection.execute("INSERT INTO features (user, applied, bet_sum) VALUES ('b', 5, 0.5)")
+        connection.commit()
+        connection.close()
+        with open_tables(url) as tables:
+            features = tables.features(ROWS)
+            many = rows(("c", 1, 1.0), ("a", 1, 1.0), ("b", 4, 4.0))
+            assert (
+                features.commit_all([(0, many, checkpoint(1)), (1, rows(("d", 9, 9.0)), checkpoint(0))]) == [True] * 2
+            )
+            assert held(features) == {"a": (1, 1.0), "b": (5, 0.5), "c": (1, 1.0), "d": (9, 9.0)}
+            assert sums(features.get_many(["b", "x", "c"])) == {"b": 0.5, "c": 1.0}
+            assert features.count() == 4
+
     def test_person_can_read_the_features(self, tables: Tables, folder: Path) -> None:
         stored = rows(("a", 1, 1_700_000_000_000_000, "Köln", 5, True, None, 0.5))
         tables.features(ROWS).commit(0, stored, checkpoint(0))
@@ -114,6 +177,9 @@ class TestSqliteTables(TablesContract):
         connection.execute(f"PRAGMA max_page_count={pages}")
         many = rows(*((f"user {number}", 1, 1.0) for number in range(5000)))
         marks = {("f", 0): 2, ("f", 1): 1}
+        with pytest.raises(UnavailableError, match="full"):
+            features.commit_all([(1, rows(("b", 1, 1.0)), checkpoint(5)), (0, many, checkpoint(1, marks))])
+        assert features.checkpoint(1).offset == -1
         with pytest.raises(UnavailableError, match="full"):
             features.commit(0, many, checkpoint(1, marks))
         with open_tables(url) as others:

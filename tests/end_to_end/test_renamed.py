@@ -48,8 +48,8 @@ def renamed(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "pipeline.py", folder)
     use_case = folder / "use_cases" / "churn.yaml"
     text = use_case.read_text()
-    assert text.count("table: enrichment") == 1
-    use_case.write_text(text.replace("table: enrichment", f"table: {NAMES['tables']['enrichment']}"))
+    assert text.count("look_up: enrichment") == 1
+    use_case.write_text(text.replace("look_up: enrichment", f"look_up: {NAMES['tables']['enrichment']}"))
     project = yaml.safe_load((ROOT / "project.yaml").read_text())
     spec, params = project["spec"], project["spec"]["params"]
     for kind in ("streams", "tables", "logs"):

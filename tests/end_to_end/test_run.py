@@ -226,7 +226,7 @@ def test_mistakes_are_told_with_a_remedy(tmp_path: Path) -> None:
 
     (tmp_path / "project").mkdir()
     project = copy_of_project(tmp_path / "project")
-    edit(project / "use_cases" / "churn.yaml", "value: amount, give: [sum,", "value: amount, give: [summ,")
+    edit(project / "use_cases" / "churn.yaml", "give: [sum,", "give: [summ,")
     unknown = run("run", *data, root=project)
     assert unknown.returncode == 1
     assert "churn.yaml" in unknown.stderr and "summ" in unknown.stderr and "Traceback" not in unknown.stderr

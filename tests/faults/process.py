@@ -94,7 +94,9 @@ class Faulty:
         except NumberTakenError:
             happened["number taken"] += 1
             raise
-        happened["refused commit"] += name == "commit" and result is False
+        if name == "commit_all":
+            happened["refused commit"] += result.count(False)
+            happened["commit of several shards"] += len(result) > 1
         return result
 
 
@@ -318,7 +320,7 @@ class Process:
             return EventHandler(self.context, settings, streams, CHURN, store, world.epoch, transform)
         if self.name == "model-server":
             return ModelServerStage(self.context, settings, streams, world.epoch, lambda rows: self.hook(predict(rows)))
-        table: Any = Faulty(self, world.tables.features(CHURN.row_schema), ("commit",))
+        table: Any = Faulty(self, world.tables.features(CHURN.row_schema), ("commit_all",))
         lookup: Any = Faulty(self, world.lookup)
         derive = (lambda _, vectors: self.hook(vectors)) if world.faults.hook else None
         return StreamToFeatures(

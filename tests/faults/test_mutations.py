@@ -194,6 +194,32 @@ def go_on_when_overtaken(patch: Patch) -> None:
     patch.setattr(Stage, "forget", lambda *_: None)
 
 
+def acknowledge_shards_whose_commit_comes_later(patch: Patch) -> None:
+    """Take all shards that are due for durable, when rows of some were few enough for one commit."""
+    save_all = StreamToFeatures.save_all
+
+    def mutated(self: StreamToFeatures, shards: Sequence[Shard]) -> Sequence[Shard]:
+        save_all(self, shards)
+        return shards
+
+    patch.setattr(StreamToFeatures, "save_all", mutated)
+
+
+def keep_users_of_lost_shards(patch: Patch) -> None:
+    """Go on with what is in memory of a shard that another owner has had in between."""
+    opened = StreamToFeatures.open
+
+    def mutated(self: StreamToFeatures, shard: int) -> Checkpoint:
+        known = self._engines.get(shard)
+        checkpoint = opened(self, shard)
+        if known is not None:
+            self._engines[shard] = known
+        return checkpoint
+
+    patch.setattr(StreamToFeatures, "open", mutated)
+    patch.setattr(StreamToFeatures, "drop", lambda *_: None)
+
+
 def send_on_after_a_failure(patch: Patch) -> None:
     """Leave a record whose outcome is unknown for later, and send the next one first."""
     append = Cycle._append
@@ -304,6 +330,8 @@ MUTATIONS = (
     keep_rows_that_another_owner_kept,
     write_rows_that_do_not_rise,
     go_on_when_overtaken,
+    acknowledge_shards_whose_commit_comes_later,
+    keep_users_of_lost_shards,
     send_on_after_a_failure,
     lose_what_was_taken_when_a_batch_fails,
     take_the_first_message_for_the_next_one,

@@ -43,7 +43,7 @@ def test_scenarios_have_what_they_are_for(tmp_path: Path) -> None:
         happened += world.happened
         rows += sum(map(len, truth.vectors.values())) + len(truth.letters)
     kinds = [*("crash", "outage", "unknown outcome", "lost ack", "hook", "zombie", "rebalance", "terminate", "epoch")]
-    kinds += ["handed the next message", "read by itself", "publish"]
+    kinds += ["handed the next message", "read by itself", "publish", "commit of several shards"]
     assert not {kind for kind in kinds if not happened[kind]}
     assert rows > 200
 

@@ -31,3 +31,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the virtual time in seconds."""
         return self._virtual.now
+
+    def go_on(self, seconds: float) -> None:
+        """Let time pass while nothing else can run."""
+        self._virtual.now += seconds

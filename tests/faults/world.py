@@ -80,7 +80,10 @@ class World:
         self.linger_ms = rng.choice((0.0, 5.0, 20.0, 50.0))
         self.commit_ms = rng.choice((0.0, 20.0, 150.0, 600.0))
         self.commit_rows = rng.choice((1, 10, 1000))
-        self.cached_users = rng.choice((0, 1, 1000))
+        self.cached_bytes = rng.choice((0, 300_000, 1 << 30))
+        """None, some or all of the users: the arrays of a shard's first thousand take 230,000."""
+        self.few_rows = rng.choice((0, 10, 4000))
+        self.many_events = rng.choice((20, 60_000))
         self.pauses = rng.choice(((0, 0, 0, 0.003, 0.05), (0,)))
         """Seconds between two messages that a process gets: without any, much waits for its next cycle."""
         self.ack_may_fall = rng.random() < 0.3
@@ -269,7 +272,9 @@ def patched(world: World, loop: VirtualLoop) -> Iterator[None]:
     """Put the virtual clock and the faults of the log's files in their places."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cycle, "time", types.SimpleNamespace(time=loop.time))
-        patch.setattr(stream_to_features, "CACHED_USERS", world.cached_users)
+        patch.setattr(stream_to_features, "CACHED_BYTES", world.cached_bytes)
+        patch.setattr(stream_to_features, "FEW_ROWS", world.few_rows)
+        patch.setattr(stream_to_features, "MANY_EVENTS", world.many_events)
         faulty = FaultyOs(world)
         patch.setattr(log, "os", faulty)
         patch.setattr(log, "link", faulty.link)

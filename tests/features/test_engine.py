@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -433,6 +435,52 @@ def test_memory_grows_with_the_users() -> None:
     assert sorted(zip(rows["boiler"].to_pylist(), rows["built"].to_pylist(), strict=True)) == sorted(
         (str(n), n) for n in range(5000)
     )
+
+
+def test_what_users_take_is_measured_and_given_back() -> None:
+    """Arrays, dictionary, keys and profiles, as Python and numpy allocate them."""
+    users = 40_000
+    lines = [boiler("installed", key=f"boiler number {n}", built=n, region="north") for n in range(users)]
+    table, engine, taken = Table(BOILERS), FeatureEngine(BOILERS), []
+    engine.nbytes  # noqa: B018 (what is imported late is not counted)
+    for event in lines[:1], lines:
+        batch = batch_of(event, BOILERS)
+        positions = np.arange(len(event))
+        gc.collect()
+        tracemalloc.start()
+        engine = FeatureEngine(BOILERS)
+        engine.load(engine.missing(batch["boiler"].to_pylist()), table.get([]))
+        engine.apply(batch, positions, lambda keys: [1.0] * len(keys))
+        gc.collect()
+        taken.append((engine.nbytes, tracemalloc.get_traced_memory()[0]))
+        engine.clean()
+        if len(event) > 1:
+            assert engine.evict(users // 4) == users - users // 4
+            gc.collect()
+            taken.append((engine.nbytes, tracemalloc.get_traced_memory()[0]))
+        tracemalloc.stop()
+    (_, few), (_, many), (_, quarter) = ((said, real) for said, real in taken)
+    assert all(0.98 < said / real < 1.2 for said, real in taken), taken  # what several users share is counted for each
+    assert quarter < 0.4 * many and few < 0.05 * many
+
+
+@pytest.mark.parametrize("keep", [0, 700, 2_500])
+def test_users_are_right_after_room_was_given_back(keep: int) -> None:
+    events = [boiler("installed", key=str(n), built=n) for n in range(3_000)]
+    table, engine = Table(BOILERS), FeatureEngine(BOILERS)
+    deliver(engine, table, events, 0, {})
+    table.put(engine.changed())
+    engine.clean()
+    deliver(engine, table, [boiler("p", key="2999", bar=1.0)], 3_000, {})
+    deliver(engine, table, [boiler("installed", key="7", built=-7)], 3_001, {})
+    engine.evict(keep)
+    assert len(engine) == max(keep, 1)
+    assert engine.missing(["7"]) == []
+    deliver(engine, table, [boiler("ignition", key=str(n)) for n in range(0, 5_000, 2)], 3_002, {})
+    table.put(engine.changed())
+    rows = table.rows.values()
+    assert {row["boiler"]: row["built"] for row in rows} == {str(n): n if n != 7 else -7 for n in range(3_000)}
+    assert {row["boiler"] for row in rows if row["applied"] > 3_001} == {str(n) for n in range(0, 3_000, 2)}
 
 
 def test_each_distinct_key_is_looked_up_once_a_batch_and_not_for_what_is_held() -> None:

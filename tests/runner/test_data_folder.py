@@ -308,12 +308,12 @@ def test_a_fresh_start_that_is_refused_deletes_nothing(tmp_path: Path, monkeypat
     def refuse() -> None:
         raise ConfigurationError("the notebook is wrong")
 
-    broken = changed(tmp_path / "broken", "use_cases/churn.yaml", ("for: 24h", "for: -1"))
+    broken = changed(tmp_path / "broken", "use_cases/churn.yaml", ("for: 24h", "for: -1h"))
     unknown = changed(tmp_path / "unknown", "use_cases/churn.yaml", ("look_up: enrichment", "look_up: codes"))
     away = StoreUrls(tables="redis://127.0.0.1:1/0?prefix=mine")
     refused: list[tuple[str, dict[str, Any]]] = [
         ("the notebook is wrong", {"preflight": refuse}),
-        ("window.for: -1 is not", {"project": broken}),
+        ("window.for: '-1h' is not a length of time", {"project": broken}),
         ("looks up the table 'codes'", {"project": unknown}),
         ("127.0.0.1:1", {"urls": away}),
     ]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from modelstream.errors import ConfigurationError
 from modelstream.messages.identity import stream_position
 from modelstream.stages.base import Stage
-from modelstream.stages.shard import Incoming
+from modelstream.stages.shard import Incoming, Shard
 from tests.stages.adder import AWAY, Adder, end, numbers, stage_started, sums
 from tests.stages.harness import APPENDED_AT, Harness, event
 
@@ -106,6 +106,33 @@ def test_messages_are_committed_in_time_without_another_one(harness: Harness) ->
     assert (sums(harness), sums(harness, 1), harness.acks) == ([1], [2], [])
     harness.wait(0.5)
     assert sorted(harness.acks) == [(0, 0), (1, 0)]
+
+
+def test_commits_that_take_long_are_fewer_while_messages_come_and_never_late_by_more_than_said(
+    harness: Harness,
+) -> None:
+    class Slow(Adder):
+        seconds = 0.0
+
+        def save(self, shard: Shard) -> None:
+            super().save(shard)
+            harness.loop.go_on(self.seconds)
+
+    for seconds, commits in ((0.01, 10), (0.25, 5), (5.0, 1)):
+        stage = Slow(harness, commit_ms=1000.0, commit_rows=1000)
+        stage.seconds = seconds
+        stage_started(harness, stage)
+        begun, first = harness.loop.time(), len(harness.acks)
+        for number in itertools.count():
+            harness.handle(stage, *numbers(1, first=number))
+            harness.wait(0.05)
+            if harness.loop.time() > begun + 10:
+                break
+        saved = len(harness.acks) - first
+        assert saved == pytest.approx(commits, abs=1), seconds
+        harness.wait(1.5)
+        assert harness.acks[-1] == (0, number), "when nothing more comes, it is committed as soon as usual"
+        end(harness, stage)
 
 
 def test_messages_that_follow_closely_are_sent_together(harness: Harness) -> None:

@@ -247,7 +247,7 @@ def test_a_killed_stage_sends_the_same_vectors_again(harness: Harness, tables: T
         raise KilledError
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(stage, "save", killed)
+        patch.setattr(stage, "save_all", killed)
         flush(harness, stage, *found)
     flush(harness, stage_of(harness, tables), *found)
     by_position: dict[int, set[str]] = {}
@@ -307,15 +307,65 @@ def test_an_owner_that_is_late_and_reads_rows_of_its_future_counts_every_vector(
 def test_users_that_do_not_fit_into_memory_are_read_again(
     harness: Harness, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_to_features, "CACHED_USERS", 2)
+    monkeypatch.setattr(stream_to_features, "CACHED_BYTES", 100_000)
     users = [of_user(f"u{i}", *({"bet_amount": float(i)} for _ in range(5))) for i in range(8)]
     lines = [user[event_number] for event_number in range(7) for user in users]
     stage = stage_of(harness, tables)
-    flush(harness, stage, *messages(batch(lines), [5]))
-    assert len(stage._engines[0]) <= 5
+    harness.handle(stage, *messages(batch(lines), [5]))
+    assert len(stage._engines[0]) <= 3
+    harness.run(stage.drain())
     assert len(vectors(harness)) == 40
     last = {position % 8: vector for _, position, vector in vectors(harness)}
     assert [last[i][CHURN.features.index("bet_sum")] for i in range(8)] == [5.0 * i for i in range(8)]
+
+
+def test_memory_is_bounded_over_all_shards_together_and_users_of_lost_shards_are_forgotten(
+    harness: Harness, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = 2_000_000
+    monkeypatch.setattr(stream_to_features, "CACHED_BYTES", bound)
+    stage, most, seen = stage_of(harness, tables), 0, 0
+    for number in range(30):
+        keys = [f"u{number}-{i}" for i in range(400)]
+        lines = [line for key in keys for line in of_user(key)[:1]]
+        shard, offset = number % 3, number // 3
+        body = encode("events", "a.ndjson", batch(lines, first=number * 400))
+        harness.handle(stage, event(offset, body, shard, READS))
+        taken = sum(engine.nbytes for engine in stage._engines.values())
+        most, seen = max(most, taken), seen + len(keys)
+        assert taken <= bound
+    held = sum(map(len, stage._engines.values()))
+    assert bound / 2 < most, "it is used"
+    assert 2_000 < held < seen / 2
+    assert all(len(engine) > held / 6 for engine in stage._engines.values()), "each shard keeps its part"
+    harness.run(stage.drain())
+    assert stage._engines == {}
+    assert tables.features(CHURN.row_schema).count() == seen
+
+
+@pytest.mark.parametrize(("few", "many", "saved"), [(0, 1000, [1, 1, 1]), (4, 1000, [2, 1]), (0, 15, [3])])
+def test_few_rows_of_several_shards_are_committed_at_once_and_all_of_them_after_many_events(
+    harness: Harness, tables: Tables, monkeypatch: pytest.MonkeyPatch, few: int, many: int, saved: list[int]
+) -> None:
+    monkeypatch.setattr(stream_to_features, "FEW_ROWS", few)
+    monkeypatch.setattr(stream_to_features, "MANY_EVENTS", many)
+    stage = stage_of(harness, tables, commit_ms=10_000.0, commit_rows=1000)
+    commits, commit_all = [], stage._features.commit_all
+
+    def noted(given: Sequence[Any]) -> list[bool]:
+        commits.append([one[0] for one in given])
+        return commit_all(given)
+
+    monkeypatch.setattr(stage._features, "commit_all", noted)
+    for shard in range(3):
+        lines = [line for i in range(2) for line in of_user(f"u{shard}-{i}", {"bet_amount": 1.0})]
+        body = encode("events", "a.ndjson", batch(lines, first=shard * 6))
+        harness.handle(stage, event(0, body, shard, READS))
+    assert commits == []
+    harness.run(stage.drain())
+    assert [len(one) for one in commits] == saved
+    assert sorted(shard for one in commits for shard in one) == [0, 1, 2]
+    assert sorted(harness.acks) == [(0, 0), (1, 0), (2, 0)]
 
 
 # The derive hook.
