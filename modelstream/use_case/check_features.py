@@ -9,7 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from modelstream.base.yamlfile import OTHERS, Place
 from modelstream.use_case import arithmetic
-from modelstream.use_case.check import LONGEST, NAME, NAME_REMEDY, Problem, repeated, unknown
+from modelstream.use_case.check import LONGEST, NAME, NAME_REMEDY, Problem, no_event, repeated, unknown
 from modelstream.use_case.declared import FieldType, UseCase
 from modelstream.use_case.durations import DURATION, microseconds, offset_microseconds
 from modelstream.use_case.vocabulary import (
@@ -104,7 +104,7 @@ def _clock(use_case: UseCase) -> Iterator[Problem]:
 
 def _from(use_case: UseCase, window: From, place: Place) -> Iterator[Problem]:
     if window.event not in use_case.events:
-        yield unknown((*place, "from"), "event", window.event, use_case.events)
+        yield no_event(use_case, (*place, "from"), window.event)
     elif use_case.profile and window.event == use_case.profile.event:
         yield (*place, "from"), "the profile event can't open a window", "take another event"
     yield from _duration((*place, "for"), window.length)
@@ -161,7 +161,7 @@ def _group(use_case: UseCase, group: Group, place: Place) -> Iterator[Problem]:
         yield (*place, "of"), "no event is named", "name the events that it counts"
     for event in group.of:
         if event not in use_case.events:
-            yield unknown((*place, "of"), "event", event, use_case.events)
+            yield no_event(use_case, (*place, "of"), event)
     yield from repeated((*place, "of"), group.of)
     if group.value is not None:
         yield from _field(use_case, (*place, "value"), group.value, (*_NUMBERS, "boolean", *_NAMES))
@@ -270,7 +270,7 @@ def _conditions(use_case: UseCase, conditions: Mapping[str, Condition], place: P
                 remedy = f"put it in quotes: {OTHERS}" if kind in _NAMES else "give one that it has"
                 yield where, f"{said} is not a value of {name!r}, which is of type {kind}", remedy
             elif name == use_case.type and constant not in use_case.events:
-                yield unknown(where, "event", str(constant), use_case.events)
+                yield no_event(use_case, where, str(constant))
         for limit in (condition.above, condition.below):
             if limit is not None and kind not in _NUMBERS:
                 yield where, f"{name!r} is of type {kind}, which is not above or below anything", "take a number field"

@@ -140,6 +140,18 @@ MISTAKES = {
     "hour of a number": ("{hour: at,", "{hour: amount,", "features.hour.hour: 'amount' is of type number", "time"),
     "offset": ('"+01:00"', '"1"', "features.hour.offset: '1' is not an offset from UTC", '"+01:00"'),
     "unknown event": ("of: payment\n", "of: paymnt\n", "features.spend.of: no event 'paymnt'", "'payment'"),
+    "alias": (
+        "of: payment\n",
+        "of: purchase\n",
+        "spend.of: 'purchase' is another name of the event 'pay",
+        "write payment",
+    ),
+    "alias in a condition": (
+        "country: {is_not: DE}",
+        "kind: purchase",
+        "where.kind: 'purchase' is another name",
+        "write",
+    ),
     "unknown statistic": ("give: [sum,", "give: [summ,", "features.spend.give.0: 'summ' is unknown", "'sum'"),
     "last values twice": ("[{last: 3}, share,", "[{last: 3}, {last: 2}, share,", "listed twice", "the longer"),
     "YAML's on": ("give: [distinct,", "give: [on,", "features.merchants.give.0: expected str, got bool", "in quotes"),
