@@ -84,7 +84,7 @@ class Oracle:
         elif use_case.window and name == use_case.window.opens and user.opened is None:
             user.opened = event[use_case.time]
         if name in use_case.groups:
-            user.values[name].update(event[use_case.groups[name].value])
+            user.values[name].update(event[use_case.groups[name].value or ""])
         return self.vector(key) if name in use_case.predict_on else None
 
     def vector(self, key: str) -> list[float]:
@@ -93,7 +93,7 @@ class Oracle:
         lookups = use_case.profile_lookups.values()
         vector = [lookup.otherwise if user.looked_up is None else user.looked_up for lookup in lookups]
         for name, running in user.values.items():
-            vector += [getattr(running, statistic.value) for statistic in use_case.groups[name].give]
+            vector += [getattr(running, str(statistic)) for statistic in use_case.groups[name].give]
         return vector
 
     def rows(self) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Asks the machine for memory before a compiled loop needs it.
 
 A row of a large table that is reached by a random place is in no cache: about 100 ns until it comes, or several times
-that for one of some kilobytes. Asked for some rows ahead, it comes while others are worked on: at 200,000 users and 7 KB
-a row, an event took 0.8 µs rather than 1.5.
+that for one of some kilobytes. Asked for some rows ahead, it comes while others are worked on: with 200,000 users and 7
+KB a row, an event took 0.8 µs rather than 1.5.
 """
 
 from __future__ import annotations

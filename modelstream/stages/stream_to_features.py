@@ -47,7 +47,7 @@ from modelstream.use_case.declared import UseCase
 
 CACHED_BYTES = 256 << 20
 """Rows of users stay in memory until they take so much, of all shards of the worker together; those of others are read
-again when the users return. A user of churn takes 550 bytes, so it is half a million of them, and a row read again
+again when the users return. One with 18 columns takes 550 bytes, so it is half a million of them, and a row read again
 costs 5 us. What is not committed yet stays beside them."""
 SPARED = 0.75
 """When rows take more than that, they are cut down to this part of it: cutting moves all that stay."""

@@ -1,4 +1,4 @@
-"""Checks that the parts of a use case fit together: what files of every version have; `check_features` has more."""
+"""Checks that the parts of a use case fit together: those that every version of its file has."""
 
 from __future__ import annotations
 

@@ -43,8 +43,12 @@ _NUMBERS = ("number", "integer")
 _COUNTS = ("integer", "boolean")
 """A group only tells their values apart."""
 _NAMES = ("text", "identifier", "key")
-_OF_VALUES = {Statistic.SUM, Statistic.MEAN, Statistic.VAR, Statistic.STD}
-_OF_VALUES |= {Statistic.MIN, Statistic.MAX, Statistic.FIRST, Statistic.LAST}
+_OF_VALUES = frozenset(
+    (
+        *(Statistic.SUM, Statistic.MEAN, Statistic.VAR, Statistic.STD),
+        *(Statistic.MIN, Statistic.MAX, Statistic.FIRST, Statistic.LAST),
+    )
+)
 _OF_TABLES = frozenset((Statistic.DISTINCT, Statistic.UNSEEN))
 
 

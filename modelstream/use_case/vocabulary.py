@@ -153,8 +153,9 @@ class Group(Part, frozen=True):
     def names(self, name: str) -> tuple[str, ...]:
         """Return the names of the features of a group called `name`, in the order of the vector.
 
-        >>> give = (Statistic.COUNT, Statistic.SINCE)
-        >>> Group(of=("reading",), windows=(AllTime(), Sliding("1h", 6)), give=give).names("heat")
+        >>> windows, give = (AllTime(), Sliding("1h", 6)), (Statistic.COUNT, Statistic.SINCE)
+        >>> group = Group(of=("reading",), windows=windows, give=give)
+        >>> group.names("heat")
         ('heat_count', 'heat_since', 'heat_1h_count')
         """
         found = []

@@ -450,7 +450,7 @@ def test_what_users_take_is_measured_and_given_back() -> None:
         tracemalloc.start()
         engine = FeatureEngine(BOILERS)
         engine.load(engine.missing(batch["boiler"].to_pylist()), table.get([]))
-        engine.apply(batch, positions, lambda keys: [1.0] * len(keys))
+        engine.apply(batch, positions, lambda _, keys: [1.0] * len(keys))
         gc.collect()
         taken.append((engine.nbytes, tracemalloc.get_traced_memory()[0]))
         engine.clean()

@@ -27,11 +27,7 @@ WRITTEN: st.SearchStrategy[str] = st.recursive(
 
 
 def slowly(text: str, values: dict[str, float]) -> float:
-    """Compute with Python's own numbers, which divide by zero only with an error."""
-
-    class Number(float):
-        pass
-
+    """Compute with Python's own numbers; NaN where that is an error, such as a division by zero."""
     functions: dict[str, Any] = {"min": min, "max": max, "log1p": math.log1p, "__builtins__": {}}
     try:
         return float(eval(text, functions, values))
@@ -41,16 +37,15 @@ def slowly(text: str, values: dict[str, float]) -> float:
 
 @given(WRITTEN, st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=5))
 def test_values_are_those_of_python_to_the_bit(text: str, rows: list[tuple[float, float, float]]) -> None:
-    numbers = np.array(rows)
-    columns = {name: numbers[:, i] for i, name in enumerate(("a", "b", "spend_1h_sum"))}
+    columns = {
+        name: np.array(values) for name, values in zip(("a", "b", "spend_1h_sum"), zip(*rows, strict=True), strict=True)
+    }
     with np.errstate(all="ignore"):
         found = np.broadcast_to(evaluate(parse(text), columns.__getitem__), len(rows))
     for got, row in zip(found.tolist(), rows, strict=True):
         wanted = slowly(text, dict(zip(("a", "b", "spend_1h_sum"), row, strict=True)))
         if math.isfinite(wanted):
             assert math.isclose(got, wanted, rel_tol=1e-15 if "log1p" in text else 0) or got == wanted
-        elif "log1p" not in text and "m" not in text:
-            assert not math.isfinite(got) or "/" in text
 
 
 def test_names_are_found_once_in_their_order() -> None:
