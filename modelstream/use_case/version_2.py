@@ -154,11 +154,14 @@ def _forms(file: YamlFile, data: object, folder: Path | None, errors: Errors) ->
             remedy = "write lines such as `age: {number: age}`"
             raise file.error(("features",), "not a mapping of names to features", remedy)
     for name, value in data.items() if isinstance(data, dict) else ():
+        known, form = len(errors), None
         with errors:
-            yield name, _form(file, name, value, folder)
+            form = _form(file, name, value, folder, errors)
+        if form is not None and len(errors) == known:
+            yield name, form
 
 
-def _form(file: YamlFile, name: object, value: object, folder: Path | None) -> Form:
+def _form(file: YamlFile, name: object, value: object, folder: Path | None, errors: Errors) -> Form:
     place: Place = ("features", str(name))
     if not isinstance(name, str):
         raise file.error(place, f"{name!r} is not text", f"put the name in quotes: {OTHERS}")
@@ -171,7 +174,7 @@ def _form(file: YamlFile, name: object, value: object, folder: Path | None) -> F
         raise file.error(place, listed, f"give just one of: {', '.join(FORMS)}")
     kind = FORMS[told[0]]
     if kind is Group:
-        return _group(file, value, place)
+        return _group(file, value, place, errors)
     _check_texts(file, value, place, "one_of")
     if kind is Category and "values" in value:
         remedy = "give a `table`, a file with the columns category, value"
@@ -212,7 +215,8 @@ def _check_texts(file: YamlFile, value: dict[str, Any], place: Place, name: str)
             raise file.error((*place, name, i), f"{item!r} is not text", f"put it in quotes: {OTHERS}")
 
 
-def _group(file: YamlFile, data: dict[str, Any], place: Place) -> Group:
+def _group(file: YamlFile, data: dict[str, Any], place: Place, errors: Errors) -> Group:
+    """Return a group without those of its windows, statistics and conditions that are noted in `errors`."""
     value = dict(data)
     for name in ("of", "give"):
         if name in value and not isinstance(value[name], list):
@@ -223,17 +227,20 @@ def _group(file: YamlFile, data: dict[str, Any], place: Place) -> Group:
     windows = windows if isinstance(windows, list) else [windows]
     for name in ("where", "share"):
         if value.get(name) is not None:
-            value[name] = _conditions(file, value[name], (*place, name))
+            value[name] = dict(_conditions(file, value[name], (*place, name), errors))
     given = value.pop("give", [])
-    group = file.convert(value, Group, place)
     if not given:
         remedy = f"list some: {', '.join(one.value for one in Statistic)}, or {{last: 3}}"
-        raise file.error((*place, "give"), "it gives no statistic", remedy)
-    return msgspec.structs.replace(
-        group,
-        windows=tuple(_window(file, one, where) for one, where in zip(windows, listed, strict=True)),
-        give=tuple(_given(file, one, (*place, "give", i)) for i, one in enumerate(given)),
-    )
+        errors.append(file.error((*place, "give"), "it gives no statistic", remedy))
+    read: list[Window] = []
+    for window, where in zip(windows, listed, strict=True):
+        with errors:
+            read.append(_window(file, window, where))
+    statistics: list[Statistic | Recent] = []
+    for i, one in enumerate(given):
+        with errors:
+            statistics.append(_given(file, one, (*place, "give", i)))
+    return msgspec.structs.replace(file.convert(value, Group, place), windows=tuple(read), give=tuple(statistics))
 
 
 def _window(file: YamlFile, value: object, place: Place) -> Window:
@@ -253,18 +260,16 @@ def _given(file: YamlFile, value: object, place: Place) -> Statistic | Recent:
     return file.convert(value, Statistic, place)
 
 
-def _conditions(file: YamlFile, data: object, place: Place) -> dict[str, Condition]:
+def _conditions(file: YamlFile, data: object, place: Place, errors: Errors) -> Iterator[tuple[str, Condition]]:
     if not isinstance(data, dict) or not data:
         raise file.error(place, f"{data!r} is not a condition", "write {FIELD: VALUE}, or {FIELD: {above: 10}}")
-    found = {}
     for name, value in data.items():
-        if isinstance(value, _CONSTANTS):
-            value = {"is": value}
-        condition = file.convert(value, Condition, (*place, name))
-        if condition == Condition():
-            raise file.error((*place, name), "it says nothing", "give one of: is, is_not, in, above, below")
-        found[name] = condition
-    return found
+        with errors:
+            given = {"is": value} if isinstance(value, _CONSTANTS) else value
+            condition = file.convert(given, Condition, (*place, name))
+            if condition == Condition():
+                raise file.error((*place, name), "it says nothing", "give one of: is, is_not, in, above, below")
+            yield name, condition
 
 
 def _table(file: YamlFile, path: str, folder: Path | None, place: Place) -> dict[str, float]:

@@ -80,6 +80,8 @@ def test_what_is_looked_up_with_an_event_is_a_column_of_the_events_and_their_log
         ("of: [payment, refund]", "of: [refund, payment]"),
         ("{country: {is_not: DE}, amount: {above: 1.5}}", "{amount: {above: 1.5}, country: {is_not: DE}}"),
         ("needs: [amount, merchant]", "needs: [merchant, amount]"),
+        ("compute: amount / spend_mean", "compute: (amount/spend_mean)"),
+        ("kind: text", "kind:  text"),
         (", otherwise: 0.1}", ", otherwise: 1.0e-1}"),
         ("  issued: {}\n  chargeback: {}\n", "  chargeback:\n  issued:\n"),
         ("before: false}", "before: no}"),
@@ -91,10 +93,18 @@ def test_what_can_be_written_in_two_ways_means_the_same(long: str, short: str) -
     assert digest(meaning_of(CARDS)) == digest(meaning_of(other))  # type: ignore[arg-type]
 
 
+def test_the_order_of_values_in_a_condition_has_no_meaning() -> None:
+    one, other = (parsed(("{is_not: DE}", f"{{in: [{text}]}}")) for text in ("DE, FR", "FR, DE"))
+    assert digest(meaning_of(one)) == digest(meaning_of(other))  # type: ignore[arg-type]
+    assert digest(meaning_of(one)) != digest(meaning_of(CARDS))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "said"),
     [
         ("ahead: 10m, ", "", "time.ahead: 10m before, 24h now"),
+        ("ahead: 10m, ", "ahead: unlimited, ", "time.ahead: 10m before, unlimited now"),
+        (", late: 30d", "", "time.late: 30d before, unlimited now"),
         ("{last: 1h, steps: 12}", "{last: 1h, steps: 6}", "features.spend.in: last 1h, steps 12, last 24h"),
         ("payment_id\n\n", "merchant\n\n", "id: payment_id before, merchant now"),
         ("at_most: 8", "at_most: 9", "features.merchants.at_most: 8 before, 9 now"),
@@ -387,10 +397,18 @@ def test_what_cannot_be_read_is_told_with_all_the_rest() -> None:
 
 def test_features_that_can_be_read_are_checked_beside_those_that_cannot() -> None:
     text = (
-        TEXT.replace("give: [sum,", "give: [summ,").replace("at_most: 8", "at_most: 0").replace("late: 30d", "late: x")
+        TEXT.replace("give: [sum, mean,", "give: [summ, maen,")
+        .replace("{last: 24h, steps: 24}, all time", "{last: 24h}, all times")
+        .replace("{is_not: DE}, amount: {above: 1.5}", "{}, amount: {above: big}")
+        .replace("at_most: 8", "at_most: 0")
+        .replace("late: 30d", "late: x")
     )
     found = [str(one).partition(": ")[0].rpartition(", ")[2] for one in mistakes(text, "mine.yaml", FOLDER)]
-    assert found == ["features.spend.give.0", "time.late", "features.merchants.at_most"]  # and not: no spend_mean
+    assert found == [
+        *("features.spend.in.1", "features.spend.in.2", "features.spend.give.0", "features.spend.give.1"),
+        *("features.abroad.where.country", "features.abroad.where.amount.above"),
+        *("time.late", "features.merchants.at_most"),  # and not that there is no spend_mean
+    ]
 
 
 def test_the_parts_of_reading_can_be_used_by_themselves() -> None:
