@@ -306,7 +306,10 @@ def _arithmetic(use_case: UseCase) -> Iterator[Problem]:
             continue
         graph[name] = used
         for one in used:
-            if one not in known:
+            if one in use_case.forms and one not in known:
+                several = ", ".join(names_of(one, use_case.forms[one]))
+                yield place, f"{one!r} stands for several features", f"name one of them: {several}"
+            elif one not in known:
                 yield unknown(place, "feature", one, sorted(known))
     try:
         TopologicalSorter(graph).prepare()

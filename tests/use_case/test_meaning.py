@@ -129,6 +129,7 @@ def test_stored_meaning_comes_back_as_a_use_case_that_means_the_same(use_case: o
     assert differences(use_case_of(stored), use_case) == []
     assert digest(stored) == digest(meaning_of(use_case))
     assert differences(CHURN, BOILERS)
+    assert "values" not in meaning_of(CARDS)["features"]["merchant_risk"], "a table may be large: its hash is enough"
 
 
 def test_meaning_stored_before_version_2_is_the_same_as_today() -> None:

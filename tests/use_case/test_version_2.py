@@ -263,6 +263,10 @@ MISTAKES = {
         *("features.income.at: it is to be looked up when the profile arrives, but there is no profile", "`profile`"),
     ),
     "unknown feature": ("/ spend_mean", "/ spend_men", "against_usual.compute: no feature 'spend_men'", "'spend_mean'"),
+    "group in arithmetic": (
+        *("amount / spend_mean", "amount / merchants"),
+        *("against_usual.compute: 'merchants' stands for several features", "merchants_distinct, merchants_unseen, "),
+    ),
     "cycle": (
         *("amount / spend_mean", "strange / spend_mean"),
         *("it depends on itself: against_usual → strange → against_usual", "take one of them out"),
