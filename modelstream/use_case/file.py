@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def parse_use_case(text: str, source: str = "use case", folder: Path | None = No
 
 
 def mistakes(text: str, source: str = "use case", folder: Path | None = None) -> list[ConfigurationError]:
-    """Return every mistake in YAML text that declares a use case, none if there is none.
+    """Return every mistake in YAML text that declares a use case, in the order of its lines; none if there is none.
 
     Of a part whose form can't be read, the first. Whether the parts fit together is told where all but features can be
     read.
@@ -75,7 +76,12 @@ def mistakes(text: str, source: str = "use case", folder: Path | None = None) ->
         file = YamlFile(text, source)
         _, found = _read(file, folder, errors)
         errors += [file.error(*problem) for problem in found]
-    return list(errors)
+    return sorted(errors, key=_line)
+
+
+def _line(error: ConfigurationError) -> int:
+    found = re.search(r", line ([0-9]+)", str(error))
+    return int(found[1]) if found else 0
 
 
 def _read(file: YamlFile, folder: Path | None, errors: version_2.Errors) -> tuple[UseCase | None, Iterator[Problem]]:
