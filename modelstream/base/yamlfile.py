@@ -19,6 +19,9 @@ Place = tuple[str | int, ...]
 _TOLD = re.compile(r"(.*?)(?: - at (`key` in )?`\$(.*)`)?", re.DOTALL)
 """An error of msgspec: what is wrong, and the way there, `.parts[1].size`; `[...]` stands for any key of a mapping."""
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+_OTHER_TYPE = re.compile(r"Expected `(.*)`, got `(.*)`")
+OTHERS = "to YAML, no, on, 1 and 2026-01-01 are of other types"
+"""Why quotes are needed."""
 _PART = re.compile(r"(?<=\[)\.\.\.|[^.\[\]]+")
 
 
@@ -102,7 +105,7 @@ class YamlFile:
             problem, name, path = _TOLD.fullmatch(str(error)).groups(default="")  # type: ignore[union-attr]
             inner: list[str | int] = [int(part) if part.isdecimal() else part for part in _PART.findall(path)]
             if name:
-                remedy = "put the name in quotes: to YAML, no, on, 1 and 2026-01-01 are of other types"
+                remedy = f"put the name in quotes: {OTHERS}"
                 raise self.error((*place, *inner), "holds a name that is not text", remedy) from None
             explained = _explained(problem, value, None if inner else kind)
             if unknown := _UNKNOWN.fullmatch(problem):
@@ -120,4 +123,10 @@ def _explained(problem: str, value: object, kind: type[Any] | None) -> tuple[str
         return f"{missing[1]!r} is missing", f"add a line `{missing[1]}: …`"
     if kind and problem.startswith("Invalid enum value"):
         return f"{value!r} is unknown", suggestion(value, [member.value for member in kind])
-    return problem[:1].lower() + problem[1:].replace("`", ""), "give a value of the right type"
+    remedy = "give a value of the right type"
+    if found := _OTHER_TYPE.fullmatch(problem):
+        if "str" in found[1].split(" | ") and found[2] in ("bool", "int", "float", "date", "datetime"):
+            remedy += f": text, in quotes ({OTHERS})"
+        elif "array" in found[1].split(" | "):
+            remedy += ": a list, such as [a, b]"
+    return problem[:1].lower() + problem[1:].replace("`", ""), remedy

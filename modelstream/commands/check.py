@@ -35,7 +35,7 @@ def check(file: File = None, sample: Sample = None, as_json: AsJson = False) -> 
     notebooks are not called, and nothing is looked up. The exit status is 1 if there is a
     mistake, or if no event of the sample counts.
 
-    Example: python pipeline.py check use_cases/churn.yaml --sample events.ndjson
+    Example: python pipeline.py check use_cases/mine.yaml --sample events.ndjson
     """
     from modelstream.commands.output import print_json
     from modelstream.features.layout import row_bytes

@@ -17,7 +17,8 @@ def project_for(data: Path | None = None, use_case: Path | None = None) -> Proje
 
     Raises ConfigurationError.
 
-    >>> project_for(use_case=Path("use_cases/churn.yaml")).params.use_case.endswith("use_cases/churn.yaml")
+    >>> project = project_for()
+    >>> project_for(use_case=project.use_case_file) == project
     True
     """
     project = load_project()

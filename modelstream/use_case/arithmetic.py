@@ -20,7 +20,10 @@ Column = Callable[[str], Float64s]
 FUNCTIONS: dict[str, tuple[int, Any]] = {"min": (2, np.minimum), "max": (2, np.maximum), "log1p": (1, np.log1p)}
 """How many values each takes, and what computes it."""
 LONGEST = 1_000
-"""Most characters: Python's parser is recursive, and so is `evaluate`."""
+"""Most characters."""
+DEEPEST = 100
+"""How deep an expression may be nested, as a sum of a hundred features is: `evaluate` calls itself, and Python allows a
+thousand calls in all."""
 
 _OPERATORS: dict[type[ast.operator], Any] = {
     ast.Add: np.add,
@@ -47,7 +50,7 @@ def parse(text: str) -> ast.expr:
         raise ExpressionError(f"it is longer than {LONGEST:,} characters")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-        _check(tree)
+        _check(tree, DEEPEST)
     except SyntaxError as error:
         raise ExpressionError(f"it can't be read from column {error.offset} on: {error.msg}") from None
     except (RecursionError, MemoryError, ValueError) as error:
@@ -57,19 +60,34 @@ def parse(text: str) -> ast.expr:
     return tree
 
 
-def _check(node: ast.expr) -> None:
+def rewritten(text: str) -> str:
+    """Return an expression in the one way in which it is written here; as it is where it can't be read.
+
+    >>> rewritten("(celsius/2)+1")
+    'celsius / 2 + 1'
+    """
+    try:
+        return ast.unparse(parse(text))
+    except ExpressionError:
+        return text
+
+
+def _check(node: ast.expr, deepest: int) -> None:
+    if not deepest:
+        raise ExpressionError(f"it is nested more than {DEEPEST} deep")
+    inner = deepest - 1
     match node:
         case ast.BinOp(left, operator, right) if type(operator) in _OPERATORS:
-            _check(left)
-            _check(right)
+            _check(left, inner)
+            _check(right, inner)
         case ast.UnaryOp(ast.USub(), value):
-            _check(value)
+            _check(value, inner)
         case ast.Call(ast.Name(name), values, keywords) if name in FUNCTIONS and not keywords:
             wanted = FUNCTIONS[name][0]
             if len(values) != wanted:
                 raise ExpressionError(f"{name} takes {wanted} value{'s' * (wanted > 1)}, not {len(values)}")
             for value in values:
-                _check(value)
+                _check(value, inner)
         case ast.Name():
             pass
         case ast.Constant(int() | float() as value) if abs(value) < 1e300 and not isinstance(value, bool):

@@ -35,6 +35,14 @@ def unknown(place: Place, what: str, word: str, known: Iterable[str]) -> Problem
     return place, f"no {what} {word!r}", suggestion(word, known)
 
 
+def no_event(use_case: UseCase, place: Place, word: str) -> Problem:
+    """Return what is wrong with a word that is not the name of an event."""
+    if word in use_case.event_codes:
+        name = use_case.event_names[use_case.event_codes[word]]
+        return place, f"{word!r} is another name of the event {name!r}", f"write {name}, which stands for all its names"
+    return unknown(place, "event", word, use_case.events)
+
+
 def repeated(place: Place, words: Iterable[str]) -> Iterator[Problem]:
     yield from ((place, f"{word!r} is listed twice", "keep one") for word, n in Counter(words).items() if n > 1)
 
@@ -107,7 +115,7 @@ def _events(use_case: UseCase) -> Iterator[Problem]:
             seen[name] = event
     for name in use_case.predict_on:
         if name not in use_case.events:
-            yield unknown(("predict_on",), "event", name, use_case.events)
+            yield no_event(use_case, ("predict_on",), name)
     yield from repeated(("predict_on",), use_case.predict_on)
     if not use_case.predict_on:
         yield ("predict_on",), "no event asks for a prediction", "list at least one"
@@ -118,7 +126,7 @@ def _profile(use_case: UseCase) -> Iterator[Problem]:
     if profile is None:
         return
     if profile.event not in use_case.events:
-        yield unknown(("profile", "event"), "event", profile.event, use_case.events)
+        yield no_event(use_case, ("profile", "event"), profile.event)
     for name in profile.fields:
         if name not in use_case.fields:
             yield unknown(("profile", "fields"), "field", name, use_case.fields)
@@ -141,7 +149,7 @@ def _label(use_case: UseCase) -> Iterator[Problem]:
                 f"it is of type {type_}",
             )
     if label.event is not None and label.event not in use_case.events:
-        yield unknown(("label", "event"), "event", label.event, use_case.events)
+        yield no_event(use_case, ("label", "event"), label.event)
     if label.wait is not None and (label.event is None or (use_case.profile and label.event == use_case.profile.event)):
         problem = "the label comes with the profile, so there is nothing to wait for"
         yield ("label", "wait"), problem, "name a later `event`"

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from modelstream.base.yamlfile import Place
+from modelstream.base.yamlfile import OTHERS, Place
 from modelstream.use_case import arithmetic
-from modelstream.use_case.check import LONGEST, NAME, NAME_REMEDY, Problem, repeated, unknown
+from modelstream.use_case.check import LONGEST, NAME, NAME_REMEDY, Problem, no_event, repeated, unknown
 from modelstream.use_case.declared import FieldType, UseCase
-from modelstream.use_case.durations import microseconds, offset_microseconds
+from modelstream.use_case.durations import DURATION, microseconds, offset_microseconds
 from modelstream.use_case.vocabulary import (
     Category,
     Compute,
@@ -38,9 +38,10 @@ MOST_VALUES = 64
 MOST_CATEGORIES = 64
 SHORTEST_STEP = 1_000_000
 """In microseconds."""
-DURATION = "write a time such as 90s, 30m, 24h, 7d or 1h30m"
 
 _NUMBERS = ("number", "integer")
+_COUNTS = ("integer", "boolean")
+"""A group only tells their values apart."""
 _NAMES = ("text", "identifier", "key")
 _OF_VALUES = frozenset(
     (
@@ -107,7 +108,7 @@ def _clock(use_case: UseCase) -> Iterator[Problem]:
 
 def _from(use_case: UseCase, window: From, place: Place) -> Iterator[Problem]:
     if window.event not in use_case.events:
-        yield unknown((*place, "from"), "event", window.event, use_case.events)
+        yield no_event(use_case, (*place, "from"), window.event)
     elif use_case.profile and window.event == use_case.profile.event:
         yield (*place, "from"), "the profile event can't open a window", "take another event"
     yield from _duration((*place, "for"), window.length)
@@ -164,7 +165,7 @@ def _group(use_case: UseCase, group: Group, place: Place) -> Iterator[Problem]:
         yield (*place, "of"), "no event is named", "name the events that it counts"
     for event in group.of:
         if event not in use_case.events:
-            yield unknown((*place, "of"), "event", event, use_case.events)
+            yield no_event(use_case, (*place, "of"), event)
     yield from repeated((*place, "of"), group.of)
     if group.value is not None:
         yield from _field(use_case, (*place, "value"), group.value, (*_NUMBERS, "boolean", *_NAMES))
@@ -220,9 +221,9 @@ def _label(place: Place, window: Window) -> Iterator[Problem]:
 
 def _given(use_case: UseCase, group: Group, place: Place) -> Iterator[Problem]:
     where = (*place, "give")
-    if not group.give:
-        yield where, "it gives no statistic", f"list some: {', '.join(one.value for one in Statistic)}, or {{last: 3}}"
-    yield from repeated(where, (str(one.count) if isinstance(one, Recent) else one.value for one in group.give))
+    yield from repeated(where, (one.value for one in group.give if isinstance(one, Statistic)))
+    if sum(isinstance(one, Recent) for one in group.give) > 1:
+        yield where, "the last values are listed twice", "keep the longer: it has the others"
     kind = use_case.fields.get(group.value) if group.value is not None else None
     numeric = kind == FieldType.NUMBER
     shared = Statistic.SHARE in group.give
@@ -235,7 +236,10 @@ def _given(use_case: UseCase, group: Group, place: Place) -> Iterator[Problem]:
         of_values = isinstance(one, Recent) or one in _OF_VALUES
         if of_values and not numeric:
             told = f"{group.value!r} is of type {kind}" if kind else "the group has no `value`"
-            yield (*where, i), f"{_told(one)} needs a number, but {told}", "give a `value` whose type is number"
+            remedy = (
+                f"declare {group.value} as number under fields" if kind in _COUNTS else "give a `value` of type number"
+            )
+            yield (*where, i), f"{_told(one)} needs a number, but {told}", remedy
         if isinstance(one, Statistic) and one in _OF_TABLES and group.value is None:
             yield (*where, i), f"{one.value} needs values to tell apart", "give a `value`, the field that holds them"
         if isinstance(one, Recent) and not 1 <= one.count <= MOST_VALUES:
@@ -266,9 +270,11 @@ def _conditions(use_case: UseCase, conditions: Mapping[str, Condition], place: P
         constants = [one for one in (condition.is_, condition.is_not, *(condition.in_ or ())) if one is not None]
         for constant in constants:
             if not _fits(constant, kind):
-                yield where, f"{constant!r} is not a value of {name!r}, which is of type {kind}", "give one that it has"
+                said = str(constant).lower() if isinstance(constant, bool) else repr(constant)
+                remedy = f"put it in quotes: {OTHERS}" if kind in _NAMES else "give one that it has"
+                yield where, f"{said} is not a value of {name!r}, which is of type {kind}", remedy
             elif name == use_case.type and constant not in use_case.events:
-                yield unknown(where, "event", str(constant), use_case.events)
+                yield no_event(use_case, where, str(constant))
         for limit in (condition.above, condition.below):
             if limit is not None and kind not in _NUMBERS:
                 yield where, f"{name!r} is of type {kind}, which is not above or below anything", "take a number field"
@@ -300,7 +306,10 @@ def _arithmetic(use_case: UseCase) -> Iterator[Problem]:
             continue
         graph[name] = used
         for one in used:
-            if one not in known:
+            if one in use_case.forms and one not in known:
+                several = ", ".join(names_of(one, use_case.forms[one]))
+                yield place, f"{one!r} stands for several features", f"name one of them: {several}"
+            elif one not in known:
                 yield unknown(place, "feature", one, sorted(known))
     try:
         TopologicalSorter(graph).prepare()

@@ -7,8 +7,10 @@ import re
 MICROSECONDS = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000}
 """The units, the longest first."""
 
+DURATION = "write a time such as 90s, 30m, 24h, 7d or 1h30m"
+"""What to do about a length of time that can't be read."""
 _OFFSET = re.compile(r"([+-])([01][0-9]):([0-5][0-9])")
-_WRITTEN = re.compile(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?")
+_WRITTEN = re.compile(r"(?:([0-9]{1,12})d)?(?:([0-9]{1,12})h)?(?:([0-9]{1,12})m)?(?:([0-9]{1,12}(?:\.[0-9]{1,6})?)s)?")
 
 
 def microseconds(text: str) -> int | None:

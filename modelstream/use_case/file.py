@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +56,10 @@ def parse_use_case(text: str, source: str = "use case", folder: Path | None = No
     {'reading': 0, 'measured': 0}
     """
     file = YamlFile(text, source)
-    use_case, found = _read(file, folder)
+    errors = version_2.Errors()
+    use_case, found = _read(file, folder, errors)
+    if errors:
+        raise errors[0]
     for problem in found:
         raise file.error(*problem)
     assert use_case is not None
@@ -63,31 +67,45 @@ def parse_use_case(text: str, source: str = "use case", folder: Path | None = No
 
 
 def mistakes(text: str, source: str = "use case", folder: Path | None = None) -> list[ConfigurationError]:
-    """Return every mistake in YAML text that declares a use case, none if there is none.
+    """Return every mistake in YAML text that declares a use case, in the order of its lines; none if there is none.
 
-    Where a part has a form that can't be read, that is the only one.
+    Of a part whose form can't be read, the first. Whether the parts fit together is told where all but features can be
+    read.
 
-    >>> for mistake in mistakes("{version: 2, name: a b}"): print(mistake)
-    use case: 'key' is missing
+        >>> for mistake in mistakes("{version: 2, name: a b, key: k, time: t, type: x}"): print(mistake)
+    use case: 'fields' is missing
+    use case: 'events' is missing
+    use case: 'predict_on' is missing
+    use case: 'model' is missing
     """
-    try:
+    errors = version_2.Errors()
+    with errors:
         file = YamlFile(text, source)
-        _, found = _read(file, folder)
-        return [file.error(*problem) for problem in found]
-    except ConfigurationError as error:
-        return [error]
+        _, found = _read(file, folder, errors)
+        errors += [file.error(*problem) for problem in found]
+    return sorted(errors, key=_line)
 
 
-def _read(file: YamlFile, folder: Path | None) -> tuple[UseCase | None, Iterator[Problem]]:
-    """Return a use case, and what is wrong in it; None where a mistake keeps it from being made."""
+def _line(error: ConfigurationError) -> int:
+    found = re.search(r", line ([0-9]+)", str(error))
+    return int(found[1]) if found else 0
+
+
+def _read(file: YamlFile, folder: Path | None, errors: version_2.Errors) -> tuple[UseCase | None, Iterator[Problem]]:
+    """Return a use case, and what is wrong in it; note in `errors` what can't be read.
+
+    None where a mistake keeps it from being made.
+    """
     version = file.data.get("version")
     if type(version) is int and version > VERSION:
         problem = f"{version} is newer than {VERSION}, the newest known here"
         raise file.error(("version",), problem, "update modelstream")
     if type(version) is int and version == VERSION:
-        use_case = version_2.read(file, folder)
-        return use_case, _problems(use_case)
-    old = version_1.read(file)
+        use_case = version_2.read(file, folder, errors)
+        return use_case, _problems(use_case, whole=not errors) if use_case else iter(())
+    old = version_1.read(file, errors)
+    if old is None:
+        return None, iter(())
     before = [*check_version_1.problems(old)]
     if before:
         return None, iter(before)
@@ -95,8 +113,11 @@ def _read(file: YamlFile, folder: Path | None) -> tuple[UseCase | None, Iterator
     return use_case, _problems(use_case)
 
 
-def _problems(use_case: UseCase) -> Iterator[Problem]:
+def _problems(use_case: UseCase, *, whole: bool = True) -> Iterator[Problem]:
+    """Yield what is wrong in a use case; not `whole` is one without the features that can't be read."""
     found = [*check.problems(use_case), *check_features.problems(use_case)]
+    if not whole:
+        found = [one for one in found if one[0] != ("features",) and one[0][-1:] != ("compute",)]
     yield from found
-    if not found:  # what follows from the parts can be made
+    if whole and not found:  # what follows from the parts can be made
         yield from check.columns(use_case)

@@ -17,11 +17,12 @@ import xxhash
 from modelstream.base.words import counted
 from modelstream.base.yamlfile import Place
 from modelstream.errors import ConfigurationError
+from modelstream.use_case import arithmetic
 from modelstream.use_case.declared import UseCase
 from modelstream.use_case.durations import duration, microseconds
-from modelstream.use_case.version_1 import UseCaseV1, translated
-from modelstream.use_case.version_2 import form_of
-from modelstream.use_case.vocabulary import AllTime, Category, From
+from modelstream.use_case.version_1 import UseCaseV1, closest, translated
+from modelstream.use_case.version_2 import UNLIMITED, form_of
+from modelstream.use_case.vocabulary import AllTime, Category, Compute, Condition, From
 
 Meaning = dict[str, Any]
 """What a use case means, as plain data for JSON. Values that are their defaults are left out, so that files keep their
@@ -30,6 +31,7 @@ meaning when the format gains a setting."""
 _WITHOUT_MEANING = ("version", "name", "title", "description")
 _UNORDERED = ("needs", "aliases", "of", "where", "share")
 _DURATIONS = ("ahead", "late", "wait")
+_LIMITS: Collection[Place] = (("time", "ahead"), ("time", "late"))
 _NOTHING: Collection[Any] = (None, "", [], {}, ())
 _ORDERED: Collection[Place] = (("fields",), ("features",))
 """Where the order of names has a meaning: that of the columns, and that of the features."""
@@ -50,6 +52,8 @@ class Difference:
 def meaning_of(use_case: UseCase) -> Meaning:
     """Return what a use case means: equal for two exactly if the same events lead to the same stored values.
 
+    What version 1 of use-case files could say is said as there, so that what was stored before keeps its hash.
+
     >>> from modelstream.use_case.file import parse_use_case
     >>> text = '''
     ... {version: 1, name: heating, key: house, time: at, type: kind, statistics: [mean, count], title: Cold houses,
@@ -57,11 +61,12 @@ def meaning_of(use_case: UseCase) -> Meaning:
     ...  predict_on: [reading], model: {name: frost, prediction: will_freeze, threshold: 0.5}}'''
     >>> found = meaning_of(parse_use_case(text))
     >>> found["events"], found["model"]
-    ({'reading': {'needs': ['celsius']}}, {'prediction': 'will_freeze'})
+    ({'reading': {'value': 'celsius'}}, {'prediction': 'will_freeze'})
     >>> found == meaning_of(parse_use_case(text.replace("Cold houses", "Warm houses")))
     True
     """
-    return _plain(use_case, defaults=False)
+    found, old = _plain(use_case, defaults=False), closest(use_case)
+    return _as_stored_before(old) if digest(_plain(translated(old), defaults=False)) == digest(found) else found
 
 
 def digest(found: Mapping[str, Any]) -> str:
@@ -85,7 +90,7 @@ def use_case_of(meaning: Meaning) -> UseCase:
         forms = data.pop("features")
         head = msgspec.convert({"version": 2, **data}, UseCase)
         return msgspec.structs.replace(head, forms={name: form_of(form) for name, form in forms.items()})
-    except (msgspec.ValidationError, KeyError, TypeError) as error:
+    except (msgspec.ValidationError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ConfigurationError(
             f"a use case was stored by another version of modelstream: {error}", remedy="update modelstream"
         ) from None
@@ -154,13 +159,22 @@ def changes(
         yield Difference(place, f"the order of {'.'.join(map(str, place))}: {shown}")
 
 
-def _plain(use_case: UseCase, *, defaults: bool) -> Meaning:
-    found: Meaning = _builtins(use_case, defaults)
+def _as_stored_before(old: UseCaseV1) -> Meaning:
+    """Return the meaning of a use case of version 1 as it was stored when there was no other."""
+    return _with_meaning(_builtins(old, defaults=False))
+
+
+def _with_meaning(found: Meaning) -> Meaning:
     for name in _WITHOUT_MEANING:
         found.pop(name, None)
     for name in ("name", "intended_use", "limits"):
         found["model"].pop(name, None)
     found["predict_on"] = sorted(found["predict_on"])
+    return found
+
+
+def _plain(use_case: UseCase, *, defaults: bool) -> Meaning:
+    found = _with_meaning(_builtins(use_case, defaults))
     found["events"] = dict(sorted(found["events"].items()))
     found["time"] = _builtins(use_case.clock, defaults)
     found.setdefault("features", {})
@@ -183,10 +197,15 @@ def _builtins(value: Any, defaults: bool) -> Any:
         }
         if isinstance(value, From):
             found["for"] = duration(value.microseconds)
-        if isinstance(value, Category) and value.values:  # where they are missing, this is a meaning that was stored
-            rows = counted(len(value.values), "row")
-            found["table"] = f"{rows} with the hash {digest(dict(sorted(value.values.items())))}"
-            found.pop("values")
+        if isinstance(value, Condition) and found.get("in"):
+            found["in"] = sorted(found["in"], key=repr)
+        if isinstance(value, Compute):
+            found["compute"] = arithmetic.rewritten(value.compute)
+        if isinstance(value, Category):
+            found.pop("values", None)
+            if value.values:  # where they are missing, this is a meaning that was stored
+                rows = counted(len(value.values), "row")
+                found["table"] = f"{rows} with the hash {digest(dict(sorted(value.values.items())))}"
         return found
     if isinstance(value, dict):
         return {name: _builtins(inner, defaults) for name, inner in value.items()}
@@ -210,6 +229,8 @@ def _one_way(name: str, value: Any) -> Any:
 
 def _difference(place: Place, old: object, new: object) -> Difference:
     said = place[:-1] if place[-1] == "for" and place[0] == "window" else place
+    if place in _LIMITS:
+        old, new = old or UNLIMITED, new or UNLIMITED
     return Difference(place, f"{'.'.join(map(str, said))}: {_words(old)} before, {_words(new)} now")
 
 

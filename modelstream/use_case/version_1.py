@@ -11,7 +11,7 @@ from typing import Any
 from modelstream.base.yamlfile import YamlFile
 from modelstream.use_case.declared import Clock, Event, Field, FieldType, Label, ModelDeclaration, Profile, UseCase
 from modelstream.use_case.durations import MICROSECONDS, duration
-from modelstream.use_case.version_2 import check_fields
+from modelstream.use_case.version_2 import Errors, check_fields, check_names, events_of
 from modelstream.use_case.vocabulary import AllTime, Form, From, Group, LookUp, Part, Statistic
 
 STATISTICS = (Statistic.SUM, Statistic.MEAN, Statistic.COUNT, Statistic.VAR)
@@ -71,25 +71,29 @@ class UseCaseV1(Part, frozen=True):
     label: LabelV1 | None = None
 
 
-def read(file: YamlFile) -> UseCaseV1:
-    """Return what a file says. Raises ConfigurationError; whether the parts fit together is for `check_version_1`."""
+def read(file: YamlFile, errors: Errors) -> UseCaseV1 | None:
+    """Return what a file says, None if that can't be read; `errors` then says why.
+
+    Whether the parts fit together is for `check_version_1`.
+    """
     data = dict(file.data)
     parts: dict[str, type[Any]] = {"profile": Profile, "lookup": LookupV1, "window": WindowV1}
     parts |= {"label": LabelV1, "model": ModelDeclaration}
     for name, kind in parts.items():
         if data.get(name) is not None:
-            file.convert(data[name], kind, (name,))
-    check_fields(file)
-    events = data.get("events")
-    if isinstance(events, dict):
-        # `login:` declares an event without further details.
-        data["events"] = {name: {} if value is None else value for name, value in events.items()}
-        for name, value in data["events"].items():
-            file.convert(value, EventV1, ("events", name))
+            with errors:
+                file.convert(data[name], kind, (name,))
+    check_fields(file, errors)
+    data["events"] = events_of(file, EventV1, errors)
     statistics = data.get("statistics")
     for index, value in enumerate(statistics if isinstance(statistics, list) else ()):
-        file.convert(value, Statistic, ("statistics", index))
-    return file.convert(data, UseCaseV1)
+        with errors:
+            file.convert(value, Statistic, ("statistics", index))
+    check_names(file, UseCaseV1, errors)
+    if not errors:
+        with errors:
+            return file.convert(data, UseCaseV1)
+    return None
 
 
 def translated(old: UseCaseV1) -> UseCase:
@@ -122,6 +126,39 @@ def translated(old: UseCaseV1) -> UseCase:
         forms=forms,
         derived=old.derived,
         label=Label(label.field, label.positive, label.event, wait) if label else None,
+    )
+
+
+def closest(use_case: UseCase) -> UseCaseV1:
+    """Return the use case of version 1 that comes closest to one of version 2: of what it can't say, nothing is left.
+
+    Two use cases mean the same if `translated` gives back what the first means, and so it is found out whether the
+    first can be said in version 1 (`meaning.meaning_of`).
+    """
+    groups, window, label = use_case.groups, use_case.window, use_case.label
+    values = {group.of[0]: group.value for group in groups.values() if group.of}
+    given = next((group.give for group in groups.values()), STATISTICS)
+    lookups = [LookupV1(one.look_up, one.by, name, one.otherwise) for name, one in use_case.profile_lookups.items()]
+    wait = label.wait_microseconds if label else None
+    ordered = [name for name in dict.fromkeys((*values, *sorted(use_case.events))) if name in use_case.events]
+    return UseCaseV1(
+        version=1,
+        name=use_case.name,
+        key=use_case.key,
+        time=use_case.time,
+        type=use_case.type,
+        fields=use_case.written,
+        events={name: EventV1(use_case.events[name].aliases, values.get(name)) for name in ordered},
+        predict_on=use_case.predict_on,
+        model=use_case.model,
+        profile=use_case.profile,
+        lookup=lookups[0] if lookups else None,
+        window=WindowV1(window.event, window.hours) if window else None,
+        statistics=tuple(one for one in given if isinstance(one, Statistic) and one in STATISTICS),
+        derived=use_case.derived,
+        label=LabelV1(label.field, label.positive, label.event, wait / MICROSECONDS["h"] if wait else None)
+        if label
+        else None,
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from modelstream.features.own import OwnFeatures
 from modelstream.use_case.file import parse_use_case
+from modelstream.use_case.vocabulary import Category
 
 USE_CASE = parse_use_case(
     """
@@ -49,7 +52,7 @@ ROWS = st.lists(
         {
             "at": st.integers(-(10**15), 4 * 10**15),
             "celsius": st.none() | st.floats(-1e3, 1e3),
-            "floor": st.none() | st.integers(-1, 3),
+            "floor": st.none() | st.integers(-1, 3) | st.integers(-(2**63), 2**63 - 1),
             "lit": st.none() | st.booleans(),
             "room": st.none() | st.sampled_from(["bath", "hall", "attic", "other", ""]),
             "price": st.none() | st.floats(0, 10),
@@ -135,6 +138,25 @@ def test_a_table_gives_each_category_its_value(tmp_path: Any) -> None:
     events = pa.record_batch({"room": ["bath", "a,b", None, "hall"]})
     OwnFeatures(use_case).fill(events, np.arange(4), vectors)
     assert vectors.tolist() == [[2.5, -1.0, 9.0, 9.0]]
+
+
+@given(st.integers(1, 40), st.lists(st.none() | st.integers(0, 45).map(str), max_size=12))
+def test_a_table_of_any_size_gives_each_category_its_value(size: int, asked: list[str | None]) -> None:
+    table = {str(i): i / 8 for i in range(size)}
+    form = Category("room", table="rooms.csv", otherwise=-1.0, values=table)
+    use_case = msgspec.structs.replace(USE_CASE, forms={"risk": form})
+    vectors = np.empty((1, len(asked)))
+    events = pa.record_batch({"room": pa.array(asked, pa.string())})
+    OwnFeatures(use_case).fill(events, np.arange(len(asked)), vectors)
+    assert vectors[0].tolist() == [table.get(one or "", -1.0) for one in asked]
+
+
+def test_a_number_that_is_none_is_otherwise() -> None:
+    events = pa.record_batch({"celsius": [math.nan, math.inf, 1.5], "price": [-math.inf, math.nan, 2.5]})
+    vectors = np.empty((len(NAMES), 3))
+    OwnFeatures(USE_CASE).fill(events, np.arange(3), vectors)
+    found = dict(zip(NAMES, vectors.tolist(), strict=True))
+    assert (found["celsius"], found["price"]) == ([-1.0, -1.0, 1.5], [3.0, 3.0, 2.5])
 
 
 @pytest.mark.parametrize("form", ["{number: celsius}", "{compute: 1 + 1}"])

@@ -74,10 +74,11 @@ def line_of(text: str) -> int:
     return next(number for number, line in enumerate(lines, 1) if line.split("#")[0].rstrip().endswith(text))
 
 
+TIME = "time: {field: event_time, ahead: unlimited}\n"
 SAME = [
     (USE_CASE, [("title: Churn", "title: Leaving"), ("  A player registers", "  A gambler registers")]),
     (USE_CASE, [("# After each counted event", "# Whenever an event counts")]),
-    (USE_CASE, [("key: user_id\ntime: event_time\n", "time: event_time\nkey: user_id\n")]),
+    (USE_CASE, [(f"key: user_id\n{TIME}", f"{TIME}key: user_id\n")]),
     (WIRING, [("shards: 8 ", "shards: 4 ")]),
     (WIRING, [("description: Events", "description: Some events")]),
     (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelstream.use_case.arithmetic import LONGEST, ExpressionError, evaluate, names, parse
+from modelstream.use_case.arithmetic import DEEPEST, LONGEST, ExpressionError, evaluate, names, parse, rewritten
 
 VALUES = st.floats(-1e9, 1e9, allow_nan=False)
 LEAVES = st.sampled_from(["a", "b", "spend_1h_sum", "2", "0.5", "1e3"])
@@ -53,6 +53,18 @@ def test_names_are_found_once_in_their_order() -> None:
     assert names(parse("1 + 2")) == []
 
 
+def test_a_sum_of_a_hundred_features_is_not_too_deep() -> None:
+    assert evaluate(parse(" + ".join("a" * DEEPEST)), lambda _: np.array([1.0])) == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("(a/b)+1", "a / b + 1"), (" a - (b-c) ", "a - (b - c)"), ("min( a,2 )", "min(a, 2)"), ("a **", "a **")],
+)
+def test_an_expression_is_written_in_one_way(text: str, written: str) -> None:
+    assert rewritten(text) == written
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -76,7 +88,8 @@ def test_names_are_found_once_in_their_order() -> None:
         ("+a", "can't be computed"),
         ("a // b", "can't be computed"),
         ("a\0b", "it can't be read"),
-        ("-" * (LONGEST - 1) + "a", "too deeply"),
+        ("-" * DEEPEST + "a", "it is nested more than 100 deep"),
+        ("-" * (LONGEST - 1) + "a", "nested"),
         ("(" * 400 + "a" + ")" * 400, "can't be read"),
         ("a + " * 300 + "a", "longer than 1,000 characters"),
     ],

@@ -22,7 +22,25 @@ def test_lengths_are_read(text: str, length: int) -> None:
     assert microseconds(text) == length * 1_000_000
 
 
-@pytest.mark.parametrize("text", ["", "0s", "0d", "1", "h", "-1h", "1 h", "30m1h", "1.5h", "1w", "١h"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0s",
+        "0d",
+        "1",
+        "h",
+        "-1h",
+        "1 h",
+        "30m1h",
+        "1.5h",
+        "1w",
+        "١h",
+        "9" * 5000 + "d",
+        "9" * 400 + "s",
+        "0.1234567s",
+    ],
+)
 def test_what_is_no_length_is_none(text: str) -> None:
     assert microseconds(text) is None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from modelstream.base.yamlfile import YamlFile
 from modelstream.errors import ConfigurationError
@@ -13,7 +16,8 @@ from modelstream.use_case.file import load_use_case, mistakes, parse_use_case
 from modelstream.use_case.meaning import differences, digest, meaning_of
 from modelstream.use_case.vocabulary import AllTime, Condition, From, Group, Recent, Session, Sliding, Statistic
 
-FOLDER = Path(__file__).parents[1] / "use_cases"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "tests" / "use_cases"
 TEXT = (FOLDER / "cards.yaml").read_text("utf-8")
 CARDS = load_use_case(FOLDER / "cards.yaml")
 
@@ -76,6 +80,8 @@ def test_what_is_looked_up_with_an_event_is_a_column_of_the_events_and_their_log
         ("of: [payment, refund]", "of: [refund, payment]"),
         ("{country: {is_not: DE}, amount: {above: 1.5}}", "{amount: {above: 1.5}, country: {is_not: DE}}"),
         ("needs: [amount, merchant]", "needs: [merchant, amount]"),
+        ("compute: amount / spend_mean", "compute: (amount/spend_mean)"),
+        ("kind: text", "kind:  text"),
         (", otherwise: 0.1}", ", otherwise: 1.0e-1}"),
         ("  issued: {}\n  chargeback: {}\n", "  chargeback:\n  issued:\n"),
         ("before: false}", "before: no}"),
@@ -87,10 +93,18 @@ def test_what_can_be_written_in_two_ways_means_the_same(long: str, short: str) -
     assert digest(meaning_of(CARDS)) == digest(meaning_of(other))  # type: ignore[arg-type]
 
 
+def test_the_order_of_values_in_a_condition_has_no_meaning() -> None:
+    one, other = (parsed(("{is_not: DE}", f"{{in: [{text}]}}")) for text in ("DE, FR", "FR, DE"))
+    assert digest(meaning_of(one)) == digest(meaning_of(other))  # type: ignore[arg-type]
+    assert digest(meaning_of(one)) != digest(meaning_of(CARDS))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "said"),
     [
         ("ahead: 10m, ", "", "time.ahead: 10m before, 24h now"),
+        ("ahead: 10m, ", "ahead: unlimited, ", "time.ahead: 10m before, unlimited now"),
+        (", late: 30d", "", "time.late: 30d before, unlimited now"),
         ("{last: 1h, steps: 12}", "{last: 1h, steps: 6}", "features.spend.in: last 1h, steps 12, last 24h"),
         ("payment_id\n\n", "merchant\n\n", "id: payment_id before, merchant now"),
         ("at_most: 8", "at_most: 9", "features.merchants.at_most: 8 before, 9 now"),
@@ -135,7 +149,26 @@ MISTAKES = {
     "hour of a number": ("{hour: at,", "{hour: amount,", "features.hour.hour: 'amount' is of type number", "time"),
     "offset": ('"+01:00"', '"1"', "features.hour.offset: '1' is not an offset from UTC", '"+01:00"'),
     "unknown event": ("of: payment\n", "of: paymnt\n", "features.spend.of: no event 'paymnt'", "'payment'"),
+    "alias": (
+        "of: payment\n",
+        "of: purchase\n",
+        "spend.of: 'purchase' is another name of the event 'pay",
+        "write payment",
+    ),
+    "alias in a condition": (
+        "country: {is_not: DE}",
+        "kind: purchase",
+        "where.kind: 'purchase' is another name",
+        "write",
+    ),
     "unknown statistic": ("give: [sum,", "give: [summ,", "features.spend.give.0: 'summ' is unknown", "'sum'"),
+    "last values twice": ("[{last: 3}, share,", "[{last: 3}, {last: 2}, share,", "listed twice", "the longer"),
+    "YAML's on": ("give: [distinct,", "give: [on,", "features.merchants.give.0: expected str, got bool", "in quotes"),
+    "no values": ("{last: 3}", "{last: 0}", "features.latest.give.0: 0 is not in 1 to 64", "number"),
+    "sum of integers": (
+        *("value: amount\n    in: [{last", "value: online\n    in: [{last"),
+        *("features.spend.give.0: sum needs a number, but 'online' is of type boolean", "declare online as number"),
+    ),
     "statistic twice": ("give: [sum,", "give: [mean,", "features.spend.give: 'mean' is listed twice", "keep one"),
     "no statistic": ("give: [count, since_open]", "give: []", "features.abroad.give: it gives no statistic", "list"),
     "sum of text": (
@@ -165,7 +198,10 @@ MISTAKES = {
     ),
     "step below a second": ("{last: 1h, steps: 12}", "{last: 30s, steps: 60}", "shorter than a second", "fewer"),
     "length of time": ("{last: 1h,", "{last: 1 hour,", "'1 hour' is not a length of time", "30m"),
-    "length as a number": ("wait: 60d", "wait: 60", "label.wait: expected str", "type"),
+    "window as a number": ("{last: 1h,", "{last: 60,", "spend.in.0.last: 60 is not a length of time", "30m"),
+    "offset as a number": ('"+01:00"', "+10:00", "features.hour.offset: expected str, got int", "in quotes"),
+    "no limit": ("ahead: 10m", "ahead: ", "time.ahead: it says nothing", "write `unlimited`, or a time such as"),
+    "length as a number": ("wait: 60d", "wait: 60", "label.wait: 60 is not a length of time", "30m"),
     "century": ("for: 7d", "for: 99999999h", "features.latest.in.0.for: 99999999h is more than a century", "shorter"),
     "the same window twice": (
         *("{last: 24h, steps: 24}, all time", "{last: 1h, steps: 6}, all time"),
@@ -194,8 +230,13 @@ MISTAKES = {
         "{is_not: DE}",
         "{is_not: 3}",
         "3 is not a value of 'country', which is of type text",
-        "one",
+        "quotes",
     ),
+    "YAML's NO in a condition": (
+        *("country: {is_not: DE}", "country: {in: [DE, NO]}"),
+        *("where.country: false is not a value of 'country', which is of type text", "put it in quotes"),
+    ),
+    "condition out of one": ("{is_not: DE}", "{in: DE}", "where.country.in: expected array", "a list"),
     "condition that says nothing": ("{is_not: DE}", "{}", "features.abroad.where.country: it says nothing", "above"),
     "more than a text": ("country: {is_not: DE}", "country: {above: 3}", "is not above or below anything", "number"),
     "event in a condition": (
@@ -222,6 +263,10 @@ MISTAKES = {
         *("features.income.at: it is to be looked up when the profile arrives, but there is no profile", "`profile`"),
     ),
     "unknown feature": ("/ spend_mean", "/ spend_men", "against_usual.compute: no feature 'spend_men'", "'spend_mean'"),
+    "group in arithmetic": (
+        *("amount / spend_mean", "amount / merchants"),
+        *("against_usual.compute: 'merchants' stands for several features", "merchants_distinct, merchants_unseen, "),
+    ),
     "cycle": (
         *("amount / spend_mean", "strange / spend_mean"),
         *("it depends on itself: against_usual → strange → against_usual", "take one of them out"),
@@ -294,10 +339,90 @@ def test_all_mistakes_are_found_at_once() -> None:
     assert str(one).startswith("mine.yaml, line 1: not YAML")
 
 
+def test_examples_in_the_docs_can_be_read() -> None:
+    page = (ROOT / "docs" / "vocabulary.md").read_text("utf-8")
+    found: dict[str, Any] = {
+        "version": 2,
+        "name": "page",
+        "key": "card",
+        "time": "at",
+        "type": "kind",
+        "predict_on": ["payment"],
+        "profile": {"event": "issued", "time": "issued_at"},
+        "model": {"name": "page", "prediction": "fraud"},
+        "events": dict.fromkeys(("payment", "refund", "purchase", "issued")),
+        "fields": {"card": "key", "at": "time", "kind": "text", "amount": "number", "country": "text"},
+        "features": {},
+    }
+    found["fields"] |= dict.fromkeys(("merchant", "payment_id", "postcode", "terminal"), "identifier")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)]
+    assert len(blocks) == 7
+    for block in blocks:
+        found["features"] |= block.pop("features", {})
+        found |= block
+    # What stands in tables: windows, and conditions.
+    windows = dict.fromkeys(re.findall(r"\{(?:from|last|session): [^…}]*[0-9][a-z0-9: ,]*\}", page))
+    windows.pop("{last: 3}")
+    assert len(windows) == 5, windows
+    for i, window in enumerate(windows):
+        found["features"][f"window_{i}"] = {"of": "payment", "in": yaml.safe_load(window), "give": "count"}
+    text = yaml.safe_dump(found, sort_keys=False)
+    assert [*map(str, mistakes(text, "page", FOLDER))] == []
+    names = parse_use_case(text, "page", FOLDER).features
+    for name in re.findall(r"\b(?:usual|shops|visit|abroad|spend|country)_[\w]+", page):
+        assert name in names or name == "country_", name
+
+
+def test_rewritten_use_case_means_what_it_meant() -> None:
+    old, new = (load_use_case(path) for path in (FOLDER / "churn_version_1.yaml", ROOT / "use_cases" / "churn.yaml"))
+    assert differences(old, new) == []
+    assert digest(meaning_of(old)) == digest(meaning_of(new))
+    assert old.features == new.features
+    for one in ("event_schema", "row_schema", "vector_schema", "events_log_schema", "inference_log_schema"):
+        assert getattr(old, one).equals(getattr(new, one)), one
+    assert (old.intended_use, old.model, old.label) == (new.intended_use, new.model, new.label)
+
+
+def test_what_cannot_be_read_is_told_with_all_the_rest() -> None:
+    text = (
+        TEXT.replace("amount: number", "amount: nummer")
+        .replace("wait: 60d", "wait: 60")
+        .replace("id: payment_id", "idd: payment_id")
+        .replace("give: [count, since_open]", "give: [cuont]")
+        .replace("{number: online}", "{}")
+        .replace("model: {name: cards, prediction: is_fraud, threshold: 0.9}", "")
+    )
+    found = [str(one).partition(": ")[0].rpartition(", ")[2] for one in mistakes(text, "mine.yaml", FOLDER)]
+    assert found == [
+        *("mine.yaml", "idd", "fields.amount"),  # the first: there is no model
+        *("features.online", "features.abroad.give.0", "label.wait"),
+    ]
+
+
+def test_features_that_can_be_read_are_checked_beside_those_that_cannot() -> None:
+    text = (
+        TEXT.replace("give: [sum, mean,", "give: [summ, maen,")
+        .replace("{last: 24h, steps: 24}, all time", "{last: 24h}, all times")
+        .replace("{is_not: DE}, amount: {above: 1.5}", "{}, amount: {above: big}")
+        .replace("at_most: 8", "at_most: 0")
+        .replace("late: 30d", "late: x")
+    )
+    found = [str(one).partition(": ")[0].rpartition(", ")[2] for one in mistakes(text, "mine.yaml", FOLDER)]
+    assert found == [
+        "time.late",
+        *("features.spend.in.1", "features.spend.in.2", "features.spend.give.0", "features.spend.give.1"),
+        *("features.abroad.where.country", "features.abroad.where.amount.above"),
+        "features.merchants.at_most",  # and not that there is no spend_mean
+    ]
+
+
 def test_the_parts_of_reading_can_be_used_by_themselves() -> None:
     file = YamlFile(TEXT, "cards.yaml")
-    use_case = version_2.read(file, FOLDER)
+    errors = version_2.Errors()
+    use_case = version_2.read(file, FOLDER, errors)
+    assert use_case is not None
     assert [*check.problems(use_case)] == [*check_features.problems(use_case)] == [*check.columns(use_case)] == []
-    old = version_1.read(YamlFile((FOLDER / "boilers.yaml").read_text("utf-8"), "boilers.yaml"))
+    old = version_1.read(YamlFile((FOLDER / "boilers.yaml").read_text("utf-8"), "boilers.yaml"), errors)
+    assert old is not None and not errors
     assert [*check_version_1.problems(old)] == []
     assert isinstance(next(iter(version_1.translated(old).groups.values())), Group)

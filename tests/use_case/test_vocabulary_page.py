@@ -29,7 +29,7 @@ fields:
   country: text
   terminal: identifier
   postcode: identifier
-events: {payment: , issued: }
+events: {payment: , issued: , refund: , purchase: }
 profile: {event: issued, time: issued_at}
 features: {}
 predict_on: [payment]
@@ -44,7 +44,7 @@ def test_every_block_is_a_part_of_a_use_case(tmp_path: Path) -> None:
         part = yaml.safe_load(block)
         together["features"] |= part.pop("features", {})
         together |= part
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 7
     spend = together["features"]["spend"]
     use_case = parse_use_case(yaml.safe_dump(together, sort_keys=False), "the page", tmp_path)
     assert use_case.groups["spend"].names("spend")[:2] == ("spend_1h_sum", "spend_1h_mean")
