@@ -72,7 +72,7 @@ def mistakes(text: str, source: str = "use case", folder: Path | None = None) ->
     Of a part whose form can't be read, the first. Whether the parts fit together is told where all but features can be
     read.
 
-        >>> for mistake in mistakes("{version: 2, name: a b, key: k, time: t, type: x}"): print(mistake)
+    >>> for mistake in mistakes("{version: 2, name: a b, key: k, time: t, type: x}"): print(mistake)
     use case: 'fields' is missing
     use case: 'events' is missing
     use case: 'predict_on' is missing

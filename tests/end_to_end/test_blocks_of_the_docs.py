@@ -31,6 +31,9 @@ COMPARED = {
     ("cluster-plans.md", "project: modelstream"): "tests/cluster/test_plan.py",
     ("vocabulary.md", "features:"): "tests/use_case/test_vocabulary_page.py",
     ("vocabulary.md", "time:"): "tests/use_case/test_vocabulary_page.py",
+    ("vocabulary.md", "window:"): "tests/use_case/test_vocabulary_page.py",
+    ("vocabulary.md", "category,value"): "a small table; tests/use_case/test_version_2.py reads one",
+    ("vocabulary.md", "event "): "times on a clock, in words",
 }
 """Blocks that are no commands, by their page and the beginning of their text, and where they are compared."""
 MINUTES = "minutes; it is what CI does"
