@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from modelstream.project import Project, load_project
+from modelstream import project as projects
+from modelstream.project import Project
 from modelstream.runner.data_folder import read_marker
 from modelstream.use_case.file import load_use_case
 from modelstream.use_case.lookups import lookup_tables
@@ -21,7 +22,7 @@ def project_for(data: Path | None = None, use_case: Path | None = None) -> Proje
     >>> project_for(use_case=project.use_case_file) == project
     True
     """
-    project = load_project()
+    project = projects.load_project()
     if use_case is None and data is not None and (marker := read_marker(data.resolve())) is not None:
         use_case = Path(marker.use_case_file) if marker.use_case_file else None
     return project if use_case is None else with_use_case(project, use_case)

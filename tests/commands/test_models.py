@@ -139,9 +139,7 @@ def test_another_model_has_versions_of_its_own(registry: Registry, capsys: pytes
 def other_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     """A project for boilers that still names the model of another use case; nothing is registered."""
     project = msgspec.structs.replace(PROJECT.params, use_case=str(BOILERS))
-    monkeypatch.setattr(
-        "modelstream.runner.chosen.load_project", lambda: msgspec.structs.replace(PROJECT, params=project)
-    )
+    monkeypatch.setattr("modelstream.project.load_project", lambda: msgspec.structs.replace(PROJECT, params=project))
     monkeypatch.setenv("MODELSTREAM_REGISTRY", str(tmp_path / "models"))
     use_case = load_use_case(BOILERS)
     return Registry(tmp_path / "models", use_case.model_name, use_case.features)
