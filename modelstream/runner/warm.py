@@ -1,15 +1,17 @@
 """Does once what every first run would have to wait for: compiles the kernels, and the modules of large libraries.
 
 `make env` runs `python -m modelstream.runner.warm`. Everything works without it, but the first run then takes half a
-minute longer: numba compiles a kernel in 1 to 4 s, and Python compiles MLRun's two thousand modules in about 6 s.
+minute longer: numba compiles a kernel in 1 to 8 s, and Python compiles MLRun's two thousand modules in about 6 s.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +22,10 @@ from modelstream.project import Project, load_project
 LIBRARIES = ("mlrun.serving", "nuclio.build", "onnxruntime", "uvicorn", "starlette.applications", "typer", "faker")
 
 
-def kernels(project: Project) -> None:
-    """Compile every kernel for the types that the pipeline calls it with, by a small run over generated lines."""
+def of_lines(project: Project) -> None:
+    """Compile every kernel that makes or reads lines, for the types that the pipeline calls it with, by a few lines."""
     from modelstream import notebooks
     from modelstream.events.parsing import LineParser
-    from modelstream.features.engine import FeatureEngine, features_of, no_rows
     from modelstream.source.generator import GeneratorOptions, GeneratorSource
     from modelstream.source.lines import LineSplitter
     from modelstream.use_case.file import load_use_case
@@ -35,27 +36,43 @@ def kernels(project: Project) -> None:
     lines = [line for chunk in source.chunks(lambda: False) for line in chunk.lines.texts()]
     lines.append(lines[0].rstrip()[:-1] + rb', "note": "\n"}')  # with an escape it is read the slow way
     LineSplitter(use_case.key_path).feed(b"\n".join(lines) + b"\n", last=True)
-    positions = np.arange(len(lines), dtype=np.int64)
-    events = LineParser(use_case).parse(lines, positions, 0).events
-    keys = events.column(use_case.key)
+    LineParser(use_case).parse(lines, np.arange(len(lines), dtype=np.int64), 0)
+
+
+def of_features(project: Project) -> None:
+    """Compile every kernel of features."""
+    from modelstream.features.engine import FeatureEngine, features_of, no_lookup
+    from modelstream.use_case.file import load_use_case
+
+    use_case = load_use_case(project.use_case_file)
     engine = FeatureEngine(use_case)
-    engine.load(engine.missing(keys.unique().to_pylist()), no_rows(use_case))
-    engine.apply(events, positions, lambda _, keys: [1.0] * len(keys))
+    none = pa.RecordBatch.from_pylist([], use_case.event_schema)
+    engine.apply(none, np.empty(0, np.int64), no_lookup)
     features_of(engine.changed(), use_case)
+
+
+def libraries(_: Project) -> None:
+    """Import what takes long when it was never imported."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+
+
+PARTS: Mapping[str, Callable[[Project], None]] = {"lines": of_lines, "features": of_features, "libraries": libraries}
+"""They take about as long as each other, and are done at once."""
 
 
 def main() -> None:
     """Warm up, saying what takes time."""
+    if len(sys.argv) > 1:
+        pa.set_cpu_count(1)
+        PARTS[sys.argv[1]](load_project())
+        return
     begun = time.monotonic()
     print("Compiling kernels and libraries, once ...", file=sys.stderr, flush=True)
-    pa.set_cpu_count(1)
-    environment = on_this_machine(os.environ)
-    os.environ.clear()
-    os.environ.update(environment)
-    project = load_project()
-    kernels(project)
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    command = [sys.executable, "-m", "modelstream.runner.warm"]
+    running = [subprocess.Popen([*command, part], env=on_this_machine(os.environ)) for part in PARTS]
+    if any([process.wait() for process in running]):  # noqa: C419 (all are waited for)
+        sys.exit(1)
     print(f"... done in {time.monotonic() - begun:.0f} s", file=sys.stderr)
 
 

@@ -17,9 +17,10 @@ import importlib, pkgutil
 import modelstream
 from numba.core.dispatcher import Dispatcher
 from modelstream.project import load_project
-from modelstream.runner.warm import kernels
+from modelstream.runner.warm import of_features, of_lines
 
-kernels(load_project())
+of_lines(load_project())
+of_features(load_project())
 for module in pkgutil.walk_packages(modelstream.__path__, "modelstream."):
     if module.name.startswith(("modelstream.base", "modelstream.events", "modelstream.features", "modelstream.source")):
         importlib.import_module(module.name)
