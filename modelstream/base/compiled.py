@@ -10,8 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T", bound=np.generic)
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -41,6 +45,18 @@ def compiled_in_place(function: Callable[P, R]) -> Callable[P, R]:
     42
     """
     return _compiled(function, forceinline=True, _nrt=False)
+
+
+def unwritable(view: npt.NDArray[T]) -> npt.NDArray[T]:
+    """Return an array that was made for this, and can't be written from now on.
+
+    A function is compiled anew for arrays that can be: of Arrow's some can, and those of a message can't.
+
+    >>> bool(unwritable(np.zeros(1)).flags.writeable)
+    False
+    """
+    view.flags.writeable = False
+    return view
 
 
 def _compiled(function: Callable[P, R], **options: Any) -> Callable[P, R]:

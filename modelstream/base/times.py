@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from modelstream.base.compiled import compiled
+from modelstream.base.compiled import compiled, unwritable
 from modelstream.base.timestamps import FIRST, LAST
 from modelstream.errors import ConfigurationError
 
@@ -190,8 +190,8 @@ def parse_times(texts: pa.StringArray) -> npt.NDArray[np.int64]:
     if not count:
         return out
     _, ends, text = texts.buffers()
-    positions = np.frombuffer(ends, np.int32)[texts.offset : texts.offset + count + 1]
-    content = np.frombuffer(text, np.uint8) if text is not None and text.size else np.zeros(1, np.uint8)
+    positions = unwritable(np.frombuffer(ends, np.int32)[texts.offset : texts.offset + count + 1])
+    content = unwritable(np.frombuffer(text, np.uint8) if text is not None and text.size else np.zeros(1, np.uint8))
     valid = np.ones(count, np.bool_) if texts.null_count == 0 else texts.is_valid().to_numpy(zero_copy_only=False)
     _parse_all(content, positions, valid, out)
     return out

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from modelstream.base.arrays import fixed_width, gather, nulls
-from modelstream.base.compiled import compiled
+from modelstream.base.compiled import compiled, unwritable
 from modelstream.base.json_bytes import (
     BLANK,
     CLOSE,
@@ -329,8 +329,8 @@ class FlatReader:
         firsts, lasts = np.empty((width, count), np.int64), np.empty((width, count), np.int64)
         numbers = np.empty((width, count), np.float64)
         _, ends, data = lines.buffers()
-        content = np.frombuffer(data, np.uint8) if data is not None and data.size else _NOTHING
-        places = np.frombuffer(ends, np.int32)[lines.offset : lines.offset + count + 1]
+        content = unwritable(np.frombuffer(data, np.uint8) if data is not None and data.size else _NOTHING)
+        places = unwritable(np.frombuffer(ends, np.int32)[lines.offset : lines.offset + count + 1])
         fields = (self._names, self._name_ends, self._kinds, self._epochs)
         events = (self._needed, self._types, self._type_ends)
         found = _read(

@@ -43,3 +43,26 @@ def test_every_kernel_that_python_calls_is_compiled() -> None:
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_the_libraries_are_there(name: str) -> None:
     assert importlib.util.find_spec(name) is not None
+
+
+VARIANTS = """
+import numpy as np, pyarrow as pa
+from modelstream.events import flat_lines
+from modelstream.events.parsing import LineParser
+from modelstream.messages.codec import LINE, LINES_SCHEMA, decode, encode
+from modelstream.project import load_project
+from modelstream.use_case.file import load_use_case
+
+parser = LineParser(load_use_case(load_project().use_case_file))
+lines, positions = pa.array([b'{"a": 1}', b"{}"], pa.binary()), np.arange(2)
+sent = decode(encode("lines", "", pa.record_batch([positions, lines], LINES_SCHEMA))).batch.column(LINE)
+for texts in (lines, sent, pa.concat_arrays([sent, lines])):
+    parser.parse(texts, np.arange(len(texts)), 0)
+print(len(flat_lines._read.signatures))
+"""
+
+
+def test_lines_of_any_origin_are_read_by_one_kernel() -> None:
+    """numba compiles anew for arrays that can be written, as some of Arrow's can: 3 s in the middle of a first run."""
+    told = subprocess.run([sys.executable, "-c", VARIANTS], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert told.split() == ["1"]
